@@ -1,0 +1,108 @@
+"""Pictures of a fit. Every function draws on Axes and returns them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from pyro_vmtl.history import History
+
+__all__ = ["plot_history", "plot_relatedness"]
+
+
+def plot_relatedness(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Heat map of mean weights: who borrows from whom.
+
+    Parameters
+    ----------
+    table
+        What :func:`relatedness_table` gives.
+    ax
+        Axes to draw on; new ones by default.
+
+    Returns
+    -------
+    Axes
+        Rows borrow, columns are borrowed from. Each cell shows the mean and, below, the 90 %
+        interval, as long as there are at most 12 tasks.
+    """
+    mean, low, high = (
+        table.xs(name, axis=1, level=1).to_numpy() for name in ("mean", "5%", "95%")
+    )
+    num_tasks = len(table)
+    sources = list(dict.fromkeys(table.columns.get_level_values(0)))
+    if ax is None:
+        side = 1.6 + 0.75 * min(num_tasks, 14)
+        _, ax = plt.subplots(figsize=(side + 1.6, side), layout="constrained")
+    image = ax.imshow(mean, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    ax.set_xticks(range(num_tasks + 1), [str(s) for s in sources])
+    ax.set_yticks(range(num_tasks), [str(t) for t in table.index])
+    if max(len(str(s)) for s in sources) > 6:
+        ax.tick_params(axis="x", labelrotation=90)
+    ax.set(xlabel="borrows from", ylabel="task", title="How much each task borrows")
+    ax.axvline(num_tasks - 0.5, color="black", linewidth=1)
+    if num_tasks <= 12:
+        for (row, column), value in np.ndenumerate(mean):
+            text = (
+                "–"
+                if np.isnan(value)
+                else f"{value:.2f}\n[{low[row, column]:.2f}, {high[row, column]:.2f}]"
+            )
+            color = "white" if value > 0.6 else "black"
+            ax.text(column, row, text, ha="center", va="center", color=color, fontsize=7)
+    ax.figure.colorbar(image, ax=ax, label="mean weight")
+    return ax
+
+
+def plot_history(
+    history: History, task_labels: Sequence[Hashable], axes: Sequence[Axes] | None = None
+) -> list[Axes]:
+    """Learning curves: the loss, then log-likelihood and KL of every task.
+
+    Parameters
+    ----------
+    history
+        History of a fit.
+    task_labels
+        The T labels of the tasks.
+    axes
+        One Axes for the loss and one for each site; new ones by default.
+
+    Returns
+    -------
+    list of Axes
+        In that order. All values are in nats.
+    """
+    terms = {
+        **{f"log-likelihood of {site}": v for site, v in history.log_likelihood.items()},
+        **{f"KL of {site}, as weighted": v for site, v in history.kl.items() if v.any()},
+    }
+    if axes is None:
+        count = 1 + len(terms)
+        _, axes = plt.subplots(1, count, figsize=(4.2 * count, 3.6), layout="constrained")
+    axes = list(np.ravel(axes))
+    loss = history.loss.numpy()
+    axes[0].plot(loss, color="0.75", linewidth=0.6, label="each step")
+    smooth = pd.Series(loss).rolling(50, center=True, min_periods=1).mean()
+    axes[0].plot(smooth, color="black", linewidth=1.4, label="mean of 50 steps")
+    axes[0].set(xlabel="step", ylabel="nats", title="loss (negative ELBO)")
+    low, high = np.quantile(loss[len(loss) // 20 :], [0, 1]) if len(loss) > 1 else (0, 1)
+    axes[0].set_ylim(low - 0.05 * (high - low), high)
+    axes[0].legend(frameon=False)
+    steps = history.step.numpy()
+    for ax, (title, values) in zip(axes[1:], terms.items(), strict=False):
+        curves = values.numpy()
+        if curves.ndim == 1:
+            ax.plot(steps, curves, color="black")
+        elif len(task_labels) <= 10:
+            for t, label in enumerate(task_labels):
+                ax.plot(steps, curves[:, t], linewidth=1.2, label=str(label))
+            ax.legend(title="task", frameon=False, fontsize=8)
+        else:
+            ax.plot(steps, curves, color="0.4", linewidth=0.5, alpha=0.5)
+        ax.set(xlabel="step", ylabel="nats per task", title=title)
+    return axes

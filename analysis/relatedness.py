@@ -1,0 +1,66 @@
+"""Tables of who borrows from whom."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+__all__ = ["own_group_share", "relatedness_table"]
+
+
+def relatedness_table(draws: Tensor, task_labels: Sequence[Hashable]) -> pd.DataFrame:
+    """Mean and 90 % interval of every task's weights.
+
+    Parameters
+    ----------
+    draws
+        (S, T, T + 1), draws of the weights as :func:`pyro_vmtl.relatedness` gives them.
+    task_labels
+        The T labels of the tasks.
+
+    Returns
+    -------
+    DataFrame
+        Rows are tasks. For each source and the base there are the columns ``(source, "mean")``,
+        ``(source, "5%")`` and ``(source, "95%")``. A task's weight on itself is missing (NaN).
+    """
+    values = draws.cpu().numpy().astype(float)
+    num_tasks = len(task_labels)
+    values[:, range(num_tasks), range(num_tasks)] = np.nan
+    summaries = {"mean": values.mean(0)}
+    summaries["5%"], summaries["95%"] = np.quantile(values, [0.05, 0.95], axis=0)
+    sources = [*task_labels, "base"]
+    columns = {
+        (source, name): summary[:, i]
+        for i, source in enumerate(sources)
+        for name, summary in summaries.items()
+    }
+    return pd.DataFrame(columns, index=pd.Index(task_labels, name="task"))
+
+
+def own_group_share(mean: np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:
+    """Part of each task's source weight, base aside, that stays in its own group.
+
+    Parameters
+    ----------
+    mean
+        (T, T + 1), mean weights with the base last; NaN counts as 0.
+    groups
+        The group of each task.
+
+    Returns
+    -------
+    ndarray
+        (T,), from 0 to 1.
+
+    Examples
+    --------
+    >>> own_group_share(np.array([[0, 0.3, 0.1, 0.6], [0.5, 0, 0, 0.5], [1, 0, 0, 0]]), "aab")
+    array([0.75, 1.  , 0.  ])
+    """
+    sources = np.nan_to_num(mean[:, :-1])
+    same = np.equal.outer(np.array(groups), np.array(groups))
+    return (sources * same).sum(1) / sources.sum(1)

@@ -1,0 +1,66 @@
+"""The mean-field normal guide.
+
+======================= ======================================= ========== ==================
+symbol                  meaning                                 code       shape
+======================= ======================================= ========== ==================
+:math:`\\mu_t`           mean of task t's posterior              ``loc``    (T, 1, \\*event)
+:math:`\\sigma_t`        its standard deviation                  ``scale``  (T, 1, \\*event)
+======================= ======================================= ========== ==================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+__all__ = ["MeanFieldNormal"]
+
+
+class MeanFieldNormal(nn.Module):
+    """An independent normal for every number of every task.
+
+    Parameters
+    ----------
+    event_shapes
+        For each site its event shape.
+    num_tasks
+        T.
+    init_scale
+        Standard deviations at the start.
+
+    Examples
+    --------
+    >>> guide = MeanFieldNormal({"w": (3, 5)}, num_tasks=4)
+    >>> guide()["w"].shape
+    torch.Size([4, 1, 3, 5])
+    """
+
+    def __init__(
+        self,
+        event_shapes: Mapping[str, Sequence[int]],
+        num_tasks: int,
+        *,
+        init_scale: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.num_tasks = num_tasks
+        shapes = {site: torch.Size([num_tasks, 1, *event]) for site, event in event_shapes.items()}
+        self.locs = nn.ParameterDict({site: torch.zeros(s) for site, s in shapes.items()})
+        self.raw_scales = nn.ParameterDict(
+            {site: torch.full(s, init_scale).log() for site, s in shapes.items()}
+        )
+
+    def posterior(self, site: str) -> dist.Independent:
+        """Give the posterior of a site, batch (T, 1)."""
+        loc, scale = self.locs[site], self.raw_scales[site].exp()
+        return dist.Normal(loc, scale).to_event(loc.ndim - 2)
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Draw every site; the arguments are the model's and are not looked at."""
+        with pyro.plate("task", self.num_tasks, dim=-2):
+            return {site: pyro.sample(site, self.posterior(site)) for site in self.locs}

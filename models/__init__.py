@@ -1,0 +1,10 @@
+"""Generative models: plain Pyro programs, and the priors of their coefficients."""
+
+if __name__ == "models":
+    raise ImportError("Import this as pyro_vmtl.models: `models` would be a second copy of it.")
+
+from pyro_vmtl.models.linear_classifier import LinearClassifier
+from pyro_vmtl.models.linear_regressor import LinearRegressor
+from pyro_vmtl.models.priors import HierarchicalNormal, ZeroMeanNormal
+
+__all__ = ["HierarchicalNormal", "LinearClassifier", "LinearRegressor", "ZeroMeanNormal"]

@@ -1,0 +1,52 @@
+"""The linear classifier: softmax regression in every task.
+
+=============== ==================================== ============ ======================
+symbol          meaning                              site         shape
+=============== ==================================== ============ ======================
+:math:`x_{tn}`  features of row n of task t          (given)      ``data.x`` (T, N, F)
+:math:`w_t`     coefficients of task t's classes     ``w``        (T, 1, C, F)
+:math:`y_{tn}`  class of row n of task t             ``y``        ``data.y`` (T, N)
+=============== ==================================== ============ ======================
+
+.. math:: w_t \\sim p(w), \\qquad y_{tn} \\sim \\mathrm{Categorical}(\\mathrm{softmax}(w_t x_{tn}))
+
+The 1 in the shape of ``w`` is the place of the data plate (dim -1), to the right of the task plate
+(dim -2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyro
+import pyro.distributions as dist
+from pyro import poutine
+from torch import nn
+
+from pyro_vmtl.data import TaskData
+
+__all__ = ["LinearClassifier"]
+
+
+class LinearClassifier(nn.Module):
+    """Softmax regression in every task, with a prior that all tasks have in common.
+
+    Parameters
+    ----------
+    prior
+        Gives the prior of one task's ``w``, a normal with event shape (C, F), for example
+        :class:`~pyro_vmtl.models.ZeroMeanNormal`.
+    """
+
+    def __init__(self, prior: Callable[[], dist.Independent]) -> None:
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, data: TaskData) -> None:
+        """Draw coefficients and classes; condition on the classes where they are known."""
+        num_tasks, num_rows, _ = data.x.shape
+        with pyro.plate("task", num_tasks, dim=-2):
+            w = pyro.sample("w", self.prior())
+            logits = data.x @ w.squeeze(-3).mT  # (T, N, C)
+            with pyro.plate("data", num_rows, dim=-1), poutine.mask(mask=data.mask):
+                pyro.sample("y", dist.Categorical(logits=logits), obs=data.y)

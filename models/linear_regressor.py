@@ -1,0 +1,70 @@
+"""The linear regressor: a straight line with normal noise in every task.
+
+================= ==================================== ============ ====================
+symbol            meaning                              site         shape
+================= ==================================== ============ ====================
+:math:`x_{tn}`    features of row n of task t          (given)      ``data.x`` (T, N, F)
+:math:`w_t`       coefficients of task t               ``w``        (T, 1, F)
+:math:`\\sigma_t`  standard deviation of the noise      (learned)    ``noise_scale`` (T, 1)
+:math:`y_{tn}`    target of row n of task t            ``y``        ``data.y`` (T, N)
+================= ==================================== ============ ====================
+
+.. math:: w_t \\sim p(w), \\qquad y_{tn} \\sim N(w_t^\\top x_{tn}, \\sigma_t^2)
+
+The 1 in the shape of ``w`` is the place of the data plate (dim -1), to the right of the task plate
+(dim -2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from pyro_vmtl.data import TaskData
+
+__all__ = ["LinearRegressor"]
+
+
+class LinearRegressor(nn.Module):
+    """Linear regression in every task, with a prior that all tasks have in common.
+
+    Parameters
+    ----------
+    prior
+        Gives the prior of one task's ``w``, a normal with event shape (F,), for example
+        :class:`~pyro_vmtl.models.ZeroMeanNormal`.
+    num_tasks
+        T.
+    init_noise_scale
+        Standard deviation of the noise at the start, in the unit of the targets.
+    """
+
+    def __init__(
+        self,
+        prior: Callable[[], dist.Independent],
+        num_tasks: int,
+        *,
+        init_noise_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.prior = prior
+        self.raw_noise_scale = nn.Parameter(torch.full((num_tasks, 1), init_noise_scale).log())
+
+    @property
+    def noise_scale(self) -> Tensor:
+        """Standard deviation of each task's noise, (T, 1), in the unit of the targets."""
+        return self.raw_noise_scale.exp()
+
+    def forward(self, data: TaskData) -> None:
+        """Draw coefficients and targets; condition on the targets where they are known."""
+        num_tasks, num_rows, _ = data.x.shape
+        with pyro.plate("task", num_tasks, dim=-2):
+            w = pyro.sample("w", self.prior())
+            mean = (data.x @ w.mT).squeeze(-1)  # (T, N, F) @ (T, F, 1)
+            with pyro.plate("data", num_rows, dim=-1), poutine.mask(mask=data.mask):
+                pyro.sample("y", dist.Normal(mean, self.noise_scale), obs=data.y)

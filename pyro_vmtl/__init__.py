@@ -1,0 +1,31 @@
+"""Variational multi-task learning as an effect handler over Pyro models and guides."""
+
+from pyro_vmtl._version import __version__
+from pyro_vmtl.data import TaskData
+from pyro_vmtl.fit import FitResult, NonFiniteLossError, fit
+from pyro_vmtl.history import History
+from pyro_vmtl.pools import GaussianSumPool, LinearPool, LogarithmicPool
+from pyro_vmtl.predict import log_predictive_density, predict_moments, predict_proba
+from pyro_vmtl.schedule import cosine, exponential
+from pyro_vmtl.share import relatedness, share
+from pyro_vmtl.temper import temper
+
+__all__ = [
+    "FitResult",
+    "GaussianSumPool",
+    "History",
+    "LinearPool",
+    "LogarithmicPool",
+    "NonFiniteLossError",
+    "TaskData",
+    "__version__",
+    "cosine",
+    "exponential",
+    "fit",
+    "log_predictive_density",
+    "predict_moments",
+    "predict_proba",
+    "relatedness",
+    "share",
+    "temper",
+]

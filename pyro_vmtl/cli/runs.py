@@ -1,0 +1,150 @@
+"""Run directories: everything a run leaves behind, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyro
+import torch
+from matplotlib.figure import Figure
+from safetensors.torch import save_model
+from torch import nn
+
+from pyro_vmtl import __version__
+from pyro_vmtl.analysis import plot_history, plot_relatedness
+from pyro_vmtl.cli.digits import DigitsRun
+
+__all__ = ["check_free", "write_run"]
+
+METRICS = "metrics.json"
+"""The file that makes a folder a run directory."""
+
+
+def check_free(out: Path, *, overwrite: bool) -> None:
+    """Check, before any work, that a run can be written.
+
+    Parameters
+    ----------
+    out
+        The run directory to be.
+    overwrite
+        May an earlier run be there?
+
+    Raises
+    ------
+    OSError
+        If something is there that may not be overwritten, or the folder cannot be written to. The
+        message names the way out.
+    """
+    if out.exists() and not overwrite:
+        raise FileExistsError(
+            f"{out} exists already. Choose another folder with --out, or pass --overwrite."
+        )
+    if out.exists() and not (out / METRICS).is_file():
+        raise FileExistsError(
+            f"{out} is not a run directory (it has no {METRICS}), so it is not overwritten. "
+            "Choose another folder with --out."
+        )
+    parent = next(p for p in out.absolute().parents if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise PermissionError(f"{parent} cannot be written to. Choose another folder with --out.")
+
+
+def write_run(run: DigitsRun, out: Path, *, settings: dict[str, Any], overwrite: bool) -> None:
+    """Write metrics, relatedness, weights and pictures of a run.
+
+    Parameters
+    ----------
+    run
+        What to write.
+    out
+        The run directory to make.
+    settings
+        What the user asked for.
+    overwrite
+        May an earlier run be there? It stays until the new one is complete.
+    """
+    with _new_directory(out, overwrite=overwrite) as folder:
+        _write_json(folder / METRICS, {**_metrics(run), "settings": settings})
+        _flat(run.relatedness).to_csv(folder / "relatedness.csv")
+        programs = nn.ModuleDict({"model": run.model, "guide": run.guide})
+        save_model(programs, str(folder / "weights.safetensors"))  # they have tensors in common
+        _write_json(folder / "config.json", {**_config(run), "settings": settings})
+        figure = plot_relatedness(run.relatedness).get_figure()
+        assert isinstance(figure, Figure)
+        figure.savefig(folder / "relatedness.png", dpi=150)
+        figure = plot_history(run.result.history, run.data.task_labels)[0].get_figure()
+        assert isinstance(figure, Figure)
+        figure.savefig(folder / "learning_curves.png", dpi=150)
+
+
+def _metrics(run: DigitsRun) -> dict[str, Any]:
+    summaries = {
+        name: (
+            table.mean().to_dict(),
+            {str(task): row.to_dict() for task, row in table.iterrows()},
+        )
+        for name, table in run.metrics.items()
+    }
+    mean, per_task = summaries.pop("vmtl")
+    return {
+        "mean": mean,
+        "per_task": per_task,
+        "baselines": {name: {**m, "per_task": tasks} for name, (m, tasks) in summaries.items()},
+        "seconds": run.result.seconds,
+        "steps": len(run.result.history.loss),
+        "stopped": run.result.stopped,
+    }
+
+
+def _config(run: DigitsRun) -> dict[str, Any]:
+    return {
+        "tasks": list(run.data.task_labels),
+        "classes": list(run.data.classes or ()),
+        "num_features": run.data.num_features,
+        "versions": {
+            "pyro_vmtl": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "pyro": pyro.__version__,
+        },
+    }
+
+
+def _flat(table: pd.DataFrame) -> pd.DataFrame:
+    """Name the columns of means as their source, and those of the interval ``source 5%``."""
+    means = table.xs("mean", axis=1, level=1)
+    bounds = table.drop(columns="mean", level=1)
+    bounds.columns = pd.Index([f"{source} {bound}" for source, bound in bounds.columns])
+    return pd.concat([means, bounds], axis=1)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+@contextmanager
+def _new_directory(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give a temporary folder that becomes ``out`` at the end, if all went well."""
+    check_free(out, overwrite=overwrite)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    new, old = scratch / "new", scratch / "old"
+    try:
+        new.mkdir()
+        yield new
+        check_free(out, overwrite=overwrite)
+        if out.exists():
+            out.rename(old)
+        new.rename(out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

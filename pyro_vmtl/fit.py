@@ -1,0 +1,204 @@
+"""Fitting by stochastic variational inference: Pyro's ELBOs, torch's optimisers."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyro
+import torch
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer.elbo import ELBOModule
+
+from pyro_vmtl.elbo import ELBOTerms, elbo_terms, kept_traces
+from pyro_vmtl.handled import Program
+from pyro_vmtl.history import History
+from pyro_vmtl.isolated import isolated
+from pyro_vmtl.progress import progress_bar
+from pyro_vmtl.schedule import Scheduled, cosine
+
+__all__ = ["FitResult", "NonFiniteLossError", "fit"]
+
+COOL_DOWN = 200
+"""Steps over which the learning rate falls at the end."""
+
+NOTE_EVERY = 10
+"""Steps from one note in the history to the next."""
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss of a fit was not a finite number."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit did. The learned numbers themselves are in the model and the guide.
+
+    Attributes
+    ----------
+    history
+        the loss at every step, and its terms every few steps.
+    seconds
+        wall time.
+    stopped
+        why it ended: the loss had ``"settled"``, the ``"steps"`` were used up, or the user
+        ``"interrupted"`` it.
+    """
+
+    history: History
+    seconds: float
+    stopped: Literal["settled", "steps", "interrupted"]
+
+
+def fit(
+    model: Program,
+    guide: Program,
+    *args: Any,
+    elbo: Trace_ELBO | None = None,
+    num_steps: int = 2000,
+    learning_rate: float = 0.05,
+    seed: int = 0,
+    progress: bool = False,
+) -> FitResult:
+    """Fit a model and guide, in place.
+
+    The learning rate stays until the loss has settled, and then falls to nothing. The same seed
+    gives the same result. Nothing global is changed: neither Pyro's parameter store nor its
+    settings nor torch's random numbers. Ctrl-C ends the fit and keeps what was learned so far.
+
+    Parameters
+    ----------
+    model, guide
+        Pyro programs whose learnable numbers are module parameters, as ``share`` and ``temper``
+        return them.
+    *args
+        What the model and the guide are called with, such as a :class:`~pyro_vmtl.TaskData`.
+    elbo
+        One of Pyro's ELBO estimators; by default ``TraceMeanField_ELBO()``, which uses closed-form
+        KLs where there are any.
+    num_steps
+        The most steps to do.
+    learning_rate
+        Step size of Adam.
+    seed
+        Seed of the random numbers.
+    progress
+        Show a progress bar?
+
+    Returns
+    -------
+    FitResult
+        History, time, and why the fit ended.
+
+    Raises
+    ------
+    NonFiniteLossError
+        If the loss is infinite or not a number. It says at which step, site and task.
+    ValueError
+        If there is nothing to learn, or a number to learn is a bare ``pyro.param``.
+    """
+    elbo = TraceMeanField_ELBO() if elbo is None else elbo
+    loss_of = elbo(model, guide)
+    started = time.perf_counter()
+    losses: list[float] = []
+    terms: dict[int, ELBOTerms] = {}
+    end, stopped = num_steps, "steps"
+    with (
+        isolated(seed),
+        kept_traces(elbo) as traces,
+        progress_bar(num_steps, visible=progress) as report,
+    ):
+        with pyro.validation_enabled(True):
+            guide(*args)  # lazy guides make their parameters now
+            loss_of(*args)
+        optimizer = torch.optim.Adam(_parameters(loss_of))
+        scheduled = [module for module in loss_of.modules() if isinstance(module, Scheduled)]
+        cool_down = cosine(learning_rate, learning_rate / 100, COOL_DOWN)
+        try:
+            while len(losses) < end:
+                step = len(losses)
+                for module in scheduled:
+                    module.at_step(step)
+                for group in optimizer.param_groups:
+                    group["lr"] = cool_down(max(0, step - (end - COOL_DOWN)))
+                with pyro.validation_enabled(step == 0):
+                    optimizer.zero_grad()
+                    loss = loss_of(*args)
+                    if not torch.isfinite(loss):
+                        raise _non_finite(step, loss_of, elbo_terms(elbo, traces), args)
+                    loss.backward()
+                    optimizer.step()
+                losses.append(loss.item())
+                if step % NOTE_EVERY == 0:
+                    terms[step] = elbo_terms(elbo, traces)
+                    report(step + 1, losses[-1], terms[step])
+                    if stopped == "steps" and _still(scheduled, step, num_steps) and _settled(losses):
+                        end, stopped = min(end, step + 1 + COOL_DOWN), "settled"
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+    history = History.from_terms(losses, terms)
+    return FitResult(history, time.perf_counter() - started, stopped)
+
+
+def _parameters(loss_of: ELBOModule) -> list[torch.nn.Parameter]:
+    """The numbers to learn."""
+    parameters = [p for p in loss_of.parameters() if p.requires_grad]
+    known = {id(p) for p in loss_of.parameters()}
+    for name, value in pyro.get_param_store().named_parameters():
+        if id(value) not in known:
+            raise ValueError(
+                f"pyro.param({name!r}) is not a parameter of the model or guide module, and would "
+                "not be learned. Make the program an nn.Module with an nn.Parameter, or a "
+                "PyroModule with a PyroParam."
+            )
+    if not parameters:
+        raise ValueError("Model and guide have no parameters that require a gradient to learn.")
+    return parameters
+
+
+def _still(scheduled: list[Scheduled], step: int, num_steps: int) -> bool:
+    """Are all schedules at their last values?"""
+    return all(
+        schedule(step) == schedule(num_steps)
+        for module in scheduled
+        for schedule in module.schedules.values()
+    )
+
+
+def _settled(losses: list[float]) -> bool:
+    """Has the loss stopped falling?
+
+    The mean over the last quarter of the steps is compared with that over the quarter before, and
+    the difference with the whole fall so far: a rule that does not depend on the loss's scale, its
+    zero, or (as the quarters grow) its noise.
+    """
+    window = len(losses) // 4
+    if window < 50:
+        return False
+    last = sum(losses[-window:]) / window
+    before = sum(losses[-2 * window : -window]) / window
+    return before - last < 1e-3 * (max(losses) - last)
+
+
+def _non_finite(
+    step: int, loss_of: ELBOModule, terms: ELBOTerms, args: tuple[Any, ...]
+) -> NonFiniteLossError:
+    """Say where a loss stopped being finite, and what to try."""
+    labels = next((arg.task_labels for arg in args if hasattr(arg, "task_labels")), None)
+    places = []
+    for kind, sites in (("log-likelihood", terms.log_likelihood), ("KL", terms.kl)):
+        for site, values in sites.items():
+            bad = (~torch.isfinite(values)).reshape(-1).nonzero().flatten().tolist()
+            if bad and values.ndim:
+                tasks = [labels[t] if labels else t for t in bad[:3]]
+                more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+                places.append(f"{kind} of site {site!r} in task {', '.join(map(repr, tasks))}{more}")
+            elif bad:
+                places.append(f"{kind} of site {site!r}")
+    broken = [n for n, p in loss_of.named_parameters() if not torch.isfinite(p).all()]
+    cause = f" The update before it left {', '.join(broken)} not finite." if broken else ""
+    return NonFiniteLossError(
+        f"The loss is not finite at step {step}: {'; '.join(places) or 'cause unknown'}.{cause} "
+        "Try a smaller learning_rate, features on a scale of about 1, or tighter priors."
+    )

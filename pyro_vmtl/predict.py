@@ -1,0 +1,180 @@
+"""Prediction by Monte Carlo: the likelihood averaged over draws from the posterior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+from torch.distributions import Categorical
+
+from pyro_vmtl.handled import Program
+from pyro_vmtl.isolated import isolated
+
+__all__ = ["log_predictive_density", "predict_moments", "predict_proba"]
+
+MOST_NUMBERS = 20_000_000
+"""Numbers in a batch of draws, so that memory stays below a few hundred MB."""
+
+
+def predict_proba(
+    model: Program,
+    guide: Program,
+    *args: Any,
+    site: str = "y",
+    num_samples: int = 400,
+    seed: int = 0,
+) -> Tensor:
+    """Class probabilities, averaged over the posterior.
+
+    Parameters
+    ----------
+    model, guide
+        Pyro programs, fitted.
+    *args
+        What they are called with, such as ``data.features(X, tasks)``.
+    site
+        The categorical site to predict.
+    num_samples
+        S, draws from the posterior. The Monte Carlo error of a probability is at most
+        ``0.5 / sqrt(S)``.
+    seed
+        Seed of the draws.
+
+    Returns
+    -------
+    Tensor
+        (T, N, C), rows on the simplex. ``data.unpad`` gives them in the order of the user's rows.
+
+    Raises
+    ------
+    ValueError
+        If the site is not categorical.
+    """
+    total: Tensor | float = 0.0
+    for node in _likelihoods(model, guide, args, site, num_samples, seed):
+        likelihood = node["fn"]
+        if not isinstance(likelihood, Categorical):
+            raise ValueError(
+                f"Site {site!r} is {type(likelihood).__name__}, expected Categorical. "
+                "For real targets use `predict_moments`."
+            )
+        total = total + likelihood.probs.sum(0) / num_samples
+    assert isinstance(total, Tensor)
+    return total
+
+
+def predict_moments(
+    model: Program,
+    guide: Program,
+    *args: Any,
+    site: str = "y",
+    num_samples: int = 400,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of new targets, noise included.
+
+    Parameters
+    ----------
+    model, guide, site, num_samples, seed
+        As for :func:`predict_proba`, with a site that has a mean and a variance.
+    *args
+        What the programs are called with.
+
+    Returns
+    -------
+    tuple of Tensor
+        Mean and standard deviation, each (T, N), in the unit of the targets. By the law of total
+        variance the square of the latter is the mean of the variances and the variance of the
+        means.
+    """
+    shift: Tensor | None = None
+    first: Tensor | float = 0.0
+    second: Tensor | float = 0.0
+    for node in _likelihoods(model, guide, args, site, num_samples, seed):
+        mean, variance = node["fn"].mean, node["fn"].variance
+        # Moments about a value near the mean: about 0 they would cancel for large targets.
+        shift = mean.mean(0) if shift is None else shift
+        first = first + (mean - shift).sum(0) / num_samples
+        second = second + ((mean - shift) ** 2 + variance).sum(0) / num_samples
+    assert isinstance(shift, Tensor) and isinstance(second, Tensor)
+    return shift + first, (second - first**2).sqrt()
+
+
+def log_predictive_density(
+    model: Program,
+    guide: Program,
+    *args: Any,
+    site: str = "y",
+    num_samples: int = 400,
+    seed: int = 0,
+) -> Tensor:
+    """Log of the posterior mean of the likelihood, for rows whose targets are known.
+
+    Parameters
+    ----------
+    model, guide, site, num_samples, seed
+        As for :func:`predict_proba`, with any observed site.
+    *args
+        What the programs are called with, targets included.
+
+    Returns
+    -------
+    Tensor
+        (T, N), in nats; 0 for masked rows.
+
+    Raises
+    ------
+    ValueError
+        If the site is not observed.
+    """
+    density: Tensor | None = None
+    for node in _likelihoods(model, guide, args, site, num_samples, seed):
+        if not node["is_observed"]:
+            raise ValueError(
+                f"Site {site!r} is not observed. Call this on rows that have their targets."
+            )
+        log_prob = node["fn"].log_prob(node["value"])
+        if node["mask"] is not None:
+            log_prob = log_prob.where(node["mask"], 0.0)
+        log_sum = torch.logsumexp(log_prob, dim=0) - math.log(num_samples)
+        density = log_sum if density is None else torch.logaddexp(density, log_sum)
+    assert density is not None
+    return density
+
+
+@torch.no_grad()
+def _likelihoods(
+    model: Program, guide: Program, args: tuple[Any, ...], site: str, num_samples: int, seed: int
+) -> Iterator[Any]:
+    """Give a model's site as traced under batches of draws, their dimension first."""
+    if num_samples < 1:
+        raise ValueError(f"num_samples is {num_samples}, expected at least 1.")
+    with isolated(seed), pyro.validation_enabled(False):
+        nodes = _run(model, guide, args)
+        if site not in nodes:
+            raise ValueError(f"The model has no site {site!r}, found {sorted(nodes)}.")
+        frames = [frame for node in nodes.values() for frame in node["cond_indep_stack"]]
+        dim = min((frame.dim for frame in frames), default=0) - 1
+        numbers = sum(
+            value.numel()
+            for node in nodes.values()
+            for value in (node["value"], *vars(node["fn"]).values())
+            if isinstance(value, Tensor)
+        )
+        batch = max(1, MOST_NUMBERS // numbers)
+        for start in range(0, num_samples, batch):
+            with pyro.plate("draws", min(batch, num_samples - start), dim=dim):
+                nodes = _run(model, guide, args)
+            yield nodes[site]
+
+
+def _run(model: Program, guide: Program, args: tuple[Any, ...]) -> dict[str, Any]:
+    """Trace the model on a draw from the guide, and give its sample sites."""
+    guide_trace = poutine.trace(guide).get_trace(*args)
+    trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+    return {name: node for name, node in trace.nodes.items() if node["type"] == "sample"}

@@ -1,0 +1,54 @@
+"""The progress bar of a fit, with the numbers that matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from pyro_vmtl.elbo import ELBOTerms
+
+__all__ = ["progress_bar"]
+
+Report = Callable[[int, float, ELBOTerms], None]
+
+
+@contextmanager
+def progress_bar(num_steps: int, *, visible: bool) -> Iterator[Report]:
+    """Show step, loss, log-likelihood, KL and remaining time, on standard error.
+
+    Parameters
+    ----------
+    num_steps
+        The most steps there can be.
+    visible
+        Is there anything to show?
+
+    Yields
+    ------
+    callable
+        To be called with the number of steps done, the loss, and its terms.
+    """
+    if not visible:
+        yield lambda done, loss, terms: None
+        return
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("fitting"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[numbers]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=num_steps, numbers="")
+
+        def report(done: int, loss: float, terms: ELBOTerms) -> None:
+            log_likelihood = sum(float(t.sum()) for t in terms.log_likelihood.values())
+            kl = sum(float(t.sum()) for t in terms.kl.values())
+            numbers = f"loss {loss:.1f} = KL {kl:.1f} - log-likelihood {log_likelihood:.1f}"
+            bar.update(task, completed=done, numbers=numbers)
+
+        yield report

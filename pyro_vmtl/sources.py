@@ -1,0 +1,162 @@
+"""What a shared site knows of its sources: who borrows from whom, and how loosely.
+
+The weights of a task over its sources are a latent variable. Their posterior is a Concrete
+distribution (``RelaxedOneHotCategorical``) with learned logits; their prior is the same
+distribution with even logits.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pyro_vmtl.schedule import Schedule, Scheduled
+
+__all__ = ["SourceWeights", "Sources"]
+
+INITIAL_TRANSFER_SCALE = 0.1  # 0.3 ended in a worse optimum on Office-Caltech10
+
+
+class SourceWeights(dist.RelaxedOneHotCategorical):  # type: ignore[misc]
+    """Concrete distribution whose draws stay inside the simplex.
+
+    At a low temperature the softmax underflows to an exact 0, where the density is undefined.
+    Draws are kept at or above the smallest normal number of their type.
+    """
+
+    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        """Draw weights, (\\*sample_shape, \\*batch, K), with gradients to the logits."""
+        draw: Tensor = super().rsample(sample_shape)
+        return draw.clamp_min(torch.finfo(draw.dtype).tiny)
+
+
+class Sources(Scheduled):
+    """The learned numbers of one shared site.
+
+    A task's candidates are the other tasks in order and, if ``base``, the base last: K in all.
+
+    Parameters
+    ----------
+    num_tasks
+        T.
+    transfer_shape
+        Shape of the transfer scale; it broadcasts to (T, \\*rest, \\*event). None for no transfer
+        scale.
+    base
+        Is the plain prior a candidate?
+    anchor
+        Does the base keep at least weight 1/T? The learned weights share the rest.
+    temperature
+        Temperature of the weights at each step of a fit.
+
+    Attributes
+    ----------
+    logits
+        (T, K), location of the weights' posterior.
+    raw_transfer_scale
+        log of the transfer scale.
+    temperature
+        scalar, the temperature at the current step.
+    posterior
+        posterior of every task at the last run of the guide; None before.
+    """
+
+    temperature: Tensor
+
+    def __init__(
+        self,
+        num_tasks: int,
+        transfer_shape: torch.Size | None,
+        *,
+        base: bool,
+        anchor: bool,
+        temperature: Schedule,
+    ) -> None:
+        super().__init__()
+        if num_tasks == 1 and not base:
+            raise ValueError(
+                "Sharing found 1 task, expected at least 2: a single task has no sources. "
+                "Give it more tasks, or use the model without `share`."
+            )
+        self.base = base
+        self.anchor = anchor
+        self.schedules = {"temperature": temperature}
+        self.logits = nn.Parameter(torch.zeros(num_tasks, num_tasks - 1 + base))
+        self.raw_transfer_scale = (
+            None
+            if transfer_shape is None
+            else nn.Parameter(torch.full(transfer_shape, INITIAL_TRANSFER_SCALE).log())
+        )
+        self.register_buffer("temperature", torch.tensor(temperature(0)))
+        self.posterior: dist.Independent | None = None
+
+    @property
+    def num_tasks(self) -> int:
+        """T, the number of tasks."""
+        return self.logits.shape[0]
+
+    @property
+    def transfer_scale(self) -> Tensor | None:
+        """Standard deviation added to the sources; None without transfer scale."""
+        return None if self.raw_transfer_scale is None else self.raw_transfer_scale.exp()
+
+    @property
+    def transfer_var(self) -> Tensor | float:
+        """Variance added to the sources; 0 without transfer scale."""
+        return 0.0 if self.raw_transfer_scale is None else (2 * self.raw_transfer_scale).exp()
+
+    def at_step(self, step: int) -> None:
+        """Set the temperature to its value at a step of the fit."""
+        self.temperature.fill_(self.schedules["temperature"](step))
+
+    def pool_weights(self, weights: Tensor) -> Tensor:
+        """Lay weights over candidates out as weights over all tasks and the base.
+
+        Parameters
+        ----------
+        weights
+            (\\*L, T, K), rows on the simplex.
+
+        Returns
+        -------
+        Tensor
+            (\\*L, T, T + 1), rows on the simplex: how much task t borrows from each source, the
+            base last. The diagonal is 0. With the anchor the base has at least 1/T.
+        """
+        num_tasks = self.num_tasks
+        base = weights[..., num_tasks - 1 :]
+        if not self.base:
+            base = weights.new_zeros(*weights.shape[:-1], 1)
+        sources = _insert_diagonal(weights[..., : num_tasks - 1])
+        pooled = torch.cat([sources, base], dim=-1)
+        if self.anchor:
+            anchor = torch.zeros_like(pooled[..., :1, :])
+            anchor[..., -1] = 1.0
+            pooled = torch.lerp(pooled, anchor, 1 / num_tasks)
+        return pooled
+
+    def draw(self, num_samples: int) -> Tensor:
+        """Draw pool weights from their posterior, (S, T, T + 1)."""
+        with torch.no_grad():
+            posterior = SourceWeights(self.temperature, logits=self.logits)
+            return self.pool_weights(posterior.sample(torch.Size([num_samples])))
+
+
+Transfer = Literal["source", "dimension"]
+"""Who has a transfer scale of its own: each source, or each dimension of the site."""
+
+
+def _insert_diagonal(off_diagonal: Tensor) -> Tensor:
+    """Spread (\\*L, T, T - 1) over (\\*L, T, T) with zeros on the diagonal.
+
+    In a flat T x T matrix the diagonal comes every T + 1 places. Behind the first place, the rest
+    is T - 1 lines of T numbers and one diagonal place each, so that two pads do it.
+    """
+    *particles, num_tasks, num_sources = off_diagonal.shape
+    lines = off_diagonal.reshape(*particles, num_sources, num_tasks)
+    flat = functional.pad(lines, (0, 1)).flatten(-2)
+    return functional.pad(flat, (1, 0)).reshape(*particles, num_tasks, num_tasks)
