@@ -28,11 +28,9 @@ def plot_relatedness(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     -------
     Axes
         Rows borrow, columns are borrowed from. Each cell shows the mean and, below, the 90 %
-        interval, as long as there are at most 12 tasks.
+        interval, as long as there are at most 12 tasks; 0 stands for an interval below 0.005.
     """
-    mean, low, high = (
-        table.xs(name, axis=1, level=1).to_numpy() for name in ("mean", "5%", "95%")
-    )
+    mean, low, high = (table.xs(name, axis=1, level=1).to_numpy() for name in ("mean", "5%", "95%"))
     num_tasks = len(table)
     sources = list(dict.fromkeys(table.columns.get_level_values(0)))
     if ax is None:
@@ -47,19 +45,19 @@ def plot_relatedness(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.axvline(num_tasks - 0.5, color="black", linewidth=1)
     if num_tasks <= 12:
         for (row, column), value in np.ndenumerate(mean):
-            text = (
-                "–"
-                if np.isnan(value)
-                else f"{value:.2f}\n[{low[row, column]:.2f}, {high[row, column]:.2f}]"
-            )
+            text = f"{value:.2f}\n[{low[row, column]:.2f}, {high[row, column]:.2f}]"
+            if np.isnan(value) or high[row, column] < 0.005:
+                text = "–" if np.isnan(value) else "0"
             color = "white" if value > 0.6 else "black"
-            ax.text(column, row, text, ha="center", va="center", color=color, fontsize=7)
+            ax.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
     ax.figure.colorbar(image, ax=ax, label="mean weight")
     return ax
 
 
 def plot_history(
-    history: History, task_labels: Sequence[Hashable], axes: Sequence[Axes] | None = None
+    history: History,
+    task_labels: Sequence[Hashable],
+    axes: Sequence[Axes] | np.ndarray | None = None,
 ) -> list[Axes]:
     """Learning curves: the loss, then log-likelihood and KL of every task.
 
@@ -84,25 +82,33 @@ def plot_history(
     if axes is None:
         count = 1 + len(terms)
         _, axes = plt.subplots(1, count, figsize=(4.2 * count, 3.6), layout="constrained")
-    axes = list(np.ravel(axes))
+    axes = list(np.ravel(np.asarray(axes)))
     loss = history.loss.numpy()
-    axes[0].plot(loss, color="0.75", linewidth=0.6, label="each step")
     smooth = pd.Series(loss).rolling(50, center=True, min_periods=1).mean()
+    axes[0].plot(loss, color="0.75", linewidth=0.6, label="each step")
     axes[0].plot(smooth, color="black", linewidth=1.4, label="mean of 50 steps")
     axes[0].set(xlabel="step", ylabel="nats", title="loss (negative ELBO)")
-    low, high = np.quantile(loss[len(loss) // 20 :], [0, 1]) if len(loss) > 1 else (0, 1)
-    axes[0].set_ylim(low - 0.05 * (high - low), high)
     axes[0].legend(frameon=False)
+    _skip_start(axes[0], loss)
+    colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(task_labels)))
     steps = history.step.numpy()
     for ax, (title, values) in zip(axes[1:], terms.items(), strict=False):
         curves = values.numpy()
         if curves.ndim == 1:
             ax.plot(steps, curves, color="black")
-        elif len(task_labels) <= 10:
-            for t, label in enumerate(task_labels):
-                ax.plot(steps, curves[:, t], linewidth=1.2, label=str(label))
-            ax.legend(title="task", frameon=False, fontsize=8)
         else:
-            ax.plot(steps, curves, color="0.4", linewidth=0.5, alpha=0.5)
+            for t, label in enumerate(task_labels):
+                ax.plot(steps, curves[:, t], color=colors[t], linewidth=1, label=str(label))
+            if len(task_labels) <= 10:
+                ax.legend(title="task", frameon=False, fontsize=8)
         ax.set(xlabel="step", ylabel="nats per task", title=title)
+        _skip_start(ax, curves)
     return axes
+
+
+def _skip_start(ax: Axes, curves: np.ndarray) -> None:
+    """Scale the y axis to all but the first twentieth, whose fall would flatten the rest."""
+    shown = curves[len(curves) // 20 :]
+    if len(shown) and np.ptp(shown):
+        margin = 0.05 * np.ptp(shown)
+        ax.set_ylim(shown.min() - margin, shown.max() + margin)

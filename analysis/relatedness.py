@@ -38,7 +38,7 @@ def relatedness_table(draws: Tensor, task_labels: Sequence[Hashable]) -> pd.Data
         for i, source in enumerate(sources)
         for name, summary in summaries.items()
     }
-    return pd.DataFrame(columns, index=pd.Index(task_labels, name="task"))
+    return pd.DataFrame(columns, index=pd.Index(list(task_labels), name="task"))
 
 
 def own_group_share(mean: np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:

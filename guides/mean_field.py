@@ -1,10 +1,10 @@
-"""The mean-field normal guide.
+r"""The mean-field normal guide.
 
 ======================= ======================================= ========== ==================
 symbol                  meaning                                 code       shape
 ======================= ======================================= ========== ==================
-:math:`\\mu_t`           mean of task t's posterior              ``loc``    (T, 1, \\*event)
-:math:`\\sigma_t`        its standard deviation                  ``scale``  (T, 1, \\*event)
+:math:`\mu_t`           mean of task t's posterior              ``loc``    (T, 1, \*event)
+:math:`\sigma_t`        its standard deviation                  ``scale``  (T, 1, \*event)
 ======================= ======================================= ========== ==================
 """
 

@@ -1,4 +1,4 @@
-"""The linear classifier: softmax regression in every task.
+r"""The linear classifier: softmax regression in every task.
 
 =============== ==================================== ============ ======================
 symbol          meaning                              site         shape
@@ -8,7 +8,7 @@ symbol          meaning                              site         shape
 :math:`y_{tn}`  class of row n of task t             ``y``        ``data.y`` (T, N)
 =============== ==================================== ============ ======================
 
-.. math:: w_t \\sim p(w), \\qquad y_{tn} \\sim \\mathrm{Categorical}(\\mathrm{softmax}(w_t x_{tn}))
+.. math:: w_t \sim p(w), \qquad y_{tn} \sim \mathrm{Categorical}(\mathrm{softmax}(w_t x_{tn}))
 
 The 1 in the shape of ``w`` is the place of the data plate (dim -1), to the right of the task plate
 (dim -2).

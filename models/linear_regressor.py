@@ -1,15 +1,15 @@
-"""The linear regressor: a straight line with normal noise in every task.
+r"""The linear regressor: a straight line with normal noise in every task.
 
 ================= ==================================== ============ ====================
 symbol            meaning                              site         shape
 ================= ==================================== ============ ====================
 :math:`x_{tn}`    features of row n of task t          (given)      ``data.x`` (T, N, F)
 :math:`w_t`       coefficients of task t               ``w``        (T, 1, F)
-:math:`\\sigma_t`  standard deviation of the noise      (learned)    ``noise_scale`` (T, 1)
+:math:`\sigma_t`  standard deviation of the noise      (learned)    ``noise_scale`` (T, 1)
 :math:`y_{tn}`    target of row n of task t            ``y``        ``data.y`` (T, N)
 ================= ==================================== ============ ====================
 
-.. math:: w_t \\sim p(w), \\qquad y_{tn} \\sim N(w_t^\\top x_{tn}, \\sigma_t^2)
+.. math:: w_t \sim p(w), \qquad y_{tn} \sim N(w_t^\top x_{tn}, \sigma_t^2)
 
 The 1 in the shape of ``w`` is the place of the data plate (dim -1), to the right of the task plate
 (dim -2).

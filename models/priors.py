@@ -1,10 +1,10 @@
-"""Plain priors of one task's coefficients.
+r"""Plain priors of one task's coefficients.
 
 ============== ============================== ================== ==================
 symbol         meaning                        code               shape
 ============== ============================== ================== ==================
 :math:`m`      mean over tasks                ``loc``            the site's event
-:math:`\\tau`   spread of tasks about it       ``scale``          () or the event
+:math:`\tau`   spread of tasks about it       ``scale``          () or the event
 ============== ============================== ================== ==================
 
 Their numbers are learned by maximising the ELBO (empirical Bayes, type II maximum likelihood).

@@ -102,9 +102,7 @@ class TaskData:
         return _padded(X, targets, tasks, classes=classes)
 
     @classmethod
-    def regression(
-        cls, X: Any, y: Any, tasks: Sequence[Hashable] | np.ndarray
-    ) -> TaskData:
+    def regression(cls, X: Any, y: Any, tasks: Sequence[Hashable] | np.ndarray) -> TaskData:
         """Lay out rows with real targets.
 
         Parameters
@@ -203,9 +201,9 @@ def _padded(
 ) -> TaskData:
     x = _real(X, "X", ndim=2)
     labels = _labels(tasks, "tasks")
-    for name, length in (("tasks", len(labels)), ("y", len(x) if targets is None else len(targets))):
-        if length != len(x):
-            raise ValueError(f"{name} has {length} rows, expected {len(x)} as in X.")
+    for name, values in (("tasks", labels), ("y", targets)):
+        if values is not None and len(values) != len(x):
+            raise ValueError(f"{name} has {len(values)} rows, expected {len(x)} as in X.")
     if not len(x):
         raise ValueError("X has no rows, expected at least one.")
     _check_finite(x, labels, "X")
@@ -227,16 +225,15 @@ def _padded(
     position = torch.arange(len(order)) - starts[task]
 
     shape = (len(task_labels), int(counts.max()))
-    row = torch.full(shape, -1)
-    row[task, position] = order
-    mask = row >= 0
+    row_at = torch.full(shape, -1)
+    row_at[task, position] = order
     padded_x = x.new_zeros(*shape, x.shape[1])
     padded_x[task, position] = x[order]
     padded_y = None
     if targets is not None:
         padded_y = targets.new_zeros(shape)
         padded_y[task, position] = targets[order]
-    return TaskData(padded_x, padded_y, mask, row, task_labels, classes)
+    return TaskData(padded_x, padded_y, row_at >= 0, row_at, task_labels, classes)
 
 
 def _real(values: Any, name: str, ndim: int) -> Tensor:

@@ -97,7 +97,8 @@ def rotated_digits(
 
     rows_train, rows_test, X_train, X_test = [], [], [], []
     for angle in angles:
-        rotated = rotate(images, angle, axes=(2, 1), reshape=False, order=1).reshape(len(images), -1)
+        rotated = rotate(images, angle, axes=(2, 1), reshape=False, order=1)
+        rotated = rotated.reshape(len(images), -1)
         drawn = np.concatenate(
             [
                 rng.choice(

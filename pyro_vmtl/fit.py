@@ -103,7 +103,8 @@ def fit(
     started = time.perf_counter()
     losses: list[float] = []
     terms: dict[int, ELBOTerms] = {}
-    end, stopped = num_steps, "steps"
+    end = num_steps
+    stopped: Literal["settled", "steps", "interrupted"] = "steps"
     with (
         isolated(seed),
         kept_traces(elbo) as traces,
@@ -116,12 +117,12 @@ def fit(
         scheduled = [module for module in loss_of.modules() if isinstance(module, Scheduled)]
         cool_down = cosine(learning_rate, learning_rate / 100, COOL_DOWN)
         try:
-            while len(losses) < end:
-                step = len(losses)
+            while (step := len(losses)) < end:
                 for module in scheduled:
                     module.at_step(step)
                 for group in optimizer.param_groups:
                     group["lr"] = cool_down(max(0, step - (end - COOL_DOWN)))
+                # Pyro's checks cost two thirds of a step; they have seen everything once.
                 with pyro.validation_enabled(step == 0):
                     optimizer.zero_grad()
                     loss = loss_of(*args)
@@ -130,11 +131,11 @@ def fit(
                     loss.backward()
                     optimizer.step()
                 losses.append(loss.item())
-                if step % NOTE_EVERY == 0:
+                if step % NOTE_EVERY == 0 or step == end - 1:
                     terms[step] = elbo_terms(elbo, traces)
-                    report(step + 1, losses[-1], terms[step])
-                    if stopped == "steps" and _still(scheduled, step, num_steps) and _settled(losses):
-                        end, stopped = min(end, step + 1 + COOL_DOWN), "settled"
+                    report(step + 1, end, terms[step])
+                    if end - step > COOL_DOWN and _still(scheduled, step, end) and _settled(losses):
+                        end, stopped = step + 1 + COOL_DOWN, "settled"
         except KeyboardInterrupt:
             stopped = "interrupted"
     history = History.from_terms(losses, terms)
@@ -157,10 +158,10 @@ def _parameters(loss_of: ELBOModule) -> list[torch.nn.Parameter]:
     return parameters
 
 
-def _still(scheduled: list[Scheduled], step: int, num_steps: int) -> bool:
+def _still(scheduled: list[Scheduled], step: int, end: int) -> bool:
     """Are all schedules at their last values?"""
     return all(
-        schedule(step) == schedule(num_steps)
+        schedule(step) == schedule(end)
         for module in scheduled
         for schedule in module.schedules.values()
     )
@@ -193,7 +194,8 @@ def _non_finite(
             if bad and values.ndim:
                 tasks = [labels[t] if labels else t for t in bad[:3]]
                 more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-                places.append(f"{kind} of site {site!r} in task {', '.join(map(repr, tasks))}{more}")
+                names = ", ".join(map(repr, tasks))
+                places.append(f"{kind} of site {site!r} in task {names}{more}")
             elif bad:
                 places.append(f"{kind} of site {site!r}")
     broken = [n for n, p in loss_of.named_parameters() if not torch.isfinite(p).all()]

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions.torch import Independent
@@ -55,7 +55,7 @@ class Pool(TorchDistribution):
         Variance added to every source; broadcasts to (T, \*rest, \*event).
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     has_rsample = False
 
     def __init__(
@@ -91,24 +91,24 @@ class Pool(TorchDistribution):
     # numbers in an event.
 
     def _to_rows(self, values: Tensor) -> Tensor:
-        """Take values (\\*L, T, \\*rest, \\*event) to (\\*L, R, T, P)."""
+        r"""Take values (\*L, T, \*rest, \*event) to (\*L, R, T, P)."""
         site = self.sources.batch_shape + self.event_shape
         particles = values.shape[: values.ndim - len(site)]
         cells = self.sources.batch_shape[1:].numel()
         return values.reshape(*particles, site[0], cells, -1).transpose(-2, -3)
 
     def _from_rows(self, rows: Tensor) -> Tensor:
-        """Take values (\\*L, R, T, P) back to (\\*L, T, \\*rest, \\*event)."""
+        r"""Take values (\*L, R, T, P) back to (\*L, T, \*rest, \*event)."""
         site = self.sources.batch_shape + self.event_shape
         return rows.transpose(-2, -3).reshape(*rows.shape[:-3], *site)
 
     def _per_cell(self, rows: Tensor) -> Tensor:
-        """Take one value per task and cell (\\*L, R, T) to the batch shape."""
+        r"""Take one value per task and cell (\*L, R, T) to the batch shape."""
         return rows.transpose(-1, -2).reshape(*rows.shape[:-2], *self.sources.batch_shape)
 
     @cached_property
     def _weights(self) -> Tensor:
-        """The weights with a dimension for the cells, (\\*L, 1, T, T + 1)."""
+        r"""The weights with a dimension for the cells, (\*L, 1, T, T + 1)."""
         return self.weights.unsqueeze(-3)
 
     @cached_property
@@ -124,23 +124,23 @@ class Pool(TorchDistribution):
 
     @cached_property
     def _base_moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the base, each (\\*L, R, T, P)."""
+        r"""Mean and variance of the base, each (\*L, R, T, P)."""
         loc = self.base.mean
         shape = torch.broadcast_shapes(loc.shape, self.sources.mean.shape)
         return self._to_rows(loc.expand(shape)), self._to_rows(self.base.variance.expand(shape))
 
     def _component_log_probs(self, loc: Tensor, var: Tensor | float = 0.0) -> Tensor:
-        """Expected log density of each component under N(``loc``, ``var``).
+        r"""Expected log density of each component under N(``loc``, ``var``).
 
         Parameters
         ----------
         loc, var
-            (\\*L, R, T, P). With ``var`` 0 the expectation is the log density at ``loc``.
+            (\*L, R, T, P). With ``var`` 0 the expectation is the log density at ``loc``.
 
         Returns
         -------
         Tensor
-            (\\*L, R, T, T + 1), the base last.
+            (\*L, R, T, T + 1), the base last.
         """
         source_loc, source_var, transfer_var = self._source_moments
         total_var = source_var + transfer_var
@@ -243,9 +243,7 @@ class GaussianSumPool(Pool):
         base_loc, base_var = self._base_moments
         from_sources, from_base = self._weights[..., :-1], self._weights[..., -1:]
         mean = from_sources @ loc + from_base * base_loc
-        var = (
-            from_sources**2 @ source_var + from_sources @ transfer_var + from_base**2 * base_var
-        )
+        var = from_sources**2 @ source_var + from_sources @ transfer_var + from_base**2 * base_var
         normal = Normal(self._from_rows(mean), self._from_rows(var.sqrt()), validate_args=False)
         return Independent(normal, len(self.event_shape), validate_args=False)
 

@@ -9,7 +9,7 @@ from pyro_vmtl.elbo import ELBOTerms
 
 __all__ = ["progress_bar"]
 
-Report = Callable[[int, float, ELBOTerms], None]
+Report = Callable[[int, int, ELBOTerms], None]
 
 
 @contextmanager
@@ -26,14 +26,21 @@ def progress_bar(num_steps: int, *, visible: bool) -> Iterator[Report]:
     Yields
     ------
     callable
-        To be called with the number of steps done, the loss, and its terms.
+        To be called with the number of steps done, the number there will be at most, and the terms
+        of the loss.
     """
     if not visible:
-        yield lambda done, loss, terms: None
+        yield lambda done, total, terms: None
         return
 
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("fitting"),
@@ -45,10 +52,11 @@ def progress_bar(num_steps: int, *, visible: bool) -> Iterator[Report]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=num_steps, numbers="")
 
-        def report(done: int, loss: float, terms: ELBOTerms) -> None:
+        def report(done: int, total: int, terms: ELBOTerms) -> None:
             log_likelihood = sum(float(t.sum()) for t in terms.log_likelihood.values())
             kl = sum(float(t.sum()) for t in terms.kl.values())
+            loss = kl - log_likelihood
             numbers = f"loss {loss:.1f} = KL {kl:.1f} - log-likelihood {log_likelihood:.1f}"
-            bar.update(task, completed=done, numbers=numbers)
+            bar.update(task, completed=done, total=total, numbers=numbers)
 
         yield report

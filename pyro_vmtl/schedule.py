@@ -46,9 +46,7 @@ def cosine(start: float, end: float, steps: int) -> Schedule:
     >>> [round(cosine(1.0, 0.0, steps=2)(step), 2) for step in range(4)]
     [1.0, 0.5, 0.0, 0.0]
     """
-    return lambda step: (
-        end + (start - end) * (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
-    )
+    return lambda step: end + (start - end) * (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
 
 
 class Scheduled(nn.Module):

@@ -196,7 +196,7 @@ class Sharing(nn.Module):
         return sources
 
     def draw_weights(self, site: str, msg: Any, logits: Tensor) -> Tensor:
-        """Sample a site's source weights in its task plate, with value (\\*L, T, K).
+        r"""Sample a site's source weights in its task plate, with value (\*L, T, K).
 
         Plates inside the task plate do not apply: their cells have the same weights.
         """
@@ -223,10 +223,11 @@ class _NotePosteriors(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         name = msg["name"]
-        if msg["infer"].get("is_auxiliary") and name.removesuffix(UNCONSTRAINED) in self.sharing.sites:
+        target = name.removesuffix(UNCONSTRAINED)
+        if msg["infer"].get("is_auxiliary") and target in self.sharing.sites:
             # AutoNormal samples `w_unconstrained` and puts a point mass at `w`. Give the normal to
             # `w` itself, and leave the auxiliary site without density.
-            self.unconstrained[name.removesuffix(UNCONSTRAINED)] = msg["fn"]
+            self.unconstrained[target] = msg["fn"]
             msg["mask"] = False
         if name not in self.sharing.sites:
             return

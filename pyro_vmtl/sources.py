@@ -21,7 +21,7 @@ __all__ = ["SourceWeights", "Sources"]
 INITIAL_TRANSFER_SCALE = 0.1  # 0.3 ended in a worse optimum on Office-Caltech10
 
 
-class SourceWeights(dist.RelaxedOneHotCategorical):  # type: ignore[misc]
+class SourceWeights(dist.RelaxedOneHotCategorical):
     """Concrete distribution whose draws stay inside the simplex.
 
     At a low temperature the softmax underflows to an exact 0, where the density is undefined.
@@ -29,13 +29,13 @@ class SourceWeights(dist.RelaxedOneHotCategorical):  # type: ignore[misc]
     """
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
-        """Draw weights, (\\*sample_shape, \\*batch, K), with gradients to the logits."""
+        r"""Draw weights, (\*sample_shape, \*batch, K), with gradients to the logits."""
         draw: Tensor = super().rsample(sample_shape)
         return draw.clamp_min(torch.finfo(draw.dtype).tiny)
 
 
 class Sources(Scheduled):
-    """The learned numbers of one shared site.
+    r"""The learned numbers of one shared site.
 
     A task's candidates are the other tasks in order and, if ``base``, the base last: K in all.
 
@@ -44,7 +44,7 @@ class Sources(Scheduled):
     num_tasks
         T.
     transfer_shape
-        Shape of the transfer scale; it broadcasts to (T, \\*rest, \\*event). None for no transfer
+        Shape of the transfer scale; it broadcasts to (T, \*rest, \*event). None for no transfer
         scale.
     base
         Is the plain prior a candidate?
@@ -114,17 +114,17 @@ class Sources(Scheduled):
         self.temperature.fill_(self.schedules["temperature"](step))
 
     def pool_weights(self, weights: Tensor) -> Tensor:
-        """Lay weights over candidates out as weights over all tasks and the base.
+        r"""Lay weights over candidates out as weights over all tasks and the base.
 
         Parameters
         ----------
         weights
-            (\\*L, T, K), rows on the simplex.
+            (\*L, T, K), rows on the simplex.
 
         Returns
         -------
         Tensor
-            (\\*L, T, T + 1), rows on the simplex: how much task t borrows from each source, the
+            (\*L, T, T + 1), rows on the simplex: how much task t borrows from each source, the
             base last. The diagonal is 0. With the anchor the base has at least 1/T.
         """
         num_tasks = self.num_tasks
@@ -151,7 +151,7 @@ Transfer = Literal["source", "dimension"]
 
 
 def _insert_diagonal(off_diagonal: Tensor) -> Tensor:
-    """Spread (\\*L, T, T - 1) over (\\*L, T, T) with zeros on the diagonal.
+    r"""Spread (\*L, T, T - 1) over (\*L, T, T) with zeros on the diagonal.
 
     In a flat T x T matrix the diagonal comes every T + 1 places. Behind the first place, the rest
     is T - 1 lines of T numbers and one diagonal place each, so that two pads do it.

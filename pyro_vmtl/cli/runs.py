@@ -59,13 +59,22 @@ def check_free(out: Path, *, overwrite: bool) -> None:
         raise PermissionError(f"{parent} cannot be written to. Choose another folder with --out.")
 
 
-def write_run(run: DigitsRun, out: Path, *, settings: dict[str, Any], overwrite: bool) -> None:
+def write_run(
+    run: DigitsRun,
+    baselines: dict[str, pd.DataFrame],
+    out: Path,
+    *,
+    settings: dict[str, Any],
+    overwrite: bool,
+) -> None:
     """Write metrics, relatedness, weights and pictures of a run.
 
     Parameters
     ----------
     run
         What to write.
+    baselines
+        For each baseline its metrics.
     out
         The run directory to make.
     settings
@@ -74,7 +83,7 @@ def write_run(run: DigitsRun, out: Path, *, settings: dict[str, Any], overwrite:
         May an earlier run be there? It stays until the new one is complete.
     """
     with _new_directory(out, overwrite=overwrite) as folder:
-        _write_json(folder / METRICS, {**_metrics(run), "settings": settings})
+        _write_json(folder / METRICS, {**_metrics(run, baselines), "settings": settings})
         _flat(run.relatedness).to_csv(folder / "relatedness.csv")
         programs = nn.ModuleDict({"model": run.model, "guide": run.guide})
         save_model(programs, str(folder / "weights.safetensors"))  # they have tensors in common
@@ -87,19 +96,17 @@ def write_run(run: DigitsRun, out: Path, *, settings: dict[str, Any], overwrite:
         figure.savefig(folder / "learning_curves.png", dpi=150)
 
 
-def _metrics(run: DigitsRun) -> dict[str, Any]:
-    summaries = {
-        name: (
-            table.mean().to_dict(),
-            {str(task): row.to_dict() for task, row in table.iterrows()},
-        )
-        for name, table in run.metrics.items()
-    }
-    mean, per_task = summaries.pop("vmtl")
+def _metrics(run: DigitsRun, baselines: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    def per_task(table: pd.DataFrame) -> dict[str, Any]:
+        return {str(task): row.to_dict() for task, row in table.iterrows()}
+
     return {
-        "mean": mean,
-        "per_task": per_task,
-        "baselines": {name: {**m, "per_task": tasks} for name, (m, tasks) in summaries.items()},
+        "mean": run.metrics.mean().to_dict(),
+        "per_task": per_task(run.metrics),
+        "baselines": {
+            name: {**table.mean().to_dict(), "per_task": per_task(table)}
+            for name, table in baselines.items()
+        },
         "seconds": run.result.seconds,
         "steps": len(run.result.history.loss),
         "stopped": run.result.stopped,
@@ -110,7 +117,7 @@ def _config(run: DigitsRun) -> dict[str, Any]:
     return {
         "tasks": list(run.data.task_labels),
         "classes": list(run.data.classes or ()),
-        "num_features": run.data.num_features,
+        "num_features": run.data.num_features,  # the intercept included
         "versions": {
             "pyro_vmtl": __version__,
             "python": platform.python_version(),
@@ -124,7 +131,7 @@ def _flat(table: pd.DataFrame) -> pd.DataFrame:
     """Name the columns of means as their source, and those of the interval ``source 5%``."""
     means = table.xs("mean", axis=1, level=1)
     bounds = table.drop(columns="mean", level=1)
-    bounds.columns = pd.Index([f"{source} {bound}" for source, bound in bounds.columns])
+    bounds.columns = pd.Index([" ".join(map(str, column)) for column in bounds.columns])
     return pd.concat([means, bounds], axis=1)
 
 
