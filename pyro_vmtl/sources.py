@@ -24,14 +24,16 @@ INITIAL_TRANSFER_SCALE = 0.1  # 0.3 ended in a worse optimum on Office-Caltech10
 class SourceWeights(dist.RelaxedOneHotCategorical):
     """Concrete distribution whose draws stay inside the simplex.
 
-    At a low temperature the softmax underflows to an exact 0, where the density is undefined.
-    Draws are kept at or above the smallest normal number of their type.
+    At a low temperature the softmax underflows to an exact 0, where the density is undefined, and
+    sums to 1 within some 1e-5 only. Draws are lifted to the smallest normal number and divided by
+    their sum.
     """
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         r"""Draw weights, (\*sample_shape, \*batch, K), with gradients to the logits."""
         draw: Tensor = super().rsample(sample_shape)
-        return draw.clamp_min(torch.finfo(draw.dtype).tiny)
+        draw = draw.clamp_min(torch.finfo(draw.dtype).tiny)
+        return draw / draw.sum(-1, keepdim=True)
 
 
 class Sources(Scheduled):

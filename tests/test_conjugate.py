@@ -1,0 +1,153 @@
+"""Against closed forms: linear regression with known noise and a normal prior.
+
+The features are orthogonal within each task, so that the exact posterior is a product of normals
+and the mean-field guide can be exact.
+"""
+
+import math
+
+import pytest
+import torch
+from problems import F64
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro_vmtl import LogarithmicPool, TaskData, fit, share
+from pyro_vmtl.guides import MeanFieldNormal
+from pyro_vmtl.models import LinearRegressor, ZeroMeanNormal
+
+NOISE, PRIOR, F, N = 0.5, 1.5, 3, 12
+
+
+def problem(num_tasks, *, equal=False):
+    """Tasks with orthogonal features, equal or each with its own rows."""
+    generator = torch.Generator().manual_seed(0)
+    X, y, tasks = [], [], []
+    for t in range(num_tasks):
+        if equal:
+            generator.manual_seed(1)
+        x = torch.linalg.qr(torch.randn(N, F, generator=generator, dtype=F64))[0] * 3
+        w = torch.randn(F, generator=generator, dtype=F64)
+        X.append(x)
+        y.append(x @ w + NOISE * torch.randn(N, generator=generator, dtype=F64))
+        tasks += [t] * N
+    return TaskData.regression(torch.cat(X), torch.cat(y), tasks)
+
+
+def programs(data):
+    """The regressor with noise and prior known, and its guide."""
+    prior = ZeroMeanNormal([F], init_scale=PRIOR)
+    model = LinearRegressor(prior, data.num_tasks, init_noise_scale=NOISE).double()
+    with torch.no_grad():  # exactly, not as float32 rounded them
+        prior.raw_scale.fill_(math.log(PRIOR))
+        model.raw_noise_scale.fill_(math.log(NOISE))
+    model.requires_grad_(False)
+    return model, MeanFieldNormal({"w": [F]}, data.num_tasks).double()
+
+
+def exact(x, y):
+    """Posterior mean and standard deviations (F,) and log evidence of rows (N, F), (N,)."""
+    precision = x.T @ x / NOISE**2 + torch.eye(F, dtype=F64) / PRIOR**2
+    covariance = torch.linalg.inv(precision)
+    mean = covariance @ x.T @ y / NOISE**2
+    marginal = torch.distributions.MultivariateNormal(
+        torch.zeros(len(y), dtype=F64),
+        NOISE**2 * torch.eye(len(y), dtype=F64) + PRIOR**2 * x @ x.T,
+    )
+    return mean, covariance.diagonal().sqrt(), marginal.log_prob(y)
+
+
+def set_posterior(guide, means, scales):
+    with torch.no_grad():
+        guide.locs["w"].copy_(means[:, None])
+        guide.raw_scales["w"].copy_(scales[:, None].log())
+
+
+def test_the_exact_posterior_has_the_evidence_as_elbo_in_every_draw():
+    data = problem(3)
+    model, guide = programs(data)
+    means, scales, evidence = zip(*(exact(data.x[t], data.y[t]) for t in range(3)), strict=True)
+    set_posterior(guide, torch.stack(means), torch.stack(scales))
+    for seed in range(3):
+        torch.manual_seed(seed)
+        # log p(y, w) - log q(w) is log p(y) at any w; float64 leaves 1e-9
+        assert -Trace_ELBO().loss(model, guide, data) == pytest.approx(
+            sum(evidence).item(), abs=1e-9
+        )
+
+
+def test_fit_finds_posterior_mean_variance_and_evidence():
+    data = problem(2)
+    model, guide = programs(data)
+    elbo = TraceMeanField_ELBO(num_particles=20, vectorize_particles=True, max_plate_nesting=2)
+    fit(model, guide, data, elbo=elbo, learning_rate=0.02, num_steps=1500)
+    total = 0.0
+    for t in range(2):
+        mean, scale, evidence = exact(data.x[t], data.y[t])
+        # Adam's last steps are of 2e-4, and gradients of 20 draws are noisy by 0.2: the posterior
+        # is met to a few percent of its width
+        torch.testing.assert_close(guide.locs["w"][t, 0], mean, rtol=0, atol=0.05 * scale.max())
+        torch.testing.assert_close(guide.raw_scales["w"][t, 0].exp(), scale, rtol=0.05, atol=0)
+        total += evidence.item()
+    torch.manual_seed(0)
+    check = TraceMeanField_ELBO(num_particles=4000, vectorize_particles=True, max_plate_nesting=2)
+    # the ELBO is flat at its top: errors of 5 % of a width cost 6 * 0.05^2 nats
+    assert -check.loss(model, guide, data) == pytest.approx(total, abs=0.1)
+
+
+def anchored(data):
+    """Sharing by the anchored logarithmic pool, the base by the anchor alone."""
+    model, guide = programs(data)
+    shared = share(
+        model,
+        guide,
+        sites=["w"],
+        pool=LogarithmicPool,
+        base=False,
+        transfer=None,
+        anchor=True,
+        weights_prior=False,
+    )
+    return guide, shared
+
+
+@pytest.mark.parametrize("num_tasks", [2, 5])
+def test_equal_tasks_pay_for_one_prior_as_the_pooled_model_does(num_tasks):
+    data = problem(num_tasks, equal=True)
+    mean, scale, evidence = exact(data.x.reshape(-1, F), data.y.reshape(-1))
+    guide, (shared_model, shared_guide) = anchored(data)
+    set_posterior(guide, mean.expand(num_tasks, F), scale.expand(num_tasks, F))
+    shared_guide(data)
+    with torch.no_grad():
+        shared_guide.state["w"].logits.normal_()  # whom they borrow from makes no difference
+    for seed in range(3):
+        torch.manual_seed(seed)
+        assert -Trace_ELBO().loss(shared_model, shared_guide, data) == pytest.approx(
+            evidence.item(), abs=1e-9
+        )
+
+
+def test_fit_of_equal_tasks_finds_the_pooled_posterior():
+    data = problem(3, equal=True)
+    mean, scale, evidence = exact(data.x.reshape(-1, F), data.y.reshape(-1))
+    guide, (shared_model, shared_guide) = anchored(data)
+    elbo = TraceMeanField_ELBO(num_particles=20, vectorize_particles=True, max_plate_nesting=2)
+    fit(shared_model, shared_guide, data, elbo=elbo, learning_rate=0.02, num_steps=1500)
+    for t in range(3):
+        torch.testing.assert_close(guide.locs["w"][t, 0], mean, rtol=0, atol=0.1 * scale.max())
+        torch.testing.assert_close(guide.raw_scales["w"][t, 0].exp(), scale, rtol=0.1, atol=0)
+    torch.manual_seed(0)
+    check = TraceMeanField_ELBO(num_particles=4000, vectorize_particles=True, max_plate_nesting=2)
+    value = -check.loss(shared_model, shared_guide, data)
+    assert value == pytest.approx(evidence.item(), abs=0.1)
+
+
+def test_strangers_on_the_base_pay_their_own_priors():
+    data = problem(3)
+    model, guide = programs(data)
+    means, scales, evidence = zip(*(exact(data.x[t], data.y[t]) for t in range(3)), strict=True)
+    set_posterior(guide, torch.stack(means), torch.stack(scales))
+    shared_model, shared_guide = share(model, guide, sites=["w"], weights_prior=False)
+    shared_guide(data)
+    with torch.no_grad():
+        shared_guide.state["w"].logits[:, -1] = 1e4  # all weight on the base
+    loss = Trace_ELBO().loss(shared_model, shared_guide, data)
+    assert -loss == pytest.approx(sum(evidence).item(), abs=1e-9)
