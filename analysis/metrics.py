@@ -38,12 +38,11 @@ def classification_metrics(
 
     Examples
     --------
+    >>> import numpy as np
     >>> proba = np.array([[0.5, 0.5], [0.2, 0.8]])
-    >>> classification_metrics(proba, [0, 1], ["a", "b"], [0, 1]).round(3)
-          accuracy    nll  ece
-    task
-    a          1.0  0.693  0.5
-    b          1.0  0.223  0.2
+    >>> table = classification_metrics(proba, [0, 1], ["a", "b"], [0, 1])
+    >>> table.loc["b"].round(3).to_dict()
+    {'accuracy': 1.0, 'nll': 0.223, 'ece': 0.2}
     """
     index = {label: i for i, label in enumerate(classes)}
     truth = np.array([index[label] for label in np.asarray(y, dtype=object)])
@@ -80,6 +79,7 @@ def expected_calibration_error(
 
     Examples
     --------
+    >>> import numpy as np
     >>> expected_calibration_error(np.array([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]))
     0.0
     """

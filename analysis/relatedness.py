@@ -58,9 +58,11 @@ def own_group_share(mean: np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:
 
     Examples
     --------
+    >>> import numpy as np
     >>> own_group_share(np.array([[0, 0.3, 0.1, 0.6], [0.5, 0, 0, 0.5], [1, 0, 0, 0]]), "aab")
     array([0.75, 1.  , 0.  ])
     """
     sources = np.nan_to_num(mean[:, :-1])
-    same = np.equal.outer(np.array(groups), np.array(groups))
+    labels = np.array(list(groups), dtype=object)
+    same = labels[:, None] == labels
     return (sources * same).sum(1) / sources.sum(1)

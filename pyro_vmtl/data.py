@@ -244,7 +244,7 @@ def _real(values: Any, name: str, ndim: int) -> Tensor:
             tensor = tensor.to(torch.get_default_dtype())
     else:
         try:
-            array = np.asarray(values, dtype=np.float64)
+            array = np.array(values, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name} has values that are not numbers ({error}).") from error
         tensor = torch.as_tensor(array, dtype=torch.get_default_dtype())

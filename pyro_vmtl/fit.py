@@ -129,10 +129,12 @@ def fit(
                     if not torch.isfinite(loss):
                         raise _non_finite(step, loss_of, elbo_terms(elbo, traces), args)
                     loss.backward()
+                    losses.append(loss.item())
+                    noted = step % NOTE_EVERY == 0 or step == end - 1
+                    if noted:  # before the update, which changes the distributions in the traces
+                        terms[step] = elbo_terms(elbo, traces)
                     optimizer.step()
-                losses.append(loss.item())
-                if step % NOTE_EVERY == 0 or step == end - 1:
-                    terms[step] = elbo_terms(elbo, traces)
+                if noted:
                     report(step + 1, end, terms[step])
                     if end - step > COOL_DOWN and _still(scheduled, step, end) and _settled(losses):
                         end, stopped = step + 1 + COOL_DOWN, "settled"

@@ -4,6 +4,7 @@ import math
 
 import pyro.distributions as dist
 import torch
+
 from pyro_vmtl import TaskData
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.models import LinearClassifier, ZeroMeanNormal

@@ -4,6 +4,7 @@ import pytest
 import torch
 from problems import classifier, normal_log_density, randomize_sources
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+
 from pyro_vmtl import LinearPool, share
 from pyro_vmtl.elbo import kept_traces
 

@@ -4,8 +4,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 from problems import F64, normal_kl, normal_log_density, random_normal, random_weights
-from pyro_vmtl import GaussianSumPool, LinearPool, LogarithmicPool
 from torch.distributions import kl_divergence
+
+from pyro_vmtl import GaussianSumPool, LinearPool, LogarithmicPool
 
 POOLS = [LinearPool, LogarithmicPool, GaussianSumPool]
 T, EVENT = 4, (2, 3)
@@ -141,9 +142,9 @@ def test_one_hot_weights_give_that_source(pool_class, chosen):
 @pytest.mark.parametrize("pool_class", [LinearPool, LogarithmicPool])
 def test_identical_sources_with_even_weights_give_that_source(pool_class):
     one = random_normal(1, 1, *EVENT, event_dim=2, seed=3)
-    sources = dist.Normal(
-        one.mean.expand(T, 1, *EVENT), one.stddev.expand(T, 1, *EVENT)
-    ).to_event(2)
+    sources = dist.Normal(one.mean.expand(T, 1, *EVENT), one.stddev.expand(T, 1, *EVENT)).to_event(
+        2
+    )
     weights = torch.full((T, T + 1), 1 / (T - 1), dtype=F64)
     weights[:, :T].fill_diagonal_(0.0)
     weights[:, -1] = 0.0

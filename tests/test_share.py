@@ -8,6 +8,7 @@ from problems import F64, classifier, normal_kl, random_weights, randomize_sourc
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoNormal
+
 from pyro_vmtl import (
     GaussianSumPool,
     LinearPool,
@@ -89,7 +90,7 @@ def test_the_closed_form_kl_is_used(ragged, pool):
     elbo = TraceMeanField_ELBO()
     with kept_traces(elbo) as traces:
         loss = elbo.loss(model, guide, ragged)
-    (model_trace, _), = traces
+    ((model_trace, _),) = traces
     weights = model_trace.nodes["w"]["fn"].weights
     sources = next(m for m in guide.modules() if isinstance(m, Sources))
     prior = model_trace.nodes["w"]["fn"]
@@ -109,7 +110,7 @@ def test_the_closed_form_kl_is_used(ragged, pool):
         kl += weights[t, 3] * normal_kl(loc[t], var[t], torch.zeros(9, dtype=F64), base_var)
     log_likelihood = model_trace.nodes["y"]["log_prob_sum"]
     # A sampled KL would differ by several nats; float64 sums agree to 1e-9.
-    assert loss == pytest.approx(float(kl - log_likelihood), abs=1e-9)
+    assert loss == pytest.approx((kl - log_likelihood).item(), abs=1e-9)
 
 
 def test_the_linear_pool_has_no_closed_form(ragged):
@@ -217,7 +218,9 @@ def test_autonormal_gives_the_loss_of_the_mean_field_guide(ragged):
                 auto.locs.w = guide.locs["w"].clone()
                 auto.scales.w = guide.raw_scales["w"].exp().clone()
         randomize_sources(shared_guide)
-        elbo = TraceMeanField_ELBO(num_particles=2000, vectorize_particles=True, max_plate_nesting=2)
+        elbo = TraceMeanField_ELBO(
+            num_particles=2000, vectorize_particles=True, max_plate_nesting=2
+        )
         torch.manual_seed(1)
         with kept_traces(elbo) as traces:
             losses.append(elbo.loss(shared_model, shared_guide, ragged))
@@ -245,7 +248,9 @@ def test_autonormal_and_the_mean_field_guide_reach_the_same_elbo(ragged):
         model, guide = share(model, guide, sites=["w"])
         fit(model, guide, ragged, num_steps=1500, learning_rate=0.02)
         torch.manual_seed(0)
-        elbo = TraceMeanField_ELBO(num_particles=4000, vectorize_particles=True, max_plate_nesting=2)
+        elbo = TraceMeanField_ELBO(
+            num_particles=4000, vectorize_particles=True, max_plate_nesting=2
+        )
         values.append(elbo.loss(model, guide, ragged))
     # two runs of stochastic optimisation on losses of about 15 nats
     assert values[0] == pytest.approx(values[1], abs=0.3)

@@ -1,0 +1,33 @@
+# Needs python3 (3.11 or newer) and make; everything else goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test check format clean
+
+## Run the main job; ARGS are passed on, as in: make demo ARGS="--seed 1 --out runs/seed-1"
+demo: $(INSTALLED)
+	$(BIN)/pyro-vmtl fit digits $(ARGS)
+
+## Run all tests; ARGS are passed on, as in: make test ARGS="-m 'not slow'"
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -q --durations=5 $(ARGS)
+
+## Lint, format check, types
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dist *.egg-info
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.12, say.")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

@@ -1,0 +1,123 @@
+"""The main job over several seeds: on test images, or on validation images to choose settings.
+
+python -m benchmarks.digits                          seeds 0 to 4, test images, with baselines
+python -m benchmarks.digits --validation             one row per setting, seeds 100 to 109
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+
+from pyro_vmtl import GaussianSumPool, LinearPool, TaskData, fit, predict_proba, share, temper
+from pyro_vmtl.analysis import classification_metrics, own_group_share
+from pyro_vmtl.cli.digits import KL_WEIGHT, baseline_metrics, fit_digits
+from pyro_vmtl.datasets import rotated_digits
+from pyro_vmtl.guides import MeanFieldNormal
+from pyro_vmtl.models import HierarchicalNormal, LinearClassifier, ZeroMeanNormal
+
+GROUPS = (0, 0, 0, 1, 1, 1)
+
+# What each row changes in the default, which is the first row.
+SETTINGS: dict[str, dict] = {
+    f"default (KL weight {KL_WEIGHT})": {},
+    **{f"KL weight {w}": {"kl_weight": w} for w in (0.03, 0.1, 0.2, 0.5, 1.0)},
+    "no prior on the source weights": {"weights_prior": False},
+    "no base": {"base": False},
+    "no transfer scale": {"transfer": None},
+    "transfer scale per dimension": {"transfer": "dimension"},
+    "no anchor": {"anchor": False},
+    "detached sources": {"detach_sources": True},
+    "Gaussian sum pool": {"pool": GaussianSumPool},
+    "linear pool": {"pool": LinearPool},
+    "linear pool, all refinements off": {
+        "pool": LinearPool,
+        "base": False,
+        "transfer": None,
+        "anchor": False,
+        "weights_prior": False,
+        "detach_sources": True,
+    },
+    "learned prior mean": {"prior": HierarchicalNormal},
+    "not shared, zero-mean prior": {"shared": False},
+    "not shared, learned prior mean": {"shared": False, "prior": HierarchicalNormal},
+}
+
+
+def on_test_images(seed: int) -> list[dict]:
+    """One seed of the main job and its baselines."""
+    torch.set_num_threads(1)
+    split = rotated_digits(seed=seed)
+    run = fit_digits(split, seed=seed)
+    own = own_group_share(run.relatedness.xs("mean", axis=1, level=1).to_numpy(), GROUPS).min()
+    rows = [
+        {"method": "VMTL", "seed": seed, **run.metrics.mean(), "own group": own}
+        | {"fit seconds": run.result.seconds}
+    ]
+    for name, metrics in baseline_metrics(split).items():
+        rows.append({"method": name, "seed": seed, **metrics.mean()})
+    return rows
+
+
+def on_validation_images(name: str, seed: int) -> list[dict]:
+    """One seed of one setting."""
+    torch.set_num_threads(1)
+    settings = {"kl_weight": KL_WEIGHT, "prior": ZeroMeanNormal, "shared": True, **SETTINGS[name]}
+    kl_weight, prior, shared = (settings.pop(key) for key in ("kl_weight", "prior", "shared"))
+    split = rotated_digits(seed=seed, validation=True)
+    centre = split.X_train.mean(axis=0)
+    rows = TaskData.classification(split.X_train - centre, split.y_train, split.tasks_train)
+    data = rows.with_intercept()
+    test = rows.features(split.X_test - centre, split.tasks_test).with_intercept()
+    shape = (data.num_classes, data.num_features)
+    pair = LinearClassifier(prior(shape)), MeanFieldNormal({"w": shape}, data.num_tasks)
+    if shared:
+        pair = share(*pair, sites=["w"], **settings)
+    pair = temper(*pair, kl_weights={"w": kl_weight})
+    result = fit(*pair, data, seed=seed)
+    proba = test.unpad(predict_proba(*pair, test)).double().numpy()
+    proba /= proba.sum(axis=1, keepdims=True)
+    metrics = classification_metrics(proba, split.y_test, split.tasks_test, data.classes)
+    steps = len(result.history.loss)
+    return [{"method": name, "seed": seed, **metrics.mean(), "steps": steps}]
+
+
+def summary(rows: Iterable[dict]) -> pd.DataFrame:
+    """Mean and standard error over the seeds."""
+    groups = pd.DataFrame(rows).groupby("method", sort=False)
+    numbers = groups.mean().drop(columns="seed")
+    errors = groups.sem().drop(columns="seed")
+    return pd.DataFrame(
+        {
+            c: [f"{m:.4f} ± {e:.4f}" for m, e in zip(numbers[c], errors[c], strict=True)]
+            for c in numbers
+        },
+        index=numbers.index,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--validation", action="store_true", help="settings on validation images")
+    parser.add_argument("--seeds", type=int, help="how many; 5, or 10 with --validation")
+    args = parser.parse_args()
+    jobs: list[Callable[[], list[dict]]]
+    if args.validation:
+        seeds = range(100, 100 + (args.seeds or 10))
+        jobs = [partial(on_validation_images, name, s) for name in SETTINGS for s in seeds]
+    else:
+        jobs = [partial(on_test_images, seed) for seed in range(args.seeds or 5)]
+    results = Parallel(n_jobs=-1)(delayed(job)() for job in jobs)
+    rows = [row for result in results for row in result]
+    if not args.validation:
+        print(pd.DataFrame(rows).round(4).to_string(index=False), end="\n\n")
+    print(summary(rows).to_string())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The house: who may import whom, what is packaged, what importing costs."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("models", "guides", "analysis")
+
+# What each part may import of the others. The core is pyro_vmtl/*.py, the top pyro_vmtl/cli.
+ALLOWED = {
+    "core": set(),
+    "models": {"core"},
+    "guides": {"core"},
+    "analysis": {"core", "models", "guides"},
+    "cli": {"core", "models", "guides", "analysis"},
+}
+ONLY_IN_ANALYSIS_AND_ABOVE = {"arviz", "matplotlib", "pandas", "seaborn"}
+
+
+def parts():
+    """Each part's files."""
+    yield "core", sorted((ROOT / "pyro_vmtl").glob("*.py"))
+    yield "cli", sorted((ROOT / "pyro_vmtl" / "cli").rglob("*.py"))
+    for room in ROOMS:
+        yield room, sorted((ROOT / room).rglob("*.py"))
+
+
+def imports(path):
+    """Names of all modules a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write imports out in full"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part_of(module):
+    """The part a module of ours belongs to."""
+    names = module.split(".")
+    if names[0] != "pyro_vmtl":
+        return None
+    return names[1] if len(names) > 1 and names[1] in (*ROOMS, "cli") else "core"
+
+
+@pytest.mark.parametrize(("part", "files"), list(parts()))
+def test_who_may_import_whom(part, files):
+    assert files
+    for path in files:
+        for module in imports(path):
+            target = part_of(module)
+            if target is not None:
+                assert target == part or target in ALLOWED[part], f"{path} imports {module}"
+            if part not in ("analysis", "cli"):
+                assert module.split(".")[0] not in ONLY_IN_ANALYSIS_AND_ABOVE, (
+                    f"{path} imports {module}"
+                )
+            assert module.split(".")[0] not in ROOMS, f"{path}: import pyro_vmtl.{module}"
+
+
+def test_the_package_list_is_that_of_the_folders():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {"pyro_vmtl"}
+    for name, folder in [("pyro_vmtl", "pyro_vmtl"), *((f"pyro_vmtl.{r}", r) for r in ROOMS)]:
+        for init in (ROOT / folder).rglob("__init__.py"):
+            inside = init.parent.relative_to(ROOT / folder)
+            if inside.parts[:1] not in [(r,) for r in ROOMS]:  # the links
+                folders.add(".".join([name, *inside.parts]))
+    assert set(settings["packages"]) == folders
+
+
+def test_the_links_point_to_the_rooms():
+    for room in ROOMS:
+        link = ROOT / "pyro_vmtl" / room
+        assert link.is_symlink() and link.resolve() == (ROOT / room).resolve()
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_is_not_importable_from_the_root(room):
+    code = f"import {room}"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert f"Import this as pyro_vmtl.{room}" in run.stderr
+
+
+def test_importing_the_core_does_not_import_tables_or_pictures():
+    code = (
+        "import sys, pyro_vmtl, pyro_vmtl.models, pyro_vmtl.guides;"
+        "print([m for m in ('arviz', 'matplotlib', 'pandas', 'sklearn') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_no_file_has_grown_past_one_idea():
+    for _, files in parts():
+        for path in files:
+            assert len(path.read_text().splitlines()) <= 320, path
