@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 
 import matplotlib.pyplot as plt
@@ -36,12 +37,17 @@ def plot_relatedness(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if ax is None:
         side = 1.6 + 0.75 * min(num_tasks, 14)
         _, ax = plt.subplots(figsize=(side + 1.6, side), layout="constrained")
-    image = ax.imshow(mean, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    blues = plt.get_cmap("Blues").with_extremes(bad="0.85")  # a task and itself
+    image = ax.imshow(mean, cmap=blues, vmin=0, vmax=1, aspect="auto")
     ax.set_xticks(range(num_tasks + 1), [str(s) for s in sources])
     ax.set_yticks(range(num_tasks), [str(t) for t in table.index])
     if max(len(str(s)) for s in sources) > 6:
         ax.tick_params(axis="x", labelrotation=90)
-    ax.set(xlabel="borrows from", ylabel="task", title="How much each task borrows")
+    ax.set(
+        xlabel="borrows from",
+        ylabel="task",
+        title="How much each task borrows: mean weight [90 % interval]",
+    )
     ax.axvline(num_tasks - 0.5, color="black", linewidth=1)
     if num_tasks <= 12:
         for (row, column), value in np.ndenumerate(mean):
@@ -81,8 +87,12 @@ def plot_history(
     }
     if axes is None:
         count = 1 + len(terms)
-        _, axes = plt.subplots(1, count, figsize=(4.2 * count, 3.6), layout="constrained")
-    axes = list(np.ravel(np.asarray(axes)))
+        rows, columns = math.ceil(count / 2), min(count, 2)
+        size = (5 * columns, 3.4 * rows)
+        figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained")
+        for unused in np.ravel(axes)[count:]:
+            figure.delaxes(unused)
+    axes = list(np.ravel(np.asarray(axes)))[: 1 + len(terms)]
     loss = history.loss.numpy()
     smooth = pd.Series(loss).rolling(50, center=True, min_periods=1).mean()
     axes[0].plot(loss, color="0.75", linewidth=0.6, label="each step")
@@ -101,7 +111,8 @@ def plot_history(
                 ax.plot(steps, curves[:, t], color=colors[t], linewidth=1, label=str(label))
             if len(task_labels) <= 10:
                 ax.legend(title="task", frameon=False, fontsize=8)
-        ax.set(xlabel="step", ylabel="nats per task", title=title)
+        unit = "nats" if curves.ndim == 1 else "nats per task"
+        ax.set(xlabel="step", ylabel=unit, title=title)
         _skip_start(ax, curves)
     return axes
 

@@ -120,4 +120,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Worker processes find the functions of an imported module, not those of a script.
+    from benchmarks import digits
+
+    digits.main()

@@ -44,9 +44,8 @@ class LinearClassifier(nn.Module):
 
     def forward(self, data: TaskData) -> None:
         """Draw coefficients and classes; condition on the classes where they are known."""
-        num_tasks, num_rows, _ = data.x.shape
-        with pyro.plate("task", num_tasks, dim=-2):
+        with pyro.plate("task", data.num_tasks, dim=-2):
             w = pyro.sample("w", self.prior())
             logits = data.x @ w.squeeze(-3).mT  # (T, N, C)
-            with pyro.plate("data", num_rows, dim=-1), poutine.mask(mask=data.mask):
+            with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=data.mask):
                 pyro.sample("y", dist.Categorical(logits=logits), obs=data.y)

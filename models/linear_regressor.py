@@ -62,9 +62,8 @@ class LinearRegressor(nn.Module):
 
     def forward(self, data: TaskData) -> None:
         """Draw coefficients and targets; condition on the targets where they are known."""
-        num_tasks, num_rows, _ = data.x.shape
-        with pyro.plate("task", num_tasks, dim=-2):
+        with pyro.plate("task", data.num_tasks, dim=-2):
             w = pyro.sample("w", self.prior())
             mean = (data.x @ w.mT).squeeze(-1)  # (T, N, F) @ (T, F, 1)
-            with pyro.plate("data", num_rows, dim=-1), poutine.mask(mask=data.mask):
+            with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=data.mask):
                 pyro.sample("y", dist.Normal(mean, self.noise_scale), obs=data.y)

@@ -145,6 +145,11 @@ class TaskData:
         return self.x.shape[0]
 
     @property
+    def num_rows(self) -> int:
+        """N, the number of rows of the longest task."""
+        return self.x.shape[1]
+
+    @property
     def num_features(self) -> int:
         """F, the number of features."""
         return self.x.shape[2]

@@ -34,6 +34,10 @@ def shared(data, seed=0, **settings):
     return model, guide
 
 
+def many_draws(num):
+    return TraceMeanField_ELBO(num_particles=num, vectorize_particles=True, max_plate_nesting=2)
+
+
 @pytest.mark.parametrize("base", [True, False])
 @pytest.mark.parametrize("anchor", [True, False])
 def test_pool_weights_lay_candidates_out(base, anchor):

@@ -23,7 +23,7 @@ from pyro_vmtl import __version__
 from pyro_vmtl.analysis import plot_history, plot_relatedness
 from pyro_vmtl.cli.digits import DigitsRun
 
-__all__ = ["check_free", "write_run"]
+__all__ = ["check_free", "new_directory", "write_run"]
 
 METRICS = "metrics.json"
 """The file that makes a folder a run directory."""
@@ -82,7 +82,7 @@ def write_run(
     overwrite
         May an earlier run be there? It stays until the new one is complete.
     """
-    with _new_directory(out, overwrite=overwrite) as folder:
+    with new_directory(out, overwrite=overwrite) as folder:
         _write_json(folder / METRICS, {**_metrics(run, baselines), "settings": settings})
         _flat(run.relatedness).to_csv(folder / "relatedness.csv")
         programs = nn.ModuleDict({"model": run.model, "guide": run.guide})
@@ -140,8 +140,21 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _new_directory(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary folder that becomes ``out`` at the end, if all went well."""
+def new_directory(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Give a temporary folder that becomes ``out`` at the end, if all went well.
+
+    Parameters
+    ----------
+    out
+        The run directory to make.
+    overwrite
+        May an earlier run be there? It stays until the new one is complete.
+
+    Raises
+    ------
+    OSError
+        As :func:`check_free` does.
+    """
     check_free(out, overwrite=overwrite)
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
