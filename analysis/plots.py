@@ -92,7 +92,7 @@ def plot_history(
         figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained")
         for unused in np.ravel(axes)[count:]:
             figure.delaxes(unused)
-    axes = list(np.ravel(np.asarray(axes)))[: 1 + len(terms)]
+    axes = list(np.array(axes, dtype=object).flat)[: 1 + len(terms)]
     loss = history.loss.numpy()
     smooth = pd.Series(loss).rolling(50, center=True, min_periods=1).mean()
     axes[0].plot(loss, color="0.75", linewidth=0.6, label="each step")

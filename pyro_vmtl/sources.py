@@ -35,6 +35,11 @@ class SourceWeights(dist.RelaxedOneHotCategorical):
         draw = draw.clamp_min(torch.finfo(draw.dtype).tiny)
         return draw / draw.sum(-1, keepdim=True)
 
+    @torch.no_grad()
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        """Draw weights, as :meth:`rsample` without gradients."""
+        return self.rsample(sample_shape)
+
 
 class Sources(Scheduled):
     r"""The learned numbers of one shared site.

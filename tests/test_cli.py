@@ -40,7 +40,7 @@ def test_the_main_job_beats_both_baselines(done):
         assert list(baselines[name]["per_task"]) == TASKS
     assert list(metrics["per_task"]) == TASKS
     assert metrics["settings"]["seed"] == 1
-    assert 0 < metrics["seconds"] < 60
+    assert metrics["seconds"] > 0 and metrics["stopped"] == "settled"
 
 
 @pytest.mark.slow

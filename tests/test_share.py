@@ -21,7 +21,7 @@ from pyro_vmtl import (
 )
 from pyro_vmtl.elbo import elbo_terms, kept_traces
 from pyro_vmtl.models import LinearClassifier, ZeroMeanNormal
-from pyro_vmtl.sources import Sources
+from pyro_vmtl.sources import Sources, SourceWeights
 
 POOLS = [LinearPool, LogarithmicPool, GaussianSumPool]
 
@@ -57,9 +57,15 @@ def test_pool_weights_lay_candidates_out(base, anchor):
 
 def test_weights_never_leave_the_simplex_at_low_temperature():
     sources = Sources(5, None, base=True, anchor=False, temperature=lambda step: 0.01)
-    weights = sources.draw(1000)
-    assert torch.isfinite(weights).all()
-    torch.testing.assert_close(weights.sum(-1), torch.ones(1000, 5))
+    for seed in range(20):
+        torch.manual_seed(seed)
+        weights = sources.draw(1000)
+        assert torch.isfinite(weights).all()
+        torch.testing.assert_close(weights.sum(-1), torch.ones(1000, 5))
+        posterior = SourceWeights(sources.temperature, logits=sources.logits)
+        candidates = posterior.rsample([1000])
+        assert candidates.min() > 0
+        assert torch.isfinite(posterior.log_prob(candidates)).all()
 
 
 @pytest.mark.parametrize("pool", POOLS)
