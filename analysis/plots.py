@@ -63,7 +63,7 @@ def plot_relatedness(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def plot_history(
     history: History,
     task_labels: Sequence[Hashable],
-    axes: Sequence[Axes] | np.ndarray | None = None,
+    axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
     """Learning curves: the loss, then log-likelihood and KL of every task.
 
@@ -89,10 +89,13 @@ def plot_history(
         count = 1 + len(terms)
         rows, columns = math.ceil(count / 2), min(count, 2)
         size = (5 * columns, 3.4 * rows)
-        figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained")
-        for unused in np.ravel(axes)[count:]:
-            figure.delaxes(unused)
-    axes = list(np.array(axes, dtype=object).flat)[: 1 + len(terms)]
+        figure, grid = plt.subplots(
+            rows, columns, figsize=size, layout="constrained", squeeze=False
+        )
+        axes = list(grid.flat)
+        while len(axes) > count:
+            figure.delaxes(axes.pop())
+    axes = list(axes)
     loss = history.loss.numpy()
     smooth = pd.Series(loss).rolling(50, center=True, min_periods=1).mean()
     axes[0].plot(loss, color="0.75", linewidth=0.6, label="each step")

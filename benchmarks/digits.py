@@ -26,7 +26,7 @@ GROUPS = (0, 0, 0, 1, 1, 1)
 # What each row changes in the default, which is the first row.
 SETTINGS: dict[str, dict] = {
     f"default (KL weight {KL_WEIGHT})": {},
-    **{f"KL weight {w}": {"kl_weight": w} for w in (0.03, 0.1, 0.2, 0.5, 1.0)},
+    **{f"KL weight {w}": {"kl_weight": w} for w in (0.03, 0.1, 0.3, 0.5, 1.0)},
     "no prior on the source weights": {"weights_prior": False},
     "no base": {"base": False},
     "no transfer scale": {"transfer": None},
