@@ -48,7 +48,9 @@ class History:
 
         def stack(kind: str) -> dict[str, Tensor]:
             sites = getattr(noted[0], kind) if noted else ()
-            return {site: torch.stack([getattr(t, kind)[site] for t in noted]) for site in sites}
+            return {
+                site: torch.stack([getattr(t, kind)[site] for t in noted]).cpu() for site in sites
+            }
 
         return cls(
             loss=torch.tensor(losses),

@@ -26,7 +26,7 @@ from pyro_vmtl.temper import temper
 __all__ = ["KL_WEIGHT", "DigitsRun", "baseline_metrics", "fit_digits", "shared_classifier"]
 
 KL_WEIGHT = 0.2
-"""Weight of the KL of ``w``, chosen on validation images (``python -m benchmarks.digits --validation``)."""
+"""Weight of the KL of ``w``, chosen by ``python -m benchmarks.digits --validation``."""
 
 
 @dataclass(frozen=True, eq=False)
