@@ -154,6 +154,7 @@ def test_a_loss_that_is_not_finite_says_where_and_what_to_do():
     assert pyro.settings.get("validate_distributions_pyro")
 
 
+@pytest.mark.filterwarnings("ignore:Encountered NaN")  # pyro's own, before our error
 def test_numbers_that_an_update_broke_are_named(ragged):
     model, guide = shared(ragged)
     with pytest.raises(NonFiniteLossError, match=r"update before it left .*locs\.w.* not finite"):
