@@ -6,11 +6,13 @@ from pyro_vmtl.fit import FitResult, NonFiniteLossError, fit
 from pyro_vmtl.history import History
 from pyro_vmtl.pools import GaussianSumPool, LinearPool, LogarithmicPool
 from pyro_vmtl.predict import log_predictive_density, predict_moments, predict_proba
-from pyro_vmtl.schedule import cosine, exponential
+from pyro_vmtl.schedule import Cosine, Exponential
 from pyro_vmtl.share import relatedness, share
 from pyro_vmtl.temper import temper
 
 __all__ = [
+    "Cosine",
+    "Exponential",
     "FitResult",
     "GaussianSumPool",
     "History",
@@ -19,8 +21,6 @@ __all__ = [
     "NonFiniteLossError",
     "TaskData",
     "__version__",
-    "cosine",
-    "exponential",
     "fit",
     "log_predictive_density",
     "predict_moments",

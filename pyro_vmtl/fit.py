@@ -16,7 +16,7 @@ from pyro_vmtl.handled import Program
 from pyro_vmtl.history import History
 from pyro_vmtl.isolated import isolated
 from pyro_vmtl.progress import progress_bar
-from pyro_vmtl.schedule import Scheduled, cosine
+from pyro_vmtl.schedule import Cosine, Scheduled
 
 __all__ = ["FitResult", "NonFiniteLossError", "fit"]
 
@@ -115,7 +115,7 @@ def fit(
             loss_of(*args)
         optimizer = torch.optim.Adam(_parameters(loss_of))
         scheduled = [module for module in loss_of.modules() if isinstance(module, Scheduled)]
-        cool_down = cosine(learning_rate, learning_rate / 100, COOL_DOWN)
+        cool_down = Cosine(learning_rate, learning_rate / 100, COOL_DOWN)
         try:
             while (step := len(losses)) < end:
                 for module in scheduled:

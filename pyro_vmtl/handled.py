@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pyro.poutine.messenger import Messenger
 from torch import nn
 
-__all__ = ["TASK_PLATE", "Handled", "Program"]
+__all__ = ["TASK_PLATE", "UNCONSTRAINED", "Handled", "Program", "SiteMessenger"]
 
 TASK_PLATE = "task"
 """Name of the plate over tasks in models and guides."""
+
+UNCONSTRAINED = "_unconstrained"
+"""What Pyro's autoguides append to the name of a site for its auxiliary site."""
 
 Program = Callable[..., Any]
 """A model or a guide: any callable with Pyro statements, often an ``nn.Module``."""
@@ -42,3 +45,31 @@ class Handled(nn.Module):
         """Run the program under the handler."""
         with self.handler(self.state):
             return self.program(*args, **kwargs)
+
+
+class SiteMessenger(Messenger):
+    """A handler of named sites, which objects to a program that has no such site.
+
+    Parameters
+    ----------
+    sites
+        Names of the sites to handle.
+    """
+
+    def __init__(self, sites: Iterable[str]) -> None:
+        super().__init__()
+        self.missing = set(sites)
+        self.met: set[str] = set()
+
+    def _pyro_sample(self, msg: Any) -> None:
+        self.missing.discard(msg["name"])
+        if type(msg["fn"]).__name__ != "_Subsample":  # how a plate shows itself
+            self.met.add(msg["name"])
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        if self.missing and exception[0] is None:
+            raise ValueError(
+                f"The program has no site {', '.join(map(repr, sorted(self.missing)))}, found "
+                f"{sorted(self.met)}."
+            )

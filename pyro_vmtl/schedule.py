@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import nn
 
-__all__ = ["Schedule", "Scheduled", "as_schedule", "cosine", "exponential"]
+__all__ = ["Constant", "Cosine", "Exponential", "Schedule", "Scheduled", "as_schedule"]
 
 Schedule = Callable[[int], float]
 """A number at each step, counted from 0."""
@@ -21,32 +22,57 @@ def as_schedule(value: float | Schedule) -> Schedule:
     >>> as_schedule(0.5)(1000)
     0.5
     """
-    if callable(value):
-        return value
-    constant = float(value)
-    return lambda step: constant
+    return value if callable(value) else Constant(float(value))
 
 
-def exponential(start: float, end: float, steps: int) -> Schedule:
+@dataclass(frozen=True)
+class Constant:
+    """Stay at ``value``."""
+
+    value: float
+
+    def __call__(self, step: int) -> float:
+        """Give the value at a step."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class Exponential:
     """Go from ``start`` to ``end`` by equal factors over ``steps`` steps, then stay.
 
     Examples
     --------
-    >>> [round(exponential(1.0, 0.25, steps=2)(step), 2) for step in range(4)]
+    >>> [round(Exponential(1.0, 0.25, steps=2)(step), 2) for step in range(4)]
     [1.0, 0.5, 0.25, 0.25]
     """
-    return lambda step: start * (end / start) ** (min(step, steps) / steps)
+
+    start: float
+    end: float
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        """Give the value at a step."""
+        return self.start * (self.end / self.start) ** (min(step, self.steps) / self.steps)
 
 
-def cosine(start: float, end: float, steps: int) -> Schedule:
+@dataclass(frozen=True)
+class Cosine:
     """Go from ``start`` to ``end`` along half a cosine wave over ``steps`` steps, then stay.
 
     Examples
     --------
-    >>> [round(cosine(1.0, 0.0, steps=2)(step), 2) for step in range(4)]
+    >>> [round(Cosine(1.0, 0.0, steps=2)(step), 2) for step in range(4)]
     [1.0, 0.5, 0.0, 0.0]
     """
-    return lambda step: end + (start - end) * (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
+
+    start: float
+    end: float
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        """Give the value at a step."""
+        wave = math.cos(math.pi * min(step, self.steps) / self.steps)
+        return self.end + (self.start - self.end) * (1 + wave) / 2
 
 
 class Scheduled(nn.Module):

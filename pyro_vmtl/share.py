@@ -17,18 +17,17 @@ import pyro
 import torch
 from pyro import distributions as dist
 from pyro import poutine
-from pyro.poutine.messenger import Messenger, block_messengers
+from pyro.poutine.messenger import block_messengers
 from pyro.poutine.plate_messenger import PlateMessenger
 from torch import Tensor, nn
 
-from pyro_vmtl.handled import TASK_PLATE, Handled, Program
+from pyro_vmtl.handled import TASK_PLATE, UNCONSTRAINED, Handled, Program, SiteMessenger
 from pyro_vmtl.pools import LogarithmicPool, Pool
-from pyro_vmtl.schedule import Schedule, as_schedule, exponential
+from pyro_vmtl.schedule import Exponential, Schedule, as_schedule
 from pyro_vmtl.sources import Sources, SourceWeights, Transfer
+from pyro_vmtl.task_sites import as_normal, check_num_tasks, detached, task_frame
 
 __all__ = ["relatedness", "share"]
-
-UNCONSTRAINED = "_unconstrained"  # what Pyro's autoguides append to a site's name
 
 
 def share(
@@ -42,7 +41,7 @@ def share(
     anchor: bool = True,
     weights_prior: bool = True,
     detach_sources: bool = False,
-    temperature: float | Schedule = exponential(1.0, 0.5, steps=500),
+    temperature: float | Schedule = Exponential(1.0, 0.5, steps=500),
 ) -> tuple[Handled, Handled]:
     """Let the tasks of a model borrow from one another.
 
@@ -80,6 +79,12 @@ def share(
     temperature
         Temperature of the source weights, or a schedule of the step.
 
+    Raises
+    ------
+    ValueError
+        If ``transfer`` is none of the three; when the programs run, if a site is missing, not
+        normal, or not in the task plate.
+
     Returns
     -------
     tuple
@@ -99,6 +104,10 @@ def share(
     >>> relatedness(shared_guide, "mean", num_samples=10).shape
     torch.Size([10, 3, 4])
     """
+    if transfer not in (None, "source", "dimension"):
+        raise ValueError(f"transfer is {transfer!r}, expected 'source', 'dimension' or None.")
+    if not (isinstance(pool, type) and issubclass(pool, Pool)):
+        raise TypeError(f"pool is {pool!r}, expected a class such as LogarithmicPool.")
     sharing = Sharing(
         (sites,) if isinstance(sites, str) else sites,
         pool=pool,
@@ -200,7 +209,7 @@ class Sharing(nn.Module):
 
         Plates inside the task plate do not apply: their cells have the same weights.
         """
-        dim = _task_frame(msg).dim
+        dim = task_frame(msg).dim
         inner = {frame.name for frame in msg["cond_indep_stack"]} - {TASK_PLATE}
         logits = logits.unflatten(0, (-1, *[1] * (-dim - 1)))
         with (
@@ -213,15 +222,16 @@ class Sharing(nn.Module):
         return value.flatten(dim - 1, -2)
 
 
-class _NotePosteriors(Messenger):
+class _NotePosteriors(SiteMessenger):
     """In the guide: note the posterior of each shared site, and draw its source weights."""
 
     def __init__(self, sharing: Sharing) -> None:
-        super().__init__()
+        super().__init__(sharing.sites)
         self.sharing = sharing
         self.unconstrained: dict[str, Any] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
+        super()._pyro_sample(msg)
         name = msg["name"]
         target = name.removesuffix(UNCONSTRAINED)
         if msg["infer"].get("is_auxiliary") and target in self.sharing.sites:
@@ -234,71 +244,36 @@ class _NotePosteriors(Messenger):
         if isinstance(msg["fn"], dist.Delta) and name in self.unconstrained:
             msg["value"] = msg["fn"].v
             msg["fn"] = self.unconstrained.pop(name)
-        msg["fn"] = posterior = _as_normal(msg, "guide")
+        msg["fn"] = posterior = as_normal(msg, "guide")
         if name not in self.sharing:
             self.sharing.add(name, posterior)
         sources = self.sharing[name]
-        sources.posterior = _detached(posterior) if self.sharing.detach_sources else posterior
+        check_num_tasks(msg, sources.num_tasks)
+        sources.posterior = detached(posterior) if self.sharing.detach_sources else posterior
         self.sharing.draw_weights(name, msg, sources.logits)
 
 
-class _PoolPriors(Messenger):
+class _PoolPriors(SiteMessenger):
     """In the model: replace the prior of each shared site by a pool."""
 
     def __init__(self, sharing: Sharing) -> None:
-        super().__init__()
+        super().__init__(sharing.sites)
         self.sharing = sharing
 
     def _pyro_sample(self, msg: Any) -> None:
+        super()._pyro_sample(msg)
         name = msg["name"]
         if name not in self.sharing.sites:
             return
-        base = _as_normal(msg, "model")
-        if name not in self.sharing:
+        base = as_normal(msg, "model")
+        if name not in self.sharing or self.sharing[name].posterior is None:
             raise RuntimeError(
                 f"The prior of site {name!r} is made of the posteriors in the guide, and the "
                 "guide has not run yet. Run it once on the same arguments."
             )
         sources = self.sharing[name]
+        check_num_tasks(msg, sources.num_tasks)
         weights = self.sharing.draw_weights(name, msg, torch.zeros_like(sources.logits))
         msg["fn"] = self.sharing.pool(
             sources.pool_weights(weights), sources.posterior, base, sources.transfer_var
         )
-
-
-def _task_frame(msg: Any) -> Any:
-    frames = {frame.name: frame for frame in msg["cond_indep_stack"] if frame.vectorized}
-    frame = frames.get(TASK_PLATE)
-    if frame is None or min(f.dim for f in frames.values()) < frame.dim:
-        raise ValueError(
-            f"Site {msg['name']!r} is inside the plates {sorted(frames)}, expected "
-            f"{TASK_PLATE!r} as the outermost: share finds the tasks there. Sample the site inside "
-            f"`with pyro.plate({TASK_PLATE!r}, T, dim=...)`."
-        )
-    return frame
-
-
-def _as_normal(msg: Any, where: str) -> dist.Independent:
-    """Check that a site is normal with a batch shape that starts at its task plate."""
-    fn, frame = msg["fn"], _task_frame(msg)
-    inner = fn
-    while isinstance(inner, torch.distributions.Independent):
-        inner = inner.base_dist
-    if not isinstance(inner, torch.distributions.Normal):
-        raise ValueError(
-            f"Site {msg['name']!r} is {type(inner).__name__} in the {where}, expected Normal: "
-            "share pools normals. Sample a real value there, and transform it afterwards."
-        )
-    if where == "guide" and (len(fn.batch_shape) != -frame.dim or fn.batch_shape[0] != frame.size):
-        raise ValueError(
-            f"Site {msg['name']!r} has batch shape {tuple(fn.batch_shape)} in the guide, expected "
-            f"{frame.size} tasks at dimension {frame.dim} and nothing to its left. "
-            "Use `.to_event()` for dimensions that are not plates."
-        )
-    return fn if isinstance(fn, dist.Independent) else dist.Independent(fn, 0)
-
-
-def _detached(posterior: dist.Independent) -> dist.Independent:
-    """Cut a posterior off from the gradient."""
-    normal = dist.Normal(posterior.mean.detach(), posterior.stddev.detach(), validate_args=False)
-    return normal.to_event(len(posterior.event_shape))

@@ -7,7 +7,7 @@ distribution with even logits.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pyro.distributions as dist
 import torch
@@ -115,6 +115,10 @@ class Sources(Scheduled):
     def transfer_var(self) -> Tensor | float:
         """Variance added to the sources; 0 without transfer scale."""
         return 0.0 if self.raw_transfer_scale is None else (2 * self.raw_transfer_scale).exp()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the noted posterior out of copies and pickles: it hangs in an autograd graph."""
+        return {**self.__dict__, "posterior": None}
 
     def at_step(self, step: int) -> None:
         """Set the temperature to its value at a step of the fit."""

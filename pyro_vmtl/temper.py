@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pyro.poutine.messenger import Messenger
-
-from pyro_vmtl.handled import Handled, Program
+from pyro_vmtl.handled import UNCONSTRAINED, Handled, Program, SiteMessenger
 from pyro_vmtl.schedule import Schedule, Scheduled, as_schedule
 
 __all__ = ["temper"]
@@ -37,7 +35,7 @@ def temper(
     Raises
     ------
     ValueError
-        If a weight is negative.
+        If a weight is negative; when the programs run, if they have no such site.
 
     Examples
     --------
@@ -70,15 +68,16 @@ class KLWeights(Scheduled):
         self.current = {site: schedule(step) for site, schedule in self.schedules.items()}
 
 
-class _ScaleSites(Messenger):
+class _ScaleSites(SiteMessenger):
     def __init__(self, weights: KLWeights) -> None:
-        super().__init__()
+        super().__init__(weights.current)
         self.weights = weights.current
 
     def _pyro_sample(self, msg: Any) -> None:
+        super()._pyro_sample(msg)
         name = msg["name"]
-        if msg["infer"].get("is_auxiliary"):  # autoguides sample `w_unconstrained` for `w`
-            name = name.removesuffix("_unconstrained")
+        if msg["infer"].get("is_auxiliary"):
+            name = name.removesuffix(UNCONSTRAINED)
         if name not in self.weights or msg["is_observed"]:
             return
         weight = self.weights[name]

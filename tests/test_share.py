@@ -1,5 +1,8 @@
 """Sharing: structure, bridges, ELBOs, and errors."""
 
+import copy
+import pickle
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -8,6 +11,7 @@ from problems import F64, classifier, normal_kl, random_weights, randomize_sourc
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoNormal
+from torch import nn
 
 from pyro_vmtl import (
     GaussianSumPool,
@@ -388,6 +392,49 @@ def test_errors_say_what_to_do(ragged):
     guide = AutoNormal(pair[0])
     with pytest.raises(ValueError, match="found 1 task, expected at least 2"):
         share(pair[0], guide, sites=["w"], base=False)[1](one_task)
+
+
+def test_misspelt_sites_and_settings_are_named(ragged):
+    model, guide = classifier(ragged)
+    with pytest.raises(ValueError, match=r"no site 'v', found \['w'\]"):
+        share(model, guide, sites=["v"])[1](ragged)
+    with pytest.raises(ValueError, match=r"no site 'v', found \['w'\]"):
+        temper(model, guide, kl_weights={"v": 0.5})[1](ragged)
+    with pytest.raises(ValueError, match="transfer is 'sources', expected"):
+        share(model, guide, sites=["w"], transfer="sources")
+    with pytest.raises(TypeError, match="pool is 'linear', expected a class"):
+        share(model, guide, sites=["w"], pool="linear")
+
+
+def test_other_numbers_of_tasks_are_named(ragged):
+    model, _ = shared(ragged)
+    other = TaskData.classification(ragged.x[0], [0, 1, 2, 0, 1], ["a", "b", "c", "d", "a"])
+    with pytest.raises(ValueError, match=r"has 4 tasks, expected 3 as when its guide"):
+        model(other)
+
+    def subsampled(y):
+        with pyro.plate("task", 3, subsample_size=2):
+            pyro.sample("w", dist.Normal(torch.zeros(2), 1.0))
+
+    with pytest.raises(ValueError, match="has 2 of 3 tasks, expected all"):
+        share(subsampled, subsampled, sites=["w"])[1](None)
+
+
+def test_copies_and_pickles_give_the_same_loss(ragged):
+    pair = nn.ModuleList(temper(*shared(ragged), kl_weights={"w": 0.5}))
+    TraceMeanField_ELBO()(*pair)(ragged)  # leaves posteriors behind that hang in a graph
+    for copied in (copy.deepcopy(pair), pickle.loads(pickle.dumps(pair))):
+        losses = []
+        for model, guide in (pair, copied):
+            torch.manual_seed(0)
+            losses.append(TraceMeanField_ELBO().loss(model, guide, ragged))
+        assert losses[0] == losses[1]
+        shared_state = {id(m.program.state) for m in copied}
+        assert len(shared_state) == 1  # model and guide still know one set of sources
+        with torch.no_grad():
+            copied[1].program.program.locs["w"].add_(1.0)
+        torch.manual_seed(0)
+        assert TraceMeanField_ELBO().loss(*pair, ragged) == losses[0]
 
 
 def test_random_weights_of_the_tests_are_on_the_simplex():

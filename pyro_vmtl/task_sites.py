@@ -1,0 +1,100 @@
+"""Sites of tasks: where their tasks are, and whether they can be pooled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro import distributions as dist
+
+from pyro_vmtl.handled import TASK_PLATE
+
+__all__ = ["as_normal", "check_num_tasks", "detached", "task_frame"]
+
+
+def task_frame(msg: Any) -> Any:
+    """Find the task plate of a site.
+
+    Parameters
+    ----------
+    msg
+        Pyro's message of the site.
+
+    Returns
+    -------
+    CondIndepStackFrame
+        The plate's name, size and dimension.
+
+    Raises
+    ------
+    ValueError
+        If the site is not in a task plate, another plate is further out, or tasks are subsampled.
+    """
+    frames = {frame.name: frame for frame in msg["cond_indep_stack"] if frame.vectorized}
+    frame = frames.get(TASK_PLATE)
+    if frame is None or min(f.dim for f in frames.values()) < frame.dim:
+        raise ValueError(
+            f"Site {msg['name']!r} is inside the plates {sorted(frames)}, expected "
+            f"{TASK_PLATE!r} as the outermost: share finds the tasks there. Sample the site inside "
+            f"`with pyro.plate({TASK_PLATE!r}, T, dim=...)`."
+        )
+    if frame.size != frame.full_size:
+        raise ValueError(
+            f"Plate {TASK_PLATE!r} has {frame.size} of {frame.full_size} tasks, expected all: "
+            "every task may be a source. Subsample rows in the plate over data."
+        )
+    return frame
+
+
+def check_num_tasks(msg: Any, num_tasks: int) -> None:
+    """Check that a site has as many tasks as when its guide first ran."""
+    size = task_frame(msg).size
+    if size != num_tasks:
+        raise ValueError(
+            f"Site {msg['name']!r} has {size} tasks, expected {num_tasks} as when its guide first "
+            "ran. Lay rows to predict out with `data.features`, or share anew."
+        )
+
+
+def as_normal(msg: Any, where: str) -> dist.Independent:
+    """Check that a site is normal with a batch shape that starts at its task plate.
+
+    Parameters
+    ----------
+    msg
+        Pyro's message of the site.
+    where
+        ``"guide"`` or ``"model"``. The prior in a model may broadcast over tasks.
+
+    Returns
+    -------
+    Independent
+        The normal, with batch shape (T, ...) in the guide.
+
+    Raises
+    ------
+    ValueError
+        If it is not normal, or its shape is another.
+    """
+    fn, frame = msg["fn"], task_frame(msg)
+    inner = fn
+    while isinstance(inner, torch.distributions.Independent):
+        inner = inner.base_dist
+    if not isinstance(inner, torch.distributions.Normal):
+        raise ValueError(
+            f"Site {msg['name']!r} is {type(inner).__name__} in the {where}, expected Normal: "
+            "share pools normals. Sample a real value there, and transform it afterwards."
+        )
+    if where == "guide" and (len(fn.batch_shape) != -frame.dim or fn.batch_shape[0] != frame.size):
+        raise ValueError(
+            f"Site {msg['name']!r} has batch shape {tuple(fn.batch_shape)} in the guide, expected "
+            f"{frame.size} tasks at dimension {frame.dim} and nothing to its left. "
+            "Use `.to_event()` for dimensions that are not plates."
+        )
+    return fn if isinstance(fn, dist.Independent) else dist.Independent(fn, 0)
+
+
+def detached(posterior: dist.Independent) -> dist.Independent:
+    """Cut a posterior off from the gradient."""
+    normal = dist.Normal(posterior.mean.detach(), posterior.stddev.detach(), validate_args=False)
+    return normal.to_event(len(posterior.event_shape))
