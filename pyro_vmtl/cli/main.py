@@ -39,6 +39,7 @@ def fit(
 
     # Imported here, so that `--help` does not wait for it.
     import matplotlib
+    import torch
 
     from pyro_vmtl.cli.digits import KL_WEIGHT, baseline_metrics, fit_digits
     from pyro_vmtl.cli.runs import check_free, write_run
@@ -51,6 +52,7 @@ def fit(
         _user_error(str(error))
     _check_device(device)
     matplotlib.use("agg")  # pictures go to files: no window, no display needed
+    torch.set_num_threads(1)  # on matrices as small as these, threads only wait for one another
 
     split = rotated_digits(seed=seed)
     run = fit_digits(split, seed=seed, device=device, progress=True)
