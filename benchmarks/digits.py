@@ -71,9 +71,9 @@ def on_validation_images(name: str, seed: int) -> list[dict]:
     kl_weight, prior, shared = (settings.pop(key) for key in ("kl_weight", "prior", "shared"))
     split = rotated_digits(seed=seed, validation=True)
     centre = split.X_train.mean(axis=0)
-    rows = TaskData.classification(split.X_train - centre, split.y_train, split.tasks_train)
-    data = rows.with_intercept()
-    test = rows.features(split.X_test - centre, split.tasks_test).with_intercept()
+    data = TaskData.classification(split.X_train - centre, split.y_train, split.tasks_train)
+    data = data.with_intercept()
+    test = data.new_rows(split.X_test - centre, split.tasks_test)
     shape = (data.num_classes, data.num_features)
     pair = LinearClassifier(prior(shape)), MeanFieldNormal({"w": shape}, data.num_tasks)
     if shared:

@@ -2,6 +2,7 @@
 
 from pyro_vmtl._version import __version__
 from pyro_vmtl.data import TaskData
+from pyro_vmtl.elbo import MeanFieldELBO
 from pyro_vmtl.fit import FitResult, NonFiniteLossError, fit
 from pyro_vmtl.history import History
 from pyro_vmtl.pools import GaussianSumPool, LinearPool, LogarithmicPool
@@ -18,6 +19,7 @@ __all__ = [
     "History",
     "LinearPool",
     "LogarithmicPool",
+    "MeanFieldELBO",
     "NonFiniteLossError",
     "TaskData",
     "__version__",

@@ -16,15 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vmtl.arrays import (
+    check_finite,
+    class_index,
+    read_labels,
+    read_real,
+    read_targets,
+    sorted_unique,
+)
+
 __all__ = ["TaskData"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TaskData:
     """Rows of ``T`` tasks, padded to ``N`` rows each.
 
-    Make one with :meth:`classification`, :meth:`regression` or, for rows to predict,
-    :meth:`features`.
+    Make one with :meth:`classification` or :meth:`regression` and, for other rows of the same
+    tasks, :meth:`new_rows`.
 
     Attributes
     ----------
@@ -42,6 +51,8 @@ class TaskData:
     classes
         the user's labels of the classes, in the order of the indices in ``y``; None for
         regression.
+    intercept
+        is the last feature the constant 1 of :meth:`with_intercept`?
 
     Examples
     --------
@@ -59,6 +70,15 @@ class TaskData:
     row: Tensor
     task_labels: tuple[Hashable, ...]
     classes: tuple[Hashable, ...] | None = None
+    intercept: bool = False
+
+    def __repr__(self) -> str:
+        kind = "regression" if self.classes is None else f"{self.num_classes} classes"
+        rows = int(self.mask.sum())
+        return (
+            f"TaskData({self.num_tasks} tasks, {rows} rows, at most {self.num_rows} a task, "
+            f"{self.num_features} features, {kind if self.y is not None else 'no targets'})"
+        )
 
     @classmethod
     def classification(
@@ -89,17 +109,11 @@ class TaskData:
             If lengths disagree, a feature is not finite, or ``y`` holds a class that is not in
             ``classes``.
         """
-        labels = _labels(y, "y")
-        classes = tuple(classes) if classes is not None else _sorted_unique(labels)
-        index = {label: i for i, label in enumerate(classes)}
-        for row, label in enumerate(labels):
-            if label not in index:
-                raise ValueError(
-                    f"y has class {label!r} in row {row}, expected one of {list(classes)}. "
-                    "Add it to `classes=` or drop the row."
-                )
-        targets = torch.tensor([index[label] for label in labels], dtype=torch.int64)
-        return _padded(X, targets, tasks, classes=classes)
+        labels = read_labels(y, "y")
+        classes = tuple(classes) if classes is not None else sorted_unique(labels)
+        if len(set(classes)) < len(classes):
+            raise ValueError(f"classes has a label twice, expected each once: {list(classes)}.")
+        return _padded(X, class_index(labels, classes), tasks, classes=classes)
 
     @classmethod
     def regression(cls, X: Any, y: Any, tasks: Sequence[Hashable] | np.ndarray) -> TaskData:
@@ -119,25 +133,50 @@ class TaskData:
         ValueError
             If lengths disagree, or a feature or target is not finite.
         """
-        targets = _real(y, "y", ndim=1)
-        _check_finite(targets[:, None], _labels(tasks, "tasks"), "y")
-        return _padded(X, targets, tasks)
+        return _padded(X, read_targets(y, tasks), tasks)
 
-    def features(self, X: Any, tasks: Sequence[Hashable] | np.ndarray) -> TaskData:
-        """Lay out rows without targets for the tasks and classes of these data.
+    def new_rows(
+        self,
+        X: Any,
+        tasks: Sequence[Hashable] | np.ndarray,
+        y: Any = None,
+    ) -> TaskData:
+        """Lay out other rows, to predict or to test, for the tasks and classes of these data.
+
+        Tasks keep their place, also those without a row here, and the intercept is added where
+        these data have one.
+
+        Parameters
+        ----------
+        X
+            (rows, F), features, without the intercept.
+        tasks
+            (rows,), task labels among ``task_labels``.
+        y
+            (rows,), targets where they are known.
 
         Raises
         ------
         ValueError
-            If a task is unknown here, lengths disagree, or ``X`` has another number of features.
+            If a task or class is unknown here, lengths disagree, or ``X`` has another number of
+            features.
         """
-        new = _padded(X, None, tasks, task_labels=self.task_labels, classes=self.classes)
-        if new.num_features != self.num_features:
+        targets = None
+        if y is not None and self.classes is not None:
+            targets = class_index(read_labels(y, "y"), self.classes)
+        elif y is not None:
+            targets = read_targets(y, tasks)
+        new = _padded(X, targets, tasks, task_labels=self.task_labels, classes=self.classes)
+        expected = self.num_features - self.intercept
+        if new.num_features != expected:
             raise ValueError(
-                f"X has {new.num_features} columns, expected {self.num_features} as in the "
-                "training rows."
+                f"X has {new.num_features} columns, expected {expected} as in the training rows"
+                f"{' (the intercept is added here)' if self.intercept else ''}."
             )
-        return new
+        if new.y is not None and new.y.is_floating_point():
+            new = replace(new, y=new.y.to(self.x.dtype))
+        new = replace(new, x=new.x.to(self.x.dtype)).to(self.x.device)
+        return new.with_intercept() if self.intercept else new
 
     @property
     def num_tasks(self) -> int:
@@ -161,7 +200,10 @@ class TaskData:
 
     def with_intercept(self) -> TaskData:
         """Append a feature that is 1 in every row, so that linear models have an intercept."""
-        return replace(self, x=torch.cat([self.x, self.mask[..., None].to(self.x)], dim=-1))
+        if self.intercept:
+            return self
+        x = torch.cat([self.x, self.mask[..., None].to(self.x)], dim=-1)
+        return replace(self, x=x, intercept=True)
 
     def without_targets(self) -> TaskData:
         """Forget the targets: a model run on these rows draws them."""
@@ -204,14 +246,16 @@ def _padded(
     task_labels: tuple[Hashable, ...] | None = None,
     classes: tuple[Hashable, ...] | None = None,
 ) -> TaskData:
-    x = _real(X, "X", ndim=2)
-    labels = _labels(tasks, "tasks")
+    x = read_real(X, "X", ndim=2)
+    labels = read_labels(tasks, "tasks")
     for name, values in (("tasks", labels), ("y", targets)):
         if values is not None and len(values) != len(x):
             raise ValueError(f"{name} has {len(values)} rows, expected {len(x)} as in X.")
     if not len(x):
         raise ValueError("X has no rows, expected at least one.")
-    _check_finite(x, labels, "X")
+    if not x.shape[1]:
+        raise ValueError("X has no columns, expected at least one feature.")
+    check_finite(x, labels, "X")
 
     if task_labels is None:
         task_labels = tuple(dict.fromkeys(labels))
@@ -239,58 +283,3 @@ def _padded(
         padded_y = targets.new_zeros(shape)
         padded_y[task, position] = targets[order]
     return TaskData(padded_x, padded_y, row_at >= 0, row_at, task_labels, classes)
-
-
-def _real(values: Any, name: str, ndim: int) -> Tensor:
-    """Real values as a float tensor of torch's default type (float64 tensors stay so)."""
-    if isinstance(values, Tensor):
-        tensor = values.detach()
-        if not tensor.is_floating_point():
-            tensor = tensor.to(torch.get_default_dtype())
-    else:
-        try:
-            array = np.array(values, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name} has values that are not numbers ({error}).") from error
-        tensor = torch.as_tensor(array, dtype=torch.get_default_dtype())
-    if tensor.ndim != ndim:
-        raise ValueError(
-            f"{name} has shape {tuple(tensor.shape)}, expected {ndim} dimension(s): "
-            f"{'(rows, features)' if ndim == 2 else '(rows,)'}."
-        )
-    return tensor
-
-
-def _labels(values: Any, name: str) -> list[Hashable]:
-    """Labels as plain Python objects, so that they hash and print as the user's own."""
-    if isinstance(values, str) or not hasattr(values, "__len__"):
-        raise ValueError(f"{name} is {type(values).__name__}, expected one label per row.")
-    labels = values.tolist() if hasattr(values, "tolist") else list(values)
-    for row, label in enumerate(labels):
-        if label is None or label != label:
-            raise ValueError(f"{name} has no label in row {row}. Fill it in or drop the row.")
-        if not isinstance(label, Hashable):
-            raise ValueError(
-                f"{name} has {label!r} in row {row}, expected a hashable label such as a string."
-            )
-    return labels
-
-
-def _check_finite(values: Tensor, tasks: list[Hashable], name: str) -> None:
-    bad = (~torch.isfinite(values)).nonzero()
-    if len(bad):
-        row, column = bad[0].tolist()
-        task = f" (task {tasks[row]!r})" if row < len(tasks) else ""
-        where = f"row {row}, column {column}" if name == "X" else f"row {row}"
-        raise ValueError(
-            f"{name} has {values[row, column].item()} in {where}{task}, expected a finite number. "
-            "Impute or drop it."
-        )
-
-
-def _sorted_unique(labels: list[Hashable]) -> tuple[Hashable, ...]:
-    unique = dict.fromkeys(labels)
-    try:
-        return tuple(sorted(unique))  # type: ignore[type-var]
-    except TypeError:  # labels of mixed kinds have no order of their own
-        return tuple(unique)

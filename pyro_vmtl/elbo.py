@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.poutine import Trace
@@ -16,9 +17,31 @@ from torch.distributions import kl_divergence
 
 from pyro_vmtl.handled import TASK_PLATE
 
-__all__ = ["ELBOTerms", "elbo_terms", "kept_traces"]
+__all__ = ["ELBOTerms", "MeanFieldELBO", "elbo_terms", "kept_traces"]
 
 TracePair = tuple[Trace, Trace]
+
+
+class MeanFieldELBO(TraceMeanField_ELBO):
+    """Pyro's ``TraceMeanField_ELBO``, with the Jacobians of autoguides.
+
+    ``AutoNormal`` samples a positive site as a point mass with a log density, the Jacobian of its
+    transform. Pyro 1.9 takes the KL of a point mass without that log density, so that posteriors of
+    such sites come out wrong. Real sites, and guides of other kinds, are as in Pyro.
+    """
+
+    def _differentiable_loss_particle(self, model_trace: Trace, guide_trace: Trace) -> Any:
+        loss, surrogate_loss = super()._differentiable_loss_particle(model_trace, guide_trace)
+        for name, site in _sample_sites(guide_trace):
+            if name in model_trace.nodes and isinstance(site["fn"], Delta):
+                jacobian = _log_jacobian(site).sum()
+                loss, surrogate_loss = loss + jacobian.item(), surrogate_loss + jacobian
+        return loss, surrogate_loss
+
+
+def _log_jacobian(site: Any) -> Tensor:
+    """Log density of a point mass, as weighted in the ELBO."""
+    return scale_and_mask(site["fn"].log_density, site["scale"], site["mask"])
 
 
 @dataclass(frozen=True)
@@ -79,17 +102,16 @@ def elbo_terms(elbo: Trace_ELBO, traces: list[TracePair]) -> ELBOTerms:
     traces
         What :func:`kept_traces` kept of one evaluation.
     """
-    closed_form = isinstance(elbo, TraceMeanField_ELBO)
     terms = ELBOTerms()
     for model_trace, guide_trace in traces:
         for name, site in _sample_sites(model_trace):
             if site["is_observed"]:
                 _add(terms.log_likelihood, name, site, site["log_prob"] / elbo.num_particles)
             else:
-                kl = _kl(site, guide_trace.nodes[name], closed_form)
+                kl = _kl(elbo, site, guide_trace.nodes[name])
                 _add(terms.kl, name, site, kl / elbo.num_particles)
         for name, site in _sample_sites(guide_trace):
-            if name not in model_trace.nodes:
+            if name not in model_trace.nodes and site["mask"] is not False:
                 _add(terms.kl, name, site, site["log_prob"] / elbo.num_particles)
     return terms
 
@@ -98,12 +120,15 @@ def _sample_sites(trace: Trace) -> Iterator[tuple[str, Any]]:
     return ((name, site) for name, site in trace.nodes.items() if site["type"] == "sample")
 
 
-def _kl(model_site: Any, guide_site: Any, closed_form: bool) -> Tensor:
+def _kl(elbo: Trace_ELBO, model_site: Any, guide_site: Any) -> Tensor:
     """A site's KL as the ELBO computes it: in closed form where there is one."""
-    if closed_form:
+    if isinstance(elbo, TraceMeanField_ELBO):
         try:
             kl = kl_divergence(guide_site["fn"], model_site["fn"])
-            return scale_and_mask(kl, guide_site["scale"], guide_site["mask"])
+            kl = scale_and_mask(kl, guide_site["scale"], guide_site["mask"])
+            if isinstance(elbo, MeanFieldELBO) and isinstance(guide_site["fn"], Delta):
+                kl = kl + _log_jacobian(guide_site)
+            return kl
         except NotImplementedError:
             pass
     return guide_site["log_prob"] - model_site["log_prob"]

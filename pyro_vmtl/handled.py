@@ -62,8 +62,9 @@ class SiteMessenger(Messenger):
         self.met: set[str] = set()
 
     def _pyro_sample(self, msg: Any) -> None:
-        self.missing.discard(msg["name"])
-        if type(msg["fn"]).__name__ != "_Subsample":  # how a plate shows itself
+        # Plates and the auxiliary sites of autoguides show up as sites, too.
+        if type(msg["fn"]).__name__ != "_Subsample" and not msg["infer"].get("is_auxiliary"):
+            self.missing.discard(msg["name"])
             self.met.add(msg["name"])
 
     def __exit__(self, *exception: Any) -> None:

@@ -12,7 +12,7 @@ from pyro_vmtl.elbo import ELBOTerms
 __all__ = ["History"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class History:
     """The loss of a fit, in nats, split by site and task.
 
@@ -32,6 +32,10 @@ class History:
     step: Tensor
     log_likelihood: dict[str, Tensor]
     kl: dict[str, Tensor]
+
+    def __repr__(self) -> str:
+        last = f", last loss {self.loss[-1]:.1f}" if len(self.loss) else ""
+        return f"History({len(self.loss)} steps{last})"
 
     @classmethod
     def from_terms(cls, losses: list[float], terms: dict[int, ELBOTerms]) -> History:

@@ -36,7 +36,7 @@ def predict_proba(
     model, guide
         Pyro programs, fitted.
     *args
-        What they are called with, such as ``data.features(X, tasks)``.
+        What they are called with, such as ``data.new_rows(X, tasks)``.
     site
         The categorical site to predict.
     num_samples
@@ -96,6 +96,10 @@ def predict_moments(
     first: Tensor | float = 0.0
     second: Tensor | float = 0.0
     for node in _likelihoods(model, guide, args, site, num_samples, seed):
+        if isinstance(node["fn"], Categorical):
+            raise ValueError(
+                f"Site {site!r} is categorical and has no mean. For classes use `predict_proba`."
+            )
         mean, variance = node["fn"].mean, node["fn"].variance
         # Moments about a value near the mean: about 0 they would cancel for large targets.
         shift = mean.mean(0) if shift is None else shift

@@ -22,6 +22,7 @@ from pyro.poutine.plate_messenger import PlateMessenger
 from torch import Tensor, nn
 
 from pyro_vmtl.handled import TASK_PLATE, UNCONSTRAINED, Handled, Program, SiteMessenger
+from pyro_vmtl.isolated import isolated
 from pyro_vmtl.pools import LogarithmicPool, Pool
 from pyro_vmtl.schedule import Exponential, Schedule, as_schedule
 from pyro_vmtl.sources import Sources, SourceWeights, Transfer
@@ -47,9 +48,9 @@ def share(
 
     At each shared site the prior of a task becomes a pool of the other tasks' current posteriors
     and of its plain prior, the base. The source weights are a latent site of their own, named
-    ``{site}_sources``. The four refinements ``base``, ``transfer``, ``anchor`` and
-    ``weights_prior`` all off, with the :class:`~pyro_vmtl.LinearPool`, give the prior of Shen et
-    al. (NeurIPS 2021, arXiv 2111.05323).
+    ``{site}_sources``. The refinements ``base``, ``transfer``, ``anchor`` and ``weights_prior``
+    all off, with the :class:`~pyro_vmtl.LinearPool` and ``detach_sources``, give the prior of Shen
+    et al. (NeurIPS 2021, arXiv 2111.05323).
 
     Parameters
     ----------
@@ -108,8 +109,11 @@ def share(
         raise ValueError(f"transfer is {transfer!r}, expected 'source', 'dimension' or None.")
     if not (isinstance(pool, type) and issubclass(pool, Pool)):
         raise TypeError(f"pool is {pool!r}, expected a class such as LogarithmicPool.")
+    sites = (sites,) if isinstance(sites, str) else tuple(sites)
+    if not sites:
+        raise ValueError("sites is empty, expected the names of the sites to share.")
     sharing = Sharing(
-        (sites,) if isinstance(sites, str) else sites,
+        sites,
         pool=pool,
         transfer=transfer,
         weights_prior=weights_prior,
@@ -121,7 +125,9 @@ def share(
     return Handled(model, _PoolPriors, sharing), Handled(guide, _NotePosteriors, sharing)
 
 
-def relatedness(program: Program, site: str = "w", num_samples: int = 1000) -> Tensor:
+def relatedness(
+    program: Program, site: str = "w", *, num_samples: int = 1000, seed: int = 0
+) -> Tensor:
     """Draw how much each task borrows from each source, from the posterior of the weights.
 
     Parameters
@@ -132,6 +138,8 @@ def relatedness(program: Program, site: str = "w", num_samples: int = 1000) -> T
         Name of a shared site.
     num_samples
         S, the number of draws.
+    seed
+        Seed of the draws.
 
     Returns
     -------
@@ -142,6 +150,8 @@ def relatedness(program: Program, site: str = "w", num_samples: int = 1000) -> T
     ------
     KeyError
         If the site is not shared, or its guide has not run yet.
+    ValueError
+        If there is nothing to draw.
     """
     modules = program.modules() if isinstance(program, nn.Module) else ()
     shared = {
@@ -155,7 +165,10 @@ def relatedness(program: Program, site: str = "w", num_samples: int = 1000) -> T
             f"No shared site {site!r}, found {sorted(shared)}. Pass what `share` returned, after "
             "the guide has run once."
         )
-    return shared[site].draw(num_samples)
+    if num_samples < 1:
+        raise ValueError(f"num_samples is {num_samples}, expected at least 1.")
+    with isolated(seed):
+        return shared[site].draw(num_samples)
 
 
 class Sharing(nn.Module):
@@ -269,7 +282,8 @@ class _PoolPriors(SiteMessenger):
         if name not in self.sharing or self.sharing[name].posterior is None:
             raise RuntimeError(
                 f"The prior of site {name!r} is made of the posteriors in the guide, and the "
-                "guide has not run yet. Run it once on the same arguments."
+                "guide has not run yet, or is not the one that `share` returned with this model. "
+                "Use the two together, and run the guide first."
             )
         sources = self.sharing[name]
         check_num_tasks(msg, sources.num_tasks)

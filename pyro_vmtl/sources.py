@@ -89,6 +89,8 @@ class Sources(Scheduled):
                 "Sharing found 1 task, expected at least 2: a single task has no sources. "
                 "Give it more tasks, or use the model without `share`."
             )
+        if not temperature(0) > 0:
+            raise ValueError(f"temperature is {temperature(0)}, expected a number above 0.")
         self.base = base
         self.anchor = anchor
         self.schedules = {"temperature": temperature}

@@ -52,7 +52,7 @@ def check_num_tasks(msg: Any, num_tasks: int) -> None:
     if size != num_tasks:
         raise ValueError(
             f"Site {msg['name']!r} has {size} tasks, expected {num_tasks} as when its guide first "
-            "ran. Lay rows to predict out with `data.features`, or share anew."
+            "ran. Lay rows to predict out with `data.new_rows`, or share anew."
         )
 
 
@@ -83,7 +83,8 @@ def as_normal(msg: Any, where: str) -> dist.Independent:
     if not isinstance(inner, torch.distributions.Normal):
         raise ValueError(
             f"Site {msg['name']!r} is {type(inner).__name__} in the {where}, expected Normal: "
-            "share pools normals. Sample a real value there, and transform it afterwards."
+            "share pools independent normals. Give the site a Normal prior and a mean-field normal "
+            "posterior; where a value must be positive, take exp() of it afterwards."
         )
     if where == "guide" and (len(fn.batch_shape) != -frame.dim or fn.batch_shape[0] != frame.size):
         raise ValueError(

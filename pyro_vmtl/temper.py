@@ -35,7 +35,7 @@ def temper(
     Raises
     ------
     ValueError
-        If a weight is negative; when the programs run, if they have no such site.
+        If a weight is negative; when the programs run, if they have no such latent site.
 
     Examples
     --------
@@ -78,8 +78,13 @@ class _ScaleSites(SiteMessenger):
         name = msg["name"]
         if msg["infer"].get("is_auxiliary"):
             name = name.removesuffix(UNCONSTRAINED)
-        if name not in self.weights or msg["is_observed"]:
+        if name not in self.weights:
             return
+        if msg["is_observed"]:
+            raise ValueError(
+                f"kl_weights has the observed site {name!r}, expected latent sites: a likelihood "
+                "has no KL. Take it out."
+            )
         weight = self.weights[name]
         if weight == 0:
             msg["mask"] = False  # 0 * inf is not a number; a masked site is left out

@@ -67,12 +67,33 @@ def test_float64_tensors_stay_float64():
 
 def test_rows_to_predict_follow_the_training_tasks():
     data = TaskData.classification([[1.0], [2.0], [3.0]], ["x", "y", "x"], ["a", "b", "c"])
-    new = data.features([[7.0], [8.0]], ["c", "a"])
+    new = data.new_rows([[7.0], [8.0]], ["c", "a"])
     assert new.task_labels == data.task_labels and new.classes == data.classes and new.y is None
     assert new.mask.tolist() == [[True], [False], [True]]
     assert new.unpad(new.x).flatten().tolist() == [7.0, 8.0]
     with_one = new.with_intercept()
     assert with_one.x[..., -1].tolist() == [[1.0], [0.0], [1.0]]
+    assert with_one.with_intercept() is with_one
+    again = data.with_intercept().new_rows([[7.0], [8.0]], ["c", "a"], ["y", "x"])
+    assert torch.equal(again.x, with_one.x) and again.intercept
+    assert again.unpad(again.y).tolist() == [1, 0]
+    with pytest.raises(ValueError, match=r"X has 2 columns, expected 1 .*intercept is added here"):
+        data.with_intercept().new_rows([[7.0, 1.0]], ["c"])
+    with pytest.raises(ValueError, match=r"y has class 'z' in row 0"):
+        data.new_rows([[7.0]], ["c"], ["z"])
+
+
+def test_rows_to_predict_take_the_type_of_the_training_rows():
+    double = torch.zeros(2, 1, dtype=torch.float64)
+    data = TaskData.regression(double, double[:, 0], ["a", "b"])
+    new = data.new_rows([[1.0]], ["b"], [2.0])
+    assert new.x.dtype == new.y.dtype == torch.float64
+    assert new.unpad(new.y).tolist() == [2.0]
+
+
+def test_it_prints_in_a_line():
+    data = TaskData.classification([[1.0], [2.0], [3.0]], ["x", "y", "x"], ["a", "b", "b"])
+    assert repr(data) == "TaskData(2 tasks, 3 rows, at most 2 a task, 1 features, 2 classes)"
 
 
 @pytest.mark.parametrize(
@@ -93,6 +114,8 @@ def test_rows_to_predict_follow_the_training_tasks():
         ({"tasks": "abc"}, r"tasks is str, expected one label per row"),
         ({"y": [0, 2, 1], "classes": [0, 1]}, r"y has class 2 in row 1, expected one of \[0, 1\]"),
         ({"X": np.zeros((0, 2)), "y": [], "tasks": []}, r"X has no rows"),
+        ({"X": np.zeros((3, 0))}, r"X has no columns"),
+        ({"classes": [0, 1, 1]}, r"classes has a label twice"),
     ],
 )
 def test_bad_input_is_named(change, message):
@@ -106,6 +129,6 @@ def test_bad_targets_and_bad_rows_to_predict_are_named():
         TaskData.regression([[1.0], [2.0]], [0.0, np.nan], ["a", "b"])
     data = TaskData.regression([[1.0], [2.0]], [0.0, 1.0], ["a", "b"])
     with pytest.raises(ValueError, match=r"tasks has 'z' in row 0, which is not among"):
-        data.features([[1.0]], ["z"])
+        data.new_rows([[1.0]], ["z"])
     with pytest.raises(ValueError, match=r"X has 2 columns, expected 1"):
-        data.features([[1.0, 2.0]], ["a"])
+        data.new_rows([[1.0, 2.0]], ["a"])

@@ -1,5 +1,7 @@
 """Fitting: repeatable, isolated, honest about what happened."""
 
+import math
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -8,9 +10,9 @@ from problems import classifier
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoNormal
 
-from pyro_vmtl import NonFiniteLossError, TaskData, fit, share, temper
-from pyro_vmtl.elbo import kept_traces
-from pyro_vmtl.fit import COOL_DOWN
+from pyro_vmtl import MeanFieldELBO, NonFiniteLossError, TaskData, fit, share, temper
+from pyro_vmtl.elbo import elbo_terms, kept_traces
+from pyro_vmtl.fit import COOL_DOWN, _settled
 
 
 def shared(data, **settings):
@@ -98,6 +100,50 @@ def test_a_site_outside_the_task_plate_has_one_number(ragged):
     assert history.log_likelihood["y"].shape == (3, 3)
 
 
+def test_positive_sites_of_autonormal_keep_their_jacobian():
+    def model():
+        with pyro.plate("task", 3):
+            pyro.sample("s", dist.LogNormal(torch.zeros(()), 1.0))
+
+    guide = AutoNormal(model)
+    guide()
+    with torch.no_grad():
+        guide.locs.s = torch.ones(3)
+        guide.scales.s = torch.full((3,), 0.5)
+    # KL of N(1, 0.5) from N(0, 1), the same for the logarithm and the site itself
+    exact = 3 * (math.log(2) + (0.5**2 + 1) / 2 - 0.5)
+    elbo = MeanFieldELBO(num_particles=4000, vectorize_particles=True, max_plate_nesting=1)
+    torch.manual_seed(0)
+    with kept_traces(elbo) as traces:
+        loss = elbo.loss(model, guide)
+    assert loss == pytest.approx(exact, abs=0.1)  # 5 standard errors of 4,000 draws
+    assert elbo_terms(elbo, traces).loss.item() == pytest.approx(loss, abs=1e-4)
+
+
+def test_a_fit_finds_the_posterior_of_a_positive_site():
+    def model():
+        with pyro.plate("task", 4):
+            pyro.sample("s", dist.LogNormal(torch.zeros(()), 1.0))
+
+    guide = AutoNormal(model, init_scale=1.0)
+    elbo = MeanFieldELBO(num_particles=50, vectorize_particles=True, max_plate_nesting=1)
+    fit(model, guide, elbo=elbo, num_steps=800)
+    torch.testing.assert_close(guide.locs.s.detach(), torch.zeros(4), rtol=0, atol=0.1)
+    torch.testing.assert_close(guide.scales.s.detach(), torch.ones(4), rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e6])
+def test_settling_does_not_depend_on_the_first_fall(scale):
+    torch.manual_seed(0)
+    noise = torch.randn(4000).double()
+    step = torch.arange(4000).double()
+    falling = 1e6 * torch.exp(-step / 20) - 0.5 * step + noise
+    flat = 1e6 * torch.exp(-step / 20) + noise
+    steps = range(200, 4000, 50)
+    assert not any(_settled((scale * falling)[:n].tolist()) for n in steps if scale >= 1)
+    assert _settled((scale * flat)[:1000].tolist())
+
+
 def test_it_stops_when_the_loss_has_settled_and_not_before():
     def model(y):
         with pyro.plate("task", len(y)):
@@ -174,6 +220,22 @@ def test_bare_parameters_and_nothing_to_learn_are_errors(ragged):
     guide.requires_grad_(False)
     with pytest.raises(ValueError, match="no parameters that require a gradient"):
         fit(model, guide, ragged)
+
+
+def test_programs_that_do_not_belong_together_are_named(ragged):
+    model, guide = classifier(ragged)
+    shared_model, shared_guide = shared(ragged)
+    with pytest.raises(ValueError, match=r"only the guide \['w_sources'\]"):
+        fit(model, shared_guide, ragged)
+    with pytest.raises(ValueError, match=r"only the model has \['w_sources'\]"):
+        fit(shared_model, guide, ragged)
+    never_run, _ = share(*classifier(ragged), sites=["w"])
+    with pytest.raises(RuntimeError, match="not the one that `share` returned"):
+        fit(never_run, guide, ragged)
+    with pytest.raises(ValueError, match=r"only the model has \['y'\].*have their targets"):
+        fit(model, guide, ragged.without_targets())
+    with pytest.raises(ValueError, match="num_steps is 0"):
+        fit(model, guide, ragged, num_steps=0)
 
 
 def test_kept_traces_leave_the_elbo_as_it_was(ragged):

@@ -101,6 +101,8 @@ def test_errors_name_the_way_out(ragged):
         log_predictive_density(model, guide, ragged.without_targets())
     with pytest.raises(ValueError, match="num_samples is 0"):
         predict_proba(model, guide, ragged, num_samples=0)
+    with pytest.raises(ValueError, match="categorical and has no mean"):
+        predict_moments(model, guide, ragged)
     regression = regressor()
     with pytest.raises(ValueError, match="is Normal, expected Categorical"):
         predict_proba(*regression)
@@ -108,7 +110,7 @@ def test_errors_name_the_way_out(ragged):
 
 def test_padding_and_other_tasks_rows_do_not_matter(ragged):
     model, guide = classifier(ragged)
-    some = ragged.features(ragged.x[1, :1], ["b"])
+    some = ragged.new_rows(ragged.x[1, :1], ["b"])
     assert some.x.shape == (3, 1, 3)
     proba = some.unpad(predict_proba(model, guide, some, num_samples=5000))
     all_rows = predict_proba(model, guide, ragged, num_samples=5000)[1, 0]

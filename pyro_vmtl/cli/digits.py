@@ -100,9 +100,9 @@ def fit_digits(
         Show a progress bar?
     """
     centre = split.X_train.mean(axis=0)
-    rows = TaskData.classification(split.X_train - centre, split.y_train, split.tasks_train)
-    data = rows.with_intercept().to(device)
-    test = rows.features(split.X_test - centre, split.tasks_test).with_intercept().to(device)
+    data = TaskData.classification(split.X_train - centre, split.y_train, split.tasks_train)
+    data = data.with_intercept().to(device)
+    test = data.new_rows(split.X_test - centre, split.tasks_test)
 
     model, guide = (p.to(device) for p in shared_classifier(data, kl_weight=kl_weight))
     result = fit(model, guide, data, seed=seed, progress=progress)

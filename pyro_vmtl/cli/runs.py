@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 import tempfile
@@ -55,8 +54,12 @@ def check_free(out: Path, *, overwrite: bool) -> None:
             "Choose another folder with --out."
         )
     parent = next(p for p in out.absolute().parents if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise PermissionError(f"{parent} cannot be written to. Choose another folder with --out.")
+    try:
+        tempfile.TemporaryDirectory(dir=parent).cleanup()
+    except OSError as error:
+        raise PermissionError(
+            f"{parent} cannot be written to ({error.strerror}). Choose another folder with --out."
+        ) from error
 
 
 def write_run(
@@ -86,7 +89,9 @@ def write_run(
         _write_json(folder / METRICS, {**_metrics(run, baselines), "settings": settings})
         _flat(run.relatedness).to_csv(folder / "relatedness.csv")
         programs = nn.ModuleDict({"model": run.model, "guide": run.guide})
-        save_model(programs, str(folder / "weights.safetensors"))  # they have tensors in common
+        weights = folder / "weights.safetensors"
+        save_model(programs, str(weights))  # save_file objects to the tensors they have in common
+        weights.chmod((folder / METRICS).stat().st_mode)  # safetensors would keep it to the owner
         _write_json(folder / "config.json", {**_config(run), "settings": settings})
         figure = plot_relatedness(run.relatedness).get_figure()
         assert isinstance(figure, Figure)

@@ -31,6 +31,9 @@ def show_run(run: DigitsRun, baselines: dict[str, pd.DataFrame], out: Path) -> N
     console = Console()
     console.print(_metrics_table(run.metrics, baselines), _relatedness_table(run.relatedness))
     result = run.result
+    if result.stopped == "interrupted":
+        steps = len(result.history.loss)
+        console.print(f"[bold]Interrupted after {steps} steps: the fit is not finished.[/bold]")
     console.print(
         f"Fitted in {result.seconds:.1f} s, {len(result.history.loss)} steps ({result.stopped}).",
         f"Results:  {out / 'metrics.json'}  {out / 'relatedness.csv'}",

@@ -1,0 +1,95 @@
+"""Reading the user's arrays: numbers and labels, with errors that name the row."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = [
+    "check_finite",
+    "class_index",
+    "read_labels",
+    "read_real",
+    "read_targets",
+    "sorted_unique",
+]
+
+
+def read_real(values: Any, name: str, ndim: int) -> Tensor:
+    """Real values as a float tensor of torch's default type (float64 tensors stay so)."""
+    if isinstance(values, Tensor):
+        tensor = values.detach()
+        if not tensor.is_floating_point():
+            tensor = tensor.to(torch.get_default_dtype())
+    else:
+        try:
+            array = np.array(values, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} has values that are not numbers ({error}).") from error
+        tensor = torch.as_tensor(array, dtype=torch.get_default_dtype())
+    if tensor.ndim != ndim:
+        raise ValueError(
+            f"{name} has shape {tuple(tensor.shape)}, expected {ndim} dimension(s): "
+            f"{'(rows, features)' if ndim == 2 else '(rows,)'}."
+        )
+    return tensor
+
+
+def read_targets(y: Any, tasks: Sequence[Hashable] | np.ndarray) -> Tensor:
+    """Real targets, (rows,), all finite."""
+    targets = read_real(y, "y", ndim=1)
+    check_finite(targets[:, None], read_labels(tasks, "tasks"), "y")
+    return targets
+
+
+def class_index(labels: list[Hashable], classes: tuple[Hashable, ...]) -> Tensor:
+    """Positions of labels among the classes, (rows,)."""
+    index = {label: i for i, label in enumerate(classes)}
+    for row, label in enumerate(labels):
+        if label not in index:
+            raise ValueError(
+                f"y has class {label!r} in row {row}, expected one of {list(classes)}. "
+                "Add it to `classes=` or drop the row."
+            )
+    return torch.tensor([index[label] for label in labels], dtype=torch.int64)
+
+
+def read_labels(values: Any, name: str) -> list[Hashable]:
+    """Labels as plain Python objects, so that they hash and print as the user's own."""
+    if isinstance(values, str) or not hasattr(values, "__len__"):
+        raise ValueError(f"{name} is {type(values).__name__}, expected one label per row.")
+    labels = values.tolist() if hasattr(values, "tolist") else list(values)
+    for row, label in enumerate(labels):
+        if label is None or label != label:
+            raise ValueError(f"{name} has no label in row {row}. Fill it in or drop the row.")
+        if not isinstance(label, Hashable):
+            raise ValueError(
+                f"{name} has {label!r} in row {row}, expected a hashable label such as a string."
+            )
+    return labels
+
+
+def check_finite(values: Tensor, tasks: list[Hashable], name: str) -> None:
+    """Check values (rows, columns), and name the first that is infinite or not a number."""
+    bad = (~torch.isfinite(values)).nonzero()
+    if len(bad):
+        row, column = bad[0].tolist()
+        task = f" (task {tasks[row]!r})" if row < len(tasks) else ""
+        where = f"row {row}, column {column}" if name == "X" else f"row {row}"
+        raise ValueError(
+            f"{name} has {values[row, column].item()} in {where}{task}, expected a finite number. "
+            "Impute or drop it."
+        )
+
+
+def sorted_unique(labels: list[Hashable]) -> tuple[Hashable, ...]:
+    """Each label once, sorted where they can be, else in order of first appearance."""
+    unique = dict.fromkeys(labels)
+    try:
+        return tuple(sorted(unique))  # type: ignore[type-var]
+    except TypeError:  # labels of mixed kinds have no order of their own
+        return tuple(unique)
