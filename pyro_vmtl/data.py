@@ -173,9 +173,8 @@ class TaskData:
                 f"X has {new.num_features} columns, expected {expected} as in the training rows"
                 f"{' (the intercept is added here)' if self.intercept else ''}."
             )
-        if new.y is not None and new.y.is_floating_point():
-            new = replace(new, y=new.y.to(self.x.dtype))
-        new = replace(new, x=new.x.to(self.x.dtype)).to(self.x.device)
+        y = new.y.to(self.y) if new.y is not None and self.y is not None else new.y
+        new = replace(new, x=new.x.to(self.x), y=y).to(self.x.device)
         return new.with_intercept() if self.intercept else new
 
     @property
@@ -280,6 +279,9 @@ def _padded(
     padded_x[task, position] = x[order]
     padded_y = None
     if targets is not None:
+        if targets.is_floating_point():
+            targets = targets.to(x.dtype)
         padded_y = targets.new_zeros(shape)
         padded_y[task, position] = targets[order]
-    return TaskData(padded_x, padded_y, row_at >= 0, row_at, task_labels, classes)
+    data = TaskData(padded_x, padded_y, row_at >= 0, row_at, task_labels, classes)
+    return data.to(x.device)

@@ -15,7 +15,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from pyro_vmtl.handled import TASK_PLATE
+from pyro_vmtl.handled import TASK_PLATE, UNCONSTRAINED
 
 __all__ = ["ELBOTerms", "MeanFieldELBO", "elbo_terms", "kept_traces"]
 
@@ -84,11 +84,14 @@ def kept_traces(elbo: Trace_ELBO) -> Iterator[list[TracePair]]:
             kept.append(pair)
             yield pair
 
+    before = vars(elbo).get("_get_traces")
     elbo._get_traces = keeping
     try:
         yield kept
     finally:
         del elbo._get_traces  # the class's own method shows again
+        if before is not None:
+            elbo._get_traces = before
 
 
 @torch.no_grad()
@@ -105,6 +108,8 @@ def elbo_terms(elbo: Trace_ELBO, traces: list[TracePair]) -> ELBOTerms:
     terms = ELBOTerms()
     for model_trace, guide_trace in traces:
         for name, site in _sample_sites(model_trace):
+            if site["infer"].get("_deterministic"):
+                continue
             if site["is_observed"]:
                 _add(terms.log_likelihood, name, site, site["log_prob"] / elbo.num_particles)
             else:
@@ -112,7 +117,10 @@ def elbo_terms(elbo: Trace_ELBO, traces: list[TracePair]) -> ELBOTerms:
                 _add(terms.kl, name, site, kl / elbo.num_particles)
         for name, site in _sample_sites(guide_trace):
             if name not in model_trace.nodes and site["mask"] is not False:
-                _add(terms.kl, name, site, site["log_prob"] / elbo.num_particles)
+                # AutoNormal's `w_unconstrained` has the entropy of `w`
+                target = name.removesuffix(UNCONSTRAINED)
+                target = target if target in terms.kl else name
+                _add(terms.kl, target, site, site["log_prob"] / elbo.num_particles)
     return terms
 
 

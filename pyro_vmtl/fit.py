@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO
@@ -16,14 +15,14 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro_vmtl.elbo import ELBOTerms, MeanFieldELBO, elbo_terms, kept_traces
 from pyro_vmtl.handled import Program
 from pyro_vmtl.history import History
-from pyro_vmtl.isolated import isolated
+from pyro_vmtl.isolated import check_no_bare_parameters, isolated, validation
 from pyro_vmtl.progress import progress_bar
 from pyro_vmtl.schedule import Cosine, Scheduled
 
 __all__ = ["FitResult", "NonFiniteLossError", "fit"]
 
 COOL_DOWN = 200
-"""Steps over which the learning rate falls at the end."""
+"""Steps over which the learning rate falls at the end; a fifth of all steps if they are few."""
 
 NOTE_EVERY = 10
 """Steps from one note in the history to the next."""
@@ -119,20 +118,25 @@ def fit(
         kept_traces(elbo) as traces,
         progress_bar(num_steps, visible=progress) as report,
     ):
-        with pyro.validation_enabled(True):
+        with validation(True):
             _check_latent_sites(model, guide, args)  # lazy guides make their parameters now
             loss_of(*args)
-        optimizer = torch.optim.Adam(_parameters(loss_of))
+        check_no_bare_parameters(loss_of)
+        parameters = [p for p in loss_of.parameters() if p.requires_grad]
+        if not parameters:
+            raise ValueError("Model and guide have no parameters that require a gradient to learn.")
+        optimizer = torch.optim.Adam(parameters)
         scheduled = [module for module in loss_of.modules() if isinstance(module, Scheduled)]
-        cool_down = Cosine(learning_rate, learning_rate / 100, COOL_DOWN)
+        cooling = min(COOL_DOWN, num_steps // 5)
+        cool_down = Cosine(learning_rate, learning_rate / 100, max(cooling, 1))
         try:
             while (step := len(losses)) < end:
                 for module in scheduled:
                     module.at_step(step)
                 for group in optimizer.param_groups:
-                    group["lr"] = cool_down(max(0, step - (end - COOL_DOWN)))
+                    group["lr"] = cool_down(max(0, step - (end - cooling)))
                 # Pyro's checks cost two thirds of a step; they have seen everything once.
-                with pyro.validation_enabled(step == 0):
+                with validation(step == 0):
                     optimizer.zero_grad()
                     loss = loss_of(*args)
                     if not torch.isfinite(loss):
@@ -145,8 +149,8 @@ def fit(
                     optimizer.step()
                 if noted:
                     report(step + 1, end, terms[step])
-                    if end - step > COOL_DOWN and _still(scheduled, step, end) and _settled(losses):
-                        end, stopped = step + 1 + COOL_DOWN, "settled"
+                    if end - step > cooling and _still(scheduled, step, end) and _settled(losses):
+                        end, stopped = step + 1 + cooling, "settled"
         except KeyboardInterrupt:
             stopped = "interrupted"
     history = History.from_terms(losses, terms)
@@ -171,22 +175,6 @@ def _check_latent_sites(model: Program, guide: Program, args: tuple[Any, ...]) -
             f"{sorted(in_model - in_guide)}, only the guide {sorted(in_guide - in_model)}. Pass "
             "the two that `share` or `temper` returned together, and rows that have their targets."
         )
-
-
-def _parameters(loss_of: ELBOModule) -> list[torch.nn.Parameter]:
-    """The numbers to learn."""
-    parameters = [p for p in loss_of.parameters() if p.requires_grad]
-    known = {id(p) for p in loss_of.parameters()}
-    for name, value in pyro.get_param_store().named_parameters():
-        if id(value) not in known:
-            raise ValueError(
-                f"pyro.param({name!r}) is not a parameter of the model or guide module, and would "
-                "not be learned. Make the program an nn.Module with an nn.Parameter, or a "
-                "PyroModule with a PyroParam."
-            )
-    if not parameters:
-        raise ValueError("Model and guide have no parameters that require a gradient to learn.")
-    return parameters
 
 
 def _still(scheduled: list[Scheduled], step: int, end: int) -> bool:

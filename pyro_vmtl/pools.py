@@ -142,18 +142,18 @@ class Pool(TorchDistribution):
         Tensor
             (\*L, R, T, T + 1), the base last.
         """
-        source_loc, source_var, transfer_var = self._source_moments
+        # The square is expanded to make it a matrix product. In float32 its parts would cancel
+        # where groups of tasks lie far apart, measured in their widths.
+        source_loc, source_var, transfer_var = (m.double() for m in self._source_moments)
         total_var = source_var + transfer_var
         precision = total_var.reciprocal()
-        # Tasks have much of their mean in common; taking it off keeps the expanded square exact.
-        centre = source_loc.mean(-2, keepdim=True)
-        source_offset, offset = source_loc - centre, loc - centre
-        constant = (source_offset**2 * precision + total_var.log() + LOG_2_PI).sum(-1)
+        wide_loc, wide_square = loc.double(), loc.double() ** 2 + var
+        constant = (source_loc**2 * precision + total_var.log() + LOG_2_PI).sum(-1)
         from_sources = -0.5 * (
-            (offset**2 + var) @ precision.mT
-            - 2 * offset @ (source_offset * precision).mT
+            wide_square @ precision.mT
+            - 2 * wide_loc @ (source_loc * precision).mT
             + constant.unsqueeze(-2)
-        )
+        ).to(loc.dtype)
         base_loc, base_var = self._base_moments
         square = (loc - base_loc) ** 2 + var
         from_base = -0.5 * (square / base_var + base_var.log() + LOG_2_PI).sum(-1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from pyro_vmtl.handled import Program
-from pyro_vmtl.isolated import isolated
+from pyro_vmtl.isolated import check_no_bare_parameters, isolated, validation
 
 __all__ = ["log_predictive_density", "predict_moments", "predict_proba"]
 
@@ -144,7 +144,8 @@ def log_predictive_density(
             )
         log_prob = node["fn"].log_prob(node["value"])
         if node["mask"] is not None:
-            log_prob = log_prob.where(node["mask"], 0.0)
+            mask = torch.as_tensor(node["mask"], device=log_prob.device)
+            log_prob = log_prob.where(mask, 0.0)
         log_sum = torch.logsumexp(log_prob, dim=0) - math.log(num_samples)
         density = log_sum if density is None else torch.logaddexp(density, log_sum)
     assert density is not None
@@ -158,12 +159,13 @@ def _likelihoods(
     """Give a model's site as traced under batches of draws, their dimension first."""
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}, expected at least 1.")
-    with isolated(seed), pyro.validation_enabled(False):
+    with isolated(seed), validation(False):
         nodes = _run(model, guide, args)
+        check_no_bare_parameters(model, guide)
         if site not in nodes:
             raise ValueError(f"The model has no site {site!r}, found {sorted(nodes)}.")
         frames = [frame for node in nodes.values() for frame in node["cond_indep_stack"]]
-        dim = min((frame.dim for frame in frames), default=0) - 1
+        dim = min((frame.dim for frame in frames if frame.vectorized), default=0) - 1
         numbers = sum(
             value.numel()
             for node in nodes.values()

@@ -195,14 +195,16 @@ class Sharing(nn.Module):
 
     def items(self) -> Iterator[tuple[str, Sources]]:
         """Give name and sources of each shared site."""
-        for key, sources in self.sources.items():
-            yield key.replace("/", "."), cast(Sources, sources)
+        return ((site, self[site]) for site in self.sites if site in self)
+
+    def _key(self, site: str) -> str:
+        return str(self.sites.index(site))  # a module's name has no dots, and is no method's
 
     def __contains__(self, site: str) -> bool:
-        return site.replace(".", "/") in self.sources
+        return self._key(site) in self.sources
 
     def __getitem__(self, site: str) -> Sources:
-        return cast(Sources, self.sources[site.replace(".", "/")])  # a module's name has no dots
+        return cast(Sources, self.sources[self._key(site)])
 
     def add(self, site: str, posterior: dist.Independent) -> Sources:
         """Make the sources of a site from the shape of its posterior."""
@@ -214,7 +216,7 @@ class Sharing(nn.Module):
             "dimension": torch.Size([1, *rest, *event]),
         }
         sources = self.new_sources(num_tasks, shapes[self.transfer])
-        self.sources[site.replace(".", "/")] = sources.to(posterior.mean)
+        self.sources[self._key(site)] = sources.to(posterior.mean)
         return sources
 
     def draw_weights(self, site: str, msg: Any, logits: Tensor) -> Tensor:

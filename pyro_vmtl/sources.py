@@ -22,23 +22,33 @@ INITIAL_TRANSFER_SCALE = 0.1  # 0.3 ended in a worse optimum on Office-Caltech10
 
 
 class SourceWeights(dist.RelaxedOneHotCategorical):
-    """Concrete distribution whose draws stay inside the simplex.
+    """Concrete distribution that keeps its draws inside the simplex, and their density right.
 
-    At a low temperature the softmax underflows to an exact 0, where the density is undefined, and
-    sums to 1 within some 1e-5 only. Draws are lifted to the smallest normal number and divided by
-    their sum.
+    At a low temperature the softmax underflows to an exact 0 and sums to 1 within some 1e-5 only.
+    Draws are lifted to the smallest normal number and divided by their sum. Their density is that
+    of the logarithms they came from, which each draw carries along; taken from the lifted numbers
+    it would make the KL of the weights fall without bound.
     """
 
     def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         r"""Draw weights, (\*sample_shape, \*batch, K), with gradients to the logits."""
-        draw: Tensor = super().rsample(sample_shape)
-        draw = draw.clamp_min(torch.finfo(draw.dtype).tiny)
-        return draw / draw.sum(-1, keepdim=True)
+        log_draw: Tensor = self.base_dist.rsample(sample_shape)
+        draw = log_draw.exp().clamp_min(torch.finfo(log_draw.dtype).tiny)
+        draw = draw / draw.sum(-1, keepdim=True)
+        draw.log_weights = log_draw  # type: ignore[attr-defined]
+        return draw
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         """Draw weights, as :meth:`rsample` without gradients."""
         return self.rsample(sample_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density of weights, from their logarithms where they are drawn ones."""
+        log_weights: Tensor | None = getattr(value, "log_weights", None)
+        if log_weights is None:
+            return super().log_prob(value)
+        return self.base_dist.log_prob(log_weights) - log_weights.sum(-1)
 
 
 class Sources(Scheduled):
@@ -100,7 +110,7 @@ class Sources(Scheduled):
             if transfer_shape is None
             else nn.Parameter(torch.full(transfer_shape, INITIAL_TRANSFER_SCALE).log())
         )
-        self.register_buffer("temperature", torch.tensor(temperature(0)))
+        self.register_buffer("temperature", torch.tensor(float(temperature(0))))
         self.posterior: dist.Independent | None = None
 
     @property

@@ -76,7 +76,13 @@ class _ScaleSites(SiteMessenger):
     def _pyro_sample(self, msg: Any) -> None:
         super()._pyro_sample(msg)
         name = msg["name"]
-        if msg["infer"].get("is_auxiliary"):
+        auxiliary = msg["infer"].get("is_auxiliary")
+        if auxiliary and name.startswith("_") and name.endswith("_latent"):  # AutoContinuous
+            raise ValueError(
+                "The guide draws all sites at once, so that none has a KL of its own to weigh. "
+                "Use a mean-field guide such as AutoNormal."
+            )
+        if auxiliary:
             name = name.removesuffix(UNCONSTRAINED)
         if name not in self.weights:
             return

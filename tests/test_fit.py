@@ -13,6 +13,7 @@ from pyro.infer.autoguide import AutoNormal
 from pyro_vmtl import MeanFieldELBO, NonFiniteLossError, TaskData, fit, share, temper
 from pyro_vmtl.elbo import elbo_terms, kept_traces
 from pyro_vmtl.fit import COOL_DOWN, _settled
+from pyro_vmtl.isolated import validation
 
 
 def shared(data, **settings):
@@ -36,13 +37,15 @@ def test_a_seed_gives_the_same_result_twice(ragged):
 @pytest.mark.parametrize("validate", [True, False])
 def test_nothing_global_is_changed(ragged, validate):
     pyro.param("mine", torch.tensor(1.0))
-    with pyro.validation_enabled(validate):
+    with validation(validate):
+        torch.distributions.Distribution.set_default_validate_args(False)
         before = torch.random.get_rng_state(), pyro.settings.get()
         model, _ = classifier(ragged)
         torch.random.set_rng_state(before[0])
         fit(*share(model, AutoNormal(model), sites=["w"]), ragged, num_steps=5)
         assert torch.equal(torch.random.get_rng_state(), before[0])
         assert pyro.settings.get() == before[1]
+        assert torch.distributions.Distribution._validate_args is False
     assert list(pyro.get_param_store()) == ["mine"]
 
 
@@ -87,6 +90,31 @@ def test_the_history_adds_up_to_the_loss(ragged, elbo_class, particles, vectoriz
     total = sum(v.sum(1) for v in history.kl.values()) - history.log_likelihood["y"].sum(1)
     torch.testing.assert_close(total, history.loss[history.step].double(), rtol=1e-6, atol=1e-5)
     assert "_get_traces" not in vars(elbo)
+
+
+def test_an_autoguide_s_entropy_is_counted_at_its_site():
+    def model():
+        with pyro.plate("task", 3):
+            pyro.deterministic("d", pyro.sample("w", dist.Normal(torch.zeros(()), 1.0)))
+
+    guide = AutoNormal(model, init_scale=1.0)
+    guide()
+    with torch.no_grad():
+        guide.locs.w = torch.zeros(3)
+    elbo = MeanFieldELBO()
+    with kept_traces(elbo) as traces:
+        elbo.loss(model, guide)
+    terms = elbo_terms(elbo, traces)
+    assert set(terms.kl) == {"w"} and not terms.log_likelihood
+    torch.testing.assert_close(terms.kl["w"], torch.zeros(3), rtol=0, atol=1e-5)
+
+
+def test_a_short_fit_moves(ragged):
+    model, guide = shared(ragged)
+    guide(ragged)
+    before = guide.program.locs["w"].clone()
+    fit(model, guide, ragged, num_steps=10)
+    assert (guide.program.locs["w"] - before).abs().max() > 0.2
 
 
 def test_a_site_outside_the_task_plate_has_one_number(ragged):

@@ -3,10 +3,12 @@
 import math
 from dataclasses import replace
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from problems import F64, classifier
+from pyro import poutine
 
 from pyro_vmtl import (
     TaskData,
@@ -53,11 +55,16 @@ def test_targets_sharing_and_batches_do_not_change_a_prediction(ragged, monkeypa
     monkeypatch.setattr("pyro_vmtl.predict.MOST_NUMBERS", 1000)
     batched = predict_proba(model, guide, ragged, num_samples=20_001)
     torch.testing.assert_close(batched, plain, rtol=0, atol=0.025)
+    density = log_predictive_density(model, guide, ragged, num_samples=20_001)
+    truth = plain.gather(-1, ragged.y[..., None]).squeeze(-1)
+    torch.testing.assert_close(density.exp()[ragged.mask], truth[ragged.mask], rtol=0, atol=0.025)
     torch.testing.assert_close(batched.sum(-1), torch.ones(3, 5, dtype=F64))
 
 
+@pytest.mark.parametrize("most_numbers", [20_000_000, 50_000])
 @pytest.mark.parametrize("shift", [0.0, 1e6])
-def test_moments_against_the_closed_form(shift):
+def test_moments_against_the_closed_form(shift, most_numbers, monkeypatch):
+    monkeypatch.setattr("pyro_vmtl.predict.MOST_NUMBERS", most_numbers)
     model, guide, data = regressor()
     if shift:
         data = data.with_intercept()
@@ -106,6 +113,35 @@ def test_errors_name_the_way_out(ragged):
     regression = regressor()
     with pytest.raises(ValueError, match="is Normal, expected Categorical"):
         predict_proba(*regression)
+
+
+def test_sequential_plates_and_plain_masks_are_legal():
+    def model(y):
+        scale = sum(pyro.sample(f"s{i}", dist.Gamma(9.0, 9.0)) for i in pyro.plate("part", 2))
+        with pyro.plate("task", 3), poutine.mask(mask=True):
+            pyro.sample("y", dist.Normal(torch.zeros(3), scale), obs=y)
+
+    def guide(y):
+        for i in pyro.plate("part", 2):
+            pyro.sample(f"s{i}", dist.Gamma(9.0, 9.0))
+
+    density = log_predictive_density(model, guide, torch.zeros(3), num_samples=50)
+    assert density.shape == (3,)
+    assert predict_moments(model, guide, None, num_samples=50)[1].shape == (3,)
+
+
+def test_bare_parameters_are_not_forgotten_in_silence():
+    def model(y):
+        with pyro.plate("task", 3):
+            w = pyro.sample("w", dist.Normal(torch.zeros(3), 1.0))
+            pyro.sample("y", dist.Normal(w, 1.0), obs=y)
+
+    def guide(y):
+        with pyro.plate("task", 3):
+            pyro.sample("w", dist.Normal(pyro.param("loc", torch.zeros(3)), 1.0))
+
+    with pytest.raises(ValueError, match=r"pyro.param\('loc'\)"):
+        predict_moments(model, guide, None)
 
 
 def test_padding_and_other_tasks_rows_do_not_matter(ragged):

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 
 import pyro
 import pyro.distributions as dist
@@ -10,7 +11,7 @@ import torch
 from problems import F64, classifier, normal_kl, random_weights, randomize_sources
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
-from pyro.infer.autoguide import AutoNormal
+from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal
 from torch import nn
 
 from pyro_vmtl import (
@@ -25,7 +26,7 @@ from pyro_vmtl import (
 )
 from pyro_vmtl.elbo import elbo_terms, kept_traces
 from pyro_vmtl.models import LinearClassifier, ZeroMeanNormal
-from pyro_vmtl.sources import Sources, SourceWeights
+from pyro_vmtl.sources import Sources
 
 POOLS = [LinearPool, LogarithmicPool, GaussianSumPool]
 
@@ -40,36 +41,6 @@ def shared(data, seed=0, **settings):
 
 def many_draws(num):
     return TraceMeanField_ELBO(num_particles=num, vectorize_particles=True, max_plate_nesting=2)
-
-
-@pytest.mark.parametrize("base", [True, False])
-@pytest.mark.parametrize("anchor", [True, False])
-def test_pool_weights_lay_candidates_out(base, anchor):
-    sources = Sources(4, None, base=base, anchor=anchor, temperature=lambda step: 1.0)
-    candidates = torch.arange(1.0, 4 * (3 + base) + 1).reshape(4, 3 + base).softmax(-1)
-    weights = sources.pool_weights(candidates)
-    assert weights.shape == (4, 5)
-    torch.testing.assert_close(weights.sum(1), torch.ones(4))
-    keep = 0.75 if anchor else 1.0
-    for t in range(4):
-        others = [i for i in range(4) if i != t]
-        assert weights[t, t] == 0
-        torch.testing.assert_close(weights[t, others], keep * candidates[t, :3])
-        own_base = candidates[t, 3] if base else torch.tensor(0.0)
-        torch.testing.assert_close(weights[t, 4], keep * own_base + (1 - keep))
-
-
-def test_weights_never_leave_the_simplex_at_low_temperature():
-    sources = Sources(5, None, base=True, anchor=False, temperature=lambda step: 0.01)
-    for seed in range(20):
-        torch.manual_seed(seed)
-        weights = sources.draw(1000)
-        assert torch.isfinite(weights).all()
-        torch.testing.assert_close(weights.sum(-1), torch.ones(1000, 5))
-        posterior = SourceWeights(sources.temperature, logits=sources.logits)
-        candidates = posterior.rsample([1000])
-        assert candidates.min() > 0
-        assert torch.isfinite(posterior.log_prob(candidates)).all()
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -140,7 +111,7 @@ def test_the_linear_pool_has_no_closed_form(ragged):
 @pytest.mark.parametrize(
     ("pool", "detach"), [*[(pool, False) for pool in POOLS], (LogarithmicPool, True)]
 )
-def test_loss_gradient_against_finite_differences(ragged, pool, detach):
+def test_loss_gradient_against_finite_differences(ragged, pool, detach, monkeypatch):
     model, guide = shared(ragged, pool=pool, transfer="dimension", detach_sources=detach)
     loss_of = TraceMeanField_ELBO()(model, guide)
 
@@ -150,8 +121,11 @@ def test_loss_gradient_against_finite_differences(ragged, pool, detach):
 
     parameters = list(loss_of.parameters())
     gradients = torch.autograd.grad(loss(), parameters)
+    if detach:  # the sources stay where they are while the parameters are moved
+        posterior = guide.state["w"].posterior
+        frozen = dist.Normal(posterior.mean.clone(), posterior.stddev.clone()).to_event(2)
+        monkeypatch.setattr(sys.modules[share.__module__], "detached", lambda posterior: frozen)
     torch.manual_seed(4)
-    through_sources = []
     for parameter, gradient in zip(parameters, gradients, strict=True):
         direction = torch.randn_like(parameter)
         step = 1e-5
@@ -162,12 +136,8 @@ def test_loss_gradient_against_finite_differences(ragged, pool, detach):
             down = loss().item()
             parameter += step * direction
         slope = (up - down) / (2 * step)
-        own = (gradient * direction).sum().item()
-        if detach and any(parameter is p for p in guide.program.parameters()):
-            through_sources.append(abs(own - slope))
-        else:
-            assert own == pytest.approx(slope, rel=1e-5, abs=1e-6)
-    assert not detach or max(through_sources) > 1e-3  # that part of the slope is cut
+        # central differences of float64: errors of about step^2 and 1e-13 / step
+        assert (gradient * direction).sum().item() == pytest.approx(slope, rel=1e-5, abs=1e-6)
 
 
 def test_padding_changes_nothing(ragged):
@@ -351,6 +321,19 @@ def test_temper_scales_every_form_of_a_site(ragged):
                 torch.testing.assert_close(
                     tempered.log_likelihood["y"], split[0].log_likelihood["y"]
                 )
+
+
+def test_a_scheduled_weight_moves_during_a_fit(ragged):
+    pair = temper(*shared(ragged), kl_weights={"w": lambda step: float(step > 10)})
+    history = fit(*pair, ragged, num_steps=25).history
+    assert (history.kl["w"][:2] == 0).all() and (history.kl["w"][2:] > 0).all()
+
+
+def test_a_joint_autoguide_cannot_be_tempered(ragged):
+    model, _ = classifier(ragged)
+    pair = temper(model, AutoDiagonalNormal(model), kl_weights={"w": 0.5})
+    with pytest.raises(ValueError, match="draws all sites at once"):
+        pair[1](ragged)
 
 
 def test_temper_without_share_and_weight_zero(ragged):
