@@ -18,15 +18,20 @@ import torch
 from pyro import distributions as dist
 from pyro import poutine
 from pyro.poutine.messenger import block_messengers
-from pyro.poutine.plate_messenger import PlateMessenger
 from torch import Tensor, nn
 
-from pyro_vmtl.handled import TASK_PLATE, UNCONSTRAINED, Handled, Program, SiteMessenger
+from pyro_vmtl.handled import UNCONSTRAINED, Handled, Program, SiteMessenger
 from pyro_vmtl.isolated import isolated
 from pyro_vmtl.pools import LogarithmicPool, Pool
 from pyro_vmtl.schedule import Exponential, Schedule, as_schedule
 from pyro_vmtl.sources import Sources, SourceWeights, Transfer
-from pyro_vmtl.task_sites import as_normal, check_num_tasks, detached, task_frame
+from pyro_vmtl.task_sites import (
+    as_normal,
+    check_num_tasks,
+    detached,
+    is_inside_tasks,
+    task_frame,
+)
 
 __all__ = ["relatedness", "share"]
 
@@ -222,13 +227,13 @@ class Sharing(nn.Module):
     def draw_weights(self, site: str, msg: Any, logits: Tensor) -> Tensor:
         r"""Sample a site's source weights in its task plate, with value (\*L, T, K).
 
-        Plates inside the task plate do not apply: their cells have the same weights.
+        Plates inside the task plate do not apply, nor masks of their cells: all cells of a task
+        have the same weights.
         """
         dim = task_frame(msg).dim
-        inner = {frame.name for frame in msg["cond_indep_stack"]} - {TASK_PLATE}
         logits = logits.unflatten(0, (-1, *[1] * (-dim - 1)))
         with (
-            block_messengers(lambda m: isinstance(m, PlateMessenger) and m.name in inner),
+            block_messengers(partial(is_inside_tasks, msg=msg, dim=dim)),
             poutine.mask(mask=self.weights_prior),
         ):
             value: Tensor = pyro.sample(

@@ -6,10 +6,15 @@ from typing import Any
 
 import torch
 from pyro import distributions as dist
+from pyro.poutine.mask_messenger import MaskMessenger
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.plate_messenger import PlateMessenger
+from pyro.poutine.scale_messenger import ScaleMessenger
+from torch import Tensor
 
 from pyro_vmtl.handled import TASK_PLATE
 
-__all__ = ["as_normal", "check_num_tasks", "detached", "task_frame"]
+__all__ = ["as_normal", "check_num_tasks", "detached", "is_inside_tasks", "task_frame"]
 
 
 def task_frame(msg: Any) -> Any:
@@ -54,6 +59,27 @@ def check_num_tasks(msg: Any, num_tasks: int) -> None:
             f"Site {msg['name']!r} has {size} tasks, expected {num_tasks} as when its guide first "
             "ran. Lay rows to predict out with `data.new_rows`, or share anew."
         )
+
+
+def is_inside_tasks(messenger: Messenger, *, msg: Any, dim: int) -> bool:
+    """Tell plates, masks and scales of the cells inside a task from those of whole tasks.
+
+    Parameters
+    ----------
+    messenger
+        A handler that applies to the site.
+    msg
+        Pyro's message of the site.
+    dim
+        Dimension of its task plate.
+    """
+    if isinstance(messenger, PlateMessenger):
+        inner = {frame.name for frame in msg["cond_indep_stack"]} - {TASK_PLATE}
+        return messenger.name in inner
+    factor = getattr(messenger, "mask", getattr(messenger, "scale", None))
+    if not isinstance(messenger, MaskMessenger | ScaleMessenger) or not isinstance(factor, Tensor):
+        return False
+    return factor.shape[max(factor.ndim + dim + 1, 0) :].numel() > 1
 
 
 def as_normal(msg: Any, where: str) -> dist.Independent:

@@ -271,6 +271,29 @@ def test_a_class_plate_pools_class_by_class(ragged):
     assert in_plate == pytest.approx(TraceMeanField_ELBO().loss(*by_event, ragged), rel=1e-9)
 
 
+@pytest.mark.parametrize("handler", ["mask", "scale"])
+def test_masks_of_cells_do_not_count_the_source_weights_more_than_once(handler):
+    def program(factor):
+        plates = pyro.plate("task", 3, dim=-2), pyro.plate("class", 4, dim=-1)
+        with plates[0], plates[1], getattr(poutine, handler)(**{handler: factor}):
+            return pyro.sample("w", dist.Normal(torch.zeros(3, 4), 1.0))
+
+    kls = []
+    ones = torch.ones(3, 4, dtype=torch.bool if handler == "mask" else torch.float32)
+    for factor in (ones, ones[:, :1], ones[0], ones[0, 0]):
+        model, guide = share(program, program, sites=["w"])
+        guide(factor)
+        with torch.no_grad():
+            guide.state["w"].logits.copy_(torch.arange(9.0).reshape(3, 3))
+        elbo = TraceMeanField_ELBO()
+        torch.manual_seed(0)
+        with kept_traces(elbo) as traces:
+            elbo.loss(model, guide, factor)
+        kls.append(elbo_terms(elbo, traces).kl["w_sources"])
+    for kl in kls[1:]:
+        torch.testing.assert_close(kl, kls[0])
+
+
 def test_two_sites_are_shared_each_with_its_own_weights():
     def model(y):
         with pyro.plate("task", 3):
