@@ -14,8 +14,8 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
-from pyro_vmtl import GaussianSumPool, LinearPool, TaskData, fit, predict_proba, share, temper
-from pyro_vmtl.analysis import classification_metrics, own_group_share
+from pyro_vmtl import GaussianSumPool, LinearPool, TaskData, share, temper
+from pyro_vmtl.analysis import own_group_share
 from pyro_vmtl.cli.digits import KL_WEIGHT, baseline_metrics, fit_digits
 from pyro_vmtl.datasets import rotated_digits
 from pyro_vmtl.guides import MeanFieldNormal
@@ -64,27 +64,29 @@ def on_test_images(seed: int) -> list[dict]:
     return rows
 
 
-def on_validation_images(name: str, seed: int) -> list[dict]:
-    """One seed of one setting."""
-    torch.set_num_threads(1)
-    settings = {"kl_weight": KL_WEIGHT, "prior": ZeroMeanNormal, "shared": True, **SETTINGS[name]}
-    kl_weight, prior, shared = (settings.pop(key) for key in ("kl_weight", "prior", "shared"))
-    split = rotated_digits(seed=seed, validation=True)
-    centre = split.X_train.mean(axis=0)
-    data = TaskData.classification(split.X_train - centre, split.y_train, split.tasks_train)
-    data = data.with_intercept()
-    test = data.new_rows(split.X_test - centre, split.tasks_test)
+def programs(
+    data: TaskData,
+    *,
+    kl_weight: float = KL_WEIGHT,
+    prior: Callable = ZeroMeanNormal,
+    shared: bool = True,
+    **settings: object,
+) -> tuple:
+    """Make the main job's model and guide with other settings."""
     shape = (data.num_classes, data.num_features)
     pair = LinearClassifier(prior(shape)), MeanFieldNormal({"w": shape}, data.num_tasks)
     if shared:
         pair = share(*pair, sites=["w"], **settings)
-    pair = temper(*pair, kl_weights={"w": kl_weight})
-    result = fit(*pair, data, seed=seed)
-    proba = test.unpad(predict_proba(*pair, test)).double().numpy()
-    proba /= proba.sum(axis=1, keepdims=True)
-    metrics = classification_metrics(proba, split.y_test, split.tasks_test, data.classes)
-    steps = len(result.history.loss)
-    return [{"method": name, "seed": seed, **metrics.mean(), "steps": steps}]
+    return temper(*pair, kl_weights={"w": kl_weight})
+
+
+def on_validation_images(name: str, seed: int) -> list[dict]:
+    """One seed of one setting."""
+    torch.set_num_threads(1)
+    split = rotated_digits(seed=seed, validation=True)
+    run = fit_digits(split, seed=seed, make_programs=partial(programs, **SETTINGS[name]))
+    steps = len(run.result.history.loss)
+    return [{"method": name, "seed": seed, **run.metrics.mean(), "steps": steps}]
 
 
 def summary(rows: Iterable[dict]) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import math
 
 import pyro.distributions as dist
 import torch
+from pyro.infer import TraceMeanField_ELBO
 
 from pyro_vmtl import TaskData
 from pyro_vmtl.guides import MeanFieldNormal
@@ -64,3 +65,8 @@ def randomize_sources(guide, *, seed: int = 1):
                 with torch.no_grad():
                     noise = torch.randn(parameter.shape, generator=generator, dtype=F64)
                     parameter.add_(0.5 * noise)
+
+
+def many_draws(num):
+    """ELBO over many draws at once, for models with plates at -2 and -1."""
+    return TraceMeanField_ELBO(num_particles=num, vectorize_particles=True, max_plate_nesting=2)

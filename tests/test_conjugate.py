@@ -8,8 +8,8 @@ import math
 
 import pytest
 import torch
-from problems import F64
-from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from problems import F64, many_draws
+from pyro.infer import Trace_ELBO
 
 from pyro_vmtl import LogarithmicPool, TaskData, fit, share
 from pyro_vmtl.guides import MeanFieldNormal
@@ -78,7 +78,7 @@ def test_the_exact_posterior_has_the_evidence_as_elbo_in_every_draw():
 def test_fit_finds_posterior_mean_variance_and_evidence():
     data = problem(2)
     model, guide = programs(data)
-    elbo = TraceMeanField_ELBO(num_particles=20, vectorize_particles=True, max_plate_nesting=2)
+    elbo = many_draws(20)
     fit(model, guide, data, elbo=elbo, learning_rate=0.02, num_steps=1500)
     total = 0.0
     for t in range(2):
@@ -88,7 +88,7 @@ def test_fit_finds_posterior_mean_variance_and_evidence():
         torch.testing.assert_close(guide.raw_scales["w"][t, 0].exp(), scale, rtol=0.1, atol=0)
         total += evidence.item()
     torch.manual_seed(0)
-    check = TraceMeanField_ELBO(num_particles=4000, vectorize_particles=True, max_plate_nesting=2)
+    check = many_draws(4000)
     # the ELBO is flat at its top: errors of 10 % of a width cost 6 * 0.1^2 nats
     assert -check.loss(model, guide, data) == pytest.approx(total, abs=0.1)
 
@@ -129,13 +129,13 @@ def test_fit_of_equal_tasks_finds_the_pooled_posterior():
     data = problem(3, equal=True)
     mean, scale, evidence = exact(data.x.reshape(-1, F), data.y.reshape(-1))
     guide, (shared_model, shared_guide) = anchored(data)
-    elbo = TraceMeanField_ELBO(num_particles=20, vectorize_particles=True, max_plate_nesting=2)
+    elbo = many_draws(20)
     fit(shared_model, shared_guide, data, elbo=elbo, learning_rate=0.02, num_steps=1500)
     for t in range(3):
         torch.testing.assert_close(guide.locs["w"][t, 0], mean, rtol=0, atol=0.1 * scale.max())
         torch.testing.assert_close(guide.raw_scales["w"][t, 0].exp(), scale, rtol=0.1, atol=0)
     torch.manual_seed(0)
-    check = TraceMeanField_ELBO(num_particles=4000, vectorize_particles=True, max_plate_nesting=2)
+    check = many_draws(4000)
     value = -check.loss(shared_model, shared_guide, data)
     assert value == pytest.approx(evidence.item(), abs=0.1)
 

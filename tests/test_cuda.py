@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from problems import classifier, randomize_sources
-from pyro.infer import TraceMeanField_ELBO
+from problems import classifier, many_draws, randomize_sources
 from pyro.infer.autoguide import AutoNormal
 
 from pyro_vmtl import (
@@ -52,9 +51,7 @@ def test_the_loss_is_that_of_the_cpu(ragged):
         guide(data)
         randomize_sources(guide.cpu())
         guide.to(device)
-        elbo = TraceMeanField_ELBO(
-            num_particles=20_000, vectorize_particles=True, max_plate_nesting=2
-        )
+        elbo = many_draws(20_000)
         torch.manual_seed(0)
         losses.append(elbo.loss(model, guide, data))
     # two Monte Carlo means with different random numbers; one draw varies by about 3 %

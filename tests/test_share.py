@@ -8,7 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from problems import F64, classifier, normal_kl, random_weights, randomize_sources
+from problems import F64, classifier, many_draws, normal_kl, random_weights, randomize_sources
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal
@@ -37,10 +37,6 @@ def shared(data, seed=0, **settings):
     guide(data)
     randomize_sources(guide)
     return model, guide
-
-
-def many_draws(num):
-    return TraceMeanField_ELBO(num_particles=num, vectorize_particles=True, max_plate_nesting=2)
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -202,9 +198,7 @@ def test_autonormal_gives_the_loss_of_the_mean_field_guide(ragged):
                 auto.locs.w = guide.locs["w"].clone()
                 auto.scales.w = guide.raw_scales["w"].exp().clone()
         randomize_sources(shared_guide)
-        elbo = TraceMeanField_ELBO(
-            num_particles=2000, vectorize_particles=True, max_plate_nesting=2
-        )
+        elbo = many_draws(2000)
         torch.manual_seed(1)
         with kept_traces(elbo) as traces:
             losses.append(elbo.loss(shared_model, shared_guide, ragged))
@@ -232,9 +226,7 @@ def test_autonormal_and_the_mean_field_guide_reach_the_same_elbo(ragged):
         model, guide = share(model, guide, sites=["w"])
         fit(model, guide, ragged, num_steps=1500, learning_rate=0.02)
         torch.manual_seed(0)
-        elbo = TraceMeanField_ELBO(
-            num_particles=4000, vectorize_particles=True, max_plate_nesting=2
-        )
+        elbo = many_draws(4000)
         values.append(elbo.loss(model, guide, ragged))
     # two runs of stochastic optimisation on losses of about 15 nats
     assert values[0] == pytest.approx(values[1], abs=0.3)

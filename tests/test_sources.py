@@ -4,8 +4,7 @@ import inspect
 
 import pytest
 import torch
-from problems import F64, classifier
-from pyro.infer import TraceMeanField_ELBO
+from problems import F64, classifier, many_draws
 
 from pyro_vmtl import LogarithmicPool, relatedness, share
 from pyro_vmtl.elbo import elbo_terms, kept_traces
@@ -65,7 +64,7 @@ def test_kl_of_the_weights_against_quadrature(ragged, temperature, gap):
     guide(ragged)
     with torch.no_grad():
         guide.state["w"].logits[:, 0] = gap
-    elbo = TraceMeanField_ELBO(num_particles=4000, vectorize_particles=True, max_plate_nesting=2)
+    elbo = many_draws(4000)
     torch.manual_seed(0)
     with kept_traces(elbo) as traces:
         elbo.loss(model, guide, ragged)

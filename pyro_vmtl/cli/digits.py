@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -43,8 +45,6 @@ class DigitsRun:
         history and time of the fit.
     metrics
         a row per task: accuracy, NLL and ECE on the test rows.
-    relatedness
-        mean and 90 % interval of every task's weights.
     """
 
     data: TaskData
@@ -52,18 +52,21 @@ class DigitsRun:
     guide: Handled
     result: FitResult
     metrics: pd.DataFrame
-    relatedness: pd.DataFrame
+
+    @cached_property
+    def relatedness(self) -> pd.DataFrame:
+        """Mean and 90 % interval of every task's weights."""
+        draws = relatedness(self.guide, "w", num_samples=2000)
+        return relatedness_table(draws, self.data.task_labels)
 
 
-def shared_classifier(data: TaskData, *, kl_weight: float = KL_WEIGHT) -> tuple[Handled, Handled]:
+def shared_classifier(data: TaskData) -> tuple[Handled, Handled]:
     """Make the linear classifier that borrows, untrained.
 
     Parameters
     ----------
     data
         Training rows.
-    kl_weight
-        Weight of the KL of ``w``.
 
     Returns
     -------
@@ -73,7 +76,7 @@ def shared_classifier(data: TaskData, *, kl_weight: float = KL_WEIGHT) -> tuple[
     shape = (data.num_classes, data.num_features)
     model = LinearClassifier(ZeroMeanNormal(shape))
     guide = MeanFieldNormal({"w": shape}, data.num_tasks)
-    return temper(*share(model, guide, sites=["w"]), kl_weights={"w": kl_weight})
+    return temper(*share(model, guide, sites=["w"]), kl_weights={"w": KL_WEIGHT})
 
 
 def fit_digits(
@@ -81,10 +84,10 @@ def fit_digits(
     *,
     seed: int = 0,
     device: str = "cpu",
-    kl_weight: float = KL_WEIGHT,
     progress: bool = False,
+    make_programs: Callable[[TaskData], tuple[Handled, Handled]] = shared_classifier,
 ) -> DigitsRun:
-    """Fit VMTL on a split, and test it.
+    """Fit a model and guide on a split, and test them.
 
     Parameters
     ----------
@@ -94,17 +97,17 @@ def fit_digits(
         Seed of the fit.
     device
         Where to fit, such as ``"cuda"``.
-    kl_weight
-        Weight of the KL of ``w``.
     progress
         Show a progress bar?
+    make_programs
+        Makes model and guide, untrained, from the training rows.
     """
     centre = split.X_train.mean(axis=0)
     data = TaskData.classification(split.X_train - centre, split.y_train, split.tasks_train)
     data = data.with_intercept().to(device)
     test = data.new_rows(split.X_test - centre, split.tasks_test)
 
-    model, guide = (p.to(device) for p in shared_classifier(data, kl_weight=kl_weight))
+    model, guide = (p.to(device) for p in make_programs(data))
     result = fit(model, guide, data, seed=seed, progress=progress)
     proba = test.unpad(predict_proba(model, guide, test, seed=seed)).double().cpu().numpy()
     metrics = classification_metrics(
@@ -113,10 +116,7 @@ def fit_digits(
         split.tasks_test,
         data.classes or (),
     )
-    draws = relatedness(guide, "w", num_samples=2000)
-    return DigitsRun(
-        data, model, guide, result, metrics, relatedness_table(draws, data.task_labels)
-    )
+    return DigitsRun(data, model, guide, result, metrics)
 
 
 def baseline_metrics(split: Split) -> dict[str, pd.DataFrame]:
