@@ -3,8 +3,18 @@
 if __name__ == "models":
     raise ImportError("Import this as pyro_vmtl.models: `models` would be a second copy of it.")
 
+from pyro_vmtl.models.latent_classifier import LatentClassifier
+from pyro_vmtl.models.latent_regressor import LatentRegressor
 from pyro_vmtl.models.linear_classifier import LinearClassifier
 from pyro_vmtl.models.linear_regressor import LinearRegressor
-from pyro_vmtl.models.priors import HierarchicalNormal, ZeroMeanNormal
+from pyro_vmtl.models.priors import HierarchicalNormal, StandardNormal, ZeroMeanNormal
 
-__all__ = ["HierarchicalNormal", "LinearClassifier", "LinearRegressor", "ZeroMeanNormal"]
+__all__ = [
+    "HierarchicalNormal",
+    "LatentClassifier",
+    "LatentRegressor",
+    "LinearClassifier",
+    "LinearRegressor",
+    "StandardNormal",
+    "ZeroMeanNormal",
+]

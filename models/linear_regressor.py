@@ -27,10 +27,31 @@ from torch import Tensor, nn
 
 from pyro_vmtl.data import TaskData
 
-__all__ = ["LinearRegressor"]
+__all__ = ["LinearRegressor", "TaskNoise"]
 
 
-class LinearRegressor(nn.Module):
+class TaskNoise(nn.Module):
+    """Normal noise with a learned standard deviation in every task.
+
+    Parameters
+    ----------
+    num_tasks
+        T.
+    init_noise_scale
+        Standard deviation at the start, in the unit of the targets.
+    """
+
+    def __init__(self, num_tasks: int, init_noise_scale: float) -> None:
+        super().__init__()
+        self.raw_noise_scale = nn.Parameter(torch.full((num_tasks, 1), init_noise_scale).log())
+
+    @property
+    def noise_scale(self) -> Tensor:
+        """Standard deviation of each task's noise, (T, 1), in the unit of the targets."""
+        return self.raw_noise_scale.exp()
+
+
+class LinearRegressor(TaskNoise):
     """Linear regression in every task, with a prior that all tasks have in common.
 
     Parameters
@@ -51,14 +72,8 @@ class LinearRegressor(nn.Module):
         *,
         init_noise_scale: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(num_tasks, init_noise_scale)
         self.prior = prior
-        self.raw_noise_scale = nn.Parameter(torch.full((num_tasks, 1), init_noise_scale).log())
-
-    @property
-    def noise_scale(self) -> Tensor:
-        """Standard deviation of each task's noise, (T, 1), in the unit of the targets."""
-        return self.raw_noise_scale.exp()
 
     def forward(self, data: TaskData) -> None:
         """Draw coefficients and targets; condition on the targets where they are known."""

@@ -7,7 +7,7 @@ symbol         meaning                        code               shape
 :math:`\tau`   spread of tasks about it       ``scale``          () or the event
 ============== ============================== ================== ==================
 
-Their numbers are learned by maximising the ELBO (empirical Bayes, type II maximum likelihood).
+What they learn is learned by maximising the ELBO (empirical Bayes, type II maximum likelihood).
 """
 
 from __future__ import annotations
@@ -16,9 +16,34 @@ from collections.abc import Sequence
 
 import pyro.distributions as dist
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["HierarchicalNormal", "ZeroMeanNormal"]
+__all__ = ["HierarchicalNormal", "StandardNormal", "ZeroMeanNormal"]
+
+
+class StandardNormal(nn.Module):
+    """Normal with mean 0 and standard deviation 1, nothing of it learned.
+
+    Parameters
+    ----------
+    event_shape
+        Shape of the site in one task.
+
+    Examples
+    --------
+    >>> StandardNormal([3, 5])().event_shape
+    torch.Size([3, 5])
+    """
+
+    scale: Tensor
+
+    def __init__(self, event_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(*event_shape))
+
+    def forward(self) -> dist.Independent:
+        """Give the prior."""
+        return dist.Normal(torch.zeros_like(self.scale), self.scale).to_event(self.scale.ndim)
 
 
 class ZeroMeanNormal(nn.Module):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from pyro_vmtl.arrays import (
     read_targets,
     sorted_unique,
 )
+
+if TYPE_CHECKING:
+    from pyro_vmtl.attention import Attended
 
 __all__ = ["TaskData"]
 
@@ -53,6 +56,8 @@ class TaskData:
         regression.
     intercept
         is the last feature the constant 1 of :meth:`with_intercept`?
+    attended
+        for each row its counterparts in the other tasks, from :func:`~pyro_vmtl.attend`.
 
     Examples
     --------
@@ -71,6 +76,7 @@ class TaskData:
     task_labels: tuple[Hashable, ...]
     classes: tuple[Hashable, ...] | None = None
     intercept: bool = False
+    attended: Attended | None = None
 
     def __repr__(self) -> str:
         kind = "regression" if self.classes is None else f"{self.num_classes} classes"
@@ -202,7 +208,26 @@ class TaskData:
         if self.intercept:
             return self
         x = torch.cat([self.x, self.mask[..., None].to(self.x)], dim=-1)
-        return replace(self, x=x, intercept=True)
+        return replace(self, x=x, intercept=True, attended=None)
+
+    def take(self, index: Tensor, mask: Tensor) -> TaskData:
+        """Take rows of every task, with the same tasks and classes.
+
+        Parameters
+        ----------
+        index
+            (T, M), positions along the second dimension.
+        mask
+            (T, M), True where that is a real row.
+        """
+        x = self.x.gather(1, index[..., None].expand(-1, -1, self.num_features))
+        return replace(
+            self,
+            x=x,
+            y=None if self.y is None else self.y.gather(1, index),
+            mask=mask,
+            row=self.row.gather(1, index).masked_fill(~mask, -1),
+        )
 
     def without_targets(self) -> TaskData:
         """Forget the targets: a model run on these rows draws them."""
@@ -216,6 +241,7 @@ class TaskData:
             y=None if self.y is None else self.y.to(device),
             mask=self.mask.to(device),
             row=self.row.to(device),
+            attended=None if self.attended is None else self.attended.to(device),
         )
 
     def unpad(self, values: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +14,8 @@ from pyro.infer import Trace_ELBO
 from pyro.infer.elbo import ELBOModule
 from pyro.poutine.util import prune_subsample_sites
 
+from pyro_vmtl.batches import Batches, scaled_rows
+from pyro_vmtl.data import TaskData
 from pyro_vmtl.elbo import ELBOTerms, MeanFieldELBO, elbo_terms, kept_traces
 from pyro_vmtl.handled import Program
 from pyro_vmtl.history import History
@@ -59,6 +63,8 @@ def fit(
     elbo: Trace_ELBO | None = None,
     num_steps: int = 2000,
     learning_rate: float = 0.05,
+    weight_decay: float = 0.0,
+    batches: Batches | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> FitResult:
@@ -83,6 +89,11 @@ def fit(
     learning_rate
         Step size of Adam: about how far a learned number moves in a step. Standardise features
         and real targets, or a mean of 120 is thousands of steps away.
+    weight_decay
+        Factor of the penalty on the squares of all learned numbers, as in ``torch.optim.Adam``.
+    batches
+        Takes rows for each step, such as :class:`~pyro_vmtl.RandomRows`; all rows by default. One
+        of ``args`` is then a :class:`~pyro_vmtl.TaskData`.
     seed
         Seed of the random numbers.
     progress
@@ -118,14 +129,15 @@ def fit(
         kept_traces(elbo) as traces,
         progress_bar(num_steps, visible=progress) as report,
     ):
-        with validation(True):
-            _check_latent_sites(model, guide, args)  # lazy guides make their parameters now
-            loss_of(*args)
+        loss_of.train()
+        with validation(True), _batch(args, batches) as batch:
+            _check_latent_sites(model, guide, batch)  # lazy guides make their parameters now
+            loss_of(*batch)
         check_no_bare_parameters(loss_of)
         parameters = [p for p in loss_of.parameters() if p.requires_grad]
         if not parameters:
             raise ValueError("Model and guide have no parameters that require a gradient to learn.")
-        optimizer = torch.optim.Adam(parameters)
+        optimizer = torch.optim.Adam(parameters, weight_decay=weight_decay)
         scheduled = [module for module in loss_of.modules() if isinstance(module, Scheduled)]
         cooling = min(COOL_DOWN, num_steps // 5)
         cool_down = Cosine(learning_rate, learning_rate / 100, max(cooling, 1))
@@ -136,9 +148,9 @@ def fit(
                 for group in optimizer.param_groups:
                     group["lr"] = cool_down(max(0, step - (end - cooling)))
                 # Pyro's checks cost two thirds of a step; they have seen everything once.
-                with validation(step == 0):
+                with validation(step == 0), _batch(args, batches) as batch:
                     optimizer.zero_grad()
-                    loss = loss_of(*args)
+                    loss = loss_of(*batch)
                     if not torch.isfinite(loss):
                         raise _non_finite(step, loss_of, elbo_terms(elbo, traces), args)
                     loss.backward()
@@ -153,8 +165,25 @@ def fit(
                         end, stopped = step + 1 + cooling, "settled"
         except KeyboardInterrupt:
             stopped = "interrupted"
+        loss_of.eval()
     history = History.from_terms(losses, terms)
     return FitResult(history, time.perf_counter() - started, stopped)
+
+
+@contextmanager
+def _batch(args: tuple[Any, ...], batches: Batches | None) -> Iterator[tuple[Any, ...]]:
+    """Replace the rows among the arguments by some of them, weighed to count for all."""
+    if batches is None:
+        yield args
+        return
+    rows = next((arg for arg in args if isinstance(arg, TaskData)), None)
+    if rows is None:
+        raise ValueError(
+            f"batches is {batches}, but none of the arguments is a TaskData to take rows from."
+        )
+    batch, weight = batches(rows)
+    with scaled_rows(weight):
+        yield tuple(batch if arg is rows else arg for arg in args)
 
 
 def _check_latent_sites(model: Program, guide: Program, args: tuple[Any, ...]) -> None:

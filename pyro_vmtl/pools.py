@@ -13,8 +13,7 @@ pool                     log density at :math:`w`                     KL from :m
 :class:`GaussianSumPool` that of the sum :math:`\sum_i a_{ti} w_i`    closed form
 ======================== ============================================ =====================
 
-All tasks are compared with all sources by matrix products over (T, P), where P counts the numbers
-in one task's site; nothing of size (T, T, P) is made.
+How they are laid out for batched arithmetic is in :mod:`pyro_vmtl.components`.
 """
 
 from __future__ import annotations
@@ -30,9 +29,15 @@ from torch import Tensor
 from torch.distributions import Independent as TorchIndependent
 from torch.distributions import Normal, constraints, register_kl
 
-__all__ = ["GaussianSumPool", "LinearPool", "LogarithmicPool", "Pool"]
+from pyro_vmtl.components import (
+    LOG_2_PI,
+    CellComponents,
+    Components,
+    TaskComponents,
+    other_tasks,
+)
 
-LOG_2_PI = math.log(2 * math.pi)
+__all__ = ["GaussianSumPool", "LinearPool", "LogarithmicPool", "Pool"]
 
 
 class Pool(TorchDistribution):
@@ -48,11 +53,17 @@ class Pool(TorchDistribution):
         (\*L, T, T + 1), rows on the simplex: the weight of each source for each task, the base
         last. The weight of a task on itself is 0.
     sources
-        Normal with batch (T, \*rest) and the site's event shape: the posterior of every task.
+        Normal with the site's event shape: the posterior of every task, batch (T, \*rest). Or, with
+        ``present``, for every cell its own sources: batch (T, \*rest, T - 1), the other tasks in
+        order.
     base
         Normal that broadcasts to the pool's batch and event shape: the plain prior.
     transfer_var
-        Variance added to every source; broadcasts to (T, \*rest, \*event).
+        Variance added to every source; broadcasts to (T, \*rest, \*event), the first dimension
+        being the source. A cell's own sources have the same in all cells: (T, 1, ..., \*event).
+    present
+        (T, \*rest, T - 1), which of a cell's own sources there are. The weight of the others goes
+        to those and the base.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -64,16 +75,17 @@ class Pool(TorchDistribution):
         sources: Independent,
         base: Independent,
         transfer_var: Tensor | float = 0.0,
+        present: Tensor | None = None,
         validate_args: bool | None = None,
     ) -> None:
         self.weights = weights
         self.sources = sources
         self.base = base
         self.transfer_var = transfer_var
+        self.present = present
+        self.cells = sources.batch_shape if present is None else sources.batch_shape[:-1]
         super().__init__(
-            weights.shape[:-2] + sources.batch_shape,
-            sources.event_shape,
-            validate_args=validate_args,
+            weights.shape[:-2] + self.cells, sources.event_shape, validate_args=validate_args
         )
 
     @constraints.dependent_property
@@ -83,50 +95,55 @@ class Pool(TorchDistribution):
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> Pool:
         """Repeat the pool for more particles, on the left of the batch shape."""
-        particles = torch.Size(batch_shape)[: len(batch_shape) - len(self.sources.batch_shape)]
+        particles = torch.Size(batch_shape)[: len(batch_shape) - len(self.cells)]
         weights = self.weights.expand(particles + self.weights.shape[-2:])
-        return type(self)(weights, self.sources, self.base, self.transfer_var)
+        return type(self)(weights, self.sources, self.base, self.transfer_var, self.present)
 
     # One inner layout serves all shapes: (*L, R, T, P), with R cells in the plates `rest` and P
     # numbers in an event.
 
     def _to_rows(self, values: Tensor) -> Tensor:
         r"""Take values (\*L, T, \*rest, \*event) to (\*L, R, T, P)."""
-        site = self.sources.batch_shape + self.event_shape
+        site = self.cells + self.event_shape
         particles = values.shape[: values.ndim - len(site)]
-        cells = self.sources.batch_shape[1:].numel()
-        return values.reshape(*particles, site[0], cells, -1).transpose(-2, -3)
+        return values.reshape(*particles, site[0], self.cells[1:].numel(), -1).transpose(-2, -3)
 
     def _from_rows(self, rows: Tensor) -> Tensor:
         r"""Take values (\*L, R, T, P) back to (\*L, T, \*rest, \*event)."""
-        site = self.sources.batch_shape + self.event_shape
+        site = self.cells + self.event_shape
         return rows.transpose(-2, -3).reshape(*rows.shape[:-3], *site)
 
     def _per_cell(self, rows: Tensor) -> Tensor:
         r"""Take one value per task and cell (\*L, R, T) to the batch shape."""
-        return rows.transpose(-1, -2).reshape(*rows.shape[:-2], *self.sources.batch_shape)
+        return rows.transpose(-1, -2).reshape(*rows.shape[:-2], *self.cells)
+
+    @cached_property
+    def _components(self) -> Components:
+        """The sources, laid out."""
+        loc, var = self.sources.mean, self.sources.variance
+        transfer_var = torch.as_tensor(self.transfer_var, dtype=loc.dtype, device=loc.device)
+        if self.present is None:
+            transfer_var = transfer_var.expand_as(loc)
+            return TaskComponents(*(self._to_rows(m) for m in (loc, var, transfer_var)))
+        num_tasks, num_sources = self.cells[0], self.present.shape[-1]
+        shape = (num_tasks, self.cells[1:].numel(), num_sources, self.event_shape.numel())
+        loc, var = (m.reshape(shape).transpose(0, 1) for m in (loc, var))
+        by_task = torch.Size([num_tasks, *[1] * (len(self.cells) - 1)]) + self.event_shape
+        of_source = transfer_var.expand(by_task).reshape(num_tasks, -1)
+        of_source = of_source[other_tasks(num_tasks).to(loc.device)]  # (T, T - 1, P)
+        present = self.present.reshape(shape[:-1]).transpose(0, 1)
+        return CellComponents(loc, var, of_source, present)
 
     @cached_property
     def _weights(self) -> Tensor:
-        r"""The weights with a dimension for the cells, (\*L, 1, T, T + 1)."""
-        return self.weights.unsqueeze(-3)
-
-    @cached_property
-    def _source_moments(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Means, variances and transfer variances of the sources, each (R, T, P)."""
-        loc = self.sources.mean
-        transfer_var = torch.as_tensor(self.transfer_var, dtype=loc.dtype, device=loc.device)
-        return (
-            self._to_rows(loc),
-            self._to_rows(self.sources.variance),
-            self._to_rows(transfer_var.expand_as(loc)),
-        )
+        r"""The weights with a dimension for the cells, (\*L, 1 or R, T, K + 1), the base last."""
+        return self._components.weights(self.weights)
 
     @cached_property
     def _base_moments(self) -> tuple[Tensor, Tensor]:
         r"""Mean and variance of the base, each (\*L, R, T, P)."""
         loc = self.base.mean
-        shape = torch.broadcast_shapes(loc.shape, self.sources.mean.shape)
+        shape = torch.broadcast_shapes(loc.shape, self.cells + self.event_shape)
         return self._to_rows(loc.expand(shape)), self._to_rows(self.base.variance.expand(shape))
 
     def _component_log_probs(self, loc: Tensor, var: Tensor | float = 0.0) -> Tensor:
@@ -140,20 +157,9 @@ class Pool(TorchDistribution):
         Returns
         -------
         Tensor
-            (\*L, R, T, T + 1), the base last.
+            (\*L, R, T, K + 1), the base last.
         """
-        # The square is expanded to make it a matrix product. In float32 its parts would cancel
-        # where groups of tasks lie far apart, measured in their widths.
-        source_loc, source_var, transfer_var = (m.double() for m in self._source_moments)
-        total_var = source_var + transfer_var
-        precision = total_var.reciprocal()
-        wide_loc, wide_square = loc.double(), loc.double() ** 2 + var
-        constant = (source_loc**2 * precision + total_var.log() + LOG_2_PI).sum(-1)
-        from_sources = -0.5 * (
-            wide_square @ precision.mT
-            - 2 * wide_loc @ (source_loc * precision).mT
-            + constant.unsqueeze(-2)
-        ).to(loc.dtype)
+        from_sources = self._components.log_probs(loc, var)
         base_loc, base_var = self._base_moments
         square = (loc - base_loc) ** 2 + var
         from_base = -0.5 * (square / base_var + base_var.log() + LOG_2_PI).sum(-1)
@@ -181,16 +187,16 @@ class LinearPool(Pool):
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         """Draw a component for each task and cell, then a value from it."""
-        loc, source_var, transfer_var = self._source_moments
-        base_loc, base_var = self._base_moments
-        cells, num_tasks, _ = loc.shape
-        probs = self._weights.expand(*self._weights.shape[:-3], cells, -1, -1)
-        component = torch.distributions.Categorical(probs).sample(sample_shape)[..., None]
-        cell = torch.arange(cells, device=loc.device)[:, None]
-        chosen = component.squeeze(-1).clamp(max=num_tasks - 1)
-        from_base = component == num_tasks
-        loc = torch.where(from_base, base_loc, loc[cell, chosen])
-        var = torch.where(from_base, base_var, (source_var + transfer_var)[cell, chosen])
+        components, (base_loc, base_var) = self._components, self._base_moments
+        num_sources = self._weights.shape[-1] - 1
+        shape = (*self._weights.shape[:-3], self.cells[1:].numel(), *self._weights.shape[-2:])
+        component = torch.distributions.Categorical(self._weights.expand(shape)).sample(
+            sample_shape
+        )
+        source = component.clamp(max=num_sources - 1)
+        from_base = component[..., None] == num_sources
+        loc = torch.where(from_base, base_loc, components.pick(components.loc, source))
+        var = torch.where(from_base, base_var, components.pick(components.var, source))
         return self._from_rows(torch.normal(loc, var.sqrt()))
 
 
@@ -217,12 +223,12 @@ class LogarithmicPool(Pool):
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
         """Draw from the normalised geometric mean, a normal of weighted mean precision."""
-        loc, source_var, transfer_var = self._source_moments
-        base_loc, base_var = self._base_moments
+        components, (base_loc, base_var) = self._components, self._base_moments
         from_sources, from_base = self._weights[..., :-1], self._weights[..., -1:]
-        source_precision = (source_var + transfer_var).reciprocal()
-        precision = from_sources @ source_precision + from_base / base_var
-        natural = from_sources @ (loc * source_precision) + from_base * base_loc / base_var
+        source_precision = components.var.reciprocal()
+        precision = components.mix(from_sources, source_precision) + from_base / base_var
+        natural = components.mix(from_sources, components.loc * source_precision)
+        natural = natural + from_base * base_loc / base_var
         scale = precision.rsqrt().expand(*sample_shape, *precision.shape)
         return self._from_rows(torch.normal(natural / precision, scale))
 
@@ -239,11 +245,11 @@ class GaussianSumPool(Pool):
     @cached_property
     def normal(self) -> Independent:
         """The normal itself, in the batch and event shape of the pool."""
-        loc, source_var, transfer_var = self._source_moments
-        base_loc, base_var = self._base_moments
+        components, (base_loc, base_var) = self._components, self._base_moments
         from_sources, from_base = self._weights[..., :-1], self._weights[..., -1:]
-        mean = from_sources @ loc + from_base * base_loc
-        var = from_sources**2 @ source_var + from_sources @ transfer_var + from_base**2 * base_var
+        mean = components.mix(from_sources, components.loc) + from_base * base_loc
+        var = components.mix(from_sources**2, components.source_var) + from_base**2 * base_var
+        var = var + components.mix(from_sources, components.transfer_var)
         normal = Normal(self._from_rows(mean), self._from_rows(var.sqrt()), validate_args=False)
         return Independent(normal, len(self.event_shape), validate_args=False)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-__all__ = ["Constant", "Cosine", "Exponential", "Schedule", "Scheduled", "as_schedule"]
+__all__ = ["Constant", "Cosine", "Exponential", "Linear", "Schedule", "Scheduled", "as_schedule"]
 
 Schedule = Callable[[int], float]
 """A number at each step, counted from 0."""
@@ -73,6 +73,25 @@ class Cosine:
         """Give the value at a step."""
         wave = math.cos(math.pi * min(step, self.steps) / self.steps)
         return self.end + (self.start - self.end) * (1 + wave) / 2
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Go from ``start`` to ``end`` by equal differences over ``steps`` steps, then stay.
+
+    Examples
+    --------
+    >>> [Linear(0.0, 1.0, steps=4)(step) for step in (0, 1, 4, 9)]
+    [0.0, 0.25, 1.0, 1.0]
+    """
+
+    start: float
+    end: float
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        """Give the value at a step."""
+        return self.start + (self.end - self.start) * min(step, self.steps) / self.steps
 
 
 class Scheduled(nn.Module):

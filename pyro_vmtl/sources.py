@@ -7,6 +7,8 @@ distribution with even logits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pyro.distributions as dist
@@ -16,7 +18,13 @@ from torch.nn import functional
 
 from pyro_vmtl.schedule import Schedule, Scheduled
 
-__all__ = ["SourceWeights", "Sources"]
+__all__ = ["CellSources", "SourceWeights", "Sources", "Transfer", "WeightsPosterior"]
+
+Transfer = Literal["source", "dimension"]
+"""Who has a transfer scale of its own: each source, or each dimension of the site."""
+
+WeightsPosterior = Literal["concrete", "softmax", "even"]
+"""Posterior of the source weights: a Concrete distribution, a learned point, or the even point."""
 
 INITIAL_TRANSFER_SCALE = 0.1  # 0.3 ended in a worse optimum on Office-Caltech10
 
@@ -51,6 +59,30 @@ class SourceWeights(dist.RelaxedOneHotCategorical):
         return self.base_dist.log_prob(log_weights) - log_weights.sum(-1)
 
 
+@dataclass(frozen=True, eq=False)
+class CellSources:
+    r"""Sources of its own for every cell of a site.
+
+    A guide gives them in ``pyro.sample(site, ..., infer={"sources": give})``, where ``give()``
+    makes them, or returns None in a run that has none, such as a prediction. Then the plain prior
+    stays.
+
+    Attributes
+    ----------
+    normal
+        batch (T, \*rest, T - 1), the other tasks in order, and the site's event shape.
+    present
+        (T, \*rest, T - 1), False where a task has nothing to say about a cell.
+    """
+
+    normal: dist.Independent
+    present: Tensor
+
+
+GiveSources = Callable[[], CellSources | None]
+"""What a guide puts into ``infer={"sources": ...}``."""
+
+
 class Sources(Scheduled):
     r"""The learned numbers of one shared site.
 
@@ -67,6 +99,8 @@ class Sources(Scheduled):
         Is the plain prior a candidate?
     anchor
         Does the base keep at least weight 1/T? The learned weights share the rest.
+    weights
+        Kind of the weights' posterior.
     temperature
         Temperature of the weights at each step of a fit.
 
@@ -78,8 +112,11 @@ class Sources(Scheduled):
         log of the transfer scale.
     temperature
         scalar, the temperature at the current step.
+    noted
+        has the guide run?
     posterior
-        posterior of every task at the last run of the guide; None before.
+        sources at its last run: the posterior of every task, or sources of every cell. None where
+        a run has none.
     """
 
     temperature: Tensor
@@ -92,6 +129,7 @@ class Sources(Scheduled):
         base: bool,
         anchor: bool,
         temperature: Schedule,
+        weights: WeightsPosterior = "concrete",
     ) -> None:
         super().__init__()
         if num_tasks == 1 and not base:
@@ -103,15 +141,19 @@ class Sources(Scheduled):
             raise ValueError(f"temperature is {temperature(0)}, expected a number above 0.")
         self.base = base
         self.anchor = anchor
+        self.weights = weights
         self.schedules = {"temperature": temperature}
-        self.logits = nn.Parameter(torch.zeros(num_tasks, num_tasks - 1 + base))
+        self.logits = nn.Parameter(
+            torch.zeros(num_tasks, num_tasks - 1 + base), requires_grad=weights != "even"
+        )
         self.raw_transfer_scale = (
             None
             if transfer_shape is None
             else nn.Parameter(torch.full(transfer_shape, INITIAL_TRANSFER_SCALE).log())
         )
         self.register_buffer("temperature", torch.tensor(float(temperature(0))))
-        self.posterior: dist.Independent | None = None
+        self.noted = False
+        self.posterior: dist.Independent | CellSources | None = None
 
     @property
     def num_tasks(self) -> int:
@@ -130,11 +172,21 @@ class Sources(Scheduled):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the noted posterior out of copies and pickles: it hangs in an autograd graph."""
-        return {**self.__dict__, "posterior": None}
+        return {**self.__dict__, "noted": False, "posterior": None}
+
+    def note(self, posterior: dist.Independent | CellSources | None) -> None:
+        """Note the sources of this run of the guide."""
+        self.noted, self.posterior = True, posterior
 
     def at_step(self, step: int) -> None:
         """Set the temperature to its value at a step of the fit."""
         self.temperature.fill_(self.schedules["temperature"](step))
+
+    def weights_posterior(self, logits: Tensor) -> dist.TorchDistribution:
+        r"""Give the posterior of the weights from their logits in any shape (\*batch, K)."""
+        if self.weights == "concrete":
+            return SourceWeights(self.temperature, logits=logits)
+        return dist.Delta(logits.softmax(-1), event_dim=1)
 
     def pool_weights(self, weights: Tensor) -> Tensor:
         r"""Lay weights over candidates out as weights over all tasks and the base.
@@ -165,12 +217,8 @@ class Sources(Scheduled):
     def draw(self, num_samples: int) -> Tensor:
         """Draw pool weights from their posterior, (S, T, T + 1)."""
         with torch.no_grad():
-            posterior = SourceWeights(self.temperature, logits=self.logits)
+            posterior = self.weights_posterior(self.logits)
             return self.pool_weights(posterior.sample(torch.Size([num_samples])))
-
-
-Transfer = Literal["source", "dimension"]
-"""Who has a transfer scale of its own: each source, or each dimension of the site."""
 
 
 def _insert_diagonal(off_diagonal: Tensor) -> Tensor:

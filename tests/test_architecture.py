@@ -24,7 +24,8 @@ ONLY_IN_ANALYSIS_AND_ABOVE = {"arviz", "matplotlib", "pandas", "seaborn"}
 
 def parts():
     """Each part's files."""
-    yield "core", sorted((ROOT / "pyro_vmtl").glob("*.py"))
+    core = (ROOT / "pyro_vmtl", ROOT / "pyro_vmtl" / "datasets")
+    yield "core", sorted(path for folder in core for path in folder.glob("*.py"))
     yield "cli", sorted((ROOT / "pyro_vmtl" / "cli").rglob("*.py"))
     for room in ROOMS:
         yield room, sorted((ROOT / room).rglob("*.py"))

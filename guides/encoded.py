@@ -1,0 +1,68 @@
+r"""Representations: an encoder gives the posterior of every row's ``z``.
+
+===================== =========================================== ======== =============
+symbol                meaning                                     site     shape
+===================== =========================================== ======== =============
+:math:`q(z | x_tn)`   posterior of row n of task t                ``z``    (T, N, D)
+===================== =========================================== ======== =============
+
+Shared at ``z``, the sources of a row are :math:`q(z | x_{tn}, D_i)`: what the encoder makes of the
+row's counterpart in task i (:mod:`pyro_vmtl.attention`).
+"""
+
+from __future__ import annotations
+
+import pyro
+from pyro import poutine
+from torch import nn
+
+from pyro_vmtl.data import TaskData
+from pyro_vmtl.sources import CellSources
+
+__all__ = ["EncodedNormal"]
+
+
+class EncodedNormal(nn.Module):
+    """An encoder as guide for ``z``, beside a guide for the other sites.
+
+    Parameters
+    ----------
+    encoder
+        Gives the posterior of inputs (..., F), for example
+        :class:`~pyro_vmtl.guides.LinearEncoder`.
+    others
+        Guide of the other sites, for example :class:`~pyro_vmtl.guides.MeanFieldNormal`.
+    """
+
+    def __init__(self, encoder: nn.Module, others: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.others = others
+
+    def forward(self, data: TaskData) -> None:
+        """Draw all sites."""
+        self.others(data)
+        with (
+            pyro.plate("task", data.num_tasks, dim=-2),
+            pyro.plate("data", data.num_rows, dim=-1),
+            poutine.mask(mask=data.mask),
+        ):
+            give = {"sources": lambda: self._sources(data)}
+            pyro.sample("z", self.encoder(data.x), infer=give)
+
+    def _sources(self, data: TaskData) -> CellSources | None:
+        """Encode the counterparts of the rows; rows to predict have none."""
+        if self.encoder.num_tasks is not None:
+            raise ValueError(
+                "Site 'z' is shared, but every task has an encoder of its own, whose numbers mean "
+                "other things. Share an encoder, or not 'z'."
+            )
+        if data.attended is None:
+            if self.training and data.y is not None:
+                raise ValueError(
+                    "Site 'z' is shared, but the rows have no counterparts in the other tasks. "
+                    "Fit with `attend(data)`."
+                )
+            return None
+        x, present = data.attended.of(data.row)
+        return CellSources(self.encoder(x), present)

@@ -1,0 +1,158 @@
+r"""Encoders: networks that give a normal posterior for each input.
+
+=================== ============================================ =============== ==============
+symbol              meaning                                      code            shape
+=================== ============================================ =============== ==============
+:math:`M, m`        means of the last layer's weights and bias   ``loc``         (F, D), (D,)
+:math:`S, s`        their standard deviations                    ``scale``       (F, D), (D,)
+:math:`h`           input of the last layer                      ``x``           (..., F)
+=================== ============================================ =============== ==============
+
+The last layer is Bayesian. By local reparameterisation (Kingma, Salimans, Welling, NeurIPS 2015)
+its output is normal, and independent over inputs:
+
+.. math:: z | x \sim N\bigl(h^\top M + m,\; (h^2)^\top S^2 + s^2\bigr)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ConcatenatedEncoders", "LinearEncoder", "MLPEncoder"]
+
+
+class LinearEncoder(nn.Module):
+    """One Bayesian linear layer.
+
+    Parameters
+    ----------
+    num_features
+        F.
+    latent_size
+        D.
+    num_tasks
+        Give each of T tasks a layer of its own; None for one layer for all.
+    dropout
+        Probability that a feature of an input is left out in training.
+    init_loc_scale
+        Standard deviation of the means at the start; 1 / sqrt(F) by default.
+    init_scale
+        Standard deviations at the start; a tenth of that by default.
+
+    Examples
+    --------
+    >>> posterior = LinearEncoder(5, 2)(torch.zeros(3, 7, 5))
+    >>> posterior.batch_shape, posterior.event_shape
+    (torch.Size([3, 7]), torch.Size([2]))
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        latent_size: int,
+        *,
+        num_tasks: int | None = None,
+        dropout: float = 0.0,
+        init_loc_scale: float | None = None,
+        init_scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_tasks = num_tasks
+        tasks = () if num_tasks is None else (num_tasks,)
+        loc_scale = num_features**-0.5 if init_loc_scale is None else init_loc_scale
+        scale = loc_scale / 10 if init_scale is None else init_scale
+        self.dropout = nn.Dropout(dropout)
+        self.loc = nn.Parameter(loc_scale * torch.randn(*tasks, num_features, latent_size))
+        self.raw_scale = nn.Parameter(torch.full((*tasks, num_features, latent_size), scale).log())
+        self.bias_loc = nn.Parameter(torch.zeros(*tasks, 1, latent_size))
+        self.raw_bias_scale = nn.Parameter(torch.full((*tasks, 1, latent_size), scale).log())
+
+    def forward(self, x: Tensor) -> dist.Independent:
+        """Give the posterior of inputs (..., F), or (T, N, F) with a layer for each task."""
+        x = self.dropout(x)
+        mean = x @ self.loc + self.bias_loc
+        var = x**2 @ (2 * self.raw_scale).exp() + (2 * self.raw_bias_scale).exp()
+        return dist.Normal(mean, var.sqrt()).to_event(1)
+
+
+class MLPEncoder(nn.Module):
+    """Layers with exponential linear units, then a Bayesian linear layer.
+
+    Parameters
+    ----------
+    num_features
+        F.
+    latent_size
+        D.
+    hidden
+        Widths of the layers before the last.
+    dropout
+        Probability that a feature of an input is left out in training.
+    **last
+        What :class:`LinearEncoder` takes besides.
+
+    Examples
+    --------
+    >>> MLPEncoder(5, 2, hidden=[4, 4])(torch.zeros(3, 7, 5)).event_shape
+    torch.Size([2])
+    """
+
+    num_tasks = None
+
+    def __init__(
+        self,
+        num_features: int,
+        latent_size: int,
+        *,
+        hidden: Sequence[int],
+        dropout: float = 0.0,
+        **last: float | None,
+    ) -> None:
+        super().__init__()
+        widths = [num_features, *hidden]
+        layers = [
+            layer
+            for before, after in pairwise(widths)
+            for layer in (nn.Linear(before, after), nn.ELU())
+        ]
+        self.layers = nn.Sequential(nn.Dropout(dropout), *layers)
+        self.last = LinearEncoder(widths[-1], latent_size, **last)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> dist.Independent:
+        """Give the posterior of inputs (..., F)."""
+        posterior: dist.Independent = self.last(self.layers(x))
+        return posterior
+
+
+class ConcatenatedEncoders(nn.Module):
+    """Encoders of the same inputs side by side, such as one for weights and one for the bias.
+
+    Parameters
+    ----------
+    *encoders
+        Encoders to D_1, D_2, ... numbers.
+
+    Examples
+    --------
+    >>> both = ConcatenatedEncoders(LinearEncoder(5, 3), LinearEncoder(5, 1))
+    >>> both(torch.zeros(7, 5)).event_shape
+    torch.Size([4])
+    """
+
+    num_tasks = None
+
+    def __init__(self, *encoders: nn.Module) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(encoders)
+
+    def forward(self, x: Tensor) -> dist.Independent:
+        """Give the posterior of inputs (..., F), with D_1 + D_2 + ... numbers."""
+        posteriors = [encoder(x) for encoder in self.encoders]
+        mean = torch.cat([p.mean for p in posteriors], dim=-1)
+        stddev = torch.cat([p.stddev for p in posteriors], dim=-1)
+        return dist.Normal(mean, stddev).to_event(1)

@@ -1,0 +1,143 @@
+"""Batches: some rows of every task at each step, weighed so that the ELBO stays right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from pyro_vmtl.data import TaskData
+from pyro_vmtl.task_sites import task_frame
+
+__all__ = ["BalancedRows", "Batches", "RandomRows", "scaled_rows"]
+
+DATA_PLATE = "data"
+"""Name of the plate over the rows of a task in models and guides."""
+
+Batches = Callable[[TaskData], tuple[TaskData, Tensor]]
+"""Draws a batch and gives, for each task (T,), the weight of one of its rows."""
+
+
+@dataclass(frozen=True)
+class RandomRows:
+    """Some rows of every task, without replacement.
+
+    Each row counts as (rows of the task) / (rows in the batch), so that the ELBO of a batch is an
+    unbiased estimate of that of all rows.
+
+    Parameters
+    ----------
+    num_rows
+        Rows of each task; all of them where a task has fewer.
+
+    Examples
+    --------
+    >>> data = TaskData.regression(torch.zeros(12, 1), torch.zeros(12), ["a"] * 10 + ["b"] * 2)
+    >>> batch, weight = RandomRows(4)(data)
+    >>> batch.mask.sum(1).tolist(), weight.tolist()
+    ([4, 2], [2.5, 1.0])
+    """
+
+    num_rows: int
+
+    def __call__(self, data: TaskData) -> tuple[TaskData, Tensor]:
+        """Draw a batch and the weight of each task's rows."""
+        size = min(self.num_rows, data.num_rows)
+        index = _shuffled(data)[:, :size]
+        mask = data.mask.gather(1, index)
+        counts = torch.stack([data.mask.sum(1), mask.sum(1)]).to(data.x)
+        return data.take(index, mask), counts[0] / counts[1].clamp(min=1)
+
+
+@dataclass(frozen=True)
+class BalancedRows:
+    """As many rows of every class in every task, repeated where a class has fewer.
+
+    The rows of a task together count as one, as in a loss that is a mean over rows. This is how the
+    authors' code of VMTL draws its batches.
+
+    Parameters
+    ----------
+    num_per_class
+        Rows of each class in each task.
+
+    Examples
+    --------
+    >>> X, y = torch.zeros(5, 1), ["cat", "cat", "cat", "dog", "cat"]
+    >>> data = TaskData.classification(X, y, ["home"] * 3 + ["zoo"] * 2)
+    >>> batch, weight = BalancedRows(2)(data)
+    >>> batch.y.tolist(), batch.mask.tolist()
+    ([[0, 0, 0, 0], [0, 0, 1, 1]], [[True, True, False, False], [True, True, True, True]])
+    >>> weight.tolist()
+    [0.5, 0.25]
+    """
+
+    num_per_class: int
+
+    def __call__(self, data: TaskData) -> tuple[TaskData, Tensor]:
+        """Draw a batch and the weight of each task's rows."""
+        if data.classes is None or data.y is None:
+            raise ValueError("BalancedRows needs classes, use RandomRows for real targets.")
+        shuffled = _shuffled(data)
+        labels = data.y.masked_fill(~data.mask, data.num_classes).gather(1, shuffled)
+        by_class = shuffled.gather(1, labels.argsort(dim=1, stable=True))
+        counts = labels.new_zeros(data.num_tasks, data.num_classes + 1)
+        counts = counts.scatter_add(1, labels, torch.ones_like(labels))[:, :-1, None]
+        starts = counts.cumsum(1) - counts
+        place = torch.arange(self.num_per_class, device=labels.device) % counts.clamp(min=1)
+        place = (starts + place).clamp(max=data.num_rows - 1).flatten(1)
+        mask = (counts > 0).expand(-1, -1, self.num_per_class).flatten(1)
+        index = by_class.gather(1, place)
+        batch = data.take(index, mask)
+        batch.y.masked_fill_(~mask, 0)  # type: ignore[union-attr]
+        return batch, 1 / mask.sum(1).clamp(min=1).to(data.x)
+
+
+def _shuffled(data: TaskData) -> Tensor:
+    """Positions of each task's rows in random order, the padding last, (T, N)."""
+    keys = torch.rand(data.mask.shape, device=data.x.device)
+    return keys.masked_fill(~data.mask, 2.0).argsort(dim=1)
+
+
+@contextmanager
+def scaled_rows(weight: Tensor | None) -> Iterator[None]:
+    """Weigh the sites inside the plate over rows.
+
+    Parameters
+    ----------
+    weight
+        (T,), weight of a row of each task; None for no change.
+
+    Raises
+    ------
+    ValueError
+        If a program that ran in here has no site in a plate ``data``.
+    """
+    if weight is None:
+        yield
+        return
+    messenger = _ScaleRows(weight)
+    with messenger:
+        yield
+    if not messenger.met:
+        raise ValueError(
+            f"The programs have no site in a plate {DATA_PLATE!r}, so that a batch of rows cannot "
+            f"be weighed. Sample rows inside `with pyro.plate({DATA_PLATE!r}, N, dim=-1)`."
+        )
+
+
+class _ScaleRows(Messenger):
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+        self.met = False
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if any(f.name == DATA_PLATE and f.vectorized for f in msg["cond_indep_stack"]):
+            self.met = True
+            msg["scale"] = msg["scale"] * self.weight.reshape(-1, *[1] * (-task_frame(msg).dim - 1))

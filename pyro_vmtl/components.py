@@ -1,0 +1,156 @@
+r"""What a pool is made of: the sources of every task, laid out for batched arithmetic.
+
+A site has the batch shape (T, \*rest) and an event of P numbers; the R cells of ``rest`` are
+treated one by one. Values are laid out as (\*L, R, T, P), with particles L on the left.
+
+========================= ======================= ===================================
+components                moments                 example
+========================= ======================= ===================================
+:class:`TaskComponents`   (R, T, P)               ``w``: a source is a task's posterior
+:class:`CellComponents`   (R, T, T - 1, P)        ``z``: every row has its own sources
+========================= ======================= ===================================
+
+The first kind compares all tasks with all sources by matrix products and makes nothing of size
+(T, T, P). The second has as many numbers as its sources have.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["CellComponents", "Components", "TaskComponents", "other_tasks", "without_diagonal"]
+
+LOG_2_PI = math.log(2 * math.pi)
+
+
+class Components:
+    """Normal sources with their means and variances, and transfer variances added to these.
+
+    Parameters
+    ----------
+    loc, source_var, transfer_var
+        Moments in the layout of the class.
+    """
+
+    def __init__(self, loc: Tensor, source_var: Tensor, transfer_var: Tensor) -> None:
+        self.loc = loc
+        self.source_var = source_var
+        self.transfer_var = transfer_var
+        self.var = source_var + transfer_var
+
+    def weights(self, weights: Tensor) -> Tensor:
+        r"""Lay pool weights (\*L, T, T + 1) out as (\*L, 1 or R, T, K + 1), the base last."""
+        raise NotImplementedError
+
+    def log_probs(self, loc: Tensor, var: Tensor | float) -> Tensor:
+        r"""Expected log density of each source under N(loc, var), (\*L, R, T, K)."""
+        raise NotImplementedError
+
+    def mix(self, weights: Tensor, values: Tensor) -> Tensor:
+        r"""Sum values of the sources with weights (\*L, R, T, K), to (\*L, R, T, P)."""
+        raise NotImplementedError
+
+    def pick(self, values: Tensor, source: Tensor) -> Tensor:
+        r"""Take the values of one source for each task and cell, with indices (\*L, R, T)."""
+        raise NotImplementedError
+
+
+class TaskComponents(Components):
+    """One source for each task, the same for all: moments (R, T, P)."""
+
+    def weights(self, weights: Tensor) -> Tensor:
+        r"""Lay pool weights out as (\*L, 1, T, T + 1): all cells have the same."""
+        return weights.unsqueeze(-3)
+
+    def log_probs(self, loc: Tensor, var: Tensor | float) -> Tensor:
+        r"""Expected log density of each source under N(loc, var), (\*L, R, T, T)."""
+        # The square is expanded to make it a matrix product. In float32 its parts would cancel
+        # where groups of tasks lie far apart, measured in their widths.
+        source_loc, total_var = self.loc.double(), self.var.double()
+        precision = total_var.reciprocal()
+        wide_loc, wide_square = loc.double(), loc.double() ** 2 + var
+        constant = (source_loc**2 * precision + total_var.log() + LOG_2_PI).sum(-1)
+        return -0.5 * (
+            wide_square @ precision.mT
+            - 2 * wide_loc @ (source_loc * precision).mT
+            + constant.unsqueeze(-2)
+        ).to(loc.dtype)
+
+    def mix(self, weights: Tensor, values: Tensor) -> Tensor:
+        r"""Sum values (R, T, P) with weights (\*L, R, T, T)."""
+        return weights @ values
+
+    def pick(self, values: Tensor, source: Tensor) -> Tensor:
+        r"""Take rows of values (R, T, P) by indices (\*L, R, T)."""
+        cell = torch.arange(values.shape[0], device=values.device)[:, None]
+        return values[cell, source]
+
+
+class CellComponents(Components):
+    """Sources of its own for each cell: moments that broadcast to (R, T, T - 1, P).
+
+    Parameters
+    ----------
+    present
+        (R, T, T - 1), False where a task has nothing to say about a cell. Its weight goes to the
+        other sources and the base in proportion, and to the base where there is no source at all.
+    """
+
+    def __init__(
+        self, loc: Tensor, source_var: Tensor, transfer_var: Tensor, present: Tensor
+    ) -> None:
+        super().__init__(loc, source_var, transfer_var)
+        self.present = present
+
+    def weights(self, weights: Tensor) -> Tensor:
+        r"""Lay pool weights out as (\*L, R, T, T): sources that are there, and the base."""
+        base = weights[..., -1:].unsqueeze(-3)
+        sources = without_diagonal(weights[..., :-1]).unsqueeze(-3) * self.present
+        alone = ~self.present.any(-1, keepdim=True)
+        both = torch.cat([sources, torch.where(alone, 1.0, base)], dim=-1)
+        return both / both.sum(-1, keepdim=True)
+
+    def log_probs(self, loc: Tensor, var: Tensor | float) -> Tensor:
+        r"""Expected log density of each source under N(loc, var), (\*L, R, T, T - 1)."""
+        square = (loc.unsqueeze(-2) - self.loc) ** 2
+        if isinstance(var, Tensor):
+            square = square + var.unsqueeze(-2)
+        return -0.5 * (square / self.var + self.var.log() + LOG_2_PI).sum(-1)
+
+    def mix(self, weights: Tensor, values: Tensor) -> Tensor:
+        r"""Sum values (R, T, T - 1, P) with weights (\*L, R, T, T - 1)."""
+        return (weights.unsqueeze(-2) @ values).squeeze(-2)
+
+    def pick(self, values: Tensor, source: Tensor) -> Tensor:
+        r"""Take one source's values (\*L, R, T, P) by indices (\*L, R, T)."""
+        index = source[..., None, None].expand(*source.shape, 1, values.shape[-1])
+        return values.expand(*source.shape, *values.shape[-2:]).gather(-2, index).squeeze(-2)
+
+
+def other_tasks(num_tasks: int) -> Tensor:
+    """Indices of the other tasks in order, (T, T - 1).
+
+    Examples
+    --------
+    >>> other_tasks(3).tolist()
+    [[1, 2], [0, 2], [0, 1]]
+    """
+    index = torch.arange(num_tasks - 1).expand(num_tasks, -1)
+    return index + (index >= torch.arange(num_tasks)[:, None])
+
+
+def without_diagonal(square: Tensor) -> Tensor:
+    r"""Take the diagonal out of (\*L, T, T), which leaves (\*L, T, T - 1).
+
+    Examples
+    --------
+    >>> without_diagonal(torch.arange(9).reshape(3, 3)).tolist()
+    [[1, 2], [3, 5], [6, 7]]
+    """
+    # Behind the first place, the flat matrix is T - 1 lines of T numbers and one diagonal place.
+    *particles, num_tasks, _ = square.shape
+    lines = square.flatten(-2)[..., 1:].reshape(*particles, num_tasks - 1, num_tasks + 1)
+    return lines[..., :-1].reshape(*particles, num_tasks, num_tasks - 1)

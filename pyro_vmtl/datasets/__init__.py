@@ -1,0 +1,26 @@
+"""Real data sets, split into training and test rows."""
+
+from pyro_vmtl.datasets.digits import TWO_GROUPS, Digits, DigitsAngle, rotated_digits
+from pyro_vmtl.datasets.mnist import RotatedMNIST
+from pyro_vmtl.datasets.office_caltech import OfficeCaltech
+from pyro_vmtl.datasets.school import School
+from pyro_vmtl.datasets.split import DataSet, Split
+
+__all__ = [
+    "DATA_SETS",
+    "TWO_GROUPS",
+    "DataSet",
+    "Digits",
+    "DigitsAngle",
+    "OfficeCaltech",
+    "RotatedMNIST",
+    "School",
+    "Split",
+    "rotated_digits",
+]
+
+DATA_SETS: dict[str, type[DataSet]] = {
+    data_set.name: data_set
+    for data_set in (Digits, DigitsAngle, OfficeCaltech, RotatedMNIST, School)
+}
+"""The data sets by the name that the command line calls them."""

@@ -1,0 +1,174 @@
+"""The two handlers behind ``share``, and what they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, cast
+
+import pyro
+import torch
+from pyro import distributions as dist
+from pyro import poutine
+from pyro.poutine.messenger import block_messengers
+from torch import Tensor, nn
+
+from pyro_vmtl.handled import UNCONSTRAINED, SiteMessenger
+from pyro_vmtl.pools import Pool
+from pyro_vmtl.sources import CellSources, Sources, SourceWeights, Transfer, WeightsPosterior
+from pyro_vmtl.task_sites import (
+    as_normal,
+    check_num_tasks,
+    detached,
+    is_inside_tasks,
+    task_frame,
+)
+
+__all__ = ["NotePosteriors", "PoolPriors", "Sharing"]
+
+
+class Sharing(nn.Module):
+    """The shared sites, and their sources once the guide has run."""
+
+    def __init__(
+        self,
+        sites: Iterable[str],
+        *,
+        pool: type[Pool],
+        transfer: Transfer | None,
+        weights: WeightsPosterior,
+        weights_prior: bool,
+        detach_sources: bool,
+        new_sources: Callable[..., Sources],
+    ) -> None:
+        super().__init__()
+        self.sites = tuple(sites)
+        self.pool = pool
+        self.transfer = transfer
+        self.weights_prior = weights_prior and weights == "concrete"
+        self.detach_sources = detach_sources
+        self.new_sources = partial(new_sources, weights=weights)
+        self.sources = nn.ModuleDict()
+
+    def items(self) -> Iterator[tuple[str, Sources]]:
+        """Give name and sources of each shared site."""
+        return ((site, self[site]) for site in self.sites if site in self)
+
+    def _key(self, site: str) -> str:
+        return str(self.sites.index(site))  # a module's name has no dots, and is no method's
+
+    def __contains__(self, site: str) -> bool:
+        return self._key(site) in self.sources
+
+    def __getitem__(self, site: str) -> Sources:
+        return cast(Sources, self.sources[self._key(site)])
+
+    def add(self, site: str, posterior: dist.Independent, *, of_cells: bool) -> Sources:
+        """Make the sources of a site from the shape of its posterior."""
+        num_tasks, *rest = posterior.batch_shape
+        event = posterior.event_shape
+        if of_cells:  # rows come and go, but their sources are the same tasks
+            rest = [1] * len(rest)
+        shapes = {
+            None: None,
+            "source": torch.Size([num_tasks, *[1] * (len(rest) + len(event))]),
+            "dimension": torch.Size([1, *rest, *event]),
+        }
+        sources = self.new_sources(num_tasks, shapes[self.transfer])
+        self.sources[self._key(site)] = sources.to(posterior.mean)
+        return sources
+
+    def draw_weights(self, site: str, msg: Any, *, prior: bool) -> Tensor:
+        r"""Sample a site's source weights in its task plate, with value (\*L, T, K).
+
+        Plates inside the task plate do not apply, nor masks of their cells: all cells of a task
+        have the same weights.
+        """
+        sources, dim = self[site], task_frame(msg).dim
+        logits = torch.zeros_like(sources.logits) if prior else sources.logits
+        logits = logits.unflatten(0, (-1, *[1] * (-dim - 1)))
+        weights = (
+            SourceWeights(sources.temperature, logits=logits)
+            if prior
+            else sources.weights_posterior(logits)
+        )
+        with (
+            block_messengers(partial(is_inside_tasks, msg=msg, dim=dim)),
+            poutine.mask(mask=self.weights_prior),
+        ):
+            value: Tensor = pyro.sample(f"{site}_sources", weights)
+        return value.flatten(dim - 1, -2)
+
+
+class NotePosteriors(SiteMessenger):
+    """In the guide: note the posterior of each shared site, and draw its source weights."""
+
+    def __init__(self, sharing: Sharing) -> None:
+        super().__init__(sharing.sites)
+        self.sharing = sharing
+        self.unconstrained: dict[str, Any] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        super()._pyro_sample(msg)
+        name = msg["name"]
+        target = name.removesuffix(UNCONSTRAINED)
+        if msg["infer"].get("is_auxiliary") and target in self.sharing.sites:
+            # AutoNormal samples `w_unconstrained` and puts a point mass at `w`. Give the normal to
+            # `w` itself, and leave the auxiliary site without density.
+            self.unconstrained[target] = msg["fn"]
+            msg["mask"] = False
+        if name not in self.sharing.sites:
+            return
+        if isinstance(msg["fn"], dist.Delta) and name in self.unconstrained:
+            msg["value"] = msg["fn"].v
+            msg["fn"] = self.unconstrained.pop(name)
+        msg["fn"] = posterior = as_normal(msg, "guide")
+        give_sources = msg["infer"].get("sources")
+        if name not in self.sharing:
+            self.sharing.add(name, posterior, of_cells=give_sources is not None)
+        sources = self.sharing[name]
+        check_num_tasks(msg, sources.num_tasks)
+        noted = posterior if give_sources is None else give_sources()
+        sources.note(_detached(noted) if self.sharing.detach_sources else noted)
+        self.sharing.draw_weights(name, msg, prior=False)
+
+
+class PoolPriors(SiteMessenger):
+    """In the model: replace the prior of each shared site by a pool."""
+
+    def __init__(self, sharing: Sharing) -> None:
+        super().__init__(sharing.sites)
+        self.sharing = sharing
+
+    def _pyro_sample(self, msg: Any) -> None:
+        super()._pyro_sample(msg)
+        name = msg["name"]
+        if name not in self.sharing.sites:
+            return
+        base = as_normal(msg, "model")
+        if name not in self.sharing or not self.sharing[name].noted:
+            raise RuntimeError(
+                f"The prior of site {name!r} is made of the posteriors in the guide, and the "
+                "guide has not run yet, or is not the one that `share` returned with this model. "
+                "Use the two together, and run the guide first."
+            )
+        sources = self.sharing[name]
+        check_num_tasks(msg, sources.num_tasks)
+        weights = sources.pool_weights(self.sharing.draw_weights(name, msg, prior=True))
+        posterior, present = sources.posterior, None
+        if posterior is None:
+            return
+        if isinstance(posterior, CellSources):
+            posterior, present = posterior.normal, posterior.present
+        msg["fn"] = self.sharing.pool(
+            weights, posterior, base, sources.transfer_var, present=present
+        )
+
+
+def _detached(
+    sources: dist.Independent | CellSources | None,
+) -> dist.Independent | CellSources | None:
+    """Cut sources off from the gradient."""
+    if isinstance(sources, CellSources):
+        return CellSources(detached(sources.normal), sources.present)
+    return None if sources is None else detached(sources)
