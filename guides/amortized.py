@@ -45,12 +45,17 @@ class AmortizedNormal(nn.Module):
         summarise = target_weighted_mean if data.classes is None else class_means
         self.register_buffer("summary", summarise(data))
 
-    def forward(self, *args: Any, **kwargs: Any) -> None:
+    def draw(self) -> Tensor:
+        """Draw ``w``, inside a plate over tasks."""
+        rows = self.encoder(self.summary)
+        normal = dist.Normal(rows.mean.unsqueeze(1), rows.stddev.unsqueeze(1))
+        w: Tensor = pyro.sample("w", normal.to_event(self.summary.ndim - 1))
+        return w
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Draw ``w``; the arguments are the model's and are not looked at."""
         with pyro.plate("task", len(self.summary), dim=-2):
-            rows = self.encoder(self.summary)
-            normal = dist.Normal(rows.mean.unsqueeze(1), rows.stddev.unsqueeze(1))
-            pyro.sample("w", normal.to_event(self.summary.ndim - 1))
+            return self.draw()
 
 
 def class_means(data: TaskData) -> Tensor:

@@ -17,6 +17,8 @@ from pyro import poutine
 from torch import nn
 
 from pyro_vmtl.data import TaskData
+from pyro_vmtl.guides.amortized import AmortizedNormal
+from pyro_vmtl.guides.mean_field import MeanFieldNormal
 from pyro_vmtl.sources import CellSources
 
 __all__ = ["EncodedNormal"]
@@ -31,24 +33,22 @@ class EncodedNormal(nn.Module):
         Gives the posterior of inputs (..., F), for example
         :class:`~pyro_vmtl.guides.LinearEncoder`.
     others
-        Guide of the other sites, for example :class:`~pyro_vmtl.guides.MeanFieldNormal`.
+        Guide of the other sites, with a method ``draw`` that samples them in a plate over tasks,
+        for example :class:`~pyro_vmtl.guides.MeanFieldNormal`.
     """
 
-    def __init__(self, encoder: nn.Module, others: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, others: MeanFieldNormal | AmortizedNormal) -> None:
         super().__init__()
         self.encoder = encoder
         self.others = others
 
     def forward(self, data: TaskData) -> None:
         """Draw all sites."""
-        self.others(data)
-        with (
-            pyro.plate("task", data.num_tasks, dim=-2),
-            pyro.plate("data", data.num_rows, dim=-1),
-            poutine.mask(mask=data.mask),
-        ):
-            give = {"sources": lambda: self._sources(data)}
-            pyro.sample("z", self.encoder(data.x), infer=give)
+        with pyro.plate("task", data.num_tasks, dim=-2):
+            self.others.draw()
+            with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=data.mask):
+                give = {"sources": lambda: self._sources(data)}
+                pyro.sample("z", self.encoder(data.x), infer=give)
 
     def _sources(self, data: TaskData) -> CellSources | None:
         """Encode the counterparts of the rows; rows to predict have none."""

@@ -30,6 +30,8 @@ class MeanFieldNormal(nn.Module):
         For each site its event shape.
     num_tasks
         T.
+    init_loc_scale
+        Standard deviation of the means at the start, about 0.
     init_scale
         Standard deviations at the start.
 
@@ -45,12 +47,15 @@ class MeanFieldNormal(nn.Module):
         event_shapes: Mapping[str, Sequence[int]],
         num_tasks: int,
         *,
+        init_loc_scale: float = 0.0,
         init_scale: float = 0.1,
     ) -> None:
         super().__init__()
         self.num_tasks = num_tasks
         shapes = {site: torch.Size([num_tasks, 1, *event]) for site, event in event_shapes.items()}
-        self.locs = nn.ParameterDict({site: torch.zeros(s) for site, s in shapes.items()})
+        self.locs = nn.ParameterDict(
+            {site: init_loc_scale * torch.randn(s) for site, s in shapes.items()}
+        )
         self.raw_scales = nn.ParameterDict(
             {site: torch.full(s, init_scale).log() for site, s in shapes.items()}
         )
@@ -60,7 +65,11 @@ class MeanFieldNormal(nn.Module):
         loc, scale = self.locs[site], self.raw_scales[site].exp()
         return dist.Normal(loc, scale).to_event(loc.ndim - 2)
 
+    def draw(self) -> dict[str, Tensor]:
+        """Draw every site, inside a plate over tasks."""
+        return {site: pyro.sample(site, self.posterior(site)) for site in self.locs}
+
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Draw every site; the arguments are the model's and are not looked at."""
         with pyro.plate("task", self.num_tasks, dim=-2):
-            return {site: pyro.sample(site, self.posterior(site)) for site in self.locs}
+            return self.draw()

@@ -112,10 +112,10 @@ class OfficeCaltech(DataSet):
                 chosen = rng.permutation(chosen)
                 chosen, others = np.array_split(chosen, 2)
             return chosen, others
-        chosen, held_out = [], []
+        trained, held_out = [], []
         for label in np.unique(labels):
             members = rng.permutation(np.flatnonzero(labels == label))
             count = max(1, round(self.percent / 100 * len(members)))
-            chosen.append(members[:count])
+            trained.append(members[:count])
             held_out.append(members[count : 2 * count] if validation else members[count:])
-        return np.concatenate(chosen), np.concatenate(held_out)
+        return np.concatenate(trained), np.concatenate(held_out)

@@ -1,0 +1,211 @@
+"""A preset: all settings of a method in one object, to print, copy and change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+from torch import nn
+
+from pyro_vmtl.attention import attend
+from pyro_vmtl.data import TaskData
+from pyro_vmtl.draws import crossed_draws
+from pyro_vmtl.elbo import MeanFieldELBO
+from pyro_vmtl.fit import FitResult, fit
+from pyro_vmtl.guides import (
+    AmortizedNormal,
+    ConcatenatedEncoders,
+    EncodedNormal,
+    LinearEncoder,
+    MeanFieldNormal,
+    MLPEncoder,
+)
+from pyro_vmtl.isolated import isolated
+from pyro_vmtl.models import (
+    LatentClassifier,
+    LatentRegressor,
+    LinearClassifier,
+    LinearRegressor,
+    StandardNormal,
+    ZeroMeanNormal,
+)
+from pyro_vmtl.points import point_estimates
+from pyro_vmtl.schedule import Schedule
+from pyro_vmtl.share import share
+from pyro_vmtl.temper import temper
+
+__all__ = ["Fitted", "Preset"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of a method, from the encoder to the optimiser.
+
+    Parameters
+    ----------
+    latent_size
+        D, numbers in a representation ``z``; None for a linear model of the features.
+    hidden
+        Widths of the encoder's layers before the last; none for a linear encoder.
+    encoder_per_task
+        Has every task an encoder of its own?
+    dropout
+        Probability that a feature is left out in training.
+    init_loc_scale, init_scale
+        Standard deviations at the start: of the means of coefficients and encoder weights, and of
+        these themselves; None for what the guides do by default.
+    amortized
+        Do coefficients come from one network for all tasks (VMTL-AC)?
+    bias
+        Do representations have a bias? Linear models have that of the data
+        (:meth:`TaskData.with_intercept`).
+    deterministic
+        Point estimates instead of posteriors?
+    learned_prior
+        Is the prior's scale learned? Else it is 1.
+    shared
+        Sites to share: ``w``, ``z``, both or none.
+    sharing
+        Arguments of :func:`~pyro_vmtl.share`.
+    target_in_key
+        For shared ``z`` and real targets, an argument of :func:`~pyro_vmtl.attend`.
+    kl_weights
+        Argument of :func:`~pyro_vmtl.temper`.
+    num_draws
+        Argument of :func:`~pyro_vmtl.crossed_draws`; none for one draw of everything.
+    fitting
+        Arguments of :func:`~pyro_vmtl.fit`.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> alone = replace(Preset(kl_weights={"w": 0.2}), shared=())
+    >>> data = TaskData.regression([[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0], ["a", "a", "b"])
+    >>> model, guide = alone.programs(data)
+    """
+
+    latent_size: int | None = None
+    hidden: tuple[int, ...] = ()
+    encoder_per_task: bool = False
+    dropout: float = 0.0
+    init_loc_scale: float | None = None
+    init_scale: float | None = None
+    amortized: bool = False
+    bias: bool = True
+    deterministic: bool = False
+    learned_prior: bool = True
+    shared: tuple[str, ...] = ("w",)
+    sharing: Mapping[str, Any] = field(default_factory=dict)
+    target_in_key: bool = False
+    kl_weights: Mapping[str, float | Schedule] = field(default_factory=dict)
+    num_draws: Mapping[str, int] = field(default_factory=dict)
+    fitting: Mapping[str, Any] = field(default_factory=dict)
+
+    def programs(self, data: TaskData) -> tuple[nn.Module, nn.Module]:
+        """Make model and guide for training rows, not yet fitted."""
+        model, guide = self._model(data), self._guide(data)
+        if self.deterministic:
+            guide = point_estimates(guide)
+        if self.shared:
+            model, guide = share(model, guide, sites=self.shared, **self.sharing)
+        model, guide = temper(model, guide, kl_weights=self.kl_weights)
+        if self.num_draws:
+            guide = crossed_draws(guide, self.num_draws)
+        return model, guide
+
+    def fit(self, data: TaskData, *, seed: int = 0, progress: bool = False) -> Fitted:
+        """Make model and guide, and fit them.
+
+        Parameters
+        ----------
+        data
+            Training rows.
+        seed
+            Seed of the fit, first numbers included.
+        progress
+            Show a progress bar?
+        """
+        if "z" in self.shared:
+            data = attend(data, target_in_key=self.target_in_key)
+        with isolated(seed):
+            model, guide = (program.to(data.x.device) for program in self.programs(data))
+        num_particles = prod(self.num_draws.values())
+        elbo = MeanFieldELBO(
+            num_particles=num_particles,
+            vectorize_particles=num_particles > 1,
+            max_plate_nesting=2,
+        )
+        result = fit(model, guide, data, elbo=elbo, seed=seed, progress=progress, **self.fitting)
+        return Fitted(model, guide, result)
+
+    def _model(self, data: TaskData) -> nn.Module:
+        shape = self._event_shape(data)
+        prior = ZeroMeanNormal(shape) if self.learned_prior else StandardNormal(shape)
+        size, num_tasks = self.latent_size, data.num_tasks
+        if data.classes is not None:
+            return LinearClassifier(prior) if size is None else LatentClassifier(prior, size)
+        if size is None:
+            return LinearRegressor(prior, num_tasks)
+        return LatentRegressor(prior, size, num_tasks)
+
+    def _guide(self, data: TaskData) -> nn.Module:
+        given = {"init_loc_scale": self.init_loc_scale, "init_scale": self.init_scale}
+        init = {name: value for name, value in given.items() if value is not None}
+        shape = self._event_shape(data)
+        guide: MeanFieldNormal | AmortizedNormal
+        if self.amortized:
+            guide = AmortizedNormal(self._amortizer(data, init), data)
+        else:
+            guide = MeanFieldNormal({"w": shape}, data.num_tasks, **init)
+        if self.latent_size is None:
+            return guide
+        num_tasks = data.num_tasks if self.encoder_per_task else None
+        encoder = self._encoder(
+            data.num_features, self.latent_size, init, num_tasks=num_tasks, dropout=self.dropout
+        )
+        return EncodedNormal(encoder, guide)
+
+    def _event_shape(self, data: TaskData) -> tuple[int, ...]:
+        """Shape of one task's coefficients: (C, D) or (D,)."""
+        size = data.num_features if self.latent_size is None else self.latent_size + self.bias
+        return (size,) if data.classes is None else (data.num_classes, size)
+
+    def _amortizer(self, data: TaskData, init: dict[str, float]) -> nn.Module:
+        """Make the network for coefficients, and a small one for the bias as the authors do."""
+        features = data.num_features
+        weights = self._encoder(features, self.latent_size or features, init)
+        if self.latent_size is None or not self.bias:
+            return weights
+        bias = replace(self, hidden=(1,) * len(self.hidden))._encoder(features, 1, init)
+        return ConcatenatedEncoders(weights, bias)
+
+    def _encoder(
+        self, num_features: int, size: int, init: dict[str, Any], **settings: Any
+    ) -> nn.Module:
+        if not self.hidden:
+            return LinearEncoder(num_features, size, **init, **settings)
+        if settings.pop("num_tasks", None):
+            raise ValueError(
+                f"hidden is {self.hidden} and every task has an encoder of its own, expected a "
+                "linear encoder there. Set hidden=()."
+            )
+        return MLPEncoder(num_features, size, hidden=self.hidden, **init, **settings)
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A fitted model and guide.
+
+    Attributes
+    ----------
+    model, guide
+        the programs, to be given to ``predict_proba`` and others.
+    result
+        history and time of the fit.
+    """
+
+    model: nn.Module
+    guide: nn.Module
+    result: FitResult
