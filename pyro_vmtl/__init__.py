@@ -4,7 +4,6 @@ from pyro_vmtl._version import __version__
 from pyro_vmtl.attention import attend
 from pyro_vmtl.batches import BalancedRows, RandomRows
 from pyro_vmtl.data import TaskData
-from pyro_vmtl.draws import crossed_draws
 from pyro_vmtl.elbo import MeanFieldELBO
 from pyro_vmtl.fit import FitResult, NonFiniteLossError, fit
 from pyro_vmtl.history import History
@@ -34,7 +33,6 @@ __all__ = [
     "TaskData",
     "__version__",
     "attend",
-    "crossed_draws",
     "fit",
     "log_predictive_density",
     "point_estimates",

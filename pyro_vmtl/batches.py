@@ -12,7 +12,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_vmtl.data import TaskData
-from pyro_vmtl.task_sites import task_frame
+from pyro_vmtl.handled import TASK_PLATE
 
 __all__ = ["BalancedRows", "Batches", "RandomRows", "scaled_rows"]
 
@@ -138,6 +138,8 @@ class _ScaleRows(Messenger):
         self.met = False
 
     def _pyro_sample(self, msg: Any) -> None:
-        if any(f.name == DATA_PLATE and f.vectorized for f in msg["cond_indep_stack"]):
+        dims = {frame.name: frame.dim for frame in msg["cond_indep_stack"] if frame.vectorized}
+        if DATA_PLATE in dims and TASK_PLATE in dims:
             self.met = True
-            msg["scale"] = msg["scale"] * self.weight.reshape(-1, *[1] * (-task_frame(msg).dim - 1))
+            shape = (-1, *[1] * (-dims[TASK_PLATE] - 1))
+            msg["scale"] = msg["scale"] * self.weight.reshape(shape)

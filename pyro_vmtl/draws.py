@@ -1,4 +1,4 @@
-"""Numbers of draws: an effect handler that crosses draws of several sites."""
+"""Numbers of draws: a handler that draws some sites less often than others."""
 
 from __future__ import annotations
 
@@ -7,65 +7,50 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from pyro.poutine.messenger import Messenger
 
-from pyro_vmtl.handled import Handled, Program, SiteMessenger
-
-__all__ = ["crossed_draws"]
+__all__ = ["CrossedDraws"]
 
 
-def crossed_draws(guide: Program, num_draws: Mapping[str, int]) -> Handled:
-    """Use every draw of one site with every draw of another.
+class CrossedDraws(Messenger):
+    """Draw some sites less often than the others, and use every draw with every other.
 
-    An ELBO with S vectorised particles draws all sites S times. With M draws of one site and L of
-    another, as in Shen et al. (NeurIPS 2021, eq. 9), each is drawn that often only, and the
-    S = M * L particles are their pairs.
+    It works from outside of the traces of an ELBO with S vectorised particles. With M draws of one
+    site and L of another, their M * L pairs are used by the particles in turn. Other sites are
+    drawn for every particle.
 
     Parameters
     ----------
-    guide
-        Guide with these sites.
     num_draws
-        For each site its number of draws. Their product is the number of particles of the ELBO,
-        which must be vectorised.
-
-    Returns
-    -------
-    Handled
-        The guide with crossed draws. Run with one particle or none, it is as before.
-
-    Raises
-    ------
-    ValueError
-        If a number is below 1; when the guide runs, if the product is not the number of particles.
+        For each site its number of draws. Their product divides S.
     """
-    for site, num in num_draws.items():
-        if num < 1:
-            raise ValueError(f"num_draws[{site!r}] is {num}, expected at least 1.")
-    return Handled(guide, lambda state: _CrossedDraws(num_draws), nn.Module())
 
-
-class _CrossedDraws(SiteMessenger):
     def __init__(self, num_draws: Mapping[str, int]) -> None:
-        super().__init__(num_draws)
-        self.num_draws = num_draws
+        super().__init__()
+        self.num_draws = dict(num_draws)
+        self.fresh: set[str] = set()
+
+    def _pyro_sample(self, msg: Any) -> None:
+        # A model replays the draws of its guide, which are crossed already.
+        if msg["name"] in self.num_draws and not msg["done"]:
+            self.fresh.add(msg["name"])
 
     def _pyro_post_sample(self, msg: Any) -> None:
         name = msg["name"]
-        if name not in self.num_draws:
-            return
         frames = [f for f in msg["cond_indep_stack"] if f.name == "num_particles_vectorized"]
-        if not frames:
+        if name not in self.fresh or not frames:
             return
+        self.fresh.remove(name)
         sizes = list(self.num_draws.values())
         particles = frames[0].size
-        if math.prod(sizes) != particles:
+        if particles % math.prod(sizes):
             raise ValueError(
-                f"num_draws is {dict(self.num_draws)} with product {math.prod(sizes)}, but the "
-                f"ELBO has {particles} particles. Give it num_particles={math.prod(sizes)}."
+                f"num_draws is {self.num_draws} with product {math.prod(sizes)}, which does not "
+                f"divide the {particles} particles of the ELBO."
             )
         place = list(self.num_draws).index(name)
-        stride = math.prod(sizes[place + 1 :])
-        particle = torch.arange(particles, device=msg["value"].device)
+        size, stride = sizes[place], math.prod(sizes[place + 1 :])
+        # One draw stays one, so that what depends on it is computed once.
+        particle = torch.arange(particles if size > 1 else 1, device=msg["value"].device)
         dim = msg["value"].ndim + frames[0].dim - len(msg["fn"].event_shape)
-        msg["value"] = msg["value"].index_select(dim, particle // stride % sizes[place])
+        msg["value"] = msg["value"].index_select(dim, particle // stride % size)

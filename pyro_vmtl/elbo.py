@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pyro import poutine
 from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer.util import is_validation_enabled, torch_item
 from pyro.poutine import Trace
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyro_vmtl.draws import CrossedDraws
 from pyro_vmtl.handled import TASK_PLATE, UNCONSTRAINED
 
 __all__ = ["ELBOTerms", "MeanFieldELBO", "elbo_terms", "kept_traces"]
@@ -23,25 +28,67 @@ TracePair = tuple[Trace, Trace]
 
 
 class MeanFieldELBO(TraceMeanField_ELBO):
-    """Pyro's ``TraceMeanField_ELBO``, with the Jacobians of autoguides.
+    """Pyro's ``TraceMeanField_ELBO``, with the Jacobians of autoguides, and faster.
 
     ``AutoNormal`` samples a positive site as a point mass with a log density, the Jacobian of its
     transform. Pyro 1.9 takes the KL of a point mass without that log density, so that posteriors of
     such sites come out wrong. Real sites, and guides of other kinds, are as in Pyro.
+
+    Pyro takes the log density of every site, also where it then uses a closed-form KL. Here that is
+    done only while Pyro's validation is on.
+
+    Parameters
+    ----------
+    num_particles
+        S, draws of every latent site. More than one are vectorised: they are a dimension to the
+        left of the plates of model and guide.
+    num_draws
+        Sites that are drawn less often, with their numbers. With M draws of one and L of another
+        (Shen et al., NeurIPS 2021, have numbers of each), all M * L pairs are used; the product of
+        all numbers divides S.
+    max_plate_nesting
+        How many plates the programs have within one another.
+
+    Raises
+    ------
+    ValueError
+        If a number of draws is below 1; when it runs, if their product does not divide S.
     """
 
+    def __init__(
+        self,
+        num_particles: int = 1,
+        *,
+        num_draws: Mapping[str, int] | None = None,
+        max_plate_nesting: int = 2,
+    ) -> None:
+        for site, num in (num_draws or {}).items():
+            if num < 1:
+                raise ValueError(f"num_draws[{site!r}] is {num}, expected at least 1.")
+        self.num_draws = dict(num_draws or {})
+        super().__init__(
+            num_particles=num_particles,
+            vectorize_particles=num_particles > 1,
+            max_plate_nesting=max_plate_nesting,
+        )
+
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> TracePair:
+        with CrossedDraws(self.num_draws):
+            return self._trace_both(model, guide, args, kwargs)
+
+    def _trace_both(self, model: Any, guide: Any, args: Any, kwargs: Any) -> TracePair:
+        if is_validation_enabled() or isinstance(poutine.unwrap(guide), Messenger):
+            pair: TracePair = super()._get_trace(model, guide, args, kwargs)
+            return pair
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        replayed = poutine.replay(model, trace=guide_trace)
+        model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
+        return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+
     def _differentiable_loss_particle(self, model_trace: Trace, guide_trace: Trace) -> Any:
-        loss, surrogate_loss = super()._differentiable_loss_particle(model_trace, guide_trace)
-        for name, site in _sample_sites(guide_trace):
-            if name in model_trace.nodes and isinstance(site["fn"], Delta):
-                jacobian = _log_jacobian(site).sum()
-                loss, surrogate_loss = loss + jacobian.item(), surrogate_loss + jacobian
-        return loss, surrogate_loss
-
-
-def _log_jacobian(site: Any) -> Tensor:
-    """Log density of a point mass, as weighted in the ELBO."""
-    return scale_and_mask(site["fn"].log_density, site["scale"], site["mask"])
+        terms = _site_terms(self, model_trace, guide_trace)
+        loss = sum(values.sum() if kind == "kl" else -values.sum() for kind, _, _, values in terms)
+        return torch_item(loss), loss
 
 
 @dataclass(frozen=True)
@@ -107,21 +154,29 @@ def elbo_terms(elbo: Trace_ELBO, traces: list[TracePair]) -> ELBOTerms:
     """
     terms = ELBOTerms()
     for model_trace, guide_trace in traces:
-        for name, site in _sample_sites(model_trace):
-            if site["infer"].get("_deterministic"):
-                continue
-            if site["is_observed"]:
-                _add(terms.log_likelihood, name, site, site["log_prob"] / elbo.num_particles)
-            else:
-                kl = _kl(elbo, site, guide_trace.nodes[name])
-                _add(terms.kl, name, site, kl / elbo.num_particles)
-        for name, site in _sample_sites(guide_trace):
-            if name not in model_trace.nodes and site["mask"] is not False:
-                # AutoNormal's `w_unconstrained` has the entropy of `w`
-                target = name.removesuffix(UNCONSTRAINED)
-                target = target if target in terms.kl else name
-                _add(terms.kl, target, site, site["log_prob"] / elbo.num_particles)
+        for kind, name, site, values in _site_terms(elbo, model_trace, guide_trace):
+            _add(getattr(terms, kind), name, site, values / elbo.num_particles)
     return terms
+
+
+def _site_terms(
+    elbo: Trace_ELBO, model_trace: Trace, guide_trace: Trace
+) -> Iterator[tuple[Literal["log_likelihood", "kl"], str, Any, Tensor]]:
+    """Give kind, name, site and values of every term of one particle's loss."""
+    latent = set()
+    for name, site in _sample_sites(model_trace):
+        if site["infer"].get("_deterministic"):
+            continue
+        if site["is_observed"]:
+            yield "log_likelihood", name, site, _log_prob(site)
+        else:
+            latent.add(name)
+            yield "kl", name, site, _kl(elbo, site, guide_trace.nodes[name])
+    for name, site in _sample_sites(guide_trace):
+        if name not in model_trace.nodes and site["mask"] is not False:
+            # AutoNormal's `w_unconstrained` has the entropy of `w`
+            target = name.removesuffix(UNCONSTRAINED)
+            yield "kl", target if target in latent else name, site, _log_prob(site)
 
 
 def _sample_sites(trace: Trace) -> Iterator[tuple[str, Any]]:
@@ -133,13 +188,23 @@ def _kl(elbo: Trace_ELBO, model_site: Any, guide_site: Any) -> Tensor:
     if isinstance(elbo, TraceMeanField_ELBO):
         try:
             kl = kl_divergence(guide_site["fn"], model_site["fn"])
-            kl = scale_and_mask(kl, guide_site["scale"], guide_site["mask"])
-            if isinstance(elbo, MeanFieldELBO) and isinstance(guide_site["fn"], Delta):
-                kl = kl + _log_jacobian(guide_site)
-            return kl
         except NotImplementedError:
             pass
-    return guide_site["log_prob"] - model_site["log_prob"]
+        else:
+            kl = scale_and_mask(kl, guide_site["scale"], guide_site["mask"])
+            if isinstance(elbo, MeanFieldELBO) and isinstance(guide_site["fn"], Delta):
+                fn = guide_site["fn"]
+                kl = kl + scale_and_mask(fn.log_density, guide_site["scale"], guide_site["mask"])
+            return kl
+    return _log_prob(guide_site) - _log_prob(model_site)
+
+
+def _log_prob(site: Any) -> Any:
+    """Log density of a site at its value, as weighted in the ELBO."""
+    if "log_prob" not in site:
+        log_prob = site["fn"].log_prob(site["value"])
+        site["log_prob"] = scale_and_mask(log_prob, site["scale"], site["mask"])
+    return site["log_prob"]
 
 
 def _add(terms: dict[str, Tensor], name: str, site: Any, values: Tensor) -> None:

@@ -64,6 +64,8 @@ class Pool(TorchDistribution):
     present
         (T, \*rest, T - 1), which of a cell's own sources there are. The weight of the others goes
         to those and the base.
+    batch_shape
+        Batch shape to broadcast to, as ``expand`` sets it.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -76,6 +78,7 @@ class Pool(TorchDistribution):
         base: Independent,
         transfer_var: Tensor | float = 0.0,
         present: Tensor | None = None,
+        batch_shape: torch.Size | None = None,
         validate_args: bool | None = None,
     ) -> None:
         self.weights = weights
@@ -84,9 +87,9 @@ class Pool(TorchDistribution):
         self.transfer_var = transfer_var
         self.present = present
         self.cells = sources.batch_shape if present is None else sources.batch_shape[:-1]
-        super().__init__(
-            weights.shape[:-2] + self.cells, sources.event_shape, validate_args=validate_args
-        )
+        if batch_shape is None:
+            batch_shape = weights.shape[:-2] + self.cells
+        super().__init__(batch_shape, sources.event_shape, validate_args=validate_args)
 
     @constraints.dependent_property
     def support(self) -> constraints.Constraint:
@@ -95,9 +98,16 @@ class Pool(TorchDistribution):
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> Pool:
         """Repeat the pool for more particles, on the left of the batch shape."""
-        particles = torch.Size(batch_shape)[: len(batch_shape) - len(self.cells)]
-        weights = self.weights.expand(particles + self.weights.shape[-2:])
-        return type(self)(weights, self.sources, self.base, self.transfer_var, self.present)
+        # The numbers stay as they are and broadcast: what all particles have in common is
+        # computed once.
+        return type(self)(
+            self.weights,
+            self.sources,
+            self.base,
+            self.transfer_var,
+            self.present,
+            batch_shape=torch.Size(batch_shape),
+        )
 
     # One inner layout serves all shapes: (*L, R, T, P), with R cells in the plates `rest` and P
     # numbers in an event.
@@ -267,10 +277,18 @@ class GaussianSumPool(Pool):
 
 
 @register_kl(TorchIndependent, LogarithmicPool)
-def _kl_logarithmic(posterior: Independent, pool: LogarithmicPool) -> Tensor:
-    return pool.kl_from(posterior)
-
-
 @register_kl(TorchIndependent, GaussianSumPool)
-def _kl_gaussian_sum(posterior: Independent, pool: GaussianSumPool) -> Tensor:
-    return pool.kl_from(posterior)
+def _kl(posterior: Independent, pool: LogarithmicPool | GaussianSumPool) -> Tensor:
+    """Compute the KL once for all particles that have it in common."""
+    normal = Normal(_once(posterior.mean), _once(posterior.stddev), validate_args=False)
+    kl = pool.kl_from(Independent(normal, len(posterior.event_shape), validate_args=False))
+    return kl.expand(posterior.batch_shape)
+
+
+def _once(values: Tensor) -> Tensor:
+    """Take one of the copies along leading dimensions that were only expanded."""
+    for dim in range(values.ndim):
+        if values.stride(dim) != 0 or values.shape[dim] == 1:
+            break
+        values = values.narrow(dim, 0, 1)
+    return values

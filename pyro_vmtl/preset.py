@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import Any
 
 from torch import nn
 
 from pyro_vmtl.attention import attend
 from pyro_vmtl.data import TaskData
-from pyro_vmtl.draws import crossed_draws
 from pyro_vmtl.elbo import MeanFieldELBO
 from pyro_vmtl.fit import FitResult, fit
 from pyro_vmtl.guides import (
@@ -73,8 +71,11 @@ class Preset:
         For shared ``z`` and real targets, an argument of :func:`~pyro_vmtl.attend`.
     kl_weights
         Argument of :func:`~pyro_vmtl.temper`.
+    num_particles
+        Draws of all latent sites in a step.
     num_draws
-        Argument of :func:`~pyro_vmtl.crossed_draws`; none for one draw of everything.
+        Sites that are drawn less often; both are arguments of
+        :class:`~pyro_vmtl.MeanFieldELBO`.
     fitting
         Arguments of :func:`~pyro_vmtl.fit`.
 
@@ -100,6 +101,7 @@ class Preset:
     sharing: Mapping[str, Any] = field(default_factory=dict)
     target_in_key: bool = False
     kl_weights: Mapping[str, float | Schedule] = field(default_factory=dict)
+    num_particles: int = 1
     num_draws: Mapping[str, int] = field(default_factory=dict)
     fitting: Mapping[str, Any] = field(default_factory=dict)
 
@@ -110,10 +112,7 @@ class Preset:
             guide = point_estimates(guide)
         if self.shared:
             model, guide = share(model, guide, sites=self.shared, **self.sharing)
-        model, guide = temper(model, guide, kl_weights=self.kl_weights)
-        if self.num_draws:
-            guide = crossed_draws(guide, self.num_draws)
-        return model, guide
+        return temper(model, guide, kl_weights=self.kl_weights)
 
     def fit(self, data: TaskData, *, seed: int = 0, progress: bool = False) -> Fitted:
         """Make model and guide, and fit them.
@@ -131,12 +130,7 @@ class Preset:
             data = attend(data, target_in_key=self.target_in_key)
         with isolated(seed):
             model, guide = (program.to(data.x.device) for program in self.programs(data))
-        num_particles = prod(self.num_draws.values())
-        elbo = MeanFieldELBO(
-            num_particles=num_particles,
-            vectorize_particles=num_particles > 1,
-            max_plate_nesting=2,
-        )
+        elbo = MeanFieldELBO(self.num_particles, num_draws=self.num_draws)
         result = fit(model, guide, data, elbo=elbo, seed=seed, progress=progress, **self.fitting)
         return Fitted(model, guide, result)
 

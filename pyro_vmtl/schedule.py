@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 from torch import nn
 
-__all__ = ["Constant", "Cosine", "Exponential", "Linear", "Schedule", "Scheduled", "as_schedule"]
+__all__ = [
+    "Constant",
+    "Cosine",
+    "Exponential",
+    "Linear",
+    "Schedule",
+    "Scheduled",
+    "Stairs",
+    "as_schedule",
+]
 
 Schedule = Callable[[int], float]
 """A number at each step, counted from 0."""
@@ -92,6 +101,28 @@ class Linear:
     def __call__(self, step: int) -> float:
         """Give the value at a step."""
         return self.start + (self.end - self.start) * min(step, self.steps) / self.steps
+
+
+@dataclass(frozen=True)
+class Stairs:
+    """Stay at a value until the next step named.
+
+    Parameters
+    ----------
+    values
+        Pairs of a step and the value from there on; the first step is 0.
+
+    Examples
+    --------
+    >>> [Stairs(((0, 1.0), (10, 0.5)))(step) for step in (0, 9, 10, 99)]
+    [1.0, 1.0, 0.5, 0.5]
+    """
+
+    values: tuple[tuple[int, float], ...]
+
+    def __call__(self, step: int) -> float:
+        """Give the value at a step."""
+        return next(value for start, value in reversed(self.values) if step >= start)
 
 
 class Scheduled(nn.Module):

@@ -128,8 +128,10 @@ class NotePosteriors(SiteMessenger):
             self.sharing.add(name, posterior, of_cells=give_sources is not None)
         sources = self.sharing[name]
         check_num_tasks(msg, sources.num_tasks)
-        noted = posterior if give_sources is None else give_sources()
-        sources.note(_detached(noted) if self.sharing.detach_sources else noted)
+        detach = self.sharing.detach_sources
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
+            noted = posterior if give_sources is None else give_sources()
+        sources.note(_detached(noted) if detach else noted)
         self.sharing.draw_weights(name, msg, prior=False)
 
 

@@ -16,16 +16,20 @@ ALLOWED = {
     "core": set(),
     "models": {"core"},
     "guides": {"core"},
-    "analysis": {"core", "models", "guides"},
-    "cli": {"core", "models", "guides", "analysis"},
+    "presets": {"core", "models", "guides"},
+    "analysis": {"core", "models", "guides", "presets"},
+    "cli": {"core", "models", "guides", "presets", "analysis"},
 }
+PRESETS = ("preset", "presets")  # in pyro_vmtl/, but above models and guides
 ONLY_IN_ANALYSIS_AND_ABOVE = {"arviz", "matplotlib", "pandas", "seaborn"}
 
 
 def parts():
     """Each part's files."""
     core = (ROOT / "pyro_vmtl", ROOT / "pyro_vmtl" / "datasets")
-    yield "core", sorted(path for folder in core for path in folder.glob("*.py"))
+    files = sorted(path for folder in core for path in folder.glob("*.py"))
+    yield "core", [path for path in files if path.stem not in PRESETS]
+    yield "presets", [path for path in files if path.stem in PRESETS]
     yield "cli", sorted((ROOT / "pyro_vmtl" / "cli").rglob("*.py"))
     for room in ROOMS:
         yield room, sorted((ROOT / room).rglob("*.py"))
@@ -47,6 +51,8 @@ def part_of(module):
     names = module.split(".")
     if names[0] != "pyro_vmtl":
         return None
+    if len(names) > 1 and names[1] in PRESETS:
+        return "presets"
     return names[1] if len(names) > 1 and names[1] in (*ROOMS, "cli") else "core"
 
 
