@@ -6,18 +6,31 @@ if __name__ == "analysis":
 from pyro_vmtl.analysis.baselines import (
     logistic_regression_per_task,
     logistic_regression_pooled,
+    ridge_per_task,
+    ridge_pooled,
 )
-from pyro_vmtl.analysis.metrics import classification_metrics, expected_calibration_error
+from pyro_vmtl.analysis.comparison import ALL_TASKS, plot_comparison, summarise
+from pyro_vmtl.analysis.metrics import (
+    classification_metrics,
+    expected_calibration_error,
+    regression_metrics,
+)
 from pyro_vmtl.analysis.plots import plot_history, plot_relatedness
 from pyro_vmtl.analysis.relatedness import own_group_share, relatedness_table
 
 __all__ = [
+    "ALL_TASKS",
     "classification_metrics",
     "expected_calibration_error",
     "logistic_regression_per_task",
     "logistic_regression_pooled",
     "own_group_share",
+    "plot_comparison",
     "plot_history",
     "plot_relatedness",
+    "regression_metrics",
     "relatedness_table",
+    "ridge_per_task",
+    "ridge_pooled",
+    "summarise",
 ]

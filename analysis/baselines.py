@@ -1,14 +1,19 @@
-"""Plain logistic regressions to lay a shared fit beside."""
+"""Plain logistic and ridge regressions to lay a shared fit beside."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import BayesianRidge, LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
-__all__ = ["logistic_regression_per_task", "logistic_regression_pooled"]
+__all__ = [
+    "logistic_regression_per_task",
+    "logistic_regression_pooled",
+    "ridge_per_task",
+    "ridge_pooled",
+]
 
 C_GRID = np.logspace(-2, 3, 11)
 
@@ -75,10 +80,69 @@ def logistic_regression_per_task(
         (rows, C).
     """
     proba = np.zeros((len(X_test), len(classes)))
-    for task in dict.fromkeys(tasks_test):
-        train = np.array([t == task for t in tasks_train])
-        test = np.array([t == task for t in tasks_test])
+    for train, test in _rows_of_each_task(tasks_train, tasks_test):
         proba[test] = logistic_regression_pooled(
             X_train[train], y_train[train], X_test[test], classes
         )
     return proba
+
+
+def ridge_pooled(
+    X_train: np.ndarray, y_train: np.ndarray, X_test: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predictive mean and standard deviation of one ridge regression over all rows.
+
+    Its penalty and its noise are those of largest evidence (scikit-learn's ``BayesianRidge``).
+
+    Parameters
+    ----------
+    X_train, y_train
+        (rows, F) and (rows,), training features and targets.
+    X_test
+        (rows, F), features to predict.
+
+    Returns
+    -------
+    tuple of ndarray
+        Mean and standard deviation, noise included, each (rows,).
+    """
+    mean, std = BayesianRidge().fit(X_train, y_train).predict(X_test, return_std=True)
+    return mean, std
+
+
+def ridge_per_task(
+    X_train: np.ndarray,
+    y_train: np.ndarray,
+    tasks_train: Sequence[Hashable],
+    X_test: np.ndarray,
+    tasks_test: Sequence[Hashable],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Predictive mean and standard deviation of one ridge regression for each task alone.
+
+    Parameters
+    ----------
+    X_train, y_train, tasks_train
+        (rows, F), (rows,) and (rows,), training features, targets and tasks.
+    X_test, tasks_test
+        (rows, F) and (rows,), features to predict and their tasks.
+
+    Returns
+    -------
+    tuple of ndarray
+        Mean and standard deviation, noise included, each (rows,).
+    """
+    mean, std = np.zeros((2, len(X_test)))
+    for train, test in _rows_of_each_task(tasks_train, tasks_test):
+        mean[test], std[test] = ridge_pooled(X_train[train], y_train[train], X_test[test])
+    return mean, std
+
+
+def _rows_of_each_task(
+    tasks_train: Sequence[Hashable], tasks_test: Sequence[Hashable]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Which training and test rows belong to each task that is tested."""
+    for task in dict.fromkeys(tasks_test):
+        yield (
+            np.array([t == task for t in tasks_train]),
+            np.array([t == task for t in tasks_test]),
+        )

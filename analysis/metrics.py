@@ -1,4 +1,4 @@
-"""How good predicted class probabilities are, task by task."""
+"""How good predictions are, task by task."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, log_loss
 
-__all__ = ["classification_metrics", "expected_calibration_error"]
+__all__ = ["classification_metrics", "expected_calibration_error", "regression_metrics"]
 
 
 def classification_metrics(
@@ -88,3 +88,56 @@ def expected_calibration_error(
     bins = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
     gap = np.bincount(bins, weights=hit - confidence, minlength=num_bins)
     return float(np.abs(gap).sum() / len(truth))
+
+
+def regression_metrics(
+    mean: np.ndarray,
+    log_density: np.ndarray,
+    cdf: np.ndarray,
+    y: np.ndarray,
+    tasks: Sequence[Hashable] | np.ndarray,
+) -> pd.DataFrame:
+    """Errors, negative log-likelihood and coverage of each task.
+
+    Parameters
+    ----------
+    mean
+        (rows,), predictive means.
+    log_density
+        (rows,), predictive log densities at the true targets.
+    cdf
+        (rows,), predictive probability of a target below the true one, such as
+        :func:`pyro_vmtl.predictive_cdf` gives.
+    y
+        (rows,), true targets.
+    tasks
+        (rows,), task labels.
+
+    Returns
+    -------
+    DataFrame
+        A row per task in order of first appearance. ``rmse`` is in the unit of the targets;
+        ``nmse`` is the mean squared error over the variance of all targets given, so that 1 - nmse
+        is the explained variance; ``nll`` is in nats per row; ``coverage_50`` and ``coverage_90``
+        are the fractions of targets inside the central intervals of 50 and 90 %.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y = np.array([1.0, -1.0])
+    >>> table = regression_metrics(np.zeros(2), np.zeros(2), np.array([0.3, 0.02]), y, ["a", "b"])
+    >>> table.loc["a"].to_dict()
+    {'rmse': 1.0, 'nmse': 1.0, 'nll': -0.0, 'coverage_50': 1.0, 'coverage_90': 1.0}
+    """
+    rows = pd.DataFrame(
+        {
+            "square": (mean - y) ** 2,
+            "nll": -log_density,
+            "coverage_50": np.abs(cdf - 0.5) <= 0.25,
+            "coverage_90": np.abs(cdf - 0.5) <= 0.45,
+        }
+    )
+    means = rows.groupby(np.array(list(tasks), dtype=object), sort=False).mean()
+    means.insert(0, "rmse", np.sqrt(means["square"]))
+    means.insert(1, "nmse", means.pop("square") / np.var(y))
+    return means.rename_axis("task")

@@ -79,6 +79,111 @@ def fit(
         raise typer.Exit(130)
 
 
+@app.command()
+def benchmark(
+    name: Annotated[
+        str,
+        typer.Argument(help="digits, digits-angle, office-caltech, rotated-mnist or school."),
+    ],
+    percent: Annotated[
+        float | None, typer.Option(help="Training rows in percent (digits, office-caltech).")
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(help="Training rows of each task (digits-angle, rotated-mnist).")
+    ] = None,
+    features: Annotated[str | None, typer.Option(help="effnet or surf (office-caltech).")] = None,
+    lists: Annotated[
+        str | None, typer.Option(help="random or mrn, the published lists (office-caltech).")
+    ] = None,
+    splits: Annotated[
+        int | None, typer.Option(min=1, help="Number of published splits to use; all by default.")
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of seeds: 3 random splits, 1 fit of a published one."),
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Names of methods, with commas between; all by default.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Fits at once; as many as cores by default.")] = -1,
+    validation: Annotated[
+        bool, typer.Option("--validation", help="Test on held-out training rows.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="Where to fit: cpu or cuda.")] = "cpu",
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the results; runs/benchmark-... by default.")
+    ] = None,
+) -> None:
+    """Compare methods on a data set, over splits and seeds.
+
+    Run it again to go on where it was interrupted, or with more seeds or methods. Data sets that
+    are not embedded are read from the folder PYRO_VMTL_DATA.
+
+    Example: pyro-vmtl benchmark office-caltech --percent 5 --seeds 3
+    """
+    from dataclasses import fields
+
+    from pyro_vmtl.datasets import DATA_SETS
+
+    given = {"percent": percent, "rows": rows, "features": features, "lists": lists}
+    options = {option: value for option, value in given.items() if value is not None}
+    if name not in DATA_SETS:
+        _user_error(f"NAME is {name!r}, expected one of {', '.join(DATA_SETS)}.")
+    known = {field.name for field in fields(DATA_SETS[name])}  # type: ignore[arg-type]
+    for option in options:
+        if option not in known:
+            _user_error(f"--{option} does not apply to {name}. Leave it out.")
+    try:
+        data_set = DATA_SETS[name](**options)
+        data_set.check()
+    except (ValueError, OSError) as error:
+        _user_error(str(error))
+    _check_device(device)
+
+    import matplotlib
+
+    from pyro_vmtl.cli.benchmark import make_trials, methods_for, run_benchmark
+    from pyro_vmtl.cli.benchmark_output import show_benchmark, write_benchmark
+
+    matplotlib.use("agg")
+    possible = methods_for(data_set)
+    chosen = possible if methods is None else [m.strip() for m in methods.split(",")]
+    for method in chosen:
+        if method not in possible:
+            _user_error(f"--methods has {method!r}, expected some of {', '.join(possible)}.")
+    published = data_set.num_splits
+    if published is None and splits is not None:
+        _user_error(f"--splits does not apply to {name}, which has no published ones. Use --seeds.")
+    if published is not None and (splits or 0) > published:
+        _user_error(f"--splits is {splits}, expected at most {published}.")
+    if out is None:
+        settings = "".join(
+            f"-{option}-{value:g}" if isinstance(value, float) else f"-{option}-{value}"
+            for option, value in options.items()
+        )
+        out = Path("runs") / f"benchmark-{name}{settings}{'-validation' if validation else ''}"
+    trials = make_trials(
+        data_set,
+        chosen,
+        splits=(splits or published) if published is not None else (seeds or 3),
+        seeds=(seeds or 1) if published is not None else 1,
+        validation=validation,
+        device=device,
+    )
+    try:
+        outcome = run_benchmark(trials, out, jobs=jobs)
+    except OSError as error:
+        _user_error(str(error))
+    except KeyboardInterrupt:
+        typer.echo(f"Interrupted. What is done is in {out}; the same command goes on.", err=True)
+        raise typer.Exit(130) from None
+    if not outcome.results.empty:
+        write_benchmark(outcome, out)
+    show_benchmark(outcome, out)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
 def _user_error(message: str) -> NoReturn:
     typer.secho(f"Error: {message}", err=True, fg="red")
     raise typer.Exit(2)

@@ -1,0 +1,185 @@
+"""Benchmarks: methods x splits x seeds on a data set, resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from pyro_vmtl import __version__
+from pyro_vmtl.batches import BalancedRows
+from pyro_vmtl.cli.trials import Trial, run_trial
+from pyro_vmtl.datasets import DataSet
+from pyro_vmtl.presets import PRESETS
+
+__all__ = ["PLAIN", "Outcome", "make_trials", "methods_for", "run_benchmark"]
+
+PLAIN = ("per-task", "pooled")
+"""Plain regressions of scikit-learn, which are no presets."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a benchmark gave.
+
+    Attributes
+    ----------
+    results
+        tidy rows of all trials that are done.
+    failed
+        for each trial that failed its name and the error.
+    """
+
+    results: pd.DataFrame
+    failed: dict[str, str]
+
+
+def methods_for(data_set: DataSet) -> list[str]:
+    """Names of the methods that a data set can be given to."""
+    classification = data_set.kind == "classification"
+    return [
+        *(
+            name
+            for name, preset in PRESETS.items()
+            if classification or not isinstance(preset.fitting.get("batches"), BalancedRows)
+        ),
+        *PLAIN,
+    ]
+
+
+def make_trials(
+    data_set: DataSet,
+    methods: Sequence[str],
+    *,
+    splits: int,
+    seeds: int,
+    validation: bool = False,
+    device: str = "cpu",
+) -> list[Trial]:
+    """List what there is to fit, methods in turn so that early splits are complete early.
+
+    Parameters
+    ----------
+    data_set
+        What to fit.
+    methods
+        Names of methods.
+    splits, seeds
+        Numbers of splits, and of fits to each.
+    validation
+        Test on held-out training rows?
+    device
+        Where to fit.
+    """
+    # Settings are chosen on other draws of the data than those that are reported.
+    first = 100 if validation and data_set.num_splits is None else 0
+    return [
+        Trial(data_set, split, split + 1000 * again, name, PRESETS.get(name), validation, device)
+        for again in range(seeds)
+        for split in range(first, first + splits)
+        for name in methods
+    ]
+
+
+def run_benchmark(trials: Sequence[Trial], out: Path, *, jobs: int) -> Outcome:
+    """Run the trials that are not done yet, in parallel, and keep each result as it comes.
+
+    Parameters
+    ----------
+    trials
+        What to fit.
+    out
+        Directory of the results. Trials that are there with the same settings are not run again.
+    jobs
+        How many to run at once.
+    """
+    files = {trial: out / "trials" / f"{_name(trial)}.parquet" for trial in trials}
+    (out / "trials").mkdir(parents=True, exist_ok=True)
+    _check_same_data(trials[0], out)
+    open_trials = [trial for trial, file in files.items() if not file.is_file()]
+    failed: dict[str, str] = {}
+    with _progress(len(trials), done=len(trials) - len(open_trials)) as advance:
+        finished = Parallel(n_jobs=jobs, return_as="generator_unordered")(
+            delayed(_run_and_keep)(trial, files[trial]) for trial in open_trials
+        )
+        for trial, error in finished:
+            if error:
+                failed[_label(trial)] = error
+            advance(_label(trial))
+    done = [pd.read_parquet(file) for file in files.values() if file.is_file()]
+    return Outcome(pd.concat(done, ignore_index=True) if done else pd.DataFrame(), failed)
+
+
+def _run_and_keep(trial: Trial, file: Path) -> tuple[Trial, str | None]:
+    """Run a trial in a worker process, and write its rows whole or not at all."""
+    torch.set_num_threads(1)  # a process for each core; threads would only wait for one another
+    try:
+        rows = run_trial(trial)
+    except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+        return trial, f"{type(error).__name__}: {error}"
+    scratch = file.with_suffix(f".{os.getpid()}.part")
+    rows.to_parquet(scratch, index=False)
+    scratch.replace(file)
+    return trial, None
+
+
+def _label(trial: Trial) -> str:
+    return f"{trial.method} on split {trial.split}, seed {trial.seed}"
+
+
+def _name(trial: Trial) -> str:
+    """Name of a trial's file; other settings give another name, so that they are run anew."""
+    settings = repr((trial.data_set, trial.preset, trial.validation, __version__))
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+    return f"{trial.method}-{trial.split}-{trial.seed}-{digest}"
+
+
+def _check_same_data(trial: Trial, out: Path) -> None:
+    """Check that earlier results in a directory are of the same data; note what these are."""
+    path = out / "benchmark.json"
+    data = f"{trial.data_set}{', validation rows' if trial.validation else ''}"
+    if path.is_file():
+        before = json.loads(path.read_text())["data"]
+        if before != data:
+            raise FileExistsError(
+                f"{out} holds results of {before}, not of {data}. Choose another folder with --out."
+            )
+        return
+    machine = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cores": os.cpu_count(),
+        "platform": platform.platform(),
+    }
+    content: dict[str, Any] = {"data": data, "pyro_vmtl": __version__, "machine": machine}
+    scratch = path.with_suffix(".part")
+    scratch.write_text(json.dumps(content, indent=2) + "\n")
+    scratch.replace(path)
+
+
+@contextmanager
+def _progress(total: int, *, done: int) -> Iterator[Any]:
+    """Show how many trials are done, the last one and the time that remains."""
+    columns = (
+        TextColumn("trials"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[last]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total, completed=done, last="")
+        yield lambda last: bar.update(task, advance=1, last=f"done: {last}")

@@ -1,0 +1,113 @@
+"""What a benchmark leaves behind, and what it prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib import pyplot as plt
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from pyro_vmtl.analysis import plot_comparison, summarise
+from pyro_vmtl.analysis.comparison import HIGHER_IS_BETTER
+from pyro_vmtl.cli.benchmark import Outcome
+
+__all__ = ["show_benchmark", "write_benchmark"]
+
+
+def write_benchmark(outcome: Outcome, out: Path) -> None:
+    """Write the tidy results, their summary and a picture, each whole or not at all.
+
+    Parameters
+    ----------
+    outcome
+        What to write.
+    out
+        Directory of the results.
+    """
+    results = outcome.results
+    summary = summarise(results)
+    flat = summary.set_axis([" ".join(column) for column in summary.columns], axis=1)
+    first = next(metric for metric in _metrics(results) if metric in ("accuracy", "nmse"))
+    figure, axes = plt.subplots(1, 2, figsize=(13, 1.4 + 0.3 * len(summary)), layout="constrained")
+    for ax, metric in zip(axes, (first, "nll"), strict=True):
+        plot_comparison(results, metric, ax)
+    figure.suptitle(f"{results['data_set'].iloc[0]}: test rows, mean over tasks")
+    for name, write in {
+        "results.csv": lambda path: results.to_csv(path, index=False),
+        "results.parquet": lambda path: results.to_parquet(path, index=False),
+        "summary.csv": lambda path: flat.to_csv(path),
+        "comparison.png": lambda path: figure.savefig(path, dpi=120, format="png"),
+    }.items():
+        scratch = out / f".{name}.part"
+        write(scratch)
+        scratch.replace(out / name)
+    plt.close(figure)
+
+
+def show_benchmark(outcome: Outcome, out: Path) -> None:
+    """Print the summary, what failed, and where the rest is.
+
+    Parameters
+    ----------
+    outcome
+        What to show.
+    out
+        Directory of the results.
+    """
+    console = Console()
+    if not outcome.results.empty:
+        console.print(_table(outcome.results))
+        files = [out / name for name in ("results.csv", "results.parquet", "summary.csv")]
+        console.print(
+            f"Results: {'  '.join(map(str, files))}",
+            f"Picture: {out / 'comparison.png'}",
+            sep="\n",
+            highlight=False,
+            soft_wrap=True,
+        )
+    for trial, error in outcome.failed.items():
+        console.print(f"[bold]Failed:[/bold] {trial}: {error}", highlight=False, soft_wrap=True)
+
+
+def _metrics(results: pd.DataFrame) -> list[str]:
+    return list(dict.fromkeys(results["metric"]))
+
+
+def _table(results: pd.DataFrame) -> Table:
+    summary = summarise(results)
+    metrics = _metrics(results)
+    table = Table(
+        title=f"{results['data_set'].iloc[0]}: mean ± standard error, the best mean in bold",
+        caption="rank: mean rank over splits and seeds by the first metric and by nll",
+        box=SIMPLE_HEAD,
+    )
+    table.add_column("method")
+    for metric in metrics:
+        table.add_column(
+            metric.replace("coverage_", "in ") + (" %" if "coverage" in metric else "")
+        )
+    for name in ("rank", "fit s", "runs"):
+        table.add_column(name, justify="right")
+    best = {
+        metric: summary[metric, "mean"].max() if higher else summary[metric, "mean"].min()
+        for metric, higher in HIGHER_IS_BETTER.items()
+        if metric in metrics
+    }
+    for method, row in summary.iterrows():
+        cells = []
+        for metric in metrics:
+            mean, error = row[metric, "mean"], row[metric, "se"]
+            text = f"{mean:.3f}" + ("" if pd.isna(error) else f" ± {error:.3f}")
+            cells.append(f"[bold]{text}[/bold]" if mean == best.get(metric) else text)
+        first = next(metric for metric in metrics if metric in ("accuracy", "nmse"))
+        table.add_row(
+            str(method),
+            *cells,
+            f"{row[first, 'rank']:.1f} {row['nll', 'rank']:.1f}",
+            f"{row['seconds', 'mean']:.1f}",
+            f"{row['runs', 'count']:.0f}",
+        )
+    return table

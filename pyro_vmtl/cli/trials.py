@@ -1,0 +1,176 @@
+"""A trial: one method, fitted to one split of a data set and tested."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import norm
+
+from pyro_vmtl.analysis import (
+    ALL_TASKS,
+    classification_metrics,
+    logistic_regression_per_task,
+    logistic_regression_pooled,
+    regression_metrics,
+    ridge_per_task,
+    ridge_pooled,
+)
+from pyro_vmtl.data import TaskData
+from pyro_vmtl.datasets import DataSet, Split
+from pyro_vmtl.predict import (
+    log_predictive_density,
+    predict_moments,
+    predict_proba,
+    predictive_cdf,
+)
+from pyro_vmtl.preset import Preset
+
+__all__ = ["Trial", "run_trial"]
+
+NUM_SAMPLES = 200
+"""Draws from the posterior for a prediction."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What to fit, and to what.
+
+    Attributes
+    ----------
+    data_set
+        the data.
+    split
+        number of the split.
+    seed
+        seed of the fit.
+    method
+        its name.
+    preset
+        its settings; None for the plain regressions ``per-task`` and ``pooled``.
+    validation
+        test on held-out training rows?
+    device
+        where to fit.
+    """
+
+    data_set: DataSet
+    split: int
+    seed: int
+    method: str
+    preset: Preset | None
+    validation: bool = False
+    device: str = "cpu"
+
+
+Metrics = Callable[[list[Hashable]], pd.DataFrame]
+"""Gives metrics of test rows from the task that each is to count for."""
+
+
+def run_trial(trial: Trial) -> pd.DataFrame:
+    """Fit, test, and give the results as tidy rows.
+
+    Parameters
+    ----------
+    trial
+        What to fit, and to what.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``data_set``, ``split``, ``seed``, ``method``, ``task``, ``metric``, ``value`` and
+        ``seconds``, the wall time of the fit. Besides each task there is the task ``(all)``: for
+        classification the mean over tasks, for regression the metric over all rows.
+    """
+    split = trial.data_set.split(trial.split, validation=trial.validation)
+    classification = trial.data_set.kind == "classification"
+    test = _test_classification if classification else _test_regression
+    metrics, seconds = test(trial, split)
+    per_task = metrics(split.tasks_test)
+    overall = metrics([ALL_TASKS] * len(split.tasks_test))
+    if classification:
+        overall = per_task.mean().to_frame(ALL_TASKS).T.rename_axis("task")
+    tidy = pd.concat([per_task, overall]).reset_index()
+    tidy["task"] = tidy["task"].astype(str)
+    tidy = tidy.melt("task", var_name="metric")
+    tidy.insert(0, "data_set", trial.data_set.name)
+    tidy.insert(1, "split", trial.split)
+    tidy.insert(2, "seed", trial.seed)
+    tidy.insert(3, "method", trial.method)
+    return tidy.assign(seconds=seconds)
+
+
+def _test_classification(trial: Trial, split: Split) -> tuple[Metrics, float]:
+    classes = np.unique(split.y_train).tolist()
+    started = time.perf_counter()
+    train = split.X_train, split.y_train
+    if trial.preset is not None:
+        data = TaskData.classification(*train, split.tasks_train, classes=classes)
+        data = _ready(data, trial)
+        fitted = trial.preset.fit(data, seed=trial.seed)
+        seconds = fitted.result.seconds
+        test = data.new_rows(split.X_test, split.tasks_test)
+        drawn = predict_proba(fitted.model, fitted.guide, test, num_samples=NUM_SAMPLES)
+        proba = test.unpad(drawn).double().cpu().numpy()
+        proba /= proba.sum(axis=1, keepdims=True)  # float32 rows sum to 1 within 1e-6 only
+    else:
+        proba = (
+            logistic_regression_pooled(*train, split.X_test, classes)
+            if trial.method == "pooled"
+            else logistic_regression_per_task(
+                *train, split.tasks_train, split.X_test, split.tasks_test, classes
+            )
+        )
+        seconds = time.perf_counter() - started
+
+    def metrics(tasks: list[Hashable]) -> pd.DataFrame:
+        return classification_metrics(proba, split.y_test, tasks, classes)
+
+    return metrics, seconds
+
+
+def _test_regression(trial: Trial, split: Split) -> tuple[Metrics, float]:
+    centre, unit = split.y_train.mean(), split.y_train.std()
+    started = time.perf_counter()
+    if trial.preset is not None:
+        y_train, y_test = ((y - centre) / unit for y in (split.y_train, split.y_test))
+        data = _ready(TaskData.regression(split.X_train, y_train, split.tasks_train), trial)
+        fitted = trial.preset.fit(data, seed=trial.seed)
+        seconds = fitted.result.seconds
+        test = data.new_rows(split.X_test, split.tasks_test, y_test)
+        mean, log_density, cdf = (
+            test.unpad(f(fitted.model, fitted.guide, test, num_samples=NUM_SAMPLES))
+            .double()
+            .cpu()
+            .numpy()
+            for f in (_predictive_mean, log_predictive_density, predictive_cdf)
+        )
+        mean, log_density = centre + unit * mean, log_density - np.log(unit)
+    else:
+        train = split.X_train, split.y_train
+        mean, std = (
+            ridge_pooled(*train, split.X_test)
+            if trial.method == "pooled"
+            else ridge_per_task(*train, split.tasks_train, split.X_test, split.tasks_test)
+        )
+        log_density = norm.logpdf(split.y_test, mean, std)
+        cdf = norm.cdf(split.y_test, mean, std)
+        seconds = time.perf_counter() - started
+    return partial(regression_metrics, mean, log_density, cdf, split.y_test), seconds
+
+
+def _predictive_mean(*args: object, **settings: int) -> torch.Tensor:
+    return predict_moments(*args, **settings)[0]  # type: ignore[arg-type]
+
+
+def _ready(data: TaskData, trial: Trial) -> TaskData:
+    """Add what the method needs, on its device."""
+    assert trial.preset is not None
+    if trial.preset.latent_size is None:
+        data = data.with_intercept()
+    return data.to(trial.device)
