@@ -1,4 +1,4 @@
-"""Benchmarks: methods x splits x seeds on a data set, resumable."""
+"""Benchmarks: methods and splits of a data set, resumable."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pyro_vmtl import __version__
-from pyro_vmtl.batches import BalancedRows
 from pyro_vmtl.cli.trials import Trial, run_trial
 from pyro_vmtl.datasets import DataSet
-from pyro_vmtl.presets import PRESETS
+from pyro_vmtl.presets import presets
 
 __all__ = ["PLAIN", "Outcome", "make_trials", "methods_for", "run_benchmark"]
 
@@ -49,27 +48,18 @@ class Outcome:
 
 def methods_for(data_set: DataSet) -> list[str]:
     """Names of the methods that a data set can be given to."""
-    classification = data_set.kind == "classification"
-    return [
-        *(
-            name
-            for name, preset in PRESETS.items()
-            if classification or not isinstance(preset.fitting.get("batches"), BalancedRows)
-        ),
-        *PLAIN,
-    ]
+    return [*presets(data_set.kind), *PLAIN]
 
 
 def make_trials(
     data_set: DataSet,
     methods: Sequence[str],
     *,
-    splits: int,
     seeds: int,
     validation: bool = False,
     device: str = "cpu",
 ) -> list[Trial]:
-    """List what there is to fit, methods in turn so that early splits are complete early.
+    """List what there is to fit, split by split, so that early splits are complete early.
 
     Parameters
     ----------
@@ -77,8 +67,8 @@ def make_trials(
         What to fit.
     methods
         Names of methods.
-    splits, seeds
-        Numbers of splits, and of fits to each.
+    seeds
+        Number of splits. The seed of a split is that of its fits, too.
     validation
         Test on held-out training rows?
     device
@@ -86,10 +76,10 @@ def make_trials(
     """
     # Settings are chosen on other draws of the data than those that are reported.
     first = 100 if validation and data_set.num_splits is None else 0
+    settings = presets(data_set.kind)
     return [
-        Trial(data_set, split, split + 1000 * again, name, PRESETS.get(name), validation, device)
-        for again in range(seeds)
-        for split in range(first, first + splits)
+        Trial(data_set, seed, name, settings.get(name), validation, device)
+        for seed in range(first, first + seeds)
         for name in methods
     ]
 
@@ -106,20 +96,20 @@ def run_benchmark(trials: Sequence[Trial], out: Path, *, jobs: int) -> Outcome:
     jobs
         How many to run at once.
     """
-    files = {trial: out / "trials" / f"{_name(trial)}.parquet" for trial in trials}
+    files = [out / "trials" / f"{_name(trial)}.parquet" for trial in trials]
     (out / "trials").mkdir(parents=True, exist_ok=True)
     _check_same_data(trials[0], out)
-    open_trials = [trial for trial, file in files.items() if not file.is_file()]
+    to_do = [(trial, file) for trial, file in zip(trials, files, strict=True) if not file.is_file()]
     failed: dict[str, str] = {}
-    with _progress(len(trials), done=len(trials) - len(open_trials)) as advance:
+    with _progress(len(trials), done=len(trials) - len(to_do)) as advance:
         finished = Parallel(n_jobs=jobs, return_as="generator_unordered")(
-            delayed(_run_and_keep)(trial, files[trial]) for trial in open_trials
+            delayed(_run_and_keep)(trial, file) for trial, file in to_do
         )
         for trial, error in finished:
             if error:
                 failed[_label(trial)] = error
             advance(_label(trial))
-    done = [pd.read_parquet(file) for file in files.values() if file.is_file()]
+    done = [pd.read_parquet(file) for file in files if file.is_file()]
     return Outcome(pd.concat(done, ignore_index=True) if done else pd.DataFrame(), failed)
 
 
@@ -137,14 +127,14 @@ def _run_and_keep(trial: Trial, file: Path) -> tuple[Trial, str | None]:
 
 
 def _label(trial: Trial) -> str:
-    return f"{trial.method} on split {trial.split}, seed {trial.seed}"
+    return f"{trial.method}, split {trial.seed}"
 
 
 def _name(trial: Trial) -> str:
     """Name of a trial's file; other settings give another name, so that they are run anew."""
     settings = repr((trial.data_set, trial.preset, trial.validation, __version__))
     digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
-    return f"{trial.method}-{trial.split}-{trial.seed}-{digest}"
+    return f"{trial.method}-{trial.seed}-{digest}"
 
 
 def _check_same_data(trial: Trial, out: Path) -> None:

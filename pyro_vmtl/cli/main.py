@@ -95,13 +95,9 @@ def benchmark(
     lists: Annotated[
         str | None, typer.Option(help="random or mrn, the published lists (office-caltech).")
     ] = None,
-    splits: Annotated[
-        int | None, typer.Option(min=1, help="Number of published splits to use; all by default.")
-    ] = None,
     seeds: Annotated[
-        int | None,
-        typer.Option(min=1, help="Number of seeds: 3 random splits, 1 fit of a published one."),
-    ] = None,
+        int, typer.Option(min=1, help="Number of splits: random ones, or the first published ones.")
+    ] = 3,
     methods: Annotated[
         str | None, typer.Option(help="Names of methods, with commas between; all by default.")
     ] = None,
@@ -151,11 +147,8 @@ def benchmark(
     for method in chosen:
         if method not in possible:
             _user_error(f"--methods has {method!r}, expected some of {', '.join(possible)}.")
-    published = data_set.num_splits
-    if published is None and splits is not None:
-        _user_error(f"--splits does not apply to {name}, which has no published ones. Use --seeds.")
-    if published is not None and (splits or 0) > published:
-        _user_error(f"--splits is {splits}, expected at most {published}.")
+    if data_set.num_splits is not None and seeds > data_set.num_splits:
+        _user_error(f"--seeds is {seeds}, expected at most {data_set.num_splits} published splits.")
     if out is None:
         settings = "".join(
             f"-{option}-{value:g}" if isinstance(value, float) else f"-{option}-{value}"
@@ -165,8 +158,7 @@ def benchmark(
     trials = make_trials(
         data_set,
         chosen,
-        splits=(splits or published) if published is not None else (seeds or 3),
-        seeds=(seeds or 1) if published is not None else 1,
+        seeds=seeds,
         validation=validation,
         device=device,
     )

@@ -45,10 +45,8 @@ class Trial:
     ----------
     data_set
         the data.
-    split
-        number of the split.
     seed
-        seed of the fit.
+        seed or number of the split, and seed of the fit.
     method
         its name.
     preset
@@ -60,7 +58,6 @@ class Trial:
     """
 
     data_set: DataSet
-    split: int
     seed: int
     method: str
     preset: Preset | None
@@ -87,7 +84,7 @@ def run_trial(trial: Trial) -> pd.DataFrame:
         ``seconds``, the wall time of the fit. Besides each task there is the task ``(all)``: for
         classification the mean over tasks, for regression the metric over all rows.
     """
-    split = trial.data_set.split(trial.split, validation=trial.validation)
+    split = trial.data_set.split(trial.seed, validation=trial.validation)
     classification = trial.data_set.kind == "classification"
     test = _test_classification if classification else _test_regression
     metrics, seconds = test(trial, split)
@@ -99,7 +96,7 @@ def run_trial(trial: Trial) -> pd.DataFrame:
     tidy["task"] = tidy["task"].astype(str)
     tidy = tidy.melt("task", var_name="metric")
     tidy.insert(0, "data_set", trial.data_set.name)
-    tidy.insert(1, "split", trial.split)
+    tidy.insert(1, "split", trial.data_set.split_label(trial.seed))
     tidy.insert(2, "seed", trial.seed)
     tidy.insert(3, "method", trial.method)
     return tidy.assign(seconds=seconds)

@@ -88,3 +88,7 @@ class DataSet(ABC):
             Leave the test rows out, and give rows held out of the others in their place, to choose
             settings on.
         """
+
+    def split_label(self, seed: int) -> str:
+        """Tell published splits by their number from those that a seed makes."""
+        return "random" if self.num_splits is None else f"published {seed + 1}"
