@@ -34,6 +34,8 @@ class RandomRows:
     ----------
     num_rows
         Rows of each task; all of them where a task has fewer.
+    max_total
+        The most rows of all tasks together: with many tasks, fewer of each.
 
     Examples
     --------
@@ -44,10 +46,13 @@ class RandomRows:
     """
 
     num_rows: int
+    max_total: int | None = None
 
     def __call__(self, data: TaskData) -> tuple[TaskData, Tensor]:
         """Draw a batch and the weight of each task's rows."""
         size = min(self.num_rows, data.num_rows)
+        if self.max_total is not None:
+            size = max(1, min(size, self.max_total // data.num_tasks))
         index = _shuffled(data)[:, :size]
         mask = data.mask.gather(1, index)
         counts = torch.stack([data.mask.sum(1), mask.sum(1)]).to(data.x)
