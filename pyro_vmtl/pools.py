@@ -109,6 +109,27 @@ class Pool(TorchDistribution):
             batch_shape=torch.Size(batch_shape),
         )
 
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density at ``value``, in the batch shape."""
+        density = self._log_density(value)
+        return density.expand(torch.broadcast_shapes(density.shape, self.batch_shape))
+
+    @torch.no_grad()
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+        """Draw values, each independent of the others."""
+        particles = self.batch_shape[: len(self.batch_shape) - len(self.cells)]
+        weights = self.weights.expand(particles + self.weights.shape[-2:])
+        every = type(self)(weights, self.sources, self.base, self.transfer_var, self.present)
+        return every._draw(torch.Size(sample_shape))
+
+    def _log_density(self, value: Tensor) -> Tensor:
+        """Log density in a shape that broadcasts to the batch shape."""
+        raise NotImplementedError
+
+    def _draw(self, sample_shape: torch.Size) -> Tensor:
+        """Draw values for weights that have the particles of the batch shape."""
+        raise NotImplementedError
+
     # One inner layout serves all shapes: (*L, R, T, P), with R cells in the plates `rest` and P
     # numbers in an event.
 
@@ -185,8 +206,7 @@ class LinearPool(Pool):
     It has no closed-form KL; ELBOs estimate it from the sampled :math:`w`.
     """
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log density of the mixture at ``value``, in the batch shape."""
+    def _log_density(self, value: Tensor) -> Tensor:
         weights = self._weights
         used = weights > 0
         # log(0) has no finite gradient: look up a 1 instead, then take the component out.
@@ -194,8 +214,7 @@ class LinearPool(Pool):
         log_probs = self._component_log_probs(self._to_rows(value))
         return self._per_cell(torch.logsumexp(log_weights + log_probs, dim=-1))
 
-    @torch.no_grad()
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+    def _draw(self, sample_shape: torch.Size) -> Tensor:
         """Draw a component for each task and cell, then a value from it."""
         components, (base_loc, base_var) = self._components, self._base_moments
         num_sources = self._weights.shape[-1] - 1
@@ -218,8 +237,7 @@ class LogarithmicPool(Pool):
     :math:`\sum_i a_{ti}\, \mathrm{KL}(q_t \| q_i)`, in closed form.
     """
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Weighted mean of the components' log densities at ``value``, in the batch shape."""
+    def _log_density(self, value: Tensor) -> Tensor:
         log_probs = self._component_log_probs(self._to_rows(value))
         return self._per_cell((self._weights * log_probs).sum(-1))
 
@@ -230,8 +248,7 @@ class LogarithmicPool(Pool):
         log_probs = self._component_log_probs(loc, var)
         return self._per_cell(negative_entropy - (self._weights * log_probs).sum(-1))
 
-    @torch.no_grad()
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+    def _draw(self, sample_shape: torch.Size) -> Tensor:
         """Draw from the normalised geometric mean, a normal of weighted mean precision."""
         components, (base_loc, base_var) = self._components, self._base_moments
         from_sources, from_base = self._weights[..., :-1], self._weights[..., -1:]
@@ -263,16 +280,14 @@ class GaussianSumPool(Pool):
         normal = Normal(self._from_rows(mean), self._from_rows(var.sqrt()), validate_args=False)
         return Independent(normal, len(self.event_shape), validate_args=False)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log density of the normal at ``value``, in the batch shape."""
+    def _log_density(self, value: Tensor) -> Tensor:
         return self.normal.log_prob(value)
 
     def kl_from(self, posterior: Independent) -> Tensor:
         """Give the KL between the two normals for every task and cell."""
         return torch.distributions.kl_divergence(posterior, self.normal)
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
-        """Draw from the normal."""
+    def _draw(self, sample_shape: torch.Size) -> Tensor:
         return self.normal.sample(sample_shape)
 
 

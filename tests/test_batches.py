@@ -72,7 +72,7 @@ def test_balanced_rows_have_as_many_of_every_class():
 
 
 def test_a_weighed_loss_is_a_mean_over_rows(ragged):
-    model, guide = classifier(ragged)
+    model, _ = classifier(ragged)
     torch.manual_seed(0)
     batch, weight = BalancedRows(2)(ragged)
     w = torch.randn(3, 1, 3, 3, dtype=F64)
@@ -88,7 +88,7 @@ def test_a_weighed_loss_is_a_mean_over_rows(ragged):
 
 
 def test_what_cannot_be_weighed_is_refused(ragged):
-    model, guide = classifier(ragged)
+    _, guide = classifier(ragged)
     with pytest.raises(ValueError, match="RandomRows for real targets"):
         BalancedRows(2)(TaskData.regression([[1.0]], [1.0], ["a"]))
     with pytest.raises(ValueError, match="none of the arguments is a TaskData"):

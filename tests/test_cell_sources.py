@@ -132,6 +132,17 @@ def test_the_kl_of_expanded_particles_is_that_of_each(parts, pool_class):
         torch.testing.assert_close(differ[s], alone)
 
 
+@pytest.mark.parametrize("pool_class", POOLS)
+def test_an_expanded_pool_has_draws_and_densities_of_its_own(parts, pool_class):
+    torch.manual_seed(0)
+    pool = pool_class(*parts).expand((5, T, N))
+    draws = pool.sample((6,))
+    assert draws.shape == (6, 5, T, N, D) and len(draws.unique()) == draws.numel()
+    assert pool.log_prob(draws).shape == (6, 5, T, N)
+    assert pool.log_prob(draws[0, :1]).shape == (5, T, N)
+    torch.testing.assert_close(pool.log_prob(draws)[2, 3], pool_class(*parts).log_prob(draws[2, 3]))
+
+
 def test_other_tasks_and_without_diagonal_agree():
     square = torch.randn(2, 5, 5)
     torch.testing.assert_close(
