@@ -16,11 +16,13 @@ from joblib import Parallel, delayed
 
 from pyro_vmtl import GaussianSumPool, LinearPool, TaskData, share, temper
 from pyro_vmtl.analysis import own_group_share
-from pyro_vmtl.cli.digits import KL_WEIGHT, baseline_metrics, fit_digits
+from pyro_vmtl.cli.digits import baseline_metrics, fit_digits
 from pyro_vmtl.datasets import rotated_digits
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.models import HierarchicalNormal, LinearClassifier, ZeroMeanNormal
+from pyro_vmtl.presets import DEFAULT
 
+KL_WEIGHT = DEFAULT.kl_weights["w"]
 GROUPS = (0, 0, 0, 1, 1, 1)
 
 # What each row changes in the default, which is the first row.

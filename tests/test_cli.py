@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from pyro_vmtl import TaskData
 from pyro_vmtl.analysis import own_group_share
-from pyro_vmtl.cli.digits import shared_classifier
 from pyro_vmtl.cli.main import app
 from pyro_vmtl.cli.runs import new_directory
+from pyro_vmtl.presets import DEFAULT
 
 TASKS = ["0", "10", "20", "90", "100", "110"]
 
@@ -66,7 +66,7 @@ def test_the_run_holds_pictures_and_weights_that_load(done):
     rows = [[0.0] * 65] * 10
     labels = [config["tasks"][i % 6] for i in range(10)]
     data = TaskData.classification(rows, range(10), labels)
-    model, guide = shared_classifier(data)
+    model, guide = DEFAULT.programs(data)
     guide(data)  # makes the lazy parameters
     load_model(nn.ModuleDict({"model": model, "guide": guide}), out / "weights.safetensors")
     stored = load_file(out / "weights.safetensors")

@@ -15,9 +15,10 @@ from pyro_vmtl import (
     log_predictive_density,
     predict_moments,
     predict_proba,
+    predictive_cdf,
     share,
 )
-from pyro_vmtl.guides import MeanFieldNormal
+from pyro_vmtl.guides import EncodedNormal, LinearEncoder, MeanFieldNormal
 from pyro_vmtl.models import LinearRegressor, ZeroMeanNormal
 
 
@@ -151,3 +152,37 @@ def test_padding_and_other_tasks_rows_do_not_matter(ragged):
     proba = some.unpad(predict_proba(model, guide, some, num_samples=5000))
     all_rows = predict_proba(model, guide, ragged, num_samples=5000)[1, 0]
     torch.testing.assert_close(proba[0], all_rows, rtol=0, atol=5 / math.sqrt(5000))
+
+
+def test_the_cdf_is_that_of_the_closed_form():
+    model, guide, data = regressor()
+    u = predictive_cdf(model, guide, data, num_samples=20_000)
+    loc, scale = guide.locs["w"], guide.raw_scales["w"].exp()
+    mean = (data.x @ loc.mT).squeeze(-1)
+    std = ((data.x**2 @ (scale**2).mT).squeeze(-1) + 0.5**2).sqrt()
+    expected = dist.Normal(mean, std).cdf(data.y)
+    # a Monte Carlo mean of numbers in [0, 1]: 5 * 0.5 / sqrt(20000)
+    torch.testing.assert_close(u[data.mask], expected[data.mask], rtol=0, atol=0.018)
+    assert (u[~data.mask] == 0).all()
+
+
+def test_the_cdf_wants_known_real_targets(ragged):
+    model, guide, data = regressor()
+    with pytest.raises(ValueError, match="is not observed"):
+        predictive_cdf(model, guide, data.without_targets())
+    with pytest.raises(ValueError, match="Categorical, which has no cumulative"):
+        predictive_cdf(*classifier(ragged), ragged)
+
+
+def test_a_prediction_has_no_dropout_and_leaves_the_mode_as_it_was(ragged):
+    from pyro_vmtl.models import LatentClassifier, StandardNormal
+
+    torch.manual_seed(0)
+    encoder = LinearEncoder(3, 2, dropout=0.9, init_loc_scale=3.0).double()
+    guide = EncodedNormal(encoder, MeanFieldNormal({"w": (3, 2)}, 3, init_loc_scale=3.0).double())
+    model = LatentClassifier(StandardNormal([3, 2]).double(), 2)
+    guide.others.eval()
+    found = predict_proba(model, guide, ragged.without_targets(), num_samples=30)
+    assert encoder.training and not guide.others.training
+    guide.eval()
+    assert torch.equal(found, predict_proba(model, guide, ragged.without_targets(), num_samples=30))

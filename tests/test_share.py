@@ -17,6 +17,7 @@ from pyro_vmtl import (
     GaussianSumPool,
     LinearPool,
     LogarithmicPool,
+    MeanFieldELBO,
     TaskData,
     fit,
     relatedness,
@@ -448,3 +449,35 @@ def test_random_weights_of_the_tests_are_on_the_simplex():
     weights = random_weights(4)
     torch.testing.assert_close(weights.sum(1), torch.ones(4, dtype=F64))
     assert (weights[:, :4].diagonal() == 0).all()
+
+
+@pytest.mark.parametrize("weights", ["softmax", "even"])
+def test_weights_that_are_points(ragged, weights):
+    model, guide = shared(ragged, weights=weights, anchor=False)
+    sources = guide.state["w"]
+    draws = relatedness(guide, num_samples=3)
+    if weights == "even":
+        assert not sources.logits.requires_grad
+        with torch.no_grad():
+            sources.logits.zero_()
+        draws = relatedness(guide, num_samples=3)
+        expected = torch.full((3, 3), 1 / 3, dtype=F64)
+    else:
+        expected = sources.logits.softmax(-1)
+    for t in range(3):
+        others = [i for i in range(4) if i != t]
+        for draw in draws:
+            torch.testing.assert_close(draw[t, others], expected[t])
+    elbo = MeanFieldELBO()
+    with kept_traces(elbo) as traces:
+        elbo.loss(model, guide, ragged)
+    terms = elbo_terms(elbo, traces)
+    assert terms.kl["w_sources"].sum() == 0  # points have no KL
+    before = sources.logits.clone()
+    fit(model, guide, ragged, num_steps=20)
+    assert torch.equal(before, sources.logits) == (weights == "even")
+
+
+def test_an_unknown_kind_of_weights_is_refused(ragged):
+    with pytest.raises(ValueError, match="weights is 'uneven', expected one of"):
+        share(*classifier(ragged), sites=["w"], weights="uneven")

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from pyro_vmtl.analysis import (
     classification_metrics,
@@ -18,17 +19,11 @@ from pyro_vmtl.analysis import (
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.datasets import Split
 from pyro_vmtl.fit import FitResult, fit
-from pyro_vmtl.guides import MeanFieldNormal
-from pyro_vmtl.handled import Handled
-from pyro_vmtl.models import LinearClassifier, ZeroMeanNormal
 from pyro_vmtl.predict import predict_proba
-from pyro_vmtl.share import relatedness, share
-from pyro_vmtl.temper import temper
+from pyro_vmtl.presets import DEFAULT
+from pyro_vmtl.share import relatedness
 
-__all__ = ["KL_WEIGHT", "DigitsRun", "baseline_metrics", "fit_digits", "shared_classifier"]
-
-KL_WEIGHT = 0.2
-"""Weight of the KL of ``w``, chosen by ``python -m benchmarks.digits --validation``."""
+__all__ = ["DigitsRun", "baseline_metrics", "fit_digits"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +43,8 @@ class DigitsRun:
     """
 
     data: TaskData
-    model: Handled
-    guide: Handled
+    model: nn.Module
+    guide: nn.Module
     result: FitResult
     metrics: pd.DataFrame
 
@@ -60,32 +55,13 @@ class DigitsRun:
         return relatedness_table(draws, self.data.task_labels)
 
 
-def shared_classifier(data: TaskData) -> tuple[Handled, Handled]:
-    """Make the linear classifier that borrows, untrained.
-
-    Parameters
-    ----------
-    data
-        Training rows.
-
-    Returns
-    -------
-    tuple
-        Model and guide.
-    """
-    shape = (data.num_classes, data.num_features)
-    model = LinearClassifier(ZeroMeanNormal(shape))
-    guide = MeanFieldNormal({"w": shape}, data.num_tasks)
-    return temper(*share(model, guide, sites=["w"]), kl_weights={"w": KL_WEIGHT})
-
-
 def fit_digits(
     split: Split,
     *,
     seed: int = 0,
     device: str = "cpu",
     progress: bool = False,
-    make_programs: Callable[[TaskData], tuple[Handled, Handled]] = shared_classifier,
+    make_programs: Callable[[TaskData], tuple[nn.Module, nn.Module]] = DEFAULT.programs,
 ) -> DigitsRun:
     """Fit a model and guide on a split, and test them.
 

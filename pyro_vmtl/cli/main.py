@@ -56,10 +56,11 @@ def fit(
     import matplotlib
     import torch
 
-    from pyro_vmtl.cli.digits import KL_WEIGHT, baseline_metrics, fit_digits
+    from pyro_vmtl.cli.digits import baseline_metrics, fit_digits
     from pyro_vmtl.cli.runs import check_free, write_run
     from pyro_vmtl.cli.tables import show_run
     from pyro_vmtl.datasets import rotated_digits
+    from pyro_vmtl.presets import DEFAULT
 
     try:
         check_free(out, overwrite=overwrite)
@@ -72,7 +73,7 @@ def fit(
     split = rotated_digits(seed=seed)
     run = fit_digits(split, seed=seed, device=device, progress=True)
     baselines = baseline_metrics(split)
-    settings = {"source": source, "seed": seed, "device": device, "kl_weight": KL_WEIGHT}
+    settings = {"source": source, "seed": seed, "device": device, "preset": str(DEFAULT)}
     write_run(run, baselines, out, settings=settings, overwrite=overwrite)
     show_run(run, baselines, out)
     if run.result.stopped == "interrupted":
