@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from pyro_vmtl import preset as preset_module
 from pyro_vmtl.analysis import ALL_TASKS
 from pyro_vmtl.cli import benchmark as module
 from pyro_vmtl.cli.benchmark import make_trials, methods_for, run_benchmark
@@ -108,6 +109,18 @@ def test_a_trial_that_fails_does_not_stop_the_others(monkeypatch, tmp_path):
     assert not list((tmp_path / "trials").glob("*.part"))
 
 
+def test_an_interrupted_fit_is_no_result(monkeypatch, tmp_path):
+    def interrupted(*args, **settings):
+        result = real_fit(*args, **{**settings, "num_steps": 3})
+        return replace(result, stopped="interrupted")
+
+    real_fit = preset_module.fit
+    monkeypatch.setattr(preset_module, "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(make_trials(DigitsAngle(rows=5), ["bmtl"], seeds=1), tmp_path, jobs=1)
+    assert not list((tmp_path / "trials").iterdir())
+
+
 def test_every_method_of_the_paper_is_there():
     for data_set in (Digits(), DigitsAngle()):
         methods = methods_for(data_set)
@@ -139,6 +152,11 @@ def test_classification_counts_every_task_alike():
         (["digits", "--rows", "5"], "--rows does not apply to digits"),
         (["digits", "--methods", "magic"], "--methods has 'magic', expected some of"),
         (["office-caltech", "--percent", "70"], "percent is 70.0, expected above 0"),
+        (["office-caltech", "--features", "vgg"], "features is 'vgg', expected 'effnet' or 'surf'"),
+        (["office-caltech", "--lists", "x"], "lists is 'x', expected 'random' or 'mrn'"),
+        (["digits", "--percent", "90"], "percent is 90.0, expected above 0"),
+        (["digits-angle", "--rows", "0"], "rows is 0, expected at least 1"),
+        (["rotated-mnist", "--rows", "0"], "rows is 0, expected at least 1"),
         (["school"], "PYRO_VMTL_DATA is not set"),
         (["digits", "--device", "quantum"], "--device quantum cannot be used"),
     ],

@@ -29,7 +29,7 @@ from pyro_vmtl.predict import (
     predict_proba,
     predictive_cdf,
 )
-from pyro_vmtl.preset import Preset
+from pyro_vmtl.preset import Fitted, Preset
 
 __all__ = ["Trial", "run_trial"]
 
@@ -109,7 +109,7 @@ def _test_classification(trial: Trial, split: Split) -> tuple[Metrics, float]:
     if trial.preset is not None:
         data = TaskData.classification(*train, split.tasks_train, classes=classes)
         data = _ready(data, trial)
-        fitted = trial.preset.fit(data, seed=trial.seed)
+        fitted = _fit(trial, data)
         seconds = fitted.result.seconds
         test = data.new_rows(split.X_test, split.tasks_test)
         drawn = predict_proba(fitted.model, fitted.guide, test, num_samples=NUM_SAMPLES)
@@ -137,7 +137,7 @@ def _test_regression(trial: Trial, split: Split) -> tuple[Metrics, float]:
     if trial.preset is not None:
         y_train, y_test = ((y - centre) / unit for y in (split.y_train, split.y_test))
         data = _ready(TaskData.regression(split.X_train, y_train, split.tasks_train), trial)
-        fitted = trial.preset.fit(data, seed=trial.seed)
+        fitted = _fit(trial, data)
         seconds = fitted.result.seconds
         test = data.new_rows(split.X_test, split.tasks_test, y_test)
         mean, log_density, cdf = (
@@ -171,3 +171,12 @@ def _ready(data: TaskData, trial: Trial) -> TaskData:
     if trial.preset.latent_size is None:
         data = data.with_intercept()
     return data.to(trial.device)
+
+
+def _fit(trial: Trial, data: TaskData) -> Fitted:
+    """Fit, and take no half-done fit for a result."""
+    assert trial.preset is not None
+    fitted = trial.preset.fit(data, seed=trial.seed)
+    if fitted.result.stopped == "interrupted":
+        raise KeyboardInterrupt
+    return fitted

@@ -46,6 +46,11 @@ class Digits(DataSet):
     provenance: ClassVar[str] = PROVENANCE
     licence: ClassVar[str] = "CC BY 4.0"
 
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if not 0 < self.percent <= 25:  # a half is only tested, and of the rest 40 % validate
+            raise ValueError(f"percent is {self.percent}, expected above 0 and at most 25.")
+
     def split(self, seed: int, *, validation: bool = False) -> Split:
         """Give the rows of one split; for ``validation`` 40 % of the training half."""
         split = rotated_digits(self.angles, percent=self.percent, seed=seed, validation=validation)
@@ -74,12 +79,17 @@ class DigitsAngle(DataSet):
     provenance: ClassVar[str] = PROVENANCE
     licence: ClassVar[str] = "CC BY 4.0"
 
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if self.rows < 1:
+            raise ValueError(f"rows is {self.rows}, expected at least 1.")
+
     def split(self, seed: int, *, validation: bool = False) -> Split:
         """Give the rows of one split; for ``validation`` 40 % of the training half."""
         images, digits, rng, train, test = _halves(seed, validation=validation)
         fewest = np.bincount(digits[train]).min()
-        if not 1 <= self.rows <= fewest:
-            raise ValueError(f"rows is {self.rows}, expected 1 to {fewest}, which there are.")
+        if self.rows > fewest:
+            raise ValueError(f"rows is {self.rows}, expected at most {fewest}, which there are.")
         train = np.concatenate(
             [rng.permutation(train[digits[train] == d])[: self.rows] for d in range(10)]
         )

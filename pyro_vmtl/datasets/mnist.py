@@ -54,6 +54,11 @@ class RotatedMNIST(DataSet):
         ),
     }
 
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if self.rows < 1:
+            raise ValueError(f"rows is {self.rows}, expected at least 1.")
+
     def split(self, seed: int, *, validation: bool = False) -> Split:
         """Give the rows of one split."""
         train_images, train_digits = _read("train")

@@ -60,6 +60,10 @@ class OfficeCaltech(DataSet):
 
     def __post_init__(self) -> None:
         """Check the settings."""
+        if self.features not in FEATURES:
+            raise ValueError(f"features is {self.features!r}, expected 'effnet' or 'surf'.")
+        if self.lists not in ("random", "mrn"):
+            raise ValueError(f"lists is {self.lists!r}, expected 'random' or 'mrn'.")
         if self.lists == "mrn" and self.percent not in (5, 10, 20):
             raise ValueError(f"percent is {self.percent}, expected 5, 10 or 20 with the MRN lists.")
         if not 0 < self.percent < 50:
