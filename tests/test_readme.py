@@ -1,5 +1,6 @@
 """The README's own model fits, and is as short as promised."""
 
+import doctest
 import re
 from pathlib import Path
 
@@ -28,6 +29,13 @@ def test_the_model_in_the_readme_becomes_vmtl(capsys):
     # closer to the true rates than the best constant is
     assert (fitted - true_rate).square().mean() < 0.3 * true_rate.var()
     assert capsys.readouterr().out.startswith("tensor")
+
+
+@pytest.mark.slow
+def test_the_examples_of_presets_run():
+    path = Path(__file__).parents[1] / "README.md"
+    failed, tried = doctest.testfile(str(path), module_relative=False)
+    assert tried >= 9 and failed == 0
 
 
 def test_what_the_readme_names_exists():
