@@ -5,7 +5,6 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator
 
 __all__ = ["ALL_TASKS", "HIGHER_IS_BETTER", "plot_comparison", "summarise"]
 
@@ -69,7 +68,7 @@ def plot_comparison(results: pd.DataFrame, metric: str, ax: Axes | None = None) 
     Returns
     -------
     Axes
-        Methods from best to worst, the best on top. Where a few methods are far off, the axis ends
+        Methods from best to worst, the best on top. Where some methods are far off, the axis ends
         before them, and an arrow and a number tell where they are.
     """
     runs = results[(results["task"] == ALL_TASKS) & (results["metric"] == metric)]
@@ -78,35 +77,29 @@ def plot_comparison(results: pd.DataFrame, metric: str, ax: Axes | None = None) 
     means, errors = groups.mean().sort_values(ascending=higher), groups.sem()
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 1.2 + 0.3 * len(means)), layout="constrained")
-    low, high = _shown(means, higher=higher)
+    best = means.iloc[-1]
+    distance = (means - best).abs()
+    near = distance <= 4 * distance.median()
+    shown = runs.loc[runs["method"].isin(means.index[near]), "value"]
+    margin = 0.05 * (shown.max() - shown.min()) or 1.0
+    low, high = shown.min() - margin, shown.max() + margin
     for place, (method, mean) in enumerate(zip(means.index, means, strict=True)):
-        values = runs.loc[runs["method"] == method, "value"]
-        error = errors.fillna(0.0).loc[method]
-        if low <= mean <= high:
+        if near[method]:
+            values = runs.loc[runs["method"] == method, "value"]
+            error = errors.fillna(0.0).loc[method]
             ax.plot(values, [place] * len(values), "o", color="0.75", markersize=4, zorder=1)
             ax.errorbar(mean, place, xerr=error, fmt="o", color="tab:blue", capsize=3, zorder=2)
-            continue
-        edge, arrow, align = (low, "\N{LEFTWARDS ARROW} {:.3g}", "left")
-        if mean > high:
-            edge, arrow, align = (high, "{:.3g} \N{RIGHTWARDS ARROW}", "right")
-        ax.text(edge, place, arrow.format(mean), ha=align, va="center", color="tab:blue")
-    ax.yaxis.set_major_locator(FixedLocator(range(len(means))))
-    ax.set_yticklabels(means.index)
-    ax.set_xlim(low, high)
+        elif mean < low:
+            text = f" \N{LEFTWARDS ARROW} {mean:.3g}"
+            ax.text(low, place, text, ha="left", va="center", color="tab:blue")
+        else:
+            text = f"{mean:.3g} \N{RIGHTWARDS ARROW} "
+            ax.text(high, place, text, ha="right", va="center", color="tab:blue")
+    ax.set_yticks(range(len(means)), means.index)
+    ax.set(xlim=(low, high), ylim=(-0.6, len(means) - 0.4))
     direction = "higher" if higher else "lower"
     better = f" ({direction} is better)" if metric in HIGHER_IS_BETTER else ""
-    ax.set(xlabel=f"{metric}{better}: mean ± standard error, grey: each split")
+    ax.set_xlabel(f"{metric}{better}")
     ax.grid(axis="x", color="0.9")
     ax.set_axisbelow(True)
     return ax
-
-
-def _shown(means: pd.Series, *, higher: bool) -> tuple[float, float]:
-    """Range of values to show: all, unless the worst are over three times as far as the middle."""
-    best = means.max() if higher else means.min()
-    distance = (means - best).abs()
-    reach = min(distance.max(), 3 * distance.median()) or 0.1 * abs(best) or 1.0
-    margin = 0.12 * reach
-    return (
-        (best - reach - margin, best + margin) if higher else (best - margin, best + reach + margin)
-    )

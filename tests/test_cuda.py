@@ -1,5 +1,7 @@
 """On a GPU, where there is one: everything stays there, and gives what the CPU gives."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from problems import classifier, many_draws, randomize_sources
@@ -16,6 +18,7 @@ from pyro_vmtl import (
     share,
     temper,
 )
+from pyro_vmtl.presets import presets
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -56,3 +59,15 @@ def test_the_loss_is_that_of_the_cpu(ragged):
         losses.append(elbo.loss(model, guide, data))
     # two Monte Carlo means with different random numbers; one draw varies by about 3 %
     assert losses[0] == pytest.approx(losses[1], rel=0.005)
+
+
+@pytest.mark.parametrize("name", presets("classification"))
+def test_presets_fit_and_predict_on_a_gpu(ragged, name):
+    preset = presets("classification")[name]
+    preset = replace(preset, fitting={**preset.fitting, "num_steps": 10})
+    data = replace(ragged, x=ragged.x.float()).to("cuda")
+    fitted = preset.fit(data)
+    assert torch.isfinite(fitted.result.history.loss).all()
+    assert {p.device.type for p in fitted.guide.parameters()} == {"cuda"}
+    new = data.new_rows(torch.zeros(2, 3), ["a", "c"])
+    assert predict_proba(fitted.model, fitted.guide, new, num_samples=5).device.type == "cuda"

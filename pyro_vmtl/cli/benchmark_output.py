@@ -34,7 +34,9 @@ def write_benchmark(outcome: Outcome, out: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(13, 1.4 + 0.3 * len(summary)), layout="constrained")
     for ax, metric in zip(axes, (first, "nll"), strict=True):
         plot_comparison(results, metric, ax)
-    figure.suptitle(f"{results['data_set'].iloc[0]}: test rows, mean over tasks")
+    figure.suptitle(
+        f"{results['data_set'].iloc[0]}: mean ± standard error over splits, each split in grey"
+    )
     for name, write in {
         "results.csv": lambda path: results.to_csv(path, index=False),
         "results.parquet": lambda path: results.to_parquet(path, index=False),
