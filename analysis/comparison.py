@@ -29,8 +29,8 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         A row per method, the best mean rank first. For each metric the columns
         ``(metric, "mean")``, ``(metric, "se")`` over splits and seeds (missing for a single one),
-        and ``(metric, "rank")``, the mean over splits and seeds of the rank, 1 being the best; then
-        ``("seconds", "mean")`` of a fit and ``("runs", "count")``.
+        and ``(metric, "rank")``, the mean over splits and seeds of the rank, 1 being the best and a
+        missing run the last; then ``("seconds", "mean")`` of a fit and ``("runs", "count")``.
     """
     runs = results[results["task"] == ALL_TASKS]
     table = runs.pivot_table(
@@ -43,9 +43,13 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
         columns[metric, "mean"] = values.mean()
         columns[metric, "se"] = values.sem()
         if metric in HIGHER_IS_BETTER:
-            ranks = values.rank(axis=1, ascending=not HIGHER_IS_BETTER[metric])
+            ranks = values.rank(axis=1, ascending=not HIGHER_IS_BETTER[metric], na_option="bottom")
             columns[metric, "rank"] = ranks.mean()
-    per_run = runs.drop_duplicates(["split", "seed", "method"]).groupby("method")["seconds"]
+    per_run = (
+        runs.dropna(subset="value")
+        .drop_duplicates(["split", "seed", "method"])
+        .groupby("method")["seconds"]
+    )
     columns["seconds", "mean"] = per_run.mean()
     columns["runs", "count"] = per_run.count()
     summary = pd.DataFrame(columns).rename_axis("method")

@@ -94,6 +94,8 @@ def attend(data: TaskData, *, target_in_key: bool = False) -> TaskData:
     for source in range(data.num_tasks):
         others = task != source
         keys, targets = x[task == source], y[task == source]
+        if not len(keys):
+            continue
         likeness = x[others] @ keys.mT
         allowed = torch.ones_like(likeness, dtype=torch.bool)
         if data.classes is not None:

@@ -121,7 +121,8 @@ def scaled_rows(weight: Tensor | None) -> Iterator[None]:
     Raises
     ------
     ValueError
-        If a program that ran in here has no site in a plate ``data``.
+        If a program that ran in here has no site in a plate ``data``, or an autoguide has numbers
+        for every row.
     """
     if weight is None:
         yield
@@ -146,5 +147,12 @@ class _ScaleRows(Messenger):
         dims = {frame.name: frame.dim for frame in msg["cond_indep_stack"] if frame.vectorized}
         if DATA_PLATE in dims and TASK_PLATE in dims:
             self.met = True
+            if msg["infer"].get("is_auxiliary"):
+                raise ValueError(
+                    f"The guide has numbers of its own for every row at site {msg['name']!r}, as "
+                    "Pyro's autoguides do, and a batch has other rows at each step. Fit without "
+                    "`batches`, or with a guide that makes them from the features, such as "
+                    "EncodedNormal."
+                )
             shape = (-1, *[1] * (-dims[TASK_PLATE] - 1))
             msg["scale"] = msg["scale"] * self.weight.reshape(shape)

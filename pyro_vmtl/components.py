@@ -25,6 +25,9 @@ __all__ = ["CellComponents", "Components", "TaskComponents", "other_tasks", "wit
 
 LOG_2_PI = math.log(2 * math.pi)
 
+LEAST_WEIGHT = 1e-6
+"""Added to the weights of the sources that are there where others are missing."""
+
 
 class Components:
     """Normal sources with their means and variances, and transfer variances added to these.
@@ -108,7 +111,10 @@ class CellComponents(Components):
     def weights(self, weights: Tensor) -> Tensor:
         r"""Lay pool weights out as (\*L, R, T, T): sources that are there, and the base."""
         base = weights[..., -1:].unsqueeze(-3)
-        sources = without_diagonal(weights[..., :-1]).unsqueeze(-3) * self.present
+        sources = without_diagonal(weights[..., :-1]).unsqueeze(-3)
+        # Where some are missing, the others may have next to no weight to be scaled up.
+        some_missing = ~self.present.all(-1, keepdim=True)
+        sources = torch.where(some_missing, sources + LEAST_WEIGHT, sources) * self.present
         alone = ~self.present.any(-1, keepdim=True)
         both = torch.cat([sources, torch.where(alone, 1.0, base)], dim=-1)
         return both / both.sum(-1, keepdim=True)

@@ -23,12 +23,26 @@ class CrossedDraws(Messenger):
     ----------
     num_draws
         For each site its number of draws. Their product divides S.
+
+    Raises
+    ------
+    ValueError
+        If the programs that ran in here have no such site.
     """
 
     def __init__(self, num_draws: Mapping[str, int]) -> None:
         super().__init__()
         self.num_draws = dict(num_draws)
         self.fresh: set[str] = set()
+        self.missing = set(num_draws)
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        if self.missing and exception[0] is None:
+            raise ValueError(
+                f"num_draws has {sorted(self.missing)}, which the guide does not draw. Take them "
+                "out, or correct their names."
+            )
 
     def _pyro_sample(self, msg: Any) -> None:
         # A model replays the draws of its guide, which are crossed already.
@@ -41,16 +55,15 @@ class CrossedDraws(Messenger):
         if name not in self.fresh or not frames:
             return
         self.fresh.remove(name)
+        self.missing.discard(name)
         sizes = list(self.num_draws.values())
-        particles = frames[0].size
-        if particles % math.prod(sizes):
-            raise ValueError(
-                f"num_draws is {self.num_draws} with product {math.prod(sizes)}, which does not "
-                f"divide the {particles} particles of the ELBO."
-            )
         place = list(self.num_draws).index(name)
         size, stride = sizes[place], math.prod(sizes[place + 1 :])
         # One draw stays one, so that what depends on it is computed once.
-        particle = torch.arange(particles if size > 1 else 1, device=msg["value"].device)
+        particle = torch.arange(frames[0].size if size > 1 else 1, device=msg["value"].device)
+        chosen = particle // stride % size
         dim = msg["value"].ndim + frames[0].dim - len(msg["fn"].event_shape)
-        msg["value"] = msg["value"].index_select(dim, particle // stride % size)
+        value = msg["value"].index_select(dim, chosen)
+        if hasattr(msg["value"], "log_weights"):  # source weights carry their logarithms along
+            value.log_weights = msg["value"].log_weights.index_select(dim, chosen)
+        msg["value"] = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pyro import poutine
 from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
-from pyro.infer.util import is_validation_enabled, torch_item
+from pyro.infer.util import check_fully_reparametrized, is_validation_enabled, torch_item
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites
@@ -52,7 +53,8 @@ class MeanFieldELBO(TraceMeanField_ELBO):
     Raises
     ------
     ValueError
-        If a number of draws is below 1; when it runs, if their product does not divide S.
+        If a number of draws is below 1, or their product does not divide S; when it runs, if there
+        is no such site, or, with Pyro's validation on, draws of the guide have no gradient.
     """
 
     def __init__(
@@ -66,6 +68,11 @@ class MeanFieldELBO(TraceMeanField_ELBO):
             if num < 1:
                 raise ValueError(f"num_draws[{site!r}] is {num}, expected at least 1.")
         self.num_draws = dict(num_draws or {})
+        if num_particles % math.prod(self.num_draws.values()):
+            raise ValueError(
+                f"num_draws is {self.num_draws}, whose product does not divide num_particles, "
+                f"which is {num_particles}."
+            )
         super().__init__(
             num_particles=num_particles,
             vectorize_particles=num_particles > 1,
@@ -73,6 +80,8 @@ class MeanFieldELBO(TraceMeanField_ELBO):
         )
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> TracePair:
+        if self.num_particles == 1:
+            return self._trace_both(model, guide, args, kwargs)
         with CrossedDraws(self.num_draws):
             return self._trace_both(model, guide, args, kwargs)
 
@@ -86,6 +95,9 @@ class MeanFieldELBO(TraceMeanField_ELBO):
         return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
 
     def _differentiable_loss_particle(self, model_trace: Trace, guide_trace: Trace) -> Any:
+        if is_validation_enabled():
+            for _, site in _sample_sites(guide_trace):
+                check_fully_reparametrized(site)  # no gradient reaches other draws
         terms = _site_terms(self, model_trace, guide_trace)
         loss = sum(values.sum() if kind == "kl" else -values.sum() for kind, _, _, values in terms)
         return torch_item(loss), loss
@@ -191,6 +203,12 @@ def _kl(elbo: Trace_ELBO, model_site: Any, guide_site: Any) -> Tensor:
         except NotImplementedError:
             pass
         else:
+            if kl.shape != guide_site["fn"].batch_shape:
+                raise ValueError(
+                    f"The KL of site {guide_site['name']!r} has shape {tuple(kl.shape)}, expected "
+                    f"{tuple(guide_site['fn'].batch_shape)} as the guide's batch shape. Give the "
+                    "site the same event dimensions in model and guide."
+                )
             kl = scale_and_mask(kl, guide_site["scale"], guide_site["mask"])
             if isinstance(elbo, MeanFieldELBO) and isinstance(guide_site["fn"], Delta):
                 fn = guide_site["fn"]

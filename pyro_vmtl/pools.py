@@ -295,15 +295,19 @@ class GaussianSumPool(Pool):
 @register_kl(TorchIndependent, GaussianSumPool)
 def _kl(posterior: Independent, pool: LogarithmicPool | GaussianSumPool) -> Tensor:
     """Compute the KL once for all particles that have it in common."""
-    normal = Normal(_once(posterior.mean), _once(posterior.stddev), validate_args=False)
-    kl = pool.kl_from(Independent(normal, len(posterior.event_shape), validate_args=False))
+    normal: Any = posterior
+    while isinstance(normal, TorchIndependent):
+        normal = normal.base_dist
+    particles = len(posterior.batch_shape) - len(pool.cells)
+    loc, scale = (_once(moment, particles) for moment in (normal.loc, normal.scale))
+    once = Normal(loc, scale, validate_args=False)
+    kl = pool.kl_from(Independent(once, len(posterior.event_shape), validate_args=False))
     return kl.expand(posterior.batch_shape)
 
 
-def _once(values: Tensor) -> Tensor:
+def _once(values: Tensor, num_dims: int) -> Tensor:
     """Take one of the copies along leading dimensions that were only expanded."""
-    for dim in range(values.ndim):
-        if values.stride(dim) != 0 or values.shape[dim] == 1:
-            break
-        values = values.narrow(dim, 0, 1)
+    for dim in range(num_dims):
+        if values.stride(dim) == 0:
+            values = values.narrow(dim, 0, 1)
     return values

@@ -135,6 +135,14 @@ def test_the_summary_has_means_errors_and_ranks(results):
     assert good["seconds", "mean"] == 2.0 and good["runs", "count"] == 3
 
 
+def test_a_missing_run_is_the_last_and_does_not_count(results):
+    lost = (results["method"] == "good") & (results["seed"] == 0)
+    summary = summarise(results[~lost])
+    assert summary.loc["good", ("runs", "count")] == 2
+    assert summary.loc["good", ("accuracy", "rank")] == pytest.approx((2 + 1 + 2) / 3)
+    assert summary.loc["bad", ("accuracy", "rank")] == pytest.approx((1 + 2 + 1) / 3)
+
+
 def test_the_comparison_shows_means_and_every_split(results):
     ax = plot_comparison(results, "accuracy")
     assert [t.get_text() for t in ax.get_yticklabels()] == ["bad", "good"]  # the best on top

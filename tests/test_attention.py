@@ -89,6 +89,13 @@ def test_rows_of_a_batch_find_their_counterparts(ragged):
     assert data.new_rows(torch.zeros(1, 3), ["a"]).attended is None
 
 
+def test_a_task_without_rows_has_nothing_to_say(ragged):
+    new = ragged.new_rows(torch.randn(3, 3), ["a", "a", "c"], [0, 1, 0])
+    data = attend(new)
+    assert data.attended.present.tolist() == [[False, True], [False, False], [True, False]]
+    check(new, data.attended, within_class)
+
+
 def test_what_cannot_attend_is_refused(ragged):
     with pytest.raises(ValueError, match="no targets"):
         attend(ragged.without_targets())

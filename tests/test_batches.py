@@ -5,6 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from problems import F64, classifier
+from pyro.infer.autoguide import AutoNormal
 
 from pyro_vmtl import BalancedRows, MeanFieldELBO, RandomRows, TaskData, fit
 from pyro_vmtl.batches import scaled_rows
@@ -63,6 +64,7 @@ def test_balanced_rows_have_as_many_of_every_class():
         torch.testing.assert_close(weight, torch.tensor([1 / 8, 1 / 4]))  # the zoo has no cats
         home, zoo = (batch.x[t, :, 0][batch.mask[t]].tolist() for t in (0, 1))
         assert batch.y[0].tolist() == [0] * 4 + [1] * 4
+        assert batch.y[1].tolist() == [0] * 4 + [1] * 4 and not batch.mask[1, :4].any()
         cats = home[:4]
         assert len(set(cats)) == 4 and set(cats) <= {0, 1, 2, 3, 4}  # enough of them: no repeats
         assert home[4:] == [5.0] * 4
@@ -95,6 +97,20 @@ def test_what_cannot_be_weighed_is_refused(ragged):
         fit(lambda: None, lambda: None, batches=RandomRows(2))
     with pytest.raises(ValueError, match="no site in a plate 'data'"), scaled_rows(torch.ones(3)):
         guide(ragged)
+
+
+def test_an_autoguide_of_every_row_cannot_have_batches(ragged):
+    def model(data):
+        with (
+            pyro.plate("task", data.num_tasks, dim=-2),
+            pyro.plate("data", data.num_rows, dim=-1),
+            pyro.poutine.mask(mask=data.mask),
+        ):
+            z = pyro.sample("z", dist.Normal(torch.zeros((), dtype=F64), 1.0))
+            pyro.sample("y", dist.Normal(z, 0.1), obs=data.y)
+
+    with pytest.raises(ValueError, match=r"numbers of its own for every row at site 'z_unconstr"):
+        fit(model, AutoNormal(model), ragged, batches=RandomRows(2))
 
 
 def test_fit_with_batches_is_reproducible_and_learns(ragged):

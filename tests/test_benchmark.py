@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -46,6 +47,9 @@ def test_the_results_are_tidy_and_complete(out):
     overall = results[results["task"] == ALL_TASKS].set_index(["metric", "method"])["value"]
     assert overall["rmse", "bmtl"].between(5, 26).all()
     assert overall["nmse", "bmtl"].between(0.05, 0.9).all()
+    # a normal with the right spread has an nll of log(rmse) + 1.42, in the same unit
+    gap = overall["nll", "bmtl"].to_numpy() - np.log(overall["rmse", "bmtl"].to_numpy())
+    assert (abs(gap - 1.42) < 1.5).all()
     summary = pd.read_csv(out / "summary.csv", index_col="method")
     assert set(summary.index) == {"per-task", "pooled", "bmtl"} and "nmse rank" in summary
     assert (out / "comparison.png").read_bytes().startswith(b"\x89PNG")

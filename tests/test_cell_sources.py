@@ -5,7 +5,7 @@ import torch
 from problems import F64, normal_kl, normal_log_density, random_normal, random_weights
 
 from pyro_vmtl import GaussianSumPool, LinearPool, LogarithmicPool
-from pyro_vmtl.components import other_tasks, without_diagonal
+from pyro_vmtl.components import LEAST_WEIGHT, other_tasks, without_diagonal
 
 T, N, D = 4, 3, 2
 POOLS = [LinearPool, LogarithmicPool, GaussianSumPool]
@@ -35,6 +35,8 @@ def cell(parts, t, n):
     loc = torch.stack([*(sources.mean[t, n, j] for j in k), base.mean])
     var = torch.stack([*(sources.variance[t, n, j] for j in k), base.variance])
     transfer = torch.stack([*(transfer_var[others[j], 0] for j in k), torch.zeros(1, dtype=F64)])
+    if len(k) < T - 1:  # what is added where some are missing
+        a = a + torch.tensor([LEAST_WEIGHT] * len(k) + [0.0 if k else 1.0], dtype=F64)
     return a / a.sum(), loc, var, transfer
 
 
@@ -111,6 +113,28 @@ def test_gradients_with_missing_sources_are_finite(parts, pool_class):
     weights.requires_grad_()
     pool = pool_class(weights, sources, base, transfer_var, present)
     pool.log_prob(torch.zeros(T, N, D, dtype=F64)).sum().backward()
+    assert torch.isfinite(weights.grad).all()
+
+
+@pytest.mark.parametrize("pool_class", POOLS)
+def test_sources_with_no_weight_share_it_when_the_others_are_missing(parts, pool_class):
+    weights, sources, base, transfer_var, present = parts
+    weights = weights.clone()
+    weights[:, T] = 0.0
+    present = present.clone()
+    present[0, 0] = torch.tensor([False, True, True])
+    weights[0] = torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0])  # all of it on the one that is missing
+    weights.requires_grad_()
+    log_prob = pool_class(weights, sources, base, transfer_var, present).log_prob(
+        torch.zeros(T, N, D, dtype=F64)
+    )
+    even = weights.detach().clone()
+    even[0] = torch.tensor([0.0, 0.0, 0.5, 0.5, 0.0])
+    expected = pool_class(even, sources, base, transfer_var, present).log_prob(
+        torch.zeros(T, N, D, dtype=F64)
+    )
+    torch.testing.assert_close(log_prob[0, 0], expected[0, 0], rtol=1e-5, atol=0)
+    log_prob.sum().backward()
     assert torch.isfinite(weights.grad).all()
 
 

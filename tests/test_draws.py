@@ -8,7 +8,7 @@ from problems import F64, classifier, many_draws
 from pyro import poutine
 
 from pyro_vmtl import MeanFieldELBO, fit, point_estimates, share, temper
-from pyro_vmtl.elbo import kept_traces
+from pyro_vmtl.elbo import elbo_terms, kept_traces
 
 
 def two_sites():
@@ -43,11 +43,57 @@ def test_one_draw_stays_one_and_others_are_as_many_as_particles():
     assert len(set(z[:, 0, 0, 0].tolist())) == 4
 
 
+def test_equal_numbers_are_crossed_too():
+    v, z = drawn(4, {"v": 2, "z": 2})
+    pairs = {(v[p, 0, 0].item(), z[p, 0, 0, 0].item()) for p in range(4)}
+    assert len(pairs) == 4 and len({a for a, _ in pairs}) == 2 == len({b for _, b in pairs})
+
+
 def test_numbers_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="expected at least 1"):
         MeanFieldELBO(4, num_draws={"v": 0})
-    with pytest.raises(ValueError, match="does not divide the 4 particles"):
-        drawn(4, {"v": 3})
+    for particles, draws in ((4, {"v": 3}), (1, {"v": 2})):
+        with pytest.raises(ValueError, match="does not divide num_particles"):
+            MeanFieldELBO(particles, num_draws=draws)
+    with pytest.raises(ValueError, match=r"'u'.* which the guide does not draw"):
+        drawn(4, {"u": 2})
+
+
+def test_crossed_weights_keep_their_logarithms(ragged):
+    # at this temperature the density of underflowed weights is another one
+    model, guide = share(*classifier(ragged), sites=["w"], temperature=0.05)
+    guide(ragged)
+
+    def kl(num_draws):
+        elbo = MeanFieldELBO(400, num_draws=num_draws)
+        torch.manual_seed(0)
+        with kept_traces(elbo) as traces:
+            elbo.loss(model, guide, ragged)
+        return elbo_terms(elbo, traces).kl["w_sources"]
+
+    torch.testing.assert_close(kl({"w_sources": 400}), kl({}))
+
+
+def test_draws_without_a_gradient_are_refused_at_first():
+    def guide():
+        pyro.sample("b", dist.Bernoulli(logits=torch.tensor(0.0, requires_grad=True)))
+
+    def model():
+        pyro.sample("b", dist.Bernoulli(0.5))
+
+    with pytest.raises(NotImplementedError, match="reparameterized"):
+        MeanFieldELBO().loss(model, guide)
+
+
+def test_a_kl_of_another_shape_is_refused():
+    def guide():
+        pyro.sample("v", dist.Normal(0.0, 1.0))
+
+    def model():
+        pyro.sample("v", dist.Normal(torch.zeros(3), 1.0))
+
+    with pyro.validation_enabled(False), pytest.raises(ValueError, match="same event dimensions"):
+        MeanFieldELBO().loss(model, guide)
 
 
 def test_fewer_draws_leave_the_elbo_unbiased(ragged):

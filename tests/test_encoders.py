@@ -8,7 +8,8 @@ import torch
 from problems import F64
 from pyro import poutine
 
-from pyro_vmtl import TaskData, attend, share
+from pyro_vmtl import MeanFieldELBO, RandomRows, TaskData, attend, share
+from pyro_vmtl.batches import scaled_rows
 from pyro_vmtl.guides import (
     AmortizedNormal,
     ConcatenatedEncoders,
@@ -156,12 +157,12 @@ def test_guides_have_the_shapes_of_their_sites(ragged):
     assert poutine.trace(alone).get_trace().nodes["w"]["value"].shape == (3, 1, 4)
 
 
-def latent(data, **settings):
+def latent(data, sharing=None, **settings):
     guide = EncodedNormal(
         LinearEncoder(3, 2, **settings).double(), MeanFieldNormal({"w": (3, 2)}, 3).double()
     )
     model = LatentClassifier(StandardNormal([3, 2]).double(), 2)
-    return share(model, guide, sites=["z"])
+    return share(model, guide, sites=["z"], **(sharing or {}))
 
 
 def test_the_prior_of_z_pools_encoded_counterparts(ragged):
@@ -177,6 +178,29 @@ def test_the_prior_of_z_pools_encoded_counterparts(ragged):
                 expected = encoder(data.attended.x[data.row[t, n]])
                 torch.testing.assert_close(pool.sources.mean[t, n], expected.mean)
                 torch.testing.assert_close(pool.sources.stddev[t, n], expected.stddev)
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_detached_sources_of_rows_have_no_gradient(ragged, detach):
+    _, guide = latent(ragged, {"detach_sources": detach})
+    guide(attend(ragged))
+    normal = guide.state["z"].posterior.normal
+    assert normal.mean.requires_grad is not detach
+    assert normal.stddev.requires_grad is not detach
+
+
+@pytest.mark.parametrize(
+    ("transfer", "shape"), [("source", (3, 1, 1)), ("dimension", (1, 1, 2)), (None, None)]
+)
+def test_the_transfer_scale_of_z_is_the_same_for_all_rows(ragged, transfer, shape):
+    model, guide = latent(ragged, {"transfer": transfer})
+    data = attend(ragged)
+    guide(data)
+    scale = guide.state["z"].transfer_scale
+    assert scale is None if shape is None else scale.shape == shape
+    batch, weight = RandomRows(2)(data)  # another number of rows
+    with scaled_rows(weight):
+        assert MeanFieldELBO().loss(model, guide, batch) > 0
 
 
 def test_rows_to_predict_keep_the_plain_prior_of_z(ragged):

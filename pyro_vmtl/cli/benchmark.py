@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pyro_vmtl import __version__
-from pyro_vmtl.cli.trials import Trial, run_trial
+from pyro_vmtl.cli.trials import NUM_SAMPLES, Trial, run_trial
 from pyro_vmtl.datasets import DataSet
 from pyro_vmtl.presets import presets
 
@@ -132,7 +132,7 @@ def _label(trial: Trial) -> str:
 
 def _name(trial: Trial) -> str:
     """Name of a trial's file; other settings give another name, so that they are run anew."""
-    settings = repr((trial.data_set, trial.preset, trial.validation, __version__))
+    settings = repr((trial, NUM_SAMPLES, __version__, torch.__version__))
     digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
     return f"{trial.method}-{trial.seed}-{digest}"
 

@@ -93,8 +93,9 @@ def _table(results: pd.DataFrame) -> Table:
         )
     for name in ("rank", "fit s", "runs"):
         table.add_column(name, justify="right")
+    complete = summary[summary["runs", "count"] == summary["runs", "count"].max()]
     best = {
-        metric: summary[metric, "mean"].max() if higher else summary[metric, "mean"].min()
+        metric: complete[metric, "mean"].max() if higher else complete[metric, "mean"].min()
         for metric, higher in HIGHER_IS_BETTER.items()
         if metric in metrics
     }

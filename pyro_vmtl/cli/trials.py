@@ -31,7 +31,7 @@ from pyro_vmtl.predict import (
 )
 from pyro_vmtl.preset import Fitted, Preset
 
-__all__ = ["Trial", "run_trial"]
+__all__ = ["NUM_SAMPLES", "Trial", "run_trial"]
 
 NUM_SAMPLES = 200
 """Draws from the posterior for a prediction."""

@@ -85,8 +85,8 @@ class DataSet(ABC):
         seed
             Seed of the split, or number of the published one, from 0.
         validation
-            Leave the test rows out, and give rows held out of the others in their place, to choose
-            settings on.
+            Give other rows in place of the test rows, to choose settings on: rows that are no test
+            rows, where the set is large enough to keep those back.
         """
 
     def split_label(self, seed: int) -> str:
