@@ -48,7 +48,7 @@ class MeanFieldELBO(TraceMeanField_ELBO):
         (Shen et al., NeurIPS 2021, have numbers of each), all M * L pairs are used; the product of
         all numbers divides S.
     max_plate_nesting
-        How many plates the programs have within one another.
+        The most plates the programs have within one another.
 
     Raises
     ------

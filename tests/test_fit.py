@@ -140,7 +140,7 @@ def test_positive_sites_of_autonormal_keep_their_jacobian():
         guide.scales.s = torch.full((3,), 0.5)
     # KL of N(1, 0.5) from N(0, 1), the same for the logarithm and the site itself
     exact = 3 * (math.log(2) + (0.5**2 + 1) / 2 - 0.5)
-    elbo = MeanFieldELBO(num_particles=4000, vectorize_particles=True, max_plate_nesting=1)
+    elbo = MeanFieldELBO(4000)
     torch.manual_seed(0)
     with kept_traces(elbo) as traces:
         loss = elbo.loss(model, guide)
@@ -154,7 +154,7 @@ def test_a_fit_finds_the_posterior_of_a_positive_site():
             pyro.sample("s", dist.LogNormal(torch.zeros(()), 1.0))
 
     guide = AutoNormal(model, init_scale=1.0)
-    elbo = MeanFieldELBO(num_particles=50, vectorize_particles=True, max_plate_nesting=1)
+    elbo = MeanFieldELBO(50)
     fit(model, guide, elbo=elbo, num_steps=800)
     torch.testing.assert_close(guide.locs.s.detach(), torch.zeros(4), rtol=0, atol=0.1)
     torch.testing.assert_close(guide.scales.s.detach(), torch.ones(4), rtol=0, atol=0.1)
