@@ -89,9 +89,10 @@ def _table(results: pd.DataFrame) -> Table:
     table.add_column("method", no_wrap=True)
     for metric in metrics:
         table.add_column("in 90 %" if metric == "coverage_90" else metric, no_wrap=True)
-    for name in ("rank", "fit s", "runs"):
+    counts = summary["runs", "count"]
+    complete = summary[counts == counts.max()]
+    for name in ("rank", "fit s", *(["runs"] if len(complete) < len(summary) else [])):
         table.add_column(name, justify="right", no_wrap=True)
-    complete = summary[summary["runs", "count"] == summary["runs", "count"].max()]
     best = {
         metric: complete[metric, "mean"].max() if higher else complete[metric, "mean"].min()
         for metric, higher in HIGHER_IS_BETTER.items()
@@ -103,11 +104,9 @@ def _table(results: pd.DataFrame) -> Table:
             mean, error = row[metric, "mean"], row[metric, "se"]
             text = f"{mean:.3f}" + ("" if pd.isna(error) else f"±{error:.3f}")
             cells.append(f"[bold]{text}[/bold]" if mean == best.get(metric) else text)
-        table.add_row(
-            str(method),
-            *cells,
-            f"{(row[metrics[0], 'rank'] + row['nll', 'rank']) / 2:.1f}",
-            f"{row['seconds', 'mean']:.1f}",
-            f"{row['runs', 'count']:.0f}",
-        )
+        rank = (row[metrics[0], "rank"] + row["nll", "rank"]) / 2
+        ends = [f"{rank:.1f}", f"{row['seconds', 'mean']:.1f}"]
+        if len(complete) < len(summary):
+            ends.append(f"{row['runs', 'count']:.0f}")
+        table.add_row(str(method), *cells, *ends)
     return table
