@@ -44,7 +44,7 @@ _VMTL = Preset(
     dropout=0.2,
     shared=("w", "z"),
     kl_weights={"w": 0.2, "z": 1e-4},
-    fitting={"learning_rate": 0.01, "num_steps": 600, "batches": RandomRows(32, max_total=600)},
+    fitting={"learning_rate": 0.01, "num_steps": 600, "batches": RandomRows(32, max_total=300)},
 )
 _POINTS = replace(
     _VMTL,
