@@ -60,8 +60,8 @@ def attend(data: TaskData, *, target_in_key: bool = False) -> TaskData:
     data
         Training rows.
     target_in_key
-        For regression: are rows alike by their targets, too? Rows of classes attend within their
-        class anyway.
+        For regression: are rows alike by their targets, too? It made no difference on validation
+        rows of the digits' angles. Rows of classes attend within their class anyway.
 
     Returns
     -------
