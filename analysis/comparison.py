@@ -85,7 +85,7 @@ def plot_comparison(results: pd.DataFrame, metric: str, ax: Axes | None = None) 
     distance = (means - best).abs()
     near = distance <= 4 * distance.median()
     shown = runs.loc[runs["method"].isin(means.index[near]), "value"]
-    margin = 0.05 * (shown.max() - shown.min()) or 1.0
+    margin = 0.05 * (shown.max() - shown.min()) or 0.05 * abs(best) or 1.0
     low, high = shown.min() - margin, shown.max() + margin
     for place, (method, mean) in enumerate(zip(means.index, means, strict=True)):
         if near[method]:

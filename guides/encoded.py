@@ -52,7 +52,7 @@ class EncodedNormal(nn.Module):
 
     def _sources(self, data: TaskData) -> CellSources | None:
         """Encode the counterparts of the rows; rows to predict have none."""
-        if self.encoder.num_tasks is not None:
+        if getattr(self.encoder, "num_tasks", None) is not None:
             raise ValueError(
                 "Site 'z' is shared, but every task has an encoder of its own, whose numbers mean "
                 "other things. Share an encoder, or not 'z'."

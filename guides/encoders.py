@@ -42,7 +42,7 @@ class LinearEncoder(nn.Module):
     init_loc_scale
         Standard deviation of the means at the start; 1 / sqrt(F) by default.
     init_scale
-        Standard deviations at the start; a tenth of that by default.
+        Standard deviations at the start; a tenth of ``init_loc_scale`` by default.
 
     Examples
     --------
@@ -93,16 +93,14 @@ class MLPEncoder(nn.Module):
         Widths of the layers before the last.
     dropout
         Probability that a feature of an input is left out in training.
-    **last
-        What :class:`LinearEncoder` takes besides.
+    init_loc_scale, init_scale
+        As for :class:`LinearEncoder`, for the last layer.
 
     Examples
     --------
     >>> MLPEncoder(5, 2, hidden=[4, 4])(torch.zeros(3, 7, 5)).event_shape
     torch.Size([2])
     """
-
-    num_tasks = None
 
     def __init__(
         self,
@@ -111,7 +109,8 @@ class MLPEncoder(nn.Module):
         *,
         hidden: Sequence[int],
         dropout: float = 0.0,
-        **last: float | None,
+        init_loc_scale: float | None = None,
+        init_scale: float | None = None,
     ) -> None:
         super().__init__()
         widths = [num_features, *hidden]
@@ -121,7 +120,9 @@ class MLPEncoder(nn.Module):
             for layer in (nn.Linear(before, after), nn.ELU())
         ]
         self.layers = nn.Sequential(nn.Dropout(dropout), *layers)
-        self.last = LinearEncoder(widths[-1], latent_size, **last)  # type: ignore[arg-type]
+        self.last = LinearEncoder(
+            widths[-1], latent_size, init_loc_scale=init_loc_scale, init_scale=init_scale
+        )
 
     def forward(self, x: Tensor) -> dist.Independent:
         """Give the posterior of inputs (..., F)."""
@@ -143,8 +144,6 @@ class ConcatenatedEncoders(nn.Module):
     >>> both(torch.zeros(7, 5)).event_shape
     torch.Size([4])
     """
-
-    num_tasks = None
 
     def __init__(self, *encoders: nn.Module) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from pyro_vmtl.history import History
 from pyro_vmtl.points import point_estimates
 from pyro_vmtl.pools import GaussianSumPool, LinearPool, LogarithmicPool
 from pyro_vmtl.predict import log_predictive_density, predict_moments, predict_proba, predictive_cdf
-from pyro_vmtl.schedule import Constant, Cosine, Exponential, Linear
+from pyro_vmtl.schedule import Constant, Cosine, Exponential, Linear, Stairs
 from pyro_vmtl.share import relatedness, share
 from pyro_vmtl.sources import CellSources
 from pyro_vmtl.temper import temper
@@ -30,6 +30,7 @@ __all__ = [
     "MeanFieldELBO",
     "NonFiniteLossError",
     "RandomRows",
+    "Stairs",
     "TaskData",
     "__version__",
     "attend",

@@ -48,6 +48,10 @@ class RandomRows:
     num_rows: int
     max_total: int | None = None
 
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        _check_positive(num_rows=self.num_rows, max_total=self.max_total)
+
     def __call__(self, data: TaskData) -> tuple[TaskData, Tensor]:
         """Draw a batch and the weight of each task's rows."""
         size = min(self.num_rows, data.num_rows)
@@ -84,6 +88,10 @@ class BalancedRows:
 
     num_per_class: int
 
+    def __post_init__(self) -> None:
+        """Check the number."""
+        _check_positive(num_per_class=self.num_per_class)
+
     def __call__(self, data: TaskData) -> tuple[TaskData, Tensor]:
         """Draw a batch and the weight of each task's rows."""
         if data.classes is None or data.y is None:
@@ -101,6 +109,12 @@ class BalancedRows:
         batch = data.take(index, mask)
         batch.y.masked_fill_(~mask, 0)  # type: ignore[union-attr]
         return batch, 1 / mask.sum(1).clamp(min=1).to(data.x)
+
+
+def _check_positive(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise ValueError(f"{name} is {number}, expected at least 1.")
 
 
 def _shuffled(data: TaskData) -> Tensor:

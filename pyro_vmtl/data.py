@@ -207,8 +207,10 @@ class TaskData:
         """Append a feature that is 1 in every row, so that linear models have an intercept."""
         if self.intercept:
             return self
+        if self.attended is not None:
+            raise ValueError("Rows have their counterparts already. Call attend afterwards.")
         x = torch.cat([self.x, self.mask[..., None].to(self.x)], dim=-1)
-        return replace(self, x=x, intercept=True, attended=None)
+        return replace(self, x=x, intercept=True)
 
     def take(self, index: Tensor, mask: Tensor) -> TaskData:
         """Take rows of every task, with the same tasks and classes.

@@ -77,7 +77,7 @@ class Preset:
         Sites that are drawn less often; both are arguments of
         :class:`~pyro_vmtl.MeanFieldELBO`.
     fitting
-        Arguments of :func:`~pyro_vmtl.fit`.
+        Arguments of :func:`~pyro_vmtl.fit`, but for ``elbo``, ``seed`` and ``progress``.
 
     Examples
     --------
@@ -104,6 +104,11 @@ class Preset:
     num_particles: int = 1
     num_draws: Mapping[str, int] = field(default_factory=dict)
     fitting: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Copy the mappings, so that changing those of one preset leaves others alone."""
+        for name in ("sharing", "kl_weights", "num_draws", "fitting"):
+            object.__setattr__(self, name, dict(getattr(self, name)))
 
     def programs(self, data: TaskData) -> tuple[nn.Module, nn.Module]:
         """Make model and guide for training rows, not yet fitted."""

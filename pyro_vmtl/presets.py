@@ -145,9 +145,12 @@ def presets(kind: Literal["classification", "regression"]) -> dict[str, Preset]:
     >>> presets("regression")["vbmtl"].shared
     ()
     """
+    if kind not in ("classification", "regression"):
+        raise ValueError(f"kind is {kind!r}, expected 'classification' or 'regression'.")
     methods = {"default": DEFAULT, **BASELINES, **ABLATIONS}
     if kind == "classification":
-        return {**methods, "paper": PAPER, "official": OFFICIAL, "official-ac": OFFICIAL_AC}
+        methods |= {"paper": PAPER, "official": OFFICIAL, "official-ac": OFFICIAL_AC}
+        return {name: replace(preset) for name, preset in methods.items()}
     # A learned noise does part of what a low KL weight is for.
     weighed = {
         name: preset
@@ -155,4 +158,4 @@ def presets(kind: Literal["classification", "regression"]) -> dict[str, Preset]:
         else replace(preset, kl_weights={**preset.kl_weights, "w": 0.5})
         for name, preset in methods.items()
     }
-    return {**weighed, "paper": PAPER}
+    return {**weighed, "paper": replace(PAPER)}

@@ -97,6 +97,8 @@ def test_a_task_without_rows_has_nothing_to_say(ragged):
 
 
 def test_what_cannot_attend_is_refused(ragged):
+    with pytest.raises(ValueError, match="Call attend afterwards"):
+        attend(ragged).with_intercept()
     with pytest.raises(ValueError, match="no targets"):
         attend(ragged.without_targets())
     with pytest.raises(ValueError, match="1 task"):

@@ -90,6 +90,9 @@ def test_a_weighed_loss_is_a_mean_over_rows(ragged):
 
 
 def test_what_cannot_be_weighed_is_refused(ragged):
+    for wrong in (lambda: RandomRows(0), lambda: RandomRows(1, 0), lambda: BalancedRows(0)):
+        with pytest.raises(ValueError, match="expected at least 1"):
+            wrong()
     _, guide = classifier(ragged)
     with pytest.raises(ValueError, match="RandomRows for real targets"):
         BalancedRows(2)(TaskData.regression([[1.0]], [1.0], ["a"]))

@@ -110,6 +110,23 @@ def test_a_trial_that_fails_does_not_stop_the_others(monkeypatch, tmp_path):
     assert not list((tmp_path / "trials").glob("*.part"))
 
 
+def test_damaged_and_foreign_files_are_told(tmp_path, monkeypatch):
+    trials = make_trials(DigitsAngle(rows=5), ["pooled"], seeds=1)
+    out = tmp_path / "out"
+    run_benchmark(trials, out, jobs=1)
+    (file,) = (out / "trials").iterdir()
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(OSError, match=r"pooled.* is damaged. Delete it"):
+        run_benchmark(trials, out, jobs=1)
+    (out / "benchmark.json").write_text("{")
+    with pytest.raises(OSError, match=r"benchmark.json is damaged. Delete it"):
+        run_benchmark(trials, out, jobs=1)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").touch()
+    with pytest.raises(FileExistsError, match="holds no benchmark"):
+        run_benchmark(trials, tmp_path / "thesis", jobs=1)
+
+
 def test_an_interrupted_fit_is_no_result(monkeypatch, tmp_path):
     def interrupted(*args, **settings):
         result = real_fit(*args, **{**settings, "num_steps": 3})
@@ -181,6 +198,7 @@ def test_classification_counts_every_task_alike():
         (["digits-angle", "--rows", "0"], "rows is 0, expected at least 1"),
         (["rotated-mnist", "--rows", "0"], "rows is 0, expected at least 1"),
         (["school"], "PYRO_VMTL_DATA is not set"),
+        (["digits", "--jobs", "0"], "--jobs is 0, expected 1 or more"),
         (["digits", "--device", "quantum"], "--device quantum cannot be used"),
     ],
 )

@@ -141,6 +141,10 @@ def test_angles_turn_the_images(folder):
     np.testing.assert_allclose(split.X_train.mean(axis=0), 0, atol=1e-12)
     with pytest.raises(ValueError, match="rows is 500"):
         DigitsAngle(rows=500).split(0)
+    with pytest.raises(ValueError, match="rows is 30, expected below 30"):
+        RotatedMNIST(rows=30).split(0)
+    with pytest.raises(ValueError, match="test_rows is 0"):
+        RotatedMNIST(test_rows=0)
 
 
 def test_missing_and_damaged_files_are_told_with_the_remedy(folder, monkeypatch):
@@ -152,6 +156,8 @@ def test_missing_and_damaged_files_are_told_with_the_remedy(folder, monkeypatch)
     damaged.unlink()
     with pytest.raises(FileNotFoundError, match=r"school_4_indexes.mat is missing.*Put it there"):
         School().check()
+    with pytest.raises(FileNotFoundError, match=r"is missing\. Set PYRO_VMTL_DATA"):
+        School().split(3)
     monkeypatch.delenv("PYRO_VMTL_DATA")
     with pytest.raises(FileNotFoundError, match=r"PYRO_VMTL_DATA is not set. Set it to a folder"):
         School().check()

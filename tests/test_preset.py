@@ -115,6 +115,16 @@ def test_a_preset_can_be_printed_copied_and_changed():
         assert part in repr(PAPER)
 
 
+def test_changing_a_copy_leaves_the_presets_alone():
+    copied = replace(presets("classification")["vmtl"], latent_size=8)
+    copied.fitting["num_steps"] = 3
+    presets("classification")["stl"].kl_weights["w"] = 99.0
+    assert presets("classification")["vmtl"].fitting["num_steps"] == 600
+    assert presets("classification")["stl"].kl_weights["w"] == 1.0
+    with pytest.raises(ValueError, match="kind is 'clasification'"):
+        presets("clasification")
+
+
 def test_the_paper_s_methods_differ_as_it_says(awkward):
     def parts(name):
         model, guide = BASELINES[name].programs(awkward)

@@ -97,8 +97,8 @@ def run_benchmark(trials: Sequence[Trial], out: Path, *, jobs: int) -> Outcome:
         How many to run at once.
     """
     files = [out / "trials" / f"{_name(trial)}.parquet" for trial in trials]
-    (out / "trials").mkdir(parents=True, exist_ok=True)
     _check_same_data(trials[0], out)
+    (out / "trials").mkdir(exist_ok=True)
     to_do = [(trial, file) for trial, file in zip(trials, files, strict=True) if not file.is_file()]
     failed: dict[str, str] = {}
     with _progress(len(trials), done=len(trials) - len(to_do)) as advance:
@@ -109,7 +109,7 @@ def run_benchmark(trials: Sequence[Trial], out: Path, *, jobs: int) -> Outcome:
             if error:
                 failed[_label(trial)] = error
             advance(_label(trial))
-    done = [pd.read_parquet(file) for file in files if file.is_file()]
+    done = [_read(file) for file in files if file.is_file()]
     return Outcome(pd.concat(done, ignore_index=True) if done else pd.DataFrame(), failed)
 
 
@@ -124,6 +124,13 @@ def _run_and_keep(trial: Trial, file: Path) -> tuple[Trial, str | None]:
     rows.to_parquet(scratch, index=False)
     scratch.replace(file)
     return trial, None
+
+
+def _read(file: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(file)
+    except (OSError, ValueError) as error:
+        raise OSError(f"{file} is damaged. Delete it and give the command again.") from error
 
 
 def _label(trial: Trial) -> str:
@@ -141,8 +148,15 @@ def _check_same_data(trial: Trial, out: Path) -> None:
     """Check that earlier results in a directory are of the same data; note what these are."""
     path = out / "benchmark.json"
     data = f"{trial.data_set}{', validation rows' if trial.validation else ''}"
+    if out.exists() and not path.is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(
+            f"{out} is there and holds no benchmark. Choose another folder with --out."
+        )
     if path.is_file():
-        before = json.loads(path.read_text())["data"]
+        try:
+            before = json.loads(path.read_text())["data"]
+        except (ValueError, KeyError) as error:
+            raise OSError(f"{path} is damaged. Delete it and give the command again.") from error
         if before != data:
             raise FileExistsError(
                 f"{out} holds results of {before}, not of {data}. Choose another folder with --out."
@@ -155,6 +169,7 @@ def _check_same_data(trial: Trial, out: Path) -> None:
         "platform": platform.platform(),
     }
     content: dict[str, Any] = {"data": data, "pyro_vmtl": __version__, "machine": machine}
+    out.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".part")
     scratch.write_text(json.dumps(content, indent=2) + "\n")
     scratch.replace(path)

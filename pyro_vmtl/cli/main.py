@@ -113,8 +113,9 @@ def benchmark(
 ) -> None:
     """Compare methods on a data set, over splits and seeds.
 
-    Run it again to go on where it was interrupted, or with more seeds or methods. Data sets that
-    are not embedded are read from the folder PYRO_VMTL_DATA.
+    Run it again to go on where it was interrupted, or with more seeds or methods: fits that are
+    done are not done again, and tables and picture show what was asked for last. Data sets that are
+    not embedded are read from the folder PYRO_VMTL_DATA.
 
     Example: pyro-vmtl benchmark office-caltech --percent 5 --seeds 3
     """
@@ -122,6 +123,8 @@ def benchmark(
 
     from pyro_vmtl.datasets import DATA_SETS
 
+    if jobs == 0:
+        _user_error("--jobs is 0, expected 1 or more, or -1 for as many as cores.")
     given = {"percent": percent, "rows": rows, "features": features, "lists": lists}
     options = {option: value for option, value in given.items() if value is not None}
     if name not in DATA_SETS:

@@ -14,8 +14,14 @@ VARIABLE = "PYRO_VMTL_DATA"
 
 
 def data_file(name: str) -> Path:
-    """Path of a file below ``PYRO_VMTL_DATA``."""
-    return Path(os.environ.get(VARIABLE, "")) / name
+    """Path of a file below ``PYRO_VMTL_DATA``, which must be there."""
+    path = Path(os.environ.get(VARIABLE, "")) / name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing. Set {VARIABLE} to the folder that holds {name}; the data set's "
+            "`provenance` says where it comes from."
+        )
+    return path
 
 
 def check_files(files: Mapping[str, str], *, needed_by: str, provenance: str) -> None:
@@ -45,7 +51,7 @@ def check_files(files: Mapping[str, str], *, needed_by: str, provenance: str) ->
             f"folder that holds {', '.join(files)}. Source: {provenance}"
         )
     for name, expected in files.items():
-        path = data_file(name)
+        path = Path(os.environ[VARIABLE]) / name
         if not path.is_file():
             raise FileNotFoundError(
                 f"{path} is missing, which data set {needed_by!r} needs. Put it there, or set "

@@ -56,8 +56,9 @@ class RotatedMNIST(DataSet):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if self.rows < 1:
-            raise ValueError(f"rows is {self.rows}, expected at least 1.")
+        for name, rows in (("rows", self.rows), ("test_rows", self.test_rows)):
+            if rows < 1:
+                raise ValueError(f"{name} is {rows}, expected at least 1.")
 
     def split(self, seed: int, *, validation: bool = False) -> Split:
         """Give the rows of one split."""
@@ -67,6 +68,8 @@ class RotatedMNIST(DataSet):
         train, test = [], []
         for digit in range(10):
             members = rng.permutation(np.flatnonzero(train_digits == digit))
+            if self.rows >= len(members):
+                raise ValueError(f"rows is {self.rows}, expected below {len(members)} of {digit}.")
             train.append(members[: self.rows])
             others = (
                 members[self.rows :]
