@@ -20,7 +20,7 @@ from pyro_vmtl.cli.digits import baseline_metrics, fit_digits
 from pyro_vmtl.datasets import rotated_digits
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.models import HierarchicalNormal, LinearClassifier, ZeroMeanNormal
-from pyro_vmtl.presets import DEFAULT
+from pyro_vmtl.presets import DEFAULT, PAPER
 
 KL_WEIGHT = DEFAULT.kl_weights["w"]
 GROUPS = (0, 0, 0, 1, 1, 1)
@@ -37,14 +37,7 @@ SETTINGS: dict[str, dict] = {
     "detached sources": {"detach_sources": True},
     "Gaussian sum pool": {"pool": GaussianSumPool},
     "linear pool": {"pool": LinearPool},
-    "linear pool, all refinements off": {
-        "pool": LinearPool,
-        "base": False,
-        "transfer": None,
-        "anchor": False,
-        "weights_prior": False,
-        "detach_sources": True,
-    },
+    "linear pool, all refinements off": dict(PAPER.sharing),
     "learned prior mean": {"prior": HierarchicalNormal},
     "not shared, zero-mean prior": {"shared": False},
     "not shared, learned prior mean": {"shared": False, "prior": HierarchicalNormal},
