@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pyro_vmtl import __version__
+from pyro_vmtl.cli.files import written_whole
 from pyro_vmtl.cli.trials import NUM_SAMPLES, Trial, run_trial
 from pyro_vmtl.datasets import DataSet
 from pyro_vmtl.presets import presets
@@ -120,9 +121,8 @@ def _run_and_keep(trial: Trial, file: Path) -> tuple[Trial, str | None]:
         rows = run_trial(trial)
     except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
         return trial, f"{type(error).__name__}: {error}"
-    scratch = file.with_suffix(f".{os.getpid()}.part")
-    rows.to_parquet(scratch, index=False)
-    scratch.replace(file)
+    with written_whole(file) as scratch:
+        rows.to_parquet(scratch, index=False)
     return trial, None
 
 
@@ -170,9 +170,8 @@ def _check_same_data(trial: Trial, out: Path) -> None:
     }
     content: dict[str, Any] = {"data": data, "pyro_vmtl": __version__, "machine": machine}
     out.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix(".part")
-    scratch.write_text(json.dumps(content, indent=2) + "\n")
-    scratch.replace(path)
+    with written_whole(path) as scratch:
+        scratch.write_text(json.dumps(content, indent=2) + "\n")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from rich.table import Table
 from pyro_vmtl.analysis import plot_comparison, summarise
 from pyro_vmtl.analysis.comparison import HIGHER_IS_BETTER
 from pyro_vmtl.cli.benchmark import Outcome
+from pyro_vmtl.cli.files import written_whole
 
 __all__ = ["show_benchmark", "write_benchmark"]
 
@@ -46,9 +47,8 @@ def write_benchmark(outcome: Outcome, out: Path) -> None:
         "summary.csv": lambda path: flat.to_csv(path),
         "comparison.png": lambda path: figure.savefig(path, dpi=120, format="png"),
     }.items():
-        scratch = out / f".{name}.part"
-        write(scratch)
-        scratch.replace(out / name)
+        with written_whole(out / name) as scratch:
+            write(scratch)
     plt.close(figure)
 
 
