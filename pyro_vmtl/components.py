@@ -25,6 +25,8 @@ __all__ = ["CellComponents", "Components", "TaskComponents", "other_tasks", "wit
 
 LOG_2_PI = math.log(2 * math.pi)
 
+FLOAT32_EPS = torch.finfo(torch.float32).eps
+
 LEAST_WEIGHT = 1e-6
 """Added to the weights of the sources that are there where others are missing."""
 
@@ -62,7 +64,33 @@ class Components:
 
 
 class TaskComponents(Components):
-    """One source for each task, the same for all: moments (R, T, P)."""
+    """One source for each task, the same for all: moments (R, T, P).
+
+    Parameters
+    ----------
+    exact
+        Compare sources and tasks in float64? In float32, :attr:`rounding` says how much is lost.
+    """
+
+    def __init__(
+        self, loc: Tensor, source_var: Tensor, transfer_var: Tensor, *, exact: bool = True
+    ) -> None:
+        super().__init__(loc, source_var, transfer_var)
+        self.dtype = torch.float64 if exact else loc.dtype
+        # The square of a difference is expanded to make it matrix products. Its parts cancel, the
+        # less the closer the sources are to 0, measured in their widths.
+        self.center = loc.detach().mean(-2, keepdim=True)
+        centered = (loc - self.center).to(self.dtype)
+        var = self.var.to(self.dtype)
+        self.precision = var.reciprocal()
+        self.scaled_loc = centered * self.precision
+        self.distance = (centered * self.scaled_loc).sum(-1)
+        self.constant = self.distance + var.log().sum(-1) + LOG_2_PI * loc.shape[-1]
+
+    @property
+    def rounding(self) -> Tensor:
+        """About what float32 makes of the log density of a source at its own place, in nats."""
+        return self.distance.detach().max() * FLOAT32_EPS
 
     def weights(self, weights: Tensor) -> Tensor:
         r"""Lay pool weights out as (\*L, 1, T, T + 1): all cells have the same."""
@@ -70,17 +98,17 @@ class TaskComponents(Components):
 
     def log_probs(self, loc: Tensor, var: Tensor | float) -> Tensor:
         r"""Expected log density of each source under N(loc, var), (\*L, R, T, T)."""
-        # The square is expanded to make it a matrix product. In float32 its parts would cancel
-        # where groups of tasks lie far apart, measured in their widths.
-        source_loc, total_var = self.loc.double(), self.var.double()
-        precision = total_var.reciprocal()
-        wide_loc, wide_square = loc.double(), loc.double() ** 2 + var
-        constant = (source_loc**2 * precision + total_var.log() + LOG_2_PI).sum(-1)
-        return -0.5 * (
-            wide_square @ precision.mT
-            - 2 * wide_loc @ (source_loc * precision).mT
-            + constant.unsqueeze(-2)
-        ).to(loc.dtype)
+        centered = (loc - self.center).to(self.dtype)
+        square = centered**2 + var
+
+        def rows(values: Tensor) -> Tensor:  # particles are more rows to multiply
+            return values.movedim(-3, 0).flatten(1, -2)
+
+        products = torch.baddbmm(
+            self.constant.unsqueeze(-2), rows(square), self.precision.mT, beta=-0.5, alpha=-0.5
+        )
+        products = torch.baddbmm(products, rows(centered), self.scaled_loc.mT).to(loc.dtype)
+        return products.unflatten(1, (*loc.shape[:-3], loc.shape[-2])).movedim(0, -3)
 
     def mix(self, weights: Tensor, values: Tensor) -> Tensor:
         r"""Sum values (R, T, P) with weights (\*L, R, T, T)."""

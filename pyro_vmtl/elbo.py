@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -94,12 +94,20 @@ class MeanFieldELBO(TraceMeanField_ELBO):
         model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
         return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
 
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Give the loss."""
+        return self.terms(model, guide, *args, **kwargs).loss
+
+    def terms(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> ELBOTerms:
+        """Give the loss split by site and task."""
+        return _add_up(self, self._get_traces(model, guide, args, kwargs))
+
     def _differentiable_loss_particle(self, model_trace: Trace, guide_trace: Trace) -> Any:
-        if is_validation_enabled():
-            for _, site in _sample_sites(guide_trace):
-                check_fully_reparametrized(site)  # no gradient reaches other draws
-        terms = _site_terms(self, model_trace, guide_trace)
-        loss = sum(values.sum() if kind == "kl" else -values.sum() for kind, _, _, values in terms)
+        # what else Pyro's class has goes through here
+        loss = sum(
+            values.sum() if kind == "kl" else -values.sum()
+            for kind, _, _, values in _site_terms(self, model_trace, guide_trace)
+        )
         return torch_item(loss), loss
 
 
@@ -123,8 +131,14 @@ class ELBOTerms:
     @property
     def loss(self) -> Tensor:
         """The loss they add up to, ()."""
-        kl = sum((term.sum() for term in self.kl.values()), torch.tensor(0.0))
-        return kl - sum((term.sum() for term in self.log_likelihood.values()), torch.tensor(0.0))
+        terms = [*self.kl.values(), *(-values for values in self.log_likelihood.values())]
+        return sum((values.sum() for values in terms[1:]), terms[0].sum())
+
+    def detach(self) -> ELBOTerms:
+        """Cut the terms off from the gradient."""
+        return ELBOTerms(
+            *({site: v.detach() for site, v in d.items()} for d in (self.log_likelihood, self.kl))
+        )
 
 
 @contextmanager
@@ -164,10 +178,16 @@ def elbo_terms(elbo: Trace_ELBO, traces: list[TracePair]) -> ELBOTerms:
     traces
         What :func:`kept_traces` kept of one evaluation.
     """
+    return _add_up(elbo, traces)
+
+
+def _add_up(elbo: Trace_ELBO, traces: Iterable[TracePair]) -> ELBOTerms:
+    """Add the terms of all particles up, in each task."""
     terms = ELBOTerms()
     for model_trace, guide_trace in traces:
         for kind, name, site, values in _site_terms(elbo, model_trace, guide_trace):
-            _add(getattr(terms, kind), name, site, values / elbo.num_particles)
+            share = values if elbo.num_particles == 1 else values / elbo.num_particles
+            _add(getattr(terms, kind), name, site, share)
     return terms
 
 
@@ -185,6 +205,8 @@ def _site_terms(
             latent.add(name)
             yield "kl", name, site, _kl(elbo, site, guide_trace.nodes[name])
     for name, site in _sample_sites(guide_trace):
+        if is_validation_enabled() and isinstance(elbo, MeanFieldELBO):
+            check_fully_reparametrized(site)  # no gradient reaches other draws
         if name not in model_trace.nodes and site["mask"] is not False:
             # AutoNormal's `w_unconstrained` has the entropy of `w`
             target = name.removesuffix(UNCONSTRAINED)
@@ -230,7 +252,7 @@ def _add(terms: dict[str, Tensor], name: str, site: Any, values: Tensor) -> None
     dims = {frame.name: frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
     if TASK_PLATE in dims:
         task = values.ndim + dims[TASK_PLATE]
-        values = values.movedim(task, 0).reshape(values.shape[task], -1).sum(-1)
+        values = values.movedim(task, 0).flatten(1).sum(1) if values.ndim > 1 else values
     else:
         values = values.sum()
     terms[name] = terms[name] + values if name in terms else values

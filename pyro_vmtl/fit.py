@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,14 +12,14 @@ from pyro.infer import Trace_ELBO
 from pyro.infer.elbo import ELBOModule
 from pyro.poutine.util import prune_subsample_sites
 
-from pyro_vmtl.batches import Batches, scaled_rows
-from pyro_vmtl.data import TaskData
-from pyro_vmtl.elbo import ELBOTerms, MeanFieldELBO, elbo_terms, kept_traces
+from pyro_vmtl.batches import Batches
+from pyro_vmtl.elbo import ELBOTerms, MeanFieldELBO
 from pyro_vmtl.handled import Program
 from pyro_vmtl.history import History
 from pyro_vmtl.isolated import check_no_bare_parameters, isolated, validation
 from pyro_vmtl.progress import progress_bar
 from pyro_vmtl.schedule import Cosine, Scheduled
+from pyro_vmtl.step import Step, batch_of, can_be_recorded
 
 __all__ = ["FitResult", "NonFiniteLossError", "fit"]
 
@@ -30,6 +28,10 @@ COOL_DOWN = 200
 
 NOTE_EVERY = 10
 """Steps from one note in the history to the next."""
+
+
+RECORD_AFTER = 50
+"""Steps before the first is recorded: by then, recording takes less time than has passed."""
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -124,66 +126,47 @@ def fit(
     terms: dict[int, ELBOTerms] = {}
     end = num_steps
     stopped: Literal["settled", "steps", "interrupted"] = "steps"
-    with (
-        isolated(seed),
-        kept_traces(elbo) as traces,
-        progress_bar(num_steps, visible=progress) as report,
-    ):
+    with isolated(seed), progress_bar(num_steps, visible=progress) as report:
         loss_of.train()
-        with validation(True), _batch(args, batches) as batch:
+        with validation(True), batch_of(args, batches) as batch:
             _check_latent_sites(model, guide, batch)  # lazy guides make their parameters now
             loss_of(*batch)
         check_no_bare_parameters(loss_of)
-        parameters = [p for p in loss_of.parameters() if p.requires_grad]
-        if not parameters:
+        step_of = Step(loss_of, args, batches)
+        if not step_of.parameters:
             raise ValueError("Model and guide have no parameters that require a gradient to learn.")
-        optimizer = torch.optim.Adam(parameters, weight_decay=weight_decay)
-        scheduled = [module for module in loss_of.modules() if isinstance(module, Scheduled)]
+        optimizer = torch.optim.Adam(step_of.parameters, weight_decay=weight_decay, fused=True)
         cooling = min(COOL_DOWN, num_steps // 5)
         cool_down = Cosine(learning_rate, learning_rate / 100, max(cooling, 1))
+        recordable = can_be_recorded(loss_of)
         try:
             while (step := len(losses)) < end:
-                for module in scheduled:
-                    module.at_step(step)
+                step_of.at(step)
+                step_of.recording = recordable and step >= RECORD_AFTER
                 for group in optimizer.param_groups:
                     group["lr"] = cool_down(max(0, step - (end - cooling)))
                 # Pyro's checks cost two thirds of a step; they have seen everything once.
-                with validation(step == 0), _batch(args, batches) as batch:
-                    optimizer.zero_grad()
-                    loss = loss_of(*batch)
-                    if not torch.isfinite(loss):
-                        raise _non_finite(step, loss_of, elbo_terms(elbo, traces), args)
-                    loss.backward()
-                    losses.append(loss.item())
-                    noted = step % NOTE_EVERY == 0 or step == end - 1
-                    if noted:  # before the update, which changes the distributions in the traces
-                        terms[step] = elbo_terms(elbo, traces)
-                    optimizer.step()
-                if noted:
-                    report(step + 1, end, terms[step])
-                    if end - step > cooling and _still(scheduled, step, end) and _settled(losses):
+                with validation(step == 0):
+                    loss, parts = step_of()
+                if not torch.isfinite(loss):
+                    raise _non_finite(step, loss_of, parts, args)
+                losses.append(loss.item())
+                optimizer.step()
+                if step % NOTE_EVERY == 0 or step == end - 1:
+                    terms[step] = parts
+                    step_of.choose_precision()
+                    report(step + 1, end, parts)
+                    if (
+                        end - step > cooling
+                        and _still(step_of.scheduled, step, end)
+                        and _settled(losses)
+                    ):
                         end, stopped = step + 1 + cooling, "settled"
         except KeyboardInterrupt:
             stopped = "interrupted"
         loss_of.eval()
     history = History.from_terms(losses, terms)
     return FitResult(history, time.perf_counter() - started, stopped)
-
-
-@contextmanager
-def _batch(args: tuple[Any, ...], batches: Batches | None) -> Iterator[tuple[Any, ...]]:
-    """Replace the rows among the arguments by some of them, weighed to count for all."""
-    if batches is None:
-        yield args
-        return
-    rows = next((arg for arg in args if isinstance(arg, TaskData)), None)
-    if rows is None:
-        raise ValueError(
-            f"batches is {batches}, but none of the arguments is a TaskData to take rows from."
-        )
-    batch, weight = batches(rows)
-    with scaled_rows(weight):
-        yield tuple(batch if arg is rows else arg for arg in args)
 
 
 def _check_latent_sites(model: Program, guide: Program, args: tuple[Any, ...]) -> None:

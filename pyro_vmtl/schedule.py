@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from torch import nn
@@ -139,3 +139,8 @@ class Scheduled(nn.Module):
     def at_step(self, step: int) -> None:
         """Set the numbers to their values at a step."""
         raise NotImplementedError
+
+    @property
+    def form(self) -> Hashable:
+        """What decides which tensor operations a step does, not only on which numbers."""
+        return None

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from pyro_vmtl.handled import Handled, Program
 from pyro_vmtl.isolated import isolated
-from pyro_vmtl.pools import LogarithmicPool, Pool
+from pyro_vmtl.pool import Pool
+from pyro_vmtl.pools import LogarithmicPool
 from pyro_vmtl.schedule import Exponential, Schedule, as_schedule
 from pyro_vmtl.sharing import NotePosteriors, PoolPriors, Sharing
 from pyro_vmtl.sources import Sources, Transfer, WeightsPosterior

@@ -14,8 +14,9 @@ from pyro.poutine.messenger import block_messengers
 from torch import Tensor, nn
 
 from pyro_vmtl.handled import UNCONSTRAINED, SiteMessenger
-from pyro_vmtl.pools import Pool
-from pyro_vmtl.sources import CellSources, Sources, SourceWeights, Transfer, WeightsPosterior
+from pyro_vmtl.pool import Pool
+from pyro_vmtl.source_weights import SourceWeights
+from pyro_vmtl.sources import CellSources, Sources, Transfer, WeightsPosterior
 from pyro_vmtl.task_sites import (
     as_normal,
     check_num_tasks,
@@ -162,8 +163,13 @@ class PoolPriors(SiteMessenger):
             return
         if isinstance(posterior, CellSources):
             posterior, present = posterior.normal, posterior.present
-        msg["fn"] = self.sharing.pool(
-            weights, posterior, base, sources.transfer_var, present=present
+        msg["fn"] = sources.pool = self.sharing.pool(
+            weights,
+            posterior,
+            base,
+            sources.transfer_var,
+            present=present,
+            exact=sources.exact,
         )
 
 

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pyro_vmtl.pool import Pool
 from pyro_vmtl.schedule import Schedule, Scheduled
+from pyro_vmtl.source_weights import SourceWeights
 
-__all__ = ["CellSources", "SourceWeights", "Sources", "Transfer", "WeightsPosterior"]
+__all__ = ["CellSources", "Sources", "Transfer", "WeightsPosterior"]
 
 Transfer = Literal["source", "dimension"]
 """Who has a transfer scale of its own: each source, or each dimension of the site."""
@@ -26,37 +28,10 @@ Transfer = Literal["source", "dimension"]
 WeightsPosterior = Literal["concrete", "softmax", "even"]
 """Posterior of the source weights: a Concrete distribution, a learned point, or the even point."""
 
+LEAST_LOSS = 0.1
+"""Nats that may be lost to rounding: far less than the KL of one draw from the next."""
+
 INITIAL_TRANSFER_SCALE = 0.1  # 0.3 ended in a worse optimum on Office-Caltech10
-
-
-class SourceWeights(dist.RelaxedOneHotCategorical):
-    """Concrete distribution that keeps its draws inside the simplex, and their density right.
-
-    At a low temperature the softmax underflows to an exact 0 and sums to 1 within some 1e-5 only.
-    Draws are lifted to the smallest normal number and divided by their sum. Their density is that
-    of the logarithms they came from, which each draw carries along; taken from the lifted numbers
-    it would make the KL of the weights fall without bound.
-    """
-
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
-        r"""Draw weights, (\*sample_shape, \*batch, K), with gradients to the logits."""
-        log_draw: Tensor = self.base_dist.rsample(sample_shape)
-        draw = log_draw.exp().clamp_min(torch.finfo(log_draw.dtype).tiny)
-        draw = draw / draw.sum(-1, keepdim=True)
-        draw.log_weights = log_draw  # type: ignore[attr-defined]
-        return draw
-
-    @torch.no_grad()
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
-        """Draw weights, as :meth:`rsample` without gradients."""
-        return self.rsample(sample_shape)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log density of weights, from their logarithms where they are drawn ones."""
-        log_weights: Tensor | None = getattr(value, "log_weights", None)
-        if log_weights is None:
-            return super().log_prob(value)
-        return self.base_dist.log_prob(log_weights) - log_weights.sum(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +92,10 @@ class Sources(Scheduled):
     posterior
         sources at its last run: the posterior of every task, or sources of every cell. None where
         a run has none.
+    pool
+        the pool that the model's last run made of them.
+    exact
+        does it compare tasks in float64?
     """
 
     temperature: Tensor
@@ -154,6 +133,8 @@ class Sources(Scheduled):
         self.register_buffer("temperature", torch.tensor(float(temperature(0))))
         self.noted = False
         self.posterior: dist.Independent | CellSources | None = None
+        self.pool: Pool | None = None
+        self.exact = True
 
     @property
     def num_tasks(self) -> int:
@@ -172,7 +153,7 @@ class Sources(Scheduled):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the noted posterior out of copies and pickles: it hangs in an autograd graph."""
-        return {**self.__dict__, "noted": False, "posterior": None}
+        return {**self.__dict__, "noted": False, "posterior": None, "pool": None}
 
     def note(self, posterior: dist.Independent | CellSources | None) -> None:
         """Note the sources of this run of the guide."""
@@ -181,6 +162,22 @@ class Sources(Scheduled):
     def at_step(self, step: int) -> None:
         """Set the temperature to its value at a step of the fit."""
         self.temperature.fill_(self.schedules["temperature"](step))
+
+    def choose_precision(self, rounding: float) -> None:
+        """Compare tasks in float32 where that loses next to nothing, else in float64.
+
+        Parameters
+        ----------
+        rounding
+            What it would lose, in nats; :attr:`Pool.rounding`.
+        """
+        # On the way back there is a margin, so as not to change at every step.
+        self.exact = rounding > (LEAST_LOSS / 2 if self.exact else LEAST_LOSS)
+
+    @property
+    def form(self) -> bool:
+        """Are tasks compared in float64?"""
+        return self.exact
 
     def weights_posterior(self, logits: Tensor) -> dist.TorchDistribution:
         r"""Give the posterior of the weights from their logits in any shape (\*batch, K)."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from pyro_vmtl.handled import UNCONSTRAINED, Handled, Program, SiteMessenger
 from pyro_vmtl.schedule import Schedule, Scheduled, as_schedule
 
@@ -58,20 +61,39 @@ def temper(
 class KLWeights(Scheduled):
     """The KL weight of each tempered site at the current step of a fit."""
 
+    values: Tensor
+
     def __init__(self, kl_weights: Mapping[str, float | Schedule]) -> None:
         super().__init__()
         self.schedules = {site: as_schedule(weight) for site, weight in kl_weights.items()}
+        self.sites = tuple(kl_weights)
+        self.now: list[float] = []
+        # Names of sites have dots, and those of buffers not. A double weighs floats, too.
+        self.register_buffer("values", torch.zeros(len(self.sites), dtype=torch.float64))
         self.at_step(0)
+
+    def __getitem__(self, site: str) -> Tensor | None:
+        """Give the weight of a site; None where it is 0."""
+        place = self.sites.index(site)
+        return self.values[place] if self.form[place] else None
 
     def at_step(self, step: int) -> None:
         """Set the weights to their values at a step of the fit."""
-        self.current = {site: schedule(step) for site, schedule in self.schedules.items()}
+        now = [schedule(step) for schedule in self.schedules.values()]
+        if now != self.now:
+            self.now = now
+            self.values.copy_(torch.tensor(now, dtype=torch.float64))
+
+    @property
+    def form(self) -> tuple[bool, ...]:
+        """Which sites have a weight: the others are left out."""
+        return tuple(weight != 0 for weight in self.now)
 
 
 class _ScaleSites(SiteMessenger):
     def __init__(self, weights: KLWeights) -> None:
-        super().__init__(weights.current)
-        self.weights = weights.current
+        super().__init__(weights.sites)
+        self.weights = weights
 
     def _pyro_sample(self, msg: Any) -> None:
         super()._pyro_sample(msg)
@@ -84,7 +106,7 @@ class _ScaleSites(SiteMessenger):
             )
         if auxiliary:
             name = name.removesuffix(UNCONSTRAINED)
-        if name not in self.weights:
+        if name not in self.weights.sites:
             return
         if msg["is_observed"]:
             raise ValueError(
@@ -92,7 +114,7 @@ class _ScaleSites(SiteMessenger):
                 "has no KL. Take it out."
             )
         weight = self.weights[name]
-        if weight == 0:
+        if weight is None:
             msg["mask"] = False  # 0 * inf is not a number; a masked site is left out
         else:
             msg["scale"] = msg["scale"] * weight

@@ -8,7 +8,8 @@ from problems import F64, classifier, many_draws
 
 from pyro_vmtl import LogarithmicPool, relatedness, share
 from pyro_vmtl.elbo import elbo_terms, kept_traces
-from pyro_vmtl.sources import Sources, SourceWeights
+from pyro_vmtl.source_weights import SourceWeights
+from pyro_vmtl.sources import Sources
 
 
 @pytest.mark.parametrize("base", [True, False])

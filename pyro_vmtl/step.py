@@ -1,0 +1,164 @@
+"""A training step: the loss, its terms and its gradients, traced by Pyro or replayed.
+
+Pyro runs a program anew at every step: plates, handlers and distributions are Python, and on small
+problems that takes longer than the arithmetic. A program of this library does the same tensor
+operations at every step, on other numbers. So a fit notes them down once, forward and backward, and
+from then on replays them: same loss, same gradients, same random numbers.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from pyro.infer.elbo import ELBOModule
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from pyro_vmtl.batches import Batches, scaled_rows
+from pyro_vmtl.data import TaskData
+from pyro_vmtl.elbo import ELBOTerms, MeanFieldELBO, elbo_terms, kept_traces
+from pyro_vmtl.handled import Handled
+from pyro_vmtl.schedule import Scheduled
+from pyro_vmtl.sources import Sources
+
+__all__ = ["Step", "batch_of", "can_be_recorded"]
+
+
+class Step:
+    """Compute loss, terms and gradients at the current values of the parameters.
+
+    Parameters
+    ----------
+    loss_of
+        An ELBO with model and guide.
+    args
+        What these are called with.
+    batches
+        Draws the rows of each step; all rows by default.
+
+    Attributes
+    ----------
+    parameters
+        what is learned.
+    scheduled
+        modules with numbers that follow schedules.
+    recording
+        are steps to be recorded and replayed?
+    """
+
+    def __init__(
+        self, loss_of: ELBOModule, args: tuple[Any, ...], batches: Batches | None = None
+    ) -> None:
+        self.loss_of = loss_of
+        self.args = args
+        self.batches = batches
+        self.parameters = [p for p in loss_of.parameters() if p.requires_grad]
+        self.scheduled = [m for m in loss_of.modules() if isinstance(m, Scheduled)]
+        self.sources = [m for m in self.scheduled if isinstance(m, Sources)]
+        self.recording = False
+        self._recorded: dict[Hashable, Any] = {}
+        self._rounding: list[Tensor | None] = []
+
+    def at(self, step: int) -> None:
+        """Set all schedules to a step of the fit."""
+        for module in self.scheduled:
+            module.at_step(step)
+
+    def __call__(self) -> tuple[Tensor, ELBOTerms]:
+        """Compute the loss and its terms, and put the gradients into the parameters."""
+        loss, terms, gradients, rounding = self._replay() if self.recording else self._evaluate()
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self._rounding = rounding
+        return loss, ELBOTerms(**terms)
+
+    def choose_precision(self) -> None:
+        """Look whether tasks can be compared in float32; this waits for the device."""
+        for sources, rounding in zip(self.sources, self._rounding, strict=True):
+            if rounding is not None:
+                sources.choose_precision(float(rounding))
+
+    def _evaluate(self) -> tuple[Tensor, dict[str, Any], list[Tensor | None], list[Tensor | None]]:
+        elbo, model, guide = self.loss_of.elbo, self.loss_of.model, self.loss_of.guide
+        with batch_of(self.args, self.batches) as batch:
+            if isinstance(elbo, MeanFieldELBO):
+                terms = elbo.terms(model, guide, *batch)
+                loss = terms.loss
+            else:
+                with kept_traces(elbo) as traces:
+                    loss = elbo.differentiable_loss(model, guide, *batch)
+                    terms = elbo_terms(elbo, traces)
+        found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        gradients = [_laid_out(*pair) for pair in zip(found, self.parameters, strict=True)]
+        rounding = [None if s.pool is None else s.pool.rounding for s in self.sources]
+        return loss.detach(), vars(terms.detach()), gradients, rounding
+
+    @torch.no_grad()
+    def _replay(self) -> Any:
+        form = tuple(module.form for module in self.scheduled)
+        if form not in self._recorded:
+            self._recorded[form] = self._record()
+        return self._recorded[form]()
+
+    def _record(self) -> torch.fx.GraphModule:
+        """Note the tensor operations of one evaluation down."""
+        devices = {p.device for p in self.parameters if p.device.type == "cuda"}
+        with torch.random.fork_rng(devices=devices), torch.enable_grad():
+            graph = make_fx(lambda: self._evaluate())()  # it counts the arguments of a method wrong
+        for node in graph.graph.nodes:
+            if node.target is torch.ops.aten.detach.default:  # there is no autograd to hide from
+                node.replace_all_uses_with(node.args[0])
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+        return graph
+
+
+def _laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
+    """Lay a gradient out in memory as its parameter is: fused optimisers rely on it."""
+    if gradient is None or gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
+
+
+@contextmanager
+def batch_of(args: tuple[Any, ...], batches: Batches | None) -> Iterator[tuple[Any, ...]]:
+    """Replace the rows among the arguments by some of them, weighed to count for all."""
+    if batches is None:
+        yield args
+        return
+    rows = next((arg for arg in args if isinstance(arg, TaskData)), None)
+    if rows is None:
+        raise ValueError(
+            f"batches is {batches}, but none of the arguments is a TaskData to take rows from."
+        )
+    batch, weight = batches(rows)
+    with scaled_rows(weight):
+        yield tuple(batch if arg is rows else arg for arg in args)
+
+
+def can_be_recorded(loss_of: ELBOModule) -> bool:
+    """Tell whether each step does the same operations: are all programs of this library?
+
+    A program of somebody else may count its steps, or decide by what it drew.
+    """
+    programs = [loss_of.model, loss_of.guide]
+    while any(isinstance(program, Handled) for program in programs):
+        programs = [p.program if isinstance(p, Handled) else p for p in programs]
+    if not isinstance(loss_of.elbo, MeanFieldELBO):
+        return False
+    return all(
+        isinstance(program, nn.Module) and all(_is_ours(m) for m in program.modules())
+        for program in programs
+    )
+
+
+def _is_ours(module: nn.Module) -> bool:
+    functions = [value for value in vars(module).values() if inspect.isfunction(value)]
+    return all(
+        home.startswith(("pyro_vmtl.", "torch.nn."))
+        for home in (type(module).__module__, *(f.__module__ for f in functions))
+    )
