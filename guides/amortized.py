@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vmtl.data import TaskData
+from pyro_vmtl.task_batches import sample_of_plate
 
 __all__ = ["AmortizedNormal", "class_means", "target_weighted_mean"]
 
@@ -49,8 +50,7 @@ class AmortizedNormal(nn.Module):
         """Draw ``w``, inside a plate over tasks."""
         rows = self.encoder(self.summary)
         normal = dist.Normal(rows.mean.unsqueeze(1), rows.stddev.unsqueeze(1))
-        w: Tensor = pyro.sample("w", normal.to_event(self.summary.ndim - 1))
-        return w
+        return sample_of_plate("w", normal.to_event(self.summary.ndim - 1))
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Draw ``w``; the arguments are the model's and are not looked at."""

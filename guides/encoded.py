@@ -20,6 +20,7 @@ from pyro_vmtl.data import TaskData
 from pyro_vmtl.guides.amortized import AmortizedNormal
 from pyro_vmtl.guides.mean_field import MeanFieldNormal
 from pyro_vmtl.sources import CellSources
+from pyro_vmtl.task_batches import of_plate
 
 __all__ = ["EncodedNormal"]
 
@@ -46,9 +47,10 @@ class EncodedNormal(nn.Module):
         """Draw all sites."""
         with pyro.plate("task", data.num_tasks, dim=-2):
             self.others.draw()
-            with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=data.mask):
-                give = {"sources": lambda: self._sources(data)}
-                pyro.sample("z", self.encoder(data.x), infer=give)
+            rows = of_plate(data)
+            with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
+                give = {"sources": lambda: self._sources(rows)}
+                pyro.sample("z", self.encoder(rows.x), infer=give)
 
     def _sources(self, data: TaskData) -> CellSources | None:
         """Encode the counterparts of the rows; rows to predict have none."""

@@ -18,6 +18,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from pyro_vmtl.task_batches import sample_of_plate
+
 __all__ = ["MeanFieldNormal"]
 
 
@@ -67,7 +69,7 @@ class MeanFieldNormal(nn.Module):
 
     def draw(self) -> dict[str, Tensor]:
         """Draw every site, inside a plate over tasks."""
-        return {site: pyro.sample(site, self.posterior(site)) for site in self.locs}
+        return {site: sample_of_plate(site, self.posterior(site)) for site in self.locs}
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Draw every site; the arguments are the model's and are not looked at."""

@@ -26,6 +26,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vmtl.data import TaskData
+from pyro_vmtl.task_batches import of_plate
 
 __all__ = ["LatentClassifier", "standard_normal", "times"]
 
@@ -50,11 +51,11 @@ class LatentClassifier(nn.Module):
     def forward(self, data: TaskData) -> None:
         """Draw coefficients, representations and classes; condition on the classes if known."""
         with pyro.plate("task", data.num_tasks, dim=-2):
-            w = pyro.sample("w", self.prior())
-            with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=data.mask):
+            w, rows = pyro.sample("w", self.prior()), of_plate(data)
+            with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 z = pyro.sample("z", standard_normal(data.x, self.latent_size))
                 logits = times(z, w.squeeze(-3))  # (T, N, C)
-                pyro.sample("y", dist.Categorical(logits=logits), obs=data.y)
+                pyro.sample("y", dist.Categorical(logits=logits), obs=rows.y)
 
 
 def standard_normal(like: Tensor, size: int) -> dist.Independent:

@@ -28,6 +28,7 @@ from pyro import poutine
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.models.latent_classifier import standard_normal, times
 from pyro_vmtl.models.linear_regressor import TaskNoise
+from pyro_vmtl.task_batches import of_plate
 
 __all__ = ["LatentRegressor"]
 
@@ -63,8 +64,9 @@ class LatentRegressor(TaskNoise):
     def forward(self, data: TaskData) -> None:
         """Draw coefficients, representations and targets; condition on the targets if known."""
         with pyro.plate("task", data.num_tasks, dim=-2):
-            w = pyro.sample("w", self.prior())  # (T, 1, D)
-            with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=data.mask):
+            w, rows = pyro.sample("w", self.prior()), of_plate(data)  # (T, 1, D)
+            noise_scale = pyro.subsample(self.noise_scale, event_dim=0)
+            with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 z = pyro.sample("z", standard_normal(data.x, self.latent_size))
                 mean = times(z, w).squeeze(-1)
-                pyro.sample("y", dist.Normal(mean, self.noise_scale), obs=data.y)
+                pyro.sample("y", dist.Normal(mean, noise_scale), obs=rows.y)

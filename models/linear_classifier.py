@@ -24,6 +24,7 @@ from pyro import poutine
 from torch import nn
 
 from pyro_vmtl.data import TaskData
+from pyro_vmtl.task_batches import of_plate
 
 __all__ = ["LinearClassifier"]
 
@@ -45,7 +46,7 @@ class LinearClassifier(nn.Module):
     def forward(self, data: TaskData) -> None:
         """Draw coefficients and classes; condition on the classes where they are known."""
         with pyro.plate("task", data.num_tasks, dim=-2):
-            w = pyro.sample("w", self.prior())
-            logits = data.x @ w.squeeze(-3).mT  # (T, N, C)
-            with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=data.mask):
-                pyro.sample("y", dist.Categorical(logits=logits), obs=data.y)
+            w, rows = pyro.sample("w", self.prior()), of_plate(data)
+            logits = rows.x @ w.squeeze(-3).mT  # (T, N, C)
+            with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
+                pyro.sample("y", dist.Categorical(logits=logits), obs=rows.y)

@@ -26,6 +26,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vmtl.data import TaskData
+from pyro_vmtl.task_batches import of_plate
 
 __all__ = ["LinearRegressor", "TaskNoise"]
 
@@ -78,7 +79,8 @@ class LinearRegressor(TaskNoise):
     def forward(self, data: TaskData) -> None:
         """Draw coefficients and targets; condition on the targets where they are known."""
         with pyro.plate("task", data.num_tasks, dim=-2):
-            w = pyro.sample("w", self.prior())
-            mean = (data.x @ w.mT).squeeze(-1)  # (T, N, F) @ (T, F, 1)
-            with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=data.mask):
-                pyro.sample("y", dist.Normal(mean, self.noise_scale), obs=data.y)
+            w, rows = pyro.sample("w", self.prior()), of_plate(data)
+            mean = (rows.x @ w.mT).squeeze(-1)  # (T, N, F) @ (T, F, 1)
+            noise_scale = pyro.subsample(self.noise_scale, event_dim=0)
+            with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
+                pyro.sample("y", dist.Normal(mean, noise_scale), obs=rows.y)

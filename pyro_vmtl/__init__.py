@@ -13,6 +13,7 @@ from pyro_vmtl.predict import log_predictive_density, predict_moments, predict_p
 from pyro_vmtl.schedule import Constant, Cosine, Exponential, Linear, Stairs
 from pyro_vmtl.share import relatedness, share
 from pyro_vmtl.sources import CellSources
+from pyro_vmtl.task_batches import RandomTasks, TaskBlocks
 from pyro_vmtl.temper import temper
 
 __all__ = [
@@ -30,7 +31,9 @@ __all__ = [
     "MeanFieldELBO",
     "NonFiniteLossError",
     "RandomRows",
+    "RandomTasks",
     "Stairs",
+    "TaskBlocks",
     "TaskData",
     "__version__",
     "attend",

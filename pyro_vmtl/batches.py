@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import pyro
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
@@ -168,5 +169,5 @@ class _ScaleRows(Messenger):
                     "`batches`, or with a guide that makes them from the features, such as "
                     "EncodedNormal."
                 )
-            shape = (-1, *[1] * (-dims[TASK_PLATE] - 1))
-            msg["scale"] = msg["scale"] * self.weight.reshape(shape)
+            weight = self.weight.reshape(-1, *[1] * (-dims[TASK_PLATE] - 1))
+            msg["scale"] = msg["scale"] * pyro.subsample(weight, event_dim=0)

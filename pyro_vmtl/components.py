@@ -3,15 +3,16 @@ r"""What a pool is made of: the sources of every task, laid out for batched arit
 A site has the batch shape (T, \*rest) and an event of P numbers; the R cells of ``rest`` are
 treated one by one. Values are laid out as (\*L, R, T, P), with particles L on the left.
 
-========================= ======================= ===================================
-components                moments                 example
-========================= ======================= ===================================
-:class:`TaskComponents`   (R, T, P)               ``w``: a source is a task's posterior
-:class:`CellComponents`   (R, T, T - 1, P)        ``z``: every row has its own sources
-========================= ======================= ===================================
+============================ ======================= ===================================
+components                   moments                 example
+============================ ======================= ===================================
+:class:`TaskComponents`      (R, T, P)               ``w``: a source is a task's posterior
+:class:`CandidateComponents` (R, T, K, P)            ``w``, from K sources only
+:class:`CellComponents`      (R, T, T - 1, P)        ``z``: every row has its own sources
+============================ ======================= ===================================
 
 The first kind compares all tasks with all sources by matrix products and makes nothing of size
-(T, T, P). The second has as many numbers as its sources have.
+(T, T, P). The others have as many numbers as their sources have.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["CellComponents", "Components", "TaskComponents", "other_tasks", "without_diagonal"]
+__all__ = ["CandidateComponents", "CellComponents", "Components", "TaskComponents", "other_tasks"]
 
 LOG_2_PI = math.log(2 * math.pi)
 
@@ -120,7 +121,31 @@ class TaskComponents(Components):
         return values[cell, source]
 
 
-class CellComponents(Components):
+class CandidateComponents(Components):
+    """Some sources for each task: moments (R, T, K, P)."""
+
+    def weights(self, weights: Tensor) -> Tensor:
+        r"""Lay weights of the candidates and the base out as (\*L, 1, T, K + 1)."""
+        return weights.unsqueeze(-3)
+
+    def log_probs(self, loc: Tensor, var: Tensor | float) -> Tensor:
+        r"""Expected log density of each source under N(loc, var), (\*L, R, T, K)."""
+        square = (loc.unsqueeze(-2) - self.loc) ** 2
+        if isinstance(var, Tensor):
+            square = square + var.unsqueeze(-2)
+        return -0.5 * (square / self.var + self.var.log() + LOG_2_PI).sum(-1)
+
+    def mix(self, weights: Tensor, values: Tensor) -> Tensor:
+        r"""Sum values (R, T, K, P) with weights (\*L, R, T, K)."""
+        return (weights.unsqueeze(-2) @ values).squeeze(-2)
+
+    def pick(self, values: Tensor, source: Tensor) -> Tensor:
+        r"""Take one source's values (\*L, R, T, P) by indices (\*L, R, T)."""
+        index = source[..., None, None].expand(*source.shape, 1, values.shape[-1])
+        return values.expand(*source.shape, *values.shape[-2:]).gather(-2, index).squeeze(-2)
+
+
+class CellComponents(CandidateComponents):
     """Sources of its own for each cell: moments that broadcast to (R, T, T - 1, P).
 
     Parameters
@@ -128,40 +153,33 @@ class CellComponents(Components):
     present
         (R, T, T - 1), False where a task has nothing to say about a cell. Its weight goes to the
         other sources and the base in proportion, and to the base where there is no source at all.
+    others
+        (T, T - 1), the other tasks of each task.
     """
 
     def __init__(
-        self, loc: Tensor, source_var: Tensor, transfer_var: Tensor, present: Tensor
+        self,
+        loc: Tensor,
+        source_var: Tensor,
+        transfer_var: Tensor,
+        present: Tensor,
+        others: Tensor,
     ) -> None:
         super().__init__(loc, source_var, transfer_var)
         self.present = present
+        self.others = others
 
     def weights(self, weights: Tensor) -> Tensor:
         r"""Lay pool weights out as (\*L, R, T, T): sources that are there, and the base."""
         base = weights[..., -1:].unsqueeze(-3)
-        sources = without_diagonal(weights[..., :-1]).unsqueeze(-3)
+        others = self.others.expand(*weights.shape[:-1], -1)
+        sources = weights.gather(-1, others).unsqueeze(-3)
         # Where some are missing, the others may have next to no weight to be scaled up.
         some_missing = ~self.present.all(-1, keepdim=True)
         sources = torch.where(some_missing, sources + LEAST_WEIGHT, sources) * self.present
         alone = ~self.present.any(-1, keepdim=True)
         both = torch.cat([sources, torch.where(alone, 1.0, base)], dim=-1)
         return both / both.sum(-1, keepdim=True)
-
-    def log_probs(self, loc: Tensor, var: Tensor | float) -> Tensor:
-        r"""Expected log density of each source under N(loc, var), (\*L, R, T, T - 1)."""
-        square = (loc.unsqueeze(-2) - self.loc) ** 2
-        if isinstance(var, Tensor):
-            square = square + var.unsqueeze(-2)
-        return -0.5 * (square / self.var + self.var.log() + LOG_2_PI).sum(-1)
-
-    def mix(self, weights: Tensor, values: Tensor) -> Tensor:
-        r"""Sum values (R, T, T - 1, P) with weights (\*L, R, T, T - 1)."""
-        return (weights.unsqueeze(-2) @ values).squeeze(-2)
-
-    def pick(self, values: Tensor, source: Tensor) -> Tensor:
-        r"""Take one source's values (\*L, R, T, P) by indices (\*L, R, T)."""
-        index = source[..., None, None].expand(*source.shape, 1, values.shape[-1])
-        return values.expand(*source.shape, *values.shape[-2:]).gather(-2, index).squeeze(-2)
 
 
 def other_tasks(num_tasks: int) -> Tensor:
@@ -174,17 +192,3 @@ def other_tasks(num_tasks: int) -> Tensor:
     """
     index = torch.arange(num_tasks - 1).expand(num_tasks, -1)
     return index + (index >= torch.arange(num_tasks)[:, None])
-
-
-def without_diagonal(square: Tensor) -> Tensor:
-    r"""Take the diagonal out of (\*L, T, T), which leaves (\*L, T, T - 1).
-
-    Examples
-    --------
-    >>> without_diagonal(torch.arange(9).reshape(3, 3)).tolist()
-    [[1, 2], [3, 5], [6, 7]]
-    """
-    # Behind the first place, the flat matrix is T - 1 lines of T numbers and one diagonal place.
-    *particles, num_tasks, _ = square.shape
-    lines = square.flatten(-2)[..., 1:].reshape(*particles, num_tasks - 1, num_tasks + 1)
-    return lines[..., :-1].reshape(*particles, num_tasks, num_tasks - 1)

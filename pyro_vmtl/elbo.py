@@ -120,7 +120,8 @@ class ELBOTerms:
     Attributes
     ----------
     log_likelihood
-        for each observed site its log-likelihood in nats: (T,), or () outside the task plate.
+        for each observed site its log-likelihood in nats: (T,), or () outside the task plate and
+        on some tasks only.
     kl
         the same for the KL of each latent site.
     """
@@ -248,8 +249,12 @@ def _log_prob(site: Any) -> Any:
 
 
 def _add(terms: dict[str, Tensor], name: str, site: Any, values: Tensor) -> None:
-    """Add up a site's values in each task."""
-    dims = {frame.name: frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
+    """Add up a site's values in each task, or all of them where they are for some tasks only."""
+    dims = {
+        frame.name: frame.dim
+        for frame in site["cond_indep_stack"]
+        if frame.vectorized and frame.size == frame.full_size
+    }
     if TASK_PLATE in dims:
         task = values.ndim + dims[TASK_PLATE]
         values = values.movedim(task, 0).flatten(1).sum(1) if values.ndim > 1 else values

@@ -20,6 +20,7 @@ from pyro_vmtl.isolated import check_no_bare_parameters, isolated, validation
 from pyro_vmtl.progress import progress_bar
 from pyro_vmtl.schedule import Cosine, Scheduled
 from pyro_vmtl.step import Step, batch_of, can_be_recorded
+from pyro_vmtl.task_batches import TaskBatches
 
 __all__ = ["FitResult", "NonFiniteLossError", "fit"]
 
@@ -67,6 +68,7 @@ def fit(
     learning_rate: float = 0.05,
     weight_decay: float = 0.0,
     batches: Batches | None = None,
+    tasks: TaskBatches | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> FitResult:
@@ -96,6 +98,11 @@ def fit(
     batches
         Takes rows for each step, such as :class:`~pyro_vmtl.RandomRows`; all rows by default. One
         of ``args`` is then a :class:`~pyro_vmtl.TaskData`.
+    tasks
+        Takes tasks: :class:`~pyro_vmtl.RandomTasks` for some of them at each step, or
+        :class:`~pyro_vmtl.TaskBlocks` for all of them one block after the other, which is the same
+        step in less memory. All at once by default. Programs other than this library's then take
+        their part of what they have for every task by ``pyro.subsample``.
     seed
         Seed of the random numbers.
     progress
@@ -132,7 +139,7 @@ def fit(
             _check_latent_sites(model, guide, batch)  # lazy guides make their parameters now
             loss_of(*batch)
         check_no_bare_parameters(loss_of)
-        step_of = Step(loss_of, args, batches)
+        step_of = Step(loss_of, args, batches, tasks)
         if not step_of.parameters:
             raise ValueError("Model and guide have no parameters that require a gradient to learn.")
         optimizer = torch.optim.Adam(step_of.parameters, weight_decay=weight_decay, fused=True)

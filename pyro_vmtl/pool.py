@@ -13,6 +13,7 @@ from torch.distributions import constraints
 
 from pyro_vmtl.components import (
     LOG_2_PI,
+    CandidateComponents,
     CellComponents,
     Components,
     TaskComponents,
@@ -25,15 +26,15 @@ __all__ = ["Pool", "once"]
 class Pool(TorchDistribution):
     r"""A prior made of the posteriors of other tasks.
 
-    The batch shape is ``(*L, T, *rest)``: ``L`` are particles, and ``rest`` are plates inside the
-    task plate, whose cells the pool treats one by one, with the same weights. The event shape is
-    the site's.
+    The batch shape is ``(*L, B, *rest)``: ``L`` are particles, B are the tasks that borrow, usually
+    all T, and ``rest`` are plates inside the task plate, whose cells the pool treats one by one,
+    with the same weights. The event shape is the site's.
 
     Parameters
     ----------
     weights
-        (\*L, T, T + 1), rows on the simplex: the weight of each source for each task, the base
-        last. The weight of a task on itself is 0.
+        (\*L, B, T + 1), rows on the simplex: the weight of each source for each task, the base
+        last. The weight of a task on itself is 0. With ``candidates``, (\*L, B, K + 1).
     sources
         Normal with the site's event shape: the posterior of every task, batch (T, \*rest). Or, with
         ``present``, for every cell its own sources: batch (T, \*rest, T - 1), the other tasks in
@@ -44,8 +45,12 @@ class Pool(TorchDistribution):
         Variance added to every source; broadcasts to (T, \*rest, \*event), the first dimension
         being the source. A cell's own sources have the same in all cells: (T, 1, ..., \*event).
     present
-        (T, \*rest, T - 1), which of a cell's own sources there are. The weight of the others goes
+        (B, \*rest, T - 1), which of a cell's own sources there are. The weight of the others goes
         to those and the base.
+    tasks
+        (B,), which tasks borrow, where these are not all.
+    candidates
+        (B, K), whom each task borrows from, where these are not all others.
     exact
         Compare tasks in float64, as differences between them are lost in float32 where they lie
         far apart, measured in their widths? :attr:`rounding` tells.
@@ -64,6 +69,8 @@ class Pool(TorchDistribution):
         transfer_var: Tensor | float = 0.0,
         present: Tensor | None = None,
         *,
+        tasks: Tensor | None = None,
+        candidates: Tensor | None = None,
         exact: bool = True,
         batch_shape: torch.Size | None = None,
         validate_args: bool | None = None,
@@ -73,8 +80,11 @@ class Pool(TorchDistribution):
         self.base = base
         self.transfer_var = transfer_var
         self.present = present
+        self.tasks = tasks
+        self.candidates = candidates
         self.exact = exact
-        self.cells = sources.batch_shape if present is None else sources.batch_shape[:-1]
+        rest = sources.batch_shape[1:] if present is None else sources.batch_shape[1:-1]
+        self.cells = torch.Size([weights.shape[-2], *rest])
         if batch_shape is None:
             batch_shape = weights.shape[:-2] + self.cells
         super().__init__(batch_shape, sources.event_shape, validate_args=validate_args)
@@ -97,6 +107,8 @@ class Pool(TorchDistribution):
             self.base,
             self.transfer_var,
             self.present,
+            tasks=self.tasks,
+            candidates=self.candidates,
             exact=self.exact,
             batch_shape=batch_shape,
         )
@@ -131,10 +143,10 @@ class Pool(TorchDistribution):
     # numbers in an event.
 
     def _to_rows(self, values: Tensor) -> Tensor:
-        r"""Take values (\*L, T, \*rest, \*event) to (\*L, R, T, P)."""
-        site = self.cells + self.event_shape
-        particles = values.shape[: values.ndim - len(site)]
-        return values.reshape(*particles, site[0], self.cells[1:].numel(), -1).transpose(-2, -3)
+        r"""Take values (\*L, T or B, \*rest, \*event) to (\*L, R, T or B, P)."""
+        task = values.ndim - len(self.cells) - len(self.event_shape)
+        shape = *values.shape[: task + 1], self.cells[1:].numel(), self.event_shape.numel()
+        return values.reshape(shape).transpose(-2, -3)
 
     def _from_rows(self, rows: Tensor) -> Tensor:
         r"""Take values (\*L, R, T, P) back to (\*L, T, \*rest, \*event)."""
@@ -151,17 +163,19 @@ class Pool(TorchDistribution):
         loc, var = self.sources.mean, self.sources.variance
         transfer_var = torch.as_tensor(self.transfer_var, dtype=loc.dtype, device=loc.device)
         if self.present is None:
-            transfer_var = transfer_var.expand_as(loc)
-            rows = (self._to_rows(moment) for moment in (loc, var, transfer_var))
-            return TaskComponents(*rows, exact=self.exact)
+            rows = [self._to_rows(m) for m in (loc, var, transfer_var.expand_as(loc))]
+            if self.candidates is None:
+                return TaskComponents(*rows, exact=self.exact)
+            return CandidateComponents(*(moment[:, self.candidates] for moment in rows))
         num_tasks, num_sources = self.cells[0], self.present.shape[-1]
         shape = (num_tasks, self.cells[1:].numel(), num_sources, self.event_shape.numel())
         loc, var = (m.reshape(shape).transpose(0, 1) for m in (loc, var))
-        by_task = torch.Size([num_tasks, *[1] * (len(self.cells) - 1)]) + self.event_shape
-        of_source = transfer_var.expand(by_task).reshape(num_tasks, -1)
-        of_source = of_source[other_tasks(num_tasks).to(loc.device)]  # (T, T - 1, P)
+        by_task = torch.Size([num_sources + 1, *[1] * (len(self.cells) - 1)]) + self.event_shape
+        of_source = transfer_var.expand(by_task).flatten(1)
+        others = other_tasks(num_sources + 1).to(loc.device)
+        others = others if self.tasks is None else others[self.tasks]
         present = self.present.reshape(shape[:-1]).transpose(0, 1)
-        return CellComponents(loc, var, of_source, present)
+        return CellComponents(loc, var, of_source[others], present, others)
 
     @cached_property
     def _weights(self) -> Tensor:

@@ -19,10 +19,12 @@ from pyro_vmtl.source_weights import SourceWeights
 from pyro_vmtl.sources import CellSources, Sources, Transfer, WeightsPosterior
 from pyro_vmtl.task_sites import (
     as_normal,
+    check_all_tasks,
     check_num_tasks,
     detached,
     is_inside_tasks,
     task_frame,
+    tasks_of_plate,
 )
 
 __all__ = ["NotePosteriors", "PoolPriors", "Sharing"]
@@ -64,10 +66,11 @@ class Sharing(nn.Module):
     def __getitem__(self, site: str) -> Sources:
         return cast(Sources, self.sources[self._key(site)])
 
-    def add(self, site: str, posterior: dist.Independent, *, of_cells: bool) -> Sources:
+    def add(
+        self, site: str, posterior: dist.Independent, num_tasks: int, *, of_cells: bool
+    ) -> Sources:
         """Make the sources of a site from the shape of its posterior."""
-        num_tasks, *rest = posterior.batch_shape
-        event = posterior.event_shape
+        rest, event = list(posterior.batch_shape[1:]), posterior.event_shape
         if of_cells:  # rows come and go, but their sources are the same tasks
             rest = [1] * len(rest)
         shapes = {
@@ -86,17 +89,17 @@ class Sharing(nn.Module):
         have the same weights.
         """
         sources, dim = self[site], task_frame(msg).dim
-        logits = torch.zeros_like(sources.logits) if prior else sources.logits
-        logits = logits.unflatten(0, (-1, *[1] * (-dim - 1)))
-        weights = (
-            SourceWeights(sources.temperature, logits=logits)
-            if prior
-            else sources.weights_posterior(logits)
-        )
         with (
             block_messengers(partial(is_inside_tasks, msg=msg, dim=dim)),
             poutine.mask(mask=self.weights_prior),
         ):
+            logits = sources.logits.unflatten(0, (-1, *[1] * (-dim - 1)))
+            logits = pyro.subsample(logits, event_dim=1)
+            weights = (
+                SourceWeights(sources.temperature, logits=torch.zeros_like(logits))
+                if prior
+                else sources.weights_posterior(logits)
+            )
             value: Tensor = pyro.sample(f"{site}_sources", weights)
         return value.flatten(dim - 1, -2)
 
@@ -125,13 +128,16 @@ class NotePosteriors(SiteMessenger):
             msg["fn"] = self.unconstrained.pop(name)
         msg["fn"] = posterior = as_normal(msg, "guide")
         give_sources = msg["infer"].get("sources")
-        if name not in self.sharing:
-            self.sharing.add(name, posterior, of_cells=give_sources is not None)
-        sources = self.sharing[name]
-        check_num_tasks(msg, sources.num_tasks)
+        if give_sources is None:
+            check_all_tasks(msg)
         detach = self.sharing.detach_sources
         with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
             noted = posterior if give_sources is None else give_sources()
+        if name not in self.sharing:
+            of_cells = not isinstance(noted, dist.Independent)
+            self.sharing.add(name, posterior, task_frame(msg).full_size, of_cells=of_cells)
+        sources = self.sharing[name]
+        check_num_tasks(msg, sources.num_tasks)
         sources.note(_detached(noted) if detach else noted)
         self.sharing.draw_weights(name, msg, prior=False)
 
@@ -157,18 +163,20 @@ class PoolPriors(SiteMessenger):
             )
         sources = self.sharing[name]
         check_num_tasks(msg, sources.num_tasks)
-        weights = sources.pool_weights(self.sharing.draw_weights(name, msg, prior=True))
+        weights = self.sharing.draw_weights(name, msg, prior=True)
         posterior, present = sources.posterior, None
         if posterior is None:
             return
         if isinstance(posterior, CellSources):
             posterior, present = posterior.normal, posterior.present
+        tasks = tasks_of_plate(msg, weights.device)
         msg["fn"] = sources.pool = self.sharing.pool(
-            weights,
+            sources.pool_weights(weights, tasks),
             posterior,
             base,
             sources.transfer_var,
             present=present,
+            tasks=tasks,
             exact=sources.exact,
         )
 

@@ -185,30 +185,33 @@ class Sources(Scheduled):
             return SourceWeights(self.temperature, logits=logits)
         return dist.Delta(logits.softmax(-1), event_dim=1)
 
-    def pool_weights(self, weights: Tensor) -> Tensor:
+    def pool_weights(self, weights: Tensor, tasks: Tensor | None = None) -> Tensor:
         r"""Lay weights over candidates out as weights over all tasks and the base.
 
         Parameters
         ----------
         weights
-            (\*L, T, K), rows on the simplex.
+            (\*L, B, K), rows on the simplex.
+        tasks
+            (B,), the tasks they are for; None for all.
 
         Returns
         -------
         Tensor
-            (\*L, T, T + 1), rows on the simplex: how much task t borrows from each source, the
-            base last. The diagonal is 0. With the anchor the base has at least 1/T.
+            (\*L, B, T + 1), rows on the simplex: how much task t borrows from each source, the
+            base last. Its weight on itself is 0. With the anchor the base has at least 1/T.
         """
         num_tasks = self.num_tasks
-        base = weights[..., num_tasks - 1 :]
-        if not self.base:
-            base = weights.new_zeros(*weights.shape[:-1], 1)
-        sources = _insert_diagonal(weights[..., : num_tasks - 1])
-        pooled = torch.cat([sources, base], dim=-1)
+        tasks = torch.arange(num_tasks, device=weights.device) if tasks is None else tasks
+        # A task's sources before and after its own place, which is left out among candidates.
+        place = torch.arange(num_tasks + 1, device=weights.device)
+        before, after = (
+            functional.pad(weights, pad) for pad in ((0, 1 + (not self.base)), (1, not self.base))
+        )
+        pooled = torch.where(place < tasks[:, None], before, after)
+        pooled = pooled.masked_fill(place == tasks[:, None], 0.0)
         if self.anchor:
-            anchor = torch.zeros_like(pooled[..., :1, :])
-            anchor[..., -1] = 1.0
-            pooled = torch.lerp(pooled, anchor, 1 / num_tasks)
+            pooled = torch.lerp(pooled, (place == num_tasks).to(pooled), 1 / num_tasks)
         return pooled
 
     def draw(self, num_samples: int) -> Tensor:
@@ -216,15 +219,3 @@ class Sources(Scheduled):
         with torch.no_grad():
             posterior = self.weights_posterior(self.logits)
             return self.pool_weights(posterior.sample(torch.Size([num_samples])))
-
-
-def _insert_diagonal(off_diagonal: Tensor) -> Tensor:
-    r"""Spread (\*L, T, T - 1) over (\*L, T, T) with zeros on the diagonal.
-
-    In a flat T x T matrix the diagonal comes every T + 1 places. Behind the first place, the rest
-    is T - 1 lines of T numbers and one diagonal place each, so that two pads do it.
-    """
-    *particles, num_tasks, num_sources = off_diagonal.shape
-    lines = off_diagonal.reshape(*particles, num_sources, num_tasks)
-    flat = functional.pad(lines, (0, 1)).flatten(-2)
-    return functional.pad(flat, (1, 0)).reshape(*particles, num_tasks, num_tasks)

@@ -17,6 +17,7 @@ import torch
 from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from pyro_vmtl.batches import Batches, scaled_rows
 from pyro_vmtl.data import TaskData
@@ -24,8 +25,12 @@ from pyro_vmtl.elbo import ELBOTerms, MeanFieldELBO, elbo_terms, kept_traces
 from pyro_vmtl.handled import Handled
 from pyro_vmtl.schedule import Scheduled
 from pyro_vmtl.sources import Sources
+from pyro_vmtl.task_batches import TaskBatches, some_tasks
 
 __all__ = ["Step", "batch_of", "can_be_recorded"]
+
+_Outcome = tuple[Tensor, dict[str, Any], list[Tensor | None], list[Tensor | None]]
+"""Loss, terms, gradients, and what float32 loses in each pool; what a recording can give back."""
 
 
 class Step:
@@ -39,6 +44,8 @@ class Step:
         What these are called with.
     batches
         Draws the rows of each step; all rows by default.
+    tasks
+        Gives the tasks of each part of a step; all tasks in one by default.
 
     Attributes
     ----------
@@ -51,7 +58,11 @@ class Step:
     """
 
     def __init__(
-        self, loss_of: ELBOModule, args: tuple[Any, ...], batches: Batches | None = None
+        self,
+        loss_of: ELBOModule,
+        args: tuple[Any, ...],
+        batches: Batches | None = None,
+        tasks: TaskBatches | None = None,
     ) -> None:
         self.loss_of = loss_of
         self.args = args
@@ -60,7 +71,9 @@ class Step:
         self.scheduled = [m for m in loss_of.modules() if isinstance(m, Scheduled)]
         self.sources = [m for m in self.scheduled if isinstance(m, Sources)]
         self.recording = False
+        self.tasks = tasks
         self._recorded: dict[Hashable, Any] = {}
+        self._tasks_of: dict[int, Tensor] = {}
         self._rounding: list[Tensor | None] = []
 
     def at(self, step: int) -> None:
@@ -70,10 +83,19 @@ class Step:
 
     def __call__(self) -> tuple[Tensor, ELBOTerms]:
         """Compute the loss and its terms, and put the gradients into the parameters."""
-        loss, terms, gradients, rounding = self._replay() if self.recording else self._evaluate()
+        compute = self._replay if self.recording else self._evaluate
+        if self.tasks is None:
+            outcome = compute(None)
+        else:
+            rows = rows_of(self.args, "tasks", self.tasks)
+            parts = [part.to(rows.x.device) for part in self.tasks(rows.num_tasks)]
+            shares = [len(part) / sum(map(len, parts)) for part in parts]
+            outcome = _scaled(compute(parts[0]), shares[0])
+            for part, share in zip(parts[1:], shares[1:], strict=True):
+                _add(outcome, compute(part), share)
+        loss, terms, gradients, self._rounding = outcome
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
-        self._rounding = rounding
         return loss, ELBOTerms(**terms)
 
     def choose_precision(self) -> None:
@@ -82,9 +104,9 @@ class Step:
             if rounding is not None:
                 sources.choose_precision(float(rounding))
 
-    def _evaluate(self) -> tuple[Tensor, dict[str, Any], list[Tensor | None], list[Tensor | None]]:
+    def _evaluate(self, tasks: Tensor | None) -> _Outcome:
         elbo, model, guide = self.loss_of.elbo, self.loss_of.model, self.loss_of.guide
-        with batch_of(self.args, self.batches) as batch:
+        with some_tasks(tasks), batch_of(self.args, self.batches) as batch:
             if isinstance(elbo, MeanFieldELBO):
                 terms = elbo.terms(model, guide, *batch)
                 loss = terms.loss
@@ -98,17 +120,19 @@ class Step:
         return loss.detach(), vars(terms.detach()), gradients, rounding
 
     @torch.no_grad()
-    def _replay(self) -> Any:
-        form = tuple(module.form for module in self.scheduled)
-        if form not in self._recorded:
-            self._recorded[form] = self._record()
-        return self._recorded[form]()
+    def _replay(self, tasks: Tensor | None) -> _Outcome:
+        if tasks is not None:  # a recording reads its tasks from one place
+            tasks = self._tasks_of.setdefault(len(tasks), tasks.clone()).copy_(tasks)
+        key = (*(module.form for module in self.scheduled), tasks is not None and len(tasks))
+        if key not in self._recorded:
+            self._recorded[key] = self._record(tasks)
+        return self._recorded[key]()
 
-    def _record(self) -> torch.fx.GraphModule:
+    def _record(self, tasks: Tensor | None) -> torch.fx.GraphModule:
         """Note the tensor operations of one evaluation down."""
         devices = {p.device for p in self.parameters if p.device.type == "cuda"}
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            graph = make_fx(lambda: self._evaluate())()  # it counts the arguments of a method wrong
+            graph = make_fx(lambda: self._evaluate(tasks))()
         for node in graph.graph.nodes:
             if node.target is torch.ops.aten.detach.default:  # there is no autograd to hide from
                 node.replace_all_uses_with(node.args[0])
@@ -130,14 +154,32 @@ def batch_of(args: tuple[Any, ...], batches: Batches | None) -> Iterator[tuple[A
     if batches is None:
         yield args
         return
-    rows = next((arg for arg in args if isinstance(arg, TaskData)), None)
-    if rows is None:
-        raise ValueError(
-            f"batches is {batches}, but none of the arguments is a TaskData to take rows from."
-        )
+    rows = rows_of(args, "batches", batches)
     batch, weight = batches(rows)
     with scaled_rows(weight):
         yield tuple(batch if arg is rows else arg for arg in args)
+
+
+def rows_of(args: tuple[Any, ...], name: str, batches: object) -> TaskData:
+    """Find the rows among the arguments that are to be taken in batches."""
+    rows = next((arg for arg in args if isinstance(arg, TaskData)), None)
+    if rows is None:
+        raise ValueError(
+            f"{name} is {batches}, but none of the arguments is a TaskData to take from."
+        )
+    return rows
+
+
+def _scaled(outcome: Any, share: float) -> Any:
+    """Weigh the outcome of a part of a step."""
+    return tree_map_only(Tensor, lambda value: value * share, outcome)
+
+
+def _add(total: Any, outcome: Any, share: float) -> None:
+    """Add the weighted outcome of another part, in place."""
+    for sum_, value in zip(tree_leaves(total), tree_leaves(outcome), strict=True):
+        if value is not None:
+            sum_.add_(value, alpha=share)
 
 
 def can_be_recorded(loss_of: ELBOModule) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyro
 import torch
 from pyro import distributions as dist
 from pyro.poutine.mask_messenger import MaskMessenger
@@ -14,7 +15,15 @@ from torch import Tensor
 
 from pyro_vmtl.handled import TASK_PLATE
 
-__all__ = ["as_normal", "check_num_tasks", "detached", "is_inside_tasks", "task_frame"]
+__all__ = [
+    "as_normal",
+    "check_all_tasks",
+    "check_num_tasks",
+    "detached",
+    "is_inside_tasks",
+    "task_frame",
+    "tasks_of_plate",
+]
 
 
 def task_frame(msg: Any) -> Any:
@@ -33,7 +42,7 @@ def task_frame(msg: Any) -> Any:
     Raises
     ------
     ValueError
-        If the site is not in a task plate, another plate is further out, or tasks are subsampled.
+        If the site is not in a task plate, or another plate is further out.
     """
     frames = {frame.name: frame for frame in msg["cond_indep_stack"] if frame.vectorized}
     frame = frames.get(TASK_PLATE)
@@ -43,22 +52,38 @@ def task_frame(msg: Any) -> Any:
             f"{TASK_PLATE!r} as the outermost: share finds the tasks there. Sample the site inside "
             f"`with pyro.plate({TASK_PLATE!r}, T, dim=...)`."
         )
-    if frame.size != frame.full_size:
-        raise ValueError(
-            f"Plate {TASK_PLATE!r} has {frame.size} of {frame.full_size} tasks, expected all: "
-            "every task may be a source. Subsample rows in the plate over data."
-        )
     return frame
 
 
 def check_num_tasks(msg: Any, num_tasks: int) -> None:
     """Check that a site has as many tasks as when its guide first ran."""
-    size = task_frame(msg).size
+    size = task_frame(msg).full_size
     if size != num_tasks:
         raise ValueError(
             f"Site {msg['name']!r} has {size} tasks, expected {num_tasks} as when its guide first "
             "ran. Lay rows to predict out with `data.new_rows`, or share anew."
         )
+
+
+def check_all_tasks(msg: Any) -> None:
+    """Check that a guide that gives no sources of its own runs on all tasks."""
+    frame = task_frame(msg)
+    if frame.size != frame.full_size:
+        raise ValueError(
+            f"Plate {TASK_PLATE!r} has {frame.size} of {frame.full_size} tasks at site "
+            f"{msg['name']!r}, and its guide gives the posteriors of these only, expected those of "
+            "all: every task may be a source. Sample it by `sample_of_plate`, as MeanFieldNormal "
+            "does, or fit without `tasks`."
+        )
+
+
+def tasks_of_plate(msg: Any, device: torch.device) -> Tensor | None:
+    """Find which tasks a site runs on, (B,); None where these are all."""
+    frame = task_frame(msg)
+    if frame.size == frame.full_size:
+        return None
+    every = torch.arange(frame.full_size, device=device).reshape(-1, *[1] * (-frame.dim - 1))
+    return pyro.subsample(every, event_dim=0).flatten()
 
 
 def is_inside_tasks(messenger: Messenger, *, msg: Any, dim: int) -> bool:

@@ -5,7 +5,7 @@ import torch
 from problems import F64, normal_kl, normal_log_density, random_normal, random_weights
 
 from pyro_vmtl import GaussianSumPool, LinearPool, LogarithmicPool
-from pyro_vmtl.components import LEAST_WEIGHT, other_tasks, without_diagonal
+from pyro_vmtl.components import LEAST_WEIGHT
 
 T, N, D = 4, 3, 2
 POOLS = [LinearPool, LogarithmicPool, GaussianSumPool]
@@ -165,10 +165,3 @@ def test_an_expanded_pool_has_draws_and_densities_of_its_own(parts, pool_class):
     assert pool.log_prob(draws).shape == (6, 5, T, N)
     assert pool.log_prob(draws[0, :1]).shape == (5, T, N)
     torch.testing.assert_close(pool.log_prob(draws)[2, 3], pool_class(*parts).log_prob(draws[2, 3]))
-
-
-def test_other_tasks_and_without_diagonal_agree():
-    square = torch.randn(2, 5, 5)
-    torch.testing.assert_close(
-        without_diagonal(square), square.gather(2, other_tasks(5).expand(2, 5, 4))
-    )
