@@ -6,6 +6,11 @@ symbol                  meaning                                 code       shape
 :math:`\mu_t`           mean of task t's posterior              ``loc``    (T, 1, \*event)
 :math:`\sigma_t`        its standard deviation                  ``scale``  (T, 1, \*event)
 ======================= ======================================= ========== ==================
+
+With a common scale :math:`u`, the standard deviations are :math:`u \sigma_t`. It adds nothing to
+the family, but a way to go: where the prior's scale is learned, all standard deviations and that
+scale have to grow or shrink together, and one by one they take a thousand steps (parameter
+expansion; Qi and Jaakkola, NIPS 2006).
 """
 
 from __future__ import annotations
@@ -36,6 +41,8 @@ class MeanFieldNormal(nn.Module):
         Standard deviation of the means at the start, about 0.
     init_scale
         Standard deviations at the start.
+    common_scale
+        Learn a common factor of all standard deviations of a site, too?
 
     Examples
     --------
@@ -51,6 +58,7 @@ class MeanFieldNormal(nn.Module):
         *,
         init_loc_scale: float = 0.0,
         init_scale: float = 0.1,
+        common_scale: bool = False,
     ) -> None:
         super().__init__()
         self.num_tasks = num_tasks
@@ -61,10 +69,21 @@ class MeanFieldNormal(nn.Module):
         self.raw_scales = nn.ParameterDict(
             {site: torch.full(s, init_scale).log() for site, s in shapes.items()}
         )
+        self.raw_common_scales = nn.ParameterDict(
+            {site: torch.zeros(()) for site in shapes if common_scale}
+        )
+
+    @torch.no_grad()
+    def start_at(self, site: str, loc: Tensor, scale: Tensor) -> None:
+        """Set the posterior of a site, from means and standard deviations, (T, ...) each."""
+        self.locs[site].copy_(loc.unsqueeze(1))
+        self.raw_scales[site].copy_(scale.unsqueeze(1).log())
 
     def posterior(self, site: str) -> dist.Independent:
         """Give the posterior of a site, batch (T, 1)."""
         loc, scale = self.locs[site], self.raw_scales[site].exp()
+        if site in self.raw_common_scales:
+            scale = scale * self.raw_common_scales[site].exp()
         return dist.Normal(loc, scale).to_event(loc.ndim - 2)
 
     def draw(self) -> dict[str, Tensor]:

@@ -30,8 +30,9 @@ from pyro_vmtl.models import (
     ZeroMeanNormal,
 )
 from pyro_vmtl.points import point_estimates
-from pyro_vmtl.schedule import Schedule
+from pyro_vmtl.schedule import Schedule, as_schedule
 from pyro_vmtl.share import share
+from pyro_vmtl.starting import least_squares_start
 from pyro_vmtl.temper import temper
 
 __all__ = ["Fitted", "Preset"]
@@ -53,7 +54,8 @@ class Preset:
         Probability that a feature is left out in training.
     init_loc_scale, init_scale
         Standard deviations at the start: of the means of coefficients and encoder weights, and of
-        these themselves; None for what the guides do by default.
+        these themselves; None for what the guides do by default. With both None, linear models of
+        the features start at a least-squares fit of every task.
     amortized
         Do coefficients come from one network for all tasks (VMTL-AC)?
     bias
@@ -151,11 +153,15 @@ class Preset:
 
     def _guide(self, data: TaskData) -> nn.Module:
         given = {"init_loc_scale": self.init_loc_scale, "init_scale": self.init_scale}
-        init = {name: value for name, value in given.items() if value is not None}
+        init: dict[str, Any] = {k: value for k, value in given.items() if value is not None}
         shape = self._event_shape(data)
         guide: MeanFieldNormal | AmortizedNormal
         if self.amortized:
             guide = AmortizedNormal(self._amortizer(data, init), data)
+        elif self.latent_size is None:
+            guide = MeanFieldNormal({"w": shape}, data.num_tasks, **init, common_scale=True)
+            if not init and not self.deterministic:
+                guide.start_at("w", *least_squares_start(data, kl_weight=self._last_kl_weight()))
         else:
             guide = MeanFieldNormal({"w": shape}, data.num_tasks, **init)
         if self.latent_size is None:
@@ -165,6 +171,11 @@ class Preset:
             data.num_features, self.latent_size, init, num_tasks=num_tasks, dropout=self.dropout
         )
         return EncodedNormal(encoder, guide)
+
+    def _last_kl_weight(self) -> float:
+        """KL weight of ``w`` at the end of a fit, or close to 0."""
+        weight = as_schedule(self.kl_weights.get("w", 1.0))
+        return max(weight(self.fitting.get("num_steps", 2000)), 1e-3)
 
     def _event_shape(self, data: TaskData) -> tuple[int, ...]:
         """Shape of one task's coefficients: (C, D) or (D,)."""

@@ -24,7 +24,8 @@ from typing import Literal
 from pyro_vmtl.batches import BalancedRows, RandomRows
 from pyro_vmtl.pools import GaussianSumPool, LinearPool
 from pyro_vmtl.preset import Preset
-from pyro_vmtl.schedule import Linear, Stairs
+from pyro_vmtl.schedule import Exponential, Linear, Stairs
+from pyro_vmtl.task_batches import TaskBlocks
 
 __all__ = [
     "ABLATIONS",
@@ -36,7 +37,11 @@ __all__ = [
     "presets",
 ]
 
-DEFAULT = Preset(kl_weights={"w": 0.2})
+DEFAULT = Preset(
+    sharing={"temperature": Exponential(1.0, 0.5, steps=250)},
+    kl_weights={"w": 0.2},
+    fitting={"tasks": TaskBlocks(512)},  # with a thousand tasks, all at once take twice the memory
+)
 """Ours: a linear model of the features with shared coefficients."""
 
 _VMTL = Preset(

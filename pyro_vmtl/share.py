@@ -38,6 +38,7 @@ def share(
     weights: WeightsPosterior = "concrete",
     weights_prior: bool = True,
     detach_sources: bool = False,
+    num_sources: int | None = None,
     temperature: float | Schedule = Exponential(1.0, 0.5, steps=500),
 ) -> tuple[Handled, Handled]:
     """Let the tasks of a model borrow from one another.
@@ -78,14 +79,18 @@ def share(
         Hold the sources fixed while a task learns from them, as if they were data? Then a task
         does not feel what its posterior costs those who borrow from it, and the steps no longer
         go down one loss: with ``transfer`` the scales grow without end.
+    num_sources
+        Let each task borrow from so many others only, for thousands of tasks: those whose
+        posteriors are nearest, looked up anew at steps 10, 20, 40 and so on of a fit. All others by
+        default.
     temperature
         Temperature of the source weights, or a schedule of the step.
 
     Raises
     ------
     ValueError
-        If ``transfer`` or ``weights`` is none of its three values; when the programs run, if a
-        site is missing, not normal, or not in the task plate.
+        If ``transfer`` or ``weights`` is none of its three values, or ``num_sources`` below 1; when
+        the programs run, if a site is missing, not normal, or not in the task plate.
 
     Returns
     -------
@@ -112,6 +117,8 @@ def share(
         raise ValueError(
             f"weights is {weights!r}, expected one of {list(get_args(WeightsPosterior))}."
         )
+    if num_sources is not None and num_sources < 1:
+        raise ValueError(f"num_sources is {num_sources}, expected at least 1.")
     if not (isinstance(pool, type) and issubclass(pool, Pool)):
         raise TypeError(f"pool is {pool!r}, expected a class such as LogarithmicPool.")
     sites = (sites,) if isinstance(sites, str) else tuple(sites)
@@ -125,7 +132,11 @@ def share(
         weights_prior=weights_prior,
         detach_sources=detach_sources,
         new_sources=partial(
-            Sources, base=base, anchor=anchor, temperature=as_schedule(temperature)
+            Sources,
+            base=base,
+            anchor=anchor,
+            temperature=as_schedule(temperature),
+            num_sources=num_sources,
         ),
     )
     return Handled(model, PoolPriors, sharing), Handled(guide, NotePosteriors, sharing)

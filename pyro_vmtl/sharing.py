@@ -168,6 +168,12 @@ class PoolPriors(SiteMessenger):
         if posterior is None:
             return
         if isinstance(posterior, CellSources):
+            if sources.candidates is not None:
+                raise ValueError(
+                    f"num_sources is set, but site {name!r} has sources of its own for every "
+                    "cell, expected a site whose sources are the posteriors of other tasks. Share "
+                    "it without num_sources."
+                )
             posterior, present = posterior.normal, posterior.present
         tasks = tasks_of_plate(msg, weights.device)
         msg["fn"] = sources.pool = self.sharing.pool(
@@ -177,6 +183,7 @@ class PoolPriors(SiteMessenger):
             sources.transfer_var,
             present=present,
             tasks=tasks,
+            candidates=sources.candidates_of(tasks),
             exact=sources.exact,
         )
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pyro_vmtl.components import TaskComponents, other_tasks
 from pyro_vmtl.pool import Pool
 from pyro_vmtl.schedule import Schedule, Scheduled
 from pyro_vmtl.source_weights import SourceWeights
@@ -30,6 +31,12 @@ WeightsPosterior = Literal["concrete", "softmax", "even"]
 
 LEAST_LOSS = 0.1
 """Nats that may be lost to rounding: far less than the KL of one draw from the next."""
+
+LOOK_UP_FROM = 10
+"""Step at which candidates are first looked up; then at twice that step, and so on."""
+
+LOOK_UP_BLOCK = 1024
+"""Tasks that are compared with all others at once when candidates are looked up."""
 
 INITIAL_TRANSFER_SCALE = 0.1  # 0.3 ended in a worse optimum on Office-Caltech10
 
@@ -78,6 +85,8 @@ class Sources(Scheduled):
         Kind of the weights' posterior.
     temperature
         Temperature of the weights at each step of a fit.
+    num_sources
+        How many sources a task has; all others by default.
 
     Attributes
     ----------
@@ -96,9 +105,14 @@ class Sources(Scheduled):
         the pool that the model's last run made of them.
     exact
         does it compare tasks in float64?
+    candidates
+        (T, K), the sources of each task in ascending order; None for all others.
+    due
+        are they to be looked up anew after this step?
     """
 
     temperature: Tensor
+    candidates: Tensor | None
 
     def __init__(
         self,
@@ -109,6 +123,7 @@ class Sources(Scheduled):
         anchor: bool,
         temperature: Schedule,
         weights: WeightsPosterior = "concrete",
+        num_sources: int | None = None,
     ) -> None:
         super().__init__()
         if num_tasks == 1 and not base:
@@ -122,8 +137,13 @@ class Sources(Scheduled):
         self.anchor = anchor
         self.weights = weights
         self.schedules = {"temperature": temperature}
+        size = num_tasks - 1 if num_sources is None else min(num_sources, num_tasks - 1)
         self.logits = nn.Parameter(
-            torch.zeros(num_tasks, num_tasks - 1 + base), requires_grad=weights != "even"
+            torch.zeros(num_tasks, size + base), requires_grad=weights != "even"
+        )
+        # any will do, until the first are looked up
+        self.register_buffer(
+            "candidates", None if num_sources is None else other_tasks(num_tasks)[:, :size]
         )
         self.raw_transfer_scale = (
             None
@@ -135,6 +155,7 @@ class Sources(Scheduled):
         self.posterior: dist.Independent | CellSources | None = None
         self.pool: Pool | None = None
         self.exact = True
+        self.due = False
 
     @property
     def num_tasks(self) -> int:
@@ -162,6 +183,31 @@ class Sources(Scheduled):
     def at_step(self, step: int) -> None:
         """Set the temperature to its value at a step of the fit."""
         self.temperature.fill_(self.schedules["temperature"](step))
+        times, rest = divmod(step, LOOK_UP_FROM)
+        self.due = self.candidates is not None and times.bit_count() == 1 and not rest
+
+    @torch.no_grad()
+    def look_up(self) -> None:
+        """Take the nearest sources of every task, by the posteriors noted last, as candidates."""
+        if self.candidates is None or not isinstance(self.posterior, dist.Independent):
+            return
+        transfer_var = torch.as_tensor(self.transfer_var).expand_as(self.posterior.mean)
+        moments = (self.posterior.mean, self.posterior.variance, transfer_var)
+        loc, var, extra = (moment.flatten(1)[None] for moment in moments)
+        every = TaskComponents(loc, var, extra)
+        found = []
+        for tasks in torch.arange(self.num_tasks, device=loc.device).split(LOOK_UP_BLOCK):
+            nearness = every.log_probs(loc[:, tasks], var[:, tasks])[0]
+            nearness.scatter_(1, tasks[:, None], -torch.inf)
+            found.append(nearness.topk(self.candidates.shape[1]).indices.sort().values)
+        new = torch.cat(found)
+        # Who stays keeps its weight, and who is new gets the mean weight.
+        same = new[:, :, None] == self.candidates[:, None, :]
+        logits = self.logits[:, : new.shape[1]]
+        mean = logits.mean(1, keepdim=True).expand_as(logits)
+        kept = logits.gather(1, same.int().argmax(2))
+        logits.copy_(torch.where(same.any(2), kept, mean))
+        self.candidates.copy_(new)
 
     def choose_precision(self, rounding: float) -> None:
         """Compare tasks in float32 where that loses next to nothing, else in float64.
@@ -199,9 +245,14 @@ class Sources(Scheduled):
         -------
         Tensor
             (\*L, B, T + 1), rows on the simplex: how much task t borrows from each source, the
-            base last. Its weight on itself is 0. With the anchor the base has at least 1/T.
+            base last. Its weight on itself is 0. With the anchor the base has at least 1/T. Where
+            there are candidates, weights of these only, (\*L, B, K + 1).
         """
         num_tasks = self.num_tasks
+        if self.candidates is not None:
+            pooled = weights if self.base else functional.pad(weights, (0, 1))
+            last = torch.arange(pooled.shape[-1], device=weights.device) == pooled.shape[-1] - 1
+            return torch.lerp(pooled, last.to(pooled), 1 / num_tasks) if self.anchor else pooled
         tasks = torch.arange(num_tasks, device=weights.device) if tasks is None else tasks
         # A task's sources before and after its own place, which is left out among candidates.
         place = torch.arange(num_tasks + 1, device=weights.device)
@@ -214,8 +265,20 @@ class Sources(Scheduled):
             pooled = torch.lerp(pooled, (place == num_tasks).to(pooled), 1 / num_tasks)
         return pooled
 
+    def candidates_of(self, tasks: Tensor | None) -> Tensor | None:
+        """Give the candidates of some tasks, (B, K); None where these are all others."""
+        return (
+            self.candidates if self.candidates is None or tasks is None else self.candidates[tasks]
+        )
+
     def draw(self, num_samples: int) -> Tensor:
         """Draw pool weights from their posterior, (S, T, T + 1)."""
         with torch.no_grad():
             posterior = self.weights_posterior(self.logits)
-            return self.pool_weights(posterior.sample(torch.Size([num_samples])))
+            pooled = self.pool_weights(posterior.sample(torch.Size([num_samples])))
+        if self.candidates is None:
+            return pooled
+        every = pooled.new_zeros(num_samples, self.num_tasks, self.num_tasks + 1)
+        every[..., -1] = pooled[..., -1]
+        index = self.candidates.expand(num_samples, -1, -1)
+        return every.scatter_(2, index, pooled[..., :-1])

@@ -83,7 +83,8 @@ class Step:
 
     def __call__(self) -> tuple[Tensor, ELBOTerms]:
         """Compute the loss and its terms, and put the gradients into the parameters."""
-        compute = self._replay if self.recording else self._evaluate
+        due = [sources for sources in self.sources if sources.due]  # they look at posteriors
+        compute = self._replay if self.recording and not due else self._evaluate
         if self.tasks is None:
             outcome = compute(None)
         else:
@@ -96,6 +97,8 @@ class Step:
         loss, terms, gradients, self._rounding = outcome
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
+        for sources in due:
+            sources.look_up()
         return loss, ELBOTerms(**terms)
 
     def choose_precision(self) -> None:
