@@ -11,7 +11,7 @@ from torch import nn
 from pyro_vmtl.attention import attend
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.elbo import MeanFieldELBO
-from pyro_vmtl.fit import FitResult, fit
+from pyro_vmtl.fitting import FitResult, fit
 from pyro_vmtl.guides import (
     AmortizedNormal,
     ConcatenatedEncoders,
@@ -31,9 +31,9 @@ from pyro_vmtl.models import (
 )
 from pyro_vmtl.points import point_estimates
 from pyro_vmtl.schedule import Schedule, as_schedule
-from pyro_vmtl.share import share
+from pyro_vmtl.sharing import share
 from pyro_vmtl.starting import least_squares_start
-from pyro_vmtl.temper import temper
+from pyro_vmtl.tempering import temper
 
 __all__ = ["Fitted", "Preset"]
 

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from pyro_vmtl.batches import Batches, scaled_rows
@@ -133,6 +132,8 @@ class Step:
 
     def _record(self, tasks: Tensor | None) -> torch.fx.GraphModule:
         """Note the tensor operations of one evaluation down."""
+        from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
+
         devices = {p.device for p in self.parameters if p.device.type == "cuda"}
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             graph = make_fx(lambda: self._evaluate(tasks))()

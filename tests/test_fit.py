@@ -12,7 +12,7 @@ from pyro.infer.autoguide import AutoNormal
 
 from pyro_vmtl import MeanFieldELBO, NonFiniteLossError, TaskData, fit, share, temper
 from pyro_vmtl.elbo import elbo_terms, kept_traces
-from pyro_vmtl.fit import COOL_DOWN, _settled
+from pyro_vmtl.fitting import COOL_DOWN, _settled
 from pyro_vmtl.isolated import validation
 
 

@@ -18,10 +18,10 @@ from pyro_vmtl.analysis import (
 )
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.datasets import Split
-from pyro_vmtl.fit import FitResult, fit
+from pyro_vmtl.fitting import FitResult, fit
 from pyro_vmtl.predict import predict_proba
 from pyro_vmtl.presets import DEFAULT
-from pyro_vmtl.share import relatedness
+from pyro_vmtl.sharing import relatedness
 
 __all__ = ["DigitsRun", "baseline_metrics", "fit_digits"]
 

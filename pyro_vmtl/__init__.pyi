@@ -1,0 +1,53 @@
+from ._version import __version__ as __version__
+from .attention import attend as attend
+from .batches import BalancedRows as BalancedRows
+from .batches import RandomRows as RandomRows
+from .data import TaskData as TaskData
+from .elbo import MeanFieldELBO as MeanFieldELBO
+from .fitting import FitResult as FitResult
+from .fitting import NonFiniteLossError as NonFiniteLossError
+from .fitting import fit as fit
+from .history import History as History
+from .points import point_estimates as point_estimates
+from .pools import (
+    GaussianSumPool as GaussianSumPool,
+)
+from .pools import (
+    LinearPool as LinearPool,
+)
+from .pools import (
+    LogarithmicPool as LogarithmicPool,
+)
+from .predict import (
+    log_predictive_density as log_predictive_density,
+)
+from .predict import (
+    predict_moments as predict_moments,
+)
+from .predict import (
+    predict_proba as predict_proba,
+)
+from .predict import (
+    predictive_cdf as predictive_cdf,
+)
+from .schedule import (
+    Constant as Constant,
+)
+from .schedule import (
+    Cosine as Cosine,
+)
+from .schedule import (
+    Exponential as Exponential,
+)
+from .schedule import (
+    Linear as Linear,
+)
+from .schedule import (
+    Stairs as Stairs,
+)
+from .sharing import relatedness as relatedness
+from .sharing import share as share
+from .sources import CellSources as CellSources
+from .task_batches import RandomTasks as RandomTasks
+from .task_batches import TaskBlocks as TaskBlocks
+from .tempering import temper as temper
