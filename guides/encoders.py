@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
@@ -75,8 +76,12 @@ class LinearEncoder(nn.Module):
     def forward(self, x: Tensor) -> dist.Independent:
         """Give the posterior of inputs (..., F), or (T, N, F) with a layer for each task."""
         x = self.dropout(x)
-        mean = x @ self.loc + self.bias_loc
-        var = x**2 @ (2 * self.raw_scale).exp() + (2 * self.raw_bias_scale).exp()
+        numbers = (self.loc, self.bias_loc, self.raw_scale, self.raw_bias_scale)
+        if self.num_tasks is not None:  # inside a plate over rows, which has a dimension
+            numbers = tuple(pyro.subsample(v.unsqueeze(1), event_dim=2).squeeze(1) for v in numbers)
+        loc, bias_loc, raw_scale, raw_bias_scale = numbers
+        mean = x @ loc + bias_loc
+        var = x**2 @ (2 * raw_scale).exp() + (2 * raw_bias_scale).exp()
         return dist.Normal(mean, var.sqrt()).to_event(1)
 
 

@@ -9,7 +9,7 @@ is to gain.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -17,12 +17,12 @@ from torch.nn import functional
 
 from benchmarks.speed.problems import Shapes
 
-__all__ = ["FLOORS"]
+__all__ = ["latent_floor", "linear_floor"]
 
 KL_WEIGHT = 0.2
 
 
-def linear_floor(shapes: Shapes, data: dict[str, Tensor]) -> Callable[[], Tensor]:
+def linear_floor(shapes: Shapes, data: Mapping[str, Tensor]) -> Callable[[], Tensor]:
     """Give a step of the default: shared coefficients of the features."""
     num_tasks, size = shapes.T, data["x"].shape[-1]
     coefficients = _Coefficients(num_tasks, shapes.C * size, data["x"].device)
@@ -38,7 +38,7 @@ def linear_floor(shapes: Shapes, data: dict[str, Tensor]) -> Callable[[], Tensor
     return _step(loss, coefficients.parameters)
 
 
-def latent_floor(shapes: Shapes, data: dict[str, Tensor]) -> Callable[[], Tensor]:
+def latent_floor(shapes: Shapes, data: Mapping[str, Tensor]) -> Callable[[], Tensor]:
     """Give a step of ``vmtl``: shared coefficients and representations."""
     num_tasks, device = shapes.T, data["x"].device
     coefficients = _Coefficients(num_tasks, shapes.C * (shapes.D + 1), device)
@@ -48,6 +48,8 @@ def latent_floor(shapes: Shapes, data: dict[str, Tensor]) -> Callable[[], Tensor
     raw_scale = torch.full_like(loc, math.log(0.1 / shapes.F**0.5)).requires_grad_()
     bias_loc = torch.zeros(shapes.D, device=device, requires_grad=True)
     raw_bias_scale = torch.full_like(bias_loc, -3.0).requires_grad_()
+    anchor = torch.zeros(num_tasks, device=device)
+    anchor[-1] = 1.0
     off = ~torch.eye(num_tasks, dtype=torch.bool, device=device)
 
     def encode(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,7 +63,6 @@ def latent_floor(shapes: Shapes, data: dict[str, Tensor]) -> Callable[[], Tensor
         mean, var = encode(data["x"])  # (T, N, D)
         z = mean + var.sqrt() * torch.randn_like(mean)
         logits = z @ w[..., :-1].mT + w[..., None, :, -1]
-        fit = functional.cross_entropy(logits.flatten(0, 1), data["y"].flatten(), reduction="sum")
 
         source_mean, source_var = encode(data["counterparts"])  # (T, N, T - 1, D)
         transfer = (2 * raw_transfer_z).exp().expand(num_tasks, num_tasks).T[off]
@@ -70,10 +71,10 @@ def latent_floor(shapes: Shapes, data: dict[str, Tensor]) -> Callable[[], Tensor
         from_sources = (square / source_var + source_var.log()).sum(-1)
         from_base = (mean**2 + var).sum(-1, keepdim=True)
         weights, kl_weights = _draw_weights(logits_z)
-        weights = torch.lerp(weights, data["anchor"], 1 / num_tasks)[:, None]
+        weights = torch.lerp(weights, anchor, 1 / num_tasks)[:, None]
         pooled = (weights * torch.cat([from_sources, from_base], -1)).sum()
         kl_z = 0.5 * (pooled - var.log().sum())
-        return fit + kl_w + 1e-4 * kl_z + kl_weights
+        return _misfit(logits, data["y"]) + kl_w + 1e-4 * kl_z + kl_weights
 
     own = [logits_z, raw_transfer_z, loc, raw_scale, bias_loc, raw_bias_scale]
     return _step(loss, [*coefficients.parameters, *own])
@@ -120,6 +121,10 @@ class _Coefficients:
         return w, KL_WEIGHT * kl + kl_weights
 
 
+def _misfit(logits: Tensor, y: Tensor) -> Tensor:
+    return functional.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="sum")
+
+
 def _draw_weights(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Draw Concrete weights at temperature 1 and the KL from even ones, by that draw."""
     noise = torch.empty_like(logits).exponential_().log_()
@@ -141,7 +146,3 @@ def _step(loss: Callable[[], Tensor], parameters: list[Tensor]) -> Callable[[], 
         return value
 
     return step
-
-
-FLOORS = {"default": linear_floor, "vmtl": latent_floor}
-"""For each kind of method its floor."""

@@ -1,0 +1,1 @@
+"""How fast a training step is, as ratios within one run."""

@@ -1,0 +1,109 @@
+"""Wall time of whole fits, and until 99 % of the gain in the validation score is there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from pyro_vmtl import TaskData, fit, log_predictive_density
+from pyro_vmtl.datasets import DATA_SETS
+from pyro_vmtl.preset import Fitted
+from pyro_vmtl.presets import presets
+
+__all__ = ["GOALS", "wall_time"]
+
+GOALS = {"digits": 10.0, "school": 20.0, "office-caltech": 10.0}
+"""Seconds that a fit may take; on Office-Caltech10 until 99 % of the score."""
+
+
+def wall_time(name: str, method: str, *, seed: int = 0, **settings: Any) -> dict[str, Any] | None:
+    """Fit a data set, and look when its validation score was nearly what it is at the end.
+
+    Parameters
+    ----------
+    name
+        Name of a data set.
+    method
+        Name of a preset.
+    seed
+        Seed of split and fit.
+    **settings
+        Arguments of ``fit`` other than the preset's.
+
+    Returns
+    -------
+    dict
+        Seconds of the fit, seconds to 99 % of the final score counted from the first one, and
+        steps; None where the data are not at hand.
+    """
+    data_set = DATA_SETS[name]()
+    try:
+        data_set.check()
+    except OSError:
+        return None
+    split = data_set.split(seed, validation=True)
+    classes = data_set.kind == "classification"
+    y_train, y_test = split.y_train, split.y_test
+    if not classes:
+        centre, unit = y_train.mean(), y_train.std()
+        y_train, y_test = (y_train - centre) / unit, (y_test - centre) / unit
+    make = TaskData.classification if classes else TaskData.regression
+    data = make(split.X_train, y_train, split.tasks_train).with_intercept()
+    held_out = data.new_rows(split.X_test, split.tasks_test, y_test)
+    preset = presets(data_set.kind)[method]
+    preset = replace(preset, fitting={**preset.fitting, **settings})
+
+    seen: list[tuple[float, dict[str, Any]]] = []
+    with _snapshots(seen):
+        fitted = preset.fit(data, seed=seed)
+    scores = [_score(fitted, state, held_out) for _, state in seen]
+    enough = scores[0] + 0.99 * (scores[-1] - scores[0])
+    reached = len(scores) - 1
+    while reached and scores[reached - 1] >= enough:
+        reached -= 1
+    return {
+        "name": name,
+        "seconds": fitted.result.seconds,
+        "seconds_to_99": seen[reached][0],
+        "steps": len(fitted.result.history.loss),
+        "score": scores[-1],
+        "goal": GOALS.get(name),
+    }
+
+
+@contextmanager
+def _snapshots(seen: list[tuple[float, dict[str, Any]]]) -> Iterator[None]:
+    """Copy the parameters where a fit would move its progress bar, and stop the clock for that."""
+    programs = torch.nn.ModuleList()
+    started, paused = time.perf_counter(), 0.0
+
+    def report(done: int, total: int, terms: Any) -> None:
+        nonlocal paused
+        now = time.perf_counter()
+        state = {k: v.detach().clone() for k, v in programs.state_dict().items()}
+        seen.append((now - started - paused, state))
+        paused += time.perf_counter() - now
+
+    @contextmanager
+    def bar(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        yield report
+
+    def noting_fit(model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
+        programs.extend([model, guide])
+        return fit(model, guide, *args, **kwargs)
+
+    with patch("pyro_vmtl.fitting.progress_bar", bar), patch("pyro_vmtl.preset.fit", noting_fit):
+        yield
+
+
+def _score(fitted: Fitted, state: dict[str, Any], rows: TaskData) -> float:
+    """Mean log predictive density of rows, in nats."""
+    torch.nn.ModuleList([fitted.model, fitted.guide]).load_state_dict(state)
+    density = log_predictive_density(fitted.model, fitted.guide, rows, num_samples=100)
+    return float(rows.unpad(density).mean())
