@@ -112,8 +112,15 @@ class _SomeTasks(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         # A plate asks for its indices in a site that has its name.
-        if msg["name"] == TASK_PLATE and type(msg["fn"]).__name__ == "_Subsample":
-            msg["value"] = self.tasks
+        if msg["name"] != TASK_PLATE or type(msg["fn"]).__name__ != "_Subsample":
+            return
+        if msg["fn"].subsample_size not in (None, len(self.tasks)):
+            raise ValueError(
+                f"Plate {TASK_PLATE!r} takes {msg['fn'].subsample_size} tasks of its own accord, "
+                f"as in Pyro's autoguides, expected the {len(self.tasks)} of this part of the "
+                "step. Fit without `tasks`, or with a guide such as MeanFieldNormal."
+            )
+        msg["value"] = self.tasks
 
 
 def of_plate(data: TaskData) -> TaskData:

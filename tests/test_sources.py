@@ -2,6 +2,7 @@
 
 import inspect
 
+import pyro.distributions as dist
 import pytest
 import torch
 from problems import F64, classifier, many_draws
@@ -86,6 +87,21 @@ def test_gradient_of_the_kl_points_to_even_weights_however_far_they_are():
     kl.backward()
     # logistic_kl(d) grows like d: its slope in the logits is (1, -1)
     torch.testing.assert_close(logits.grad, torch.tensor([1.0, -1.0]), rtol=0.01, atol=0.0)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
+def test_density_and_draws_are_those_of_pyro(temperature):
+    torch.manual_seed(0)
+    temperature = torch.tensor(temperature, dtype=F64)
+    logits = torch.randn(4, 3, dtype=F64)
+    ours = SourceWeights(temperature, logits=logits)
+    theirs = dist.RelaxedOneHotCategorical(temperature, logits=logits)
+    draws = theirs.sample([50_000])
+    torch.testing.assert_close(ours.log_prob(draws), theirs.log_prob(draws))
+    # means of 50,000 numbers between 0 and 1
+    assert (ours.sample([50_000]).mean(0) - draws.mean(0)).abs().max() < 5 * 0.5 * (
+        2 / 50_000
+    ) ** 0.5
 
 
 def test_density_of_given_weights_is_that_of_drawn_ones():
