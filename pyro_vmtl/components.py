@@ -83,10 +83,11 @@ class TaskComponents(Components):
         self.center = loc.detach().mean(-2, keepdim=True)
         centered = (loc - self.center).to(self.dtype)
         var = self.var.to(self.dtype)
-        self.precision = var.reciprocal()
-        self.scaled_loc = centered * self.precision
-        self.distance = (centered * self.scaled_loc).sum(-1)
-        self.constant = self.distance + var.log().sum(-1) + LOG_2_PI * loc.shape[-1]
+        self.of_loc = centered / var
+        self.of_square = -0.5 / var
+        self.distance = (centered * self.of_loc).sum(-1)
+        log_volume = var.log().sum(-1) + LOG_2_PI * loc.shape[-1]
+        self.constant = -0.5 * (self.distance + log_volume)
 
     @property
     def rounding(self) -> Tensor:
@@ -105,10 +106,8 @@ class TaskComponents(Components):
         def rows(values: Tensor) -> Tensor:  # particles are more rows to multiply
             return values.movedim(-3, 0).flatten(1, -2)
 
-        products = torch.baddbmm(
-            self.constant.unsqueeze(-2), rows(square), self.precision.mT, beta=-0.5, alpha=-0.5
-        )
-        products = torch.baddbmm(products, rows(centered), self.scaled_loc.mT).to(loc.dtype)
+        products = torch.baddbmm(self.constant.unsqueeze(-2), rows(square), self.of_square.mT)
+        products = torch.baddbmm(products, rows(centered), self.of_loc.mT).to(loc.dtype)
         return products.unflatten(1, (*loc.shape[:-3], loc.shape[-2])).movedim(0, -3)
 
     def mix(self, weights: Tensor, values: Tensor) -> Tensor:

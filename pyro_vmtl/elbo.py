@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -135,11 +135,17 @@ class ELBOTerms:
         terms = [*self.kl.values(), *(-values for values in self.log_likelihood.values())]
         return sum((values.sum() for values in terms[1:]), terms[0].sum())
 
+    def __mul__(self, factor: float) -> ELBOTerms:
+        """Weigh all terms."""
+        return self._map(lambda values: values * factor)
+
     def detach(self) -> ELBOTerms:
         """Cut the terms off from the gradient."""
-        return ELBOTerms(
-            *({site: v.detach() for site, v in d.items()} for d in (self.log_likelihood, self.kl))
-        )
+        return self._map(Tensor.detach)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> ELBOTerms:
+        kinds = (self.log_likelihood, self.kl)
+        return ELBOTerms(*({site: function(v) for site, v in kind.items()} for kind in kinds))
 
 
 @contextmanager

@@ -96,7 +96,7 @@ class Sharing(nn.Module):
             logits = sources.logits.unflatten(0, (-1, *[1] * (-dim - 1)))
             logits = pyro.subsample(logits, event_dim=1)
             weights = (
-                SourceWeights(sources.temperature, logits=torch.zeros_like(logits))
+                SourceWeights(sources.temperature, logits=logits.new_zeros(()).expand_as(logits))
                 if prior
                 else sources.weights_posterior(logits)
             )

@@ -80,7 +80,8 @@ class LogarithmicPool(Pool):
 
     def kl_from(self, posterior: Independent) -> Tensor:
         r"""Give :math:`\sum_i a_{ti}\, \mathrm{KL}(q_t \| q_i)` for every task and cell."""
-        loc, scale = self._to_rows(posterior.mean), self._to_rows(posterior.stddev)
+        normal = posterior.base_dist  # its `stddev` would be the root of a square
+        loc, scale = self._to_rows(normal.loc), self._to_rows(normal.scale)
         negative_entropy = -scale.log().sum(-1) - (LOG_2_PI + 1) / 2 * loc.shape[-1]
         return self._per_cell(negative_entropy - self._weighted_log_prob(loc, scale**2))
 

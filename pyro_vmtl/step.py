@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map
 
 from pyro_vmtl.batches import Batches, scaled_rows
 from pyro_vmtl.data import TaskData
@@ -84,15 +84,12 @@ class Step:
         """Compute the loss and its terms, and put the gradients into the parameters."""
         due = [sources for sources in self.sources if sources.due]  # they look at posteriors
         compute = self._replay if self.recording and not due else self._evaluate
-        if self.tasks is None:
-            outcome = compute(None)
-        else:
-            rows = rows_of(self.args, "tasks", self.tasks)
-            parts = [part.to(rows.x.device) for part in self.tasks(rows.num_tasks)]
-            shares = [len(part) / sum(map(len, parts)) for part in parts]
-            outcome = _scaled(compute(parts[0]), shares[0])
-            for part, share in zip(parts[1:], shares[1:], strict=True):
-                _add(outcome, compute(part), share)
+        for parameter in self.parameters:
+            parameter.grad = None  # those of the last step would take memory in this one
+        outcome: Any = None
+        for tasks, share in self._parts():
+            part = compute(tasks, share)
+            outcome = part if outcome is None else tree_map(_plus, outcome, part)
         loss, terms, gradients, self._rounding = outcome
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -106,7 +103,15 @@ class Step:
             if rounding is not None:
                 sources.choose_precision(float(rounding))
 
-    def _evaluate(self, tasks: Tensor | None) -> _Outcome:
+    def _parts(self) -> list[tuple[Tensor | None, float]]:
+        """Give the tasks of every part of a step, and what it counts in the whole."""
+        if self.tasks is None:
+            return [(None, 1.0)]
+        rows = rows_of(self.args, "tasks", self.tasks)
+        parts = [part.to(rows.x.device) for part in self.tasks(rows.num_tasks)]
+        return [(part, len(part) / sum(map(len, parts))) for part in parts]
+
+    def _evaluate(self, tasks: Tensor | None, share: float) -> _Outcome:
         elbo, model, guide = self.loss_of.elbo, self.loss_of.model, self.loss_of.guide
         with some_tasks(tasks), batch_of(self.args, self.batches) as batch:
             if isinstance(elbo, MeanFieldELBO):
@@ -116,27 +121,30 @@ class Step:
                 with kept_traces(elbo) as traces:
                     loss = elbo.differentiable_loss(model, guide, *batch)
                     terms = elbo_terms(elbo, traces)
+        if share != 1:
+            loss, terms = loss * share, terms * share
         found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         gradients = [_laid_out(*pair) for pair in zip(found, self.parameters, strict=True)]
         rounding = [None if s.pool is None else s.pool.rounding for s in self.sources]
         return loss.detach(), vars(terms.detach()), gradients, rounding
 
     @torch.no_grad()
-    def _replay(self, tasks: Tensor | None) -> _Outcome:
+    def _replay(self, tasks: Tensor | None, share: float) -> _Outcome:
         if tasks is not None:  # a recording reads its tasks from one place
             tasks = self._tasks_of.setdefault(len(tasks), tasks.clone()).copy_(tasks)
-        key = (*(module.form for module in self.scheduled), tasks is not None and len(tasks))
+        size = None if tasks is None else len(tasks)
+        key = (*(module.form for module in self.scheduled), size, share)
         if key not in self._recorded:
-            self._recorded[key] = self._record(tasks)
+            self._recorded[key] = self._record(tasks, share)
         return self._recorded[key]()
 
-    def _record(self, tasks: Tensor | None) -> torch.fx.GraphModule:
+    def _record(self, tasks: Tensor | None, share: float) -> torch.fx.GraphModule:
         """Note the tensor operations of one evaluation down."""
         from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
 
         devices = {p.device for p in self.parameters if p.device.type == "cuda"}
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            graph = make_fx(lambda: self._evaluate(tasks))()
+            graph = make_fx(lambda: self._evaluate(tasks, share))()
         for node in graph.graph.nodes:
             if node.target is torch.ops.aten.detach.default:  # there is no autograd to hide from
                 node.replace_all_uses_with(node.args[0])
@@ -174,16 +182,8 @@ def rows_of(args: tuple[Any, ...], name: str, batches: object) -> TaskData:
     return rows
 
 
-def _scaled(outcome: Any, share: float) -> Any:
-    """Weigh the outcome of a part of a step."""
-    return tree_map_only(Tensor, lambda value: value * share, outcome)
-
-
-def _add(total: Any, outcome: Any, share: float) -> None:
-    """Add the weighted outcome of another part, in place."""
-    for sum_, value in zip(tree_leaves(total), tree_leaves(outcome), strict=True):
-        if value is not None:
-            sum_.add_(value, alpha=share)
+def _plus(one: Any, other: Any) -> Any:
+    return None if one is None else one + other
 
 
 def can_be_recorded(loss_of: ELBOModule) -> bool:

@@ -157,11 +157,11 @@ def sample_of_plate(site: str, posterior: dist.Independent) -> Tensor:
     posterior
         Normal with the posterior of every task, batch shape (T, ...).
     """
-    event_dim = len(posterior.event_shape)
-    loc = pyro.subsample(posterior.mean, event_dim=event_dim)
+    event_dim, normal = len(posterior.event_shape), posterior.base_dist
+    loc = pyro.subsample(normal.loc, event_dim=event_dim)
     some, infer = posterior, {}
-    if loc is not posterior.mean:
-        scale = pyro.subsample(posterior.stddev, event_dim=event_dim)
+    if loc is not normal.loc:
+        scale = pyro.subsample(normal.scale, event_dim=event_dim)
         some = dist.Normal(loc, scale).to_event(event_dim)
         infer = {"sources": lambda: posterior}
     value: Tensor = pyro.sample(site, some, infer=infer)

@@ -106,8 +106,6 @@ def memory(preset: Preset, *, quick: bool) -> Iterator[dict[str, Any]]:
         prepared = prepare(preset, shapes)
         parameters = sum(p.nbytes for p in prepared.of.parameters)
         data = sum(v.nbytes for v in (prepared.data.x, prepared.data.y, prepared.data.mask))
-        for parameter in prepared.of.parameters:
-            parameter.grad = None
         kept = 3 * parameters + data  # Adam keeps two numbers for each parameter
         peak = kept + peak_bytes(prepared.step)
         yield {
