@@ -80,8 +80,8 @@ class LinearEncoder(nn.Module):
         if self.num_tasks is not None:  # inside a plate over rows, which has a dimension
             numbers = tuple(pyro.subsample(v.unsqueeze(1), event_dim=2).squeeze(1) for v in numbers)
         loc, bias_loc, raw_scale, raw_bias_scale = numbers
-        mean = x @ loc + bias_loc
-        var = x**2 @ (2 * raw_scale).exp() + (2 * raw_bias_scale).exp()
+        mean = (x @ loc).to(loc.dtype) + bias_loc  # under autocast, only products are rough
+        var = (x**2 @ (2 * raw_scale).exp()).to(loc.dtype) + (2 * raw_bias_scale).exp()
         return dist.Normal(mean, var.sqrt()).to_event(1)
 
 

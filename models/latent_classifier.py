@@ -79,5 +79,5 @@ def times(z: Tensor, w: Tensor) -> Tensor:
         (\*S, T, N, C).
     """
     size = z.shape[-1]
-    out = z @ w[..., :size].mT
+    out = (z @ w[..., :size].mT).to(w.dtype)  # under autocast, only products are of low precision
     return out if w.shape[-1] == size else out + w[..., size:].mT

@@ -47,6 +47,6 @@ class LinearClassifier(nn.Module):
         """Draw coefficients and classes; condition on the classes where they are known."""
         with pyro.plate("task", data.num_tasks, dim=-2):
             w, rows = pyro.sample("w", self.prior()), of_plate(data)
-            logits = rows.x @ w.squeeze(-3).mT  # (T, N, C)
+            logits = (rows.x @ w.squeeze(-3).mT).to(w.dtype)  # (T, N, C), also under autocast
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 pyro.sample("y", dist.Categorical(logits=logits), obs=rows.y)

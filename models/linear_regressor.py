@@ -80,7 +80,7 @@ class LinearRegressor(TaskNoise):
         """Draw coefficients and targets; condition on the targets where they are known."""
         with pyro.plate("task", data.num_tasks, dim=-2):
             w, rows = pyro.sample("w", self.prior()), of_plate(data)
-            mean = (rows.x @ w.mT).squeeze(-1)  # (T, N, F) @ (T, F, 1)
+            mean = (rows.x @ w.mT).squeeze(-1).to(w.dtype)  # (T, N, F) @ (T, F, 1)
             noise_scale = pyro.subsample(self.noise_scale, event_dim=0)
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 pyro.sample("y", dist.Normal(mean, noise_scale), obs=rows.y)

@@ -26,7 +26,8 @@ __all__ = ["CandidateComponents", "CellComponents", "Components", "TaskComponent
 
 LOG_2_PI = math.log(2 * math.pi)
 
-FLOAT32_EPS = torch.finfo(torch.float32).eps
+PRODUCT_EPS = {"highest": 2.0**-23, "high": 2.0**-10, "medium": 2.0**-7}
+"""Relative rounding of float32 products, by ``torch.get_float32_matmul_precision()``."""
 
 LEAST_WEIGHT = 1e-6
 """Added to the weights of the sources that are there where others are missing."""
@@ -92,7 +93,9 @@ class TaskComponents(Components):
     @property
     def rounding(self) -> Tensor:
         """About what float32 makes of the log density of a source at its own place, in nats."""
-        return self.distance.detach().max() * FLOAT32_EPS
+        # Products may be of TF32 or bfloat16, if the user allowed that.
+        eps = PRODUCT_EPS[torch.get_float32_matmul_precision()]
+        return self.distance.detach().max() * eps
 
     def weights(self, weights: Tensor) -> Tensor:
         r"""Lay pool weights out as (\*L, 1, T, T + 1): all cells have the same."""
@@ -106,8 +109,9 @@ class TaskComponents(Components):
         def rows(values: Tensor) -> Tensor:  # particles are more rows to multiply
             return values.movedim(-3, 0).flatten(1, -2)
 
-        products = torch.baddbmm(self.constant.unsqueeze(-2), rows(square), self.of_square.mT)
-        products = torch.baddbmm(products, rows(centered), self.of_loc.mT).to(loc.dtype)
+        with torch.autocast(loc.device.type, enabled=False):  # differences of large sums
+            products = torch.baddbmm(self.constant.unsqueeze(-2), rows(square), self.of_square.mT)
+            products = torch.baddbmm(products, rows(centered), self.of_loc.mT).to(loc.dtype)
         return products.unflatten(1, (*loc.shape[:-3], loc.shape[-2])).movedim(0, -3)
 
     def mix(self, weights: Tensor, values: Tensor) -> Tensor:
@@ -181,7 +185,7 @@ class CellComponents(CandidateComponents):
         return both / both.sum(-1, keepdim=True)
 
 
-def other_tasks(num_tasks: int) -> Tensor:
+def other_tasks(num_tasks: int, device: torch.device | None = None) -> Tensor:
     """Indices of the other tasks in order, (T, T - 1).
 
     Examples
@@ -189,5 +193,6 @@ def other_tasks(num_tasks: int) -> Tensor:
     >>> other_tasks(3).tolist()
     [[1, 2], [0, 2], [0, 1]]
     """
-    index = torch.arange(num_tasks - 1).expand(num_tasks, -1)
-    return index + (index >= torch.arange(num_tasks)[:, None])
+    task = torch.arange(num_tasks, device=device)
+    index = task[:-1].expand(num_tasks, -1)
+    return index + (index >= task[:, None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from pyro import poutine
 from pyro.infer import Trace_ELBO
 from pyro.infer.elbo import ELBOModule
 from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
 
 from pyro_vmtl.batches import Batches
 from pyro_vmtl.elbo import ELBOTerms, MeanFieldELBO
@@ -69,6 +71,7 @@ def fit(
     weight_decay: float = 0.0,
     batches: Batches | None = None,
     tasks: TaskBatches | None = None,
+    compile: bool = False,
     seed: int = 0,
     progress: bool = False,
 ) -> FitResult:
@@ -103,6 +106,11 @@ def fit(
         :class:`~pyro_vmtl.TaskBlocks` for all of them one block after the other, which is the same
         step in less memory. All at once by default. Programs other than this library's then take
         their part of what they have for every task by ``pyro.subsample``.
+    compile
+        Compile the steps with ``torch.compile``? That takes half a minute and a C++ compiler, and
+        makes the steps of small problems some three times faster. The programs, also those that
+        are not of this library, then do the same tensor operations at every step: none may count
+        its steps or decide by what it drew.
     seed
         Seed of the random numbers.
     progress
@@ -139,41 +147,60 @@ def fit(
             _check_latent_sites(model, guide, batch)  # lazy guides make their parameters now
             loss_of(*batch)
         check_no_bare_parameters(loss_of)
-        step_of = Step(loss_of, args, batches, tasks)
+        step_of = Step(loss_of, args, batches, tasks, compile=compile)
         if not step_of.parameters:
             raise ValueError("Model and guide have no parameters that require a gradient to learn.")
         optimizer = torch.optim.Adam(step_of.parameters, weight_decay=weight_decay, fused=True)
         cooling = min(COOL_DOWN, num_steps // 5)
         cool_down = Cosine(learning_rate, learning_rate / 100, max(cooling, 1))
-        recordable = can_be_recorded(loss_of)
+        recordable = compile or can_be_recorded(loss_of)
+        # To read a loss is to wait for the device, which on a GPU would take most of a step.
+        at_once = step_of.parameters[0].device.type == "cpu"
+        unread: list[tuple[Tensor, ELBOTerms]] = []
+        step = 0
         try:
-            while (step := len(losses)) < end:
+            while step < end:
                 step_of.at(step)
                 step_of.recording = recordable and step >= RECORD_AFTER
                 for group in optimizer.param_groups:
                     group["lr"] = cool_down(max(0, step - (end - cooling)))
                 # Pyro's checks cost two thirds of a step; they have seen everything once.
                 with validation(step == 0):
-                    loss, parts = step_of()
-                if not torch.isfinite(loss):
-                    raise _non_finite(step, loss_of, parts, args)
-                losses.append(loss.item())
+                    unread.append(step_of())
+                noted = step % NOTE_EVERY == 0 or step == end - 1
+                if noted:
+                    terms[step] = unread[-1][1]
+                if noted or at_once:
+                    losses += _read(unread, step, loss_of, args)
                 optimizer.step()
-                if step % NOTE_EVERY == 0 or step == end - 1:
-                    terms[step] = parts
+                if noted:
                     step_of.choose_precision()
-                    report(step + 1, end, parts)
+                    report(step + 1, end, terms[step])
                     if (
                         end - step > cooling
                         and _still(step_of.scheduled, step, end)
                         and _settled(losses)
                     ):
                         end, stopped = step + 1 + cooling, "settled"
+                step += 1
         except KeyboardInterrupt:
             stopped = "interrupted"
+            losses += [loss.item() for loss, _ in unread]
         loss_of.eval()
     history = History.from_terms(losses, terms)
     return FitResult(history, time.perf_counter() - started, stopped)
+
+
+def _read(
+    unread: list[tuple[Tensor, ELBOTerms]], step: int, loss_of: ELBOModule, args: tuple[Any, ...]
+) -> list[float]:
+    """Read the losses of the steps up to this one, and check that they are finite."""
+    losses: list[float] = torch.stack([loss for loss, _ in unread]).tolist()
+    for back, (loss, (_, terms)) in enumerate(zip(losses, unread, strict=True), 1 - len(losses)):
+        if not math.isfinite(loss):
+            raise _non_finite(step + back, loss_of, terms, args)
+    unread.clear()
+    return losses
 
 
 def _check_latent_sites(model: Program, guide: Program, args: tuple[Any, ...]) -> None:

@@ -172,7 +172,7 @@ class Pool(TorchDistribution):
         loc, var = (m.reshape(shape).transpose(0, 1) for m in (loc, var))
         by_task = torch.Size([num_sources + 1, *[1] * (len(self.cells) - 1)]) + self.event_shape
         of_source = transfer_var.expand(by_task).flatten(1)
-        others = other_tasks(num_sources + 1).to(loc.device)
+        others = other_tasks(num_sources + 1, loc.device)
         others = others if self.tasks is None else others[self.tasks]
         present = self.present.reshape(shape[:-1]).transpose(0, 1)
         return CellComponents(loc, var, of_source[others], present, others)

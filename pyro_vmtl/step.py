@@ -9,8 +9,9 @@ from then on replays them: same loss, same gradients, same random numbers.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from pyro_vmtl.elbo import ELBOTerms, MeanFieldELBO, elbo_terms, kept_traces
 from pyro_vmtl.handled import Handled
 from pyro_vmtl.schedule import Scheduled
 from pyro_vmtl.sources import Sources
-from pyro_vmtl.task_batches import TaskBatches, some_tasks
+from pyro_vmtl.task_batches import Part, TaskBatches, first_rows, some_tasks
 
 __all__ = ["Step", "batch_of", "can_be_recorded"]
 
@@ -45,6 +46,8 @@ class Step:
         Draws the rows of each step; all rows by default.
     tasks
         Gives the tasks of each part of a step; all tasks in one by default.
+    compile
+        Compile recordings?
 
     Attributes
     ----------
@@ -62,6 +65,8 @@ class Step:
         args: tuple[Any, ...],
         batches: Batches | None = None,
         tasks: TaskBatches | None = None,
+        *,
+        compile: bool = False,
     ) -> None:
         self.loss_of = loss_of
         self.args = args
@@ -69,10 +74,11 @@ class Step:
         self.parameters = [p for p in loss_of.parameters() if p.requires_grad]
         self.scheduled = [m for m in loss_of.modules() if isinstance(m, Scheduled)]
         self.sources = [m for m in self.scheduled if isinstance(m, Sources)]
+        self.compile = compile
         self.recording = False
-        self.tasks = tasks
+        self._steps = None if tasks is None else tasks(rows_of(args, "tasks", tasks))
         self._recorded: dict[Hashable, Any] = {}
-        self._tasks_of: dict[int, Tensor] = {}
+        self._tasks_at: dict[tuple[int, int], Tensor] = {}
         self._rounding: list[Tensor | None] = []
 
     def at(self, step: int) -> None:
@@ -87,9 +93,9 @@ class Step:
         for parameter in self.parameters:
             parameter.grad = None  # those of the last step would take memory in this one
         outcome: Any = None
-        for tasks, share in self._parts():
-            part = compute(tasks, share)
-            outcome = part if outcome is None else tree_map(_plus, outcome, part)
+        for part, share in self._parts():
+            more = compute(part, share)
+            outcome = more if outcome is None else tree_map(_plus, outcome, more)
         loss, terms, gradients, self._rounding = outcome
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -103,17 +109,22 @@ class Step:
             if rounding is not None:
                 sources.choose_precision(float(rounding))
 
-    def _parts(self) -> list[tuple[Tensor | None, float]]:
+    def _parts(self) -> list[tuple[Part | None, float]]:
         """Give the tasks of every part of a step, and what it counts in the whole."""
-        if self.tasks is None:
+        if self._steps is None:
             return [(None, 1.0)]
-        rows = rows_of(self.args, "tasks", self.tasks)
-        parts = [part.to(rows.x.device) for part in self.tasks(rows.num_tasks)]
-        return [(part, len(part) / sum(map(len, parts))) for part in parts]
+        parts = next(self._steps)
+        total = sum(len(part.tasks) for part in parts)
+        return [(part, len(part.tasks) / total) for part in parts]
 
-    def _evaluate(self, tasks: Tensor | None, share: float) -> _Outcome:
+    def _evaluate(self, part: Part | None, share: float) -> _Outcome:
+        """Run the programs; the loss counts ``share``."""
         elbo, model, guide = self.loss_of.elbo, self.loss_of.model, self.loss_of.guide
-        with some_tasks(tasks), batch_of(self.args, self.batches) as batch:
+        tasks, args = None, self.args
+        if part is not None:
+            tasks = part.tasks.to(self.parameters[0].device)
+            args = _with_rows(args, lambda rows: first_rows(rows, part.num_rows))
+        with some_tasks(tasks), batch_of(args, self.batches) as batch:
             if isinstance(elbo, MeanFieldELBO):
                 terms = elbo.terms(model, guide, *batch)
                 loss = terms.loss
@@ -129,27 +140,34 @@ class Step:
         return loss.detach(), vars(terms.detach()), gradients, rounding
 
     @torch.no_grad()
-    def _replay(self, tasks: Tensor | None, share: float) -> _Outcome:
-        if tasks is not None:  # a recording reads its tasks from one place
-            tasks = self._tasks_of.setdefault(len(tasks), tasks.clone()).copy_(tasks)
-        size = None if tasks is None else len(tasks)
+    def _replay(self, part: Part | None, share: float) -> _Outcome:
+        size = None
+        if part is not None:  # a recording reads its tasks from one place
+            size = len(part.tasks), part.num_rows
+            if size not in self._tasks_at:
+                self._tasks_at[size] = torch.empty_like(
+                    part.tasks, device=self.parameters[0].device
+                )
+            part = replace(part, tasks=self._tasks_at[size].copy_(part.tasks))
         key = (*(module.form for module in self.scheduled), size, share)
         if key not in self._recorded:
-            self._recorded[key] = self._record(tasks, share)
+            self._recorded[key] = self._record(part, share)
         return self._recorded[key]()
 
-    def _record(self, tasks: Tensor | None, share: float) -> torch.fx.GraphModule:
+    def _record(self, part: Part | None, share: float) -> Callable[[], Any]:
         """Note the tensor operations of one evaluation down."""
         from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
 
         devices = {p.device for p in self.parameters if p.device.type == "cuda"}
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            graph = make_fx(lambda: self._evaluate(tasks, share))()
+            graph = make_fx(lambda: self._evaluate(part, share))()
         for node in graph.graph.nodes:
             if node.target is torch.ops.aten.detach.default:  # there is no autograd to hide from
                 node.replace_all_uses_with(node.args[0])
         graph.graph.eliminate_dead_code()
         graph.recompile()
+        if self.compile:  # with the random numbers that there would be otherwise
+            return torch.compile(graph, options={"fallback_random": True})
         return graph
 
 
@@ -166,10 +184,9 @@ def batch_of(args: tuple[Any, ...], batches: Batches | None) -> Iterator[tuple[A
     if batches is None:
         yield args
         return
-    rows = rows_of(args, "batches", batches)
-    batch, weight = batches(rows)
+    batch, weight = batches(rows_of(args, "batches", batches))
     with scaled_rows(weight):
-        yield tuple(batch if arg is rows else arg for arg in args)
+        yield _with_rows(args, lambda _: batch)
 
 
 def rows_of(args: tuple[Any, ...], name: str, batches: object) -> TaskData:
@@ -180,6 +197,12 @@ def rows_of(args: tuple[Any, ...], name: str, batches: object) -> TaskData:
             f"{name} is {batches}, but none of the arguments is a TaskData to take from."
         )
     return rows
+
+
+def _with_rows(args: tuple[Any, ...], function: Callable[[TaskData], TaskData]) -> tuple[Any, ...]:
+    """Replace the first rows among the arguments."""
+    place = next(i for i, arg in enumerate(args) if isinstance(arg, TaskData))
+    return (*args[:place], function(args[place]), *args[place + 1 :])
 
 
 def _plus(one: Any, other: Any) -> Any:

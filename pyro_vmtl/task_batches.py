@@ -1,4 +1,4 @@
-"""Some tasks at a time: memory and time of a step no longer grow with all pairs of tasks.
+"""Some tasks at a time: a step need not hold all pairs of tasks, nor pad all to the longest.
 
 A step on all T tasks compares all of them with all sources, T x T numbers. Here the programs run on
 some tasks only, whose sources are still all others. In a program that is Pyro's own subsampling:
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any
 
 import pyro
@@ -22,10 +23,42 @@ from torch import Tensor
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.handled import TASK_PLATE
 
-__all__ = ["RandomTasks", "TaskBatches", "TaskBlocks", "of_plate", "sample_of_plate", "some_tasks"]
+__all__ = [
+    "Part",
+    "RandomTasks",
+    "TaskBatches",
+    "TaskBlocks",
+    "first_rows",
+    "of_plate",
+    "sample_of_plate",
+    "some_tasks",
+]
 
-TaskBatches = Callable[[int], list[Tensor]]
-"""Gives the indices of tasks for each part of a step, from the number of all tasks."""
+BLOCK_COST = 2e6
+"""Numbers of padded rows that take as long as another block does."""
+
+MOST_PLACES = 64
+"""Places to look at for cuts between tasks."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tasks that go through a step together.
+
+    Attributes
+    ----------
+    tasks
+        (B,), indices in ascending order.
+    num_rows
+        Rows of the longest of them.
+    """
+
+    tasks: Tensor
+    num_rows: int
+
+
+TaskBatches = Callable[[TaskData], Iterator[list[Part]]]
+"""Gives, for the rows of all tasks, the parts of one step after the other."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +75,9 @@ class RandomTasks:
 
     Examples
     --------
-    >>> [tasks] = RandomTasks(3)(100)
-    >>> tasks.shape
+    >>> data = TaskData.regression(torch.zeros(9, 1), torch.zeros(9), range(9))
+    >>> [part] = next(RandomTasks(3)(data))
+    >>> part.tasks.shape
     torch.Size([3])
     """
 
@@ -53,14 +87,19 @@ class RandomTasks:
         """Check the number."""
         _check(self.num_tasks)
 
-    def __call__(self, num_tasks: int) -> list[Tensor]:
-        """Draw the tasks of a step."""
-        return [torch.randperm(num_tasks)[: self.num_tasks].sort().values]
+    def __call__(self, data: TaskData) -> Iterator[list[Part]]:
+        """Draw the tasks of each step."""
+        while True:
+            tasks = torch.randperm(data.num_tasks)[: self.num_tasks].sort().values
+            yield [Part(tasks, data.num_rows)]
 
 
 @dataclass(frozen=True)
 class TaskBlocks:
     """All tasks at each step, block by block: the same step in less memory.
+
+    Tasks of very unequal sizes go into blocks of their own, each padded to its longest task, where
+    that saves more than another block costs.
 
     Parameters
     ----------
@@ -69,8 +108,9 @@ class TaskBlocks:
 
     Examples
     --------
-    >>> [tasks.tolist() for tasks in TaskBlocks(2)(5)]
-    [[0, 1], [2, 3], [4]]
+    >>> data = TaskData.regression(torch.zeros(9, 1), torch.zeros(9), range(9))
+    >>> [part.tasks.tolist() for part in next(TaskBlocks(5)(data))]
+    [[0, 1, 2, 3, 4], [5, 6, 7, 8]]
     """
 
     num_tasks: int
@@ -79,9 +119,36 @@ class TaskBlocks:
         """Check the number."""
         _check(self.num_tasks)
 
-    def __call__(self, num_tasks: int) -> list[Tensor]:
-        """Give the blocks of a step, of nearly equal size."""
-        return list(torch.arange(num_tasks).tensor_split(-(-num_tasks // self.num_tasks)))
+    def __call__(self, data: TaskData) -> Iterator[list[Part]]:
+        """Give the same blocks for each step."""
+        counts = data.mask.sum(1).cpu()
+        order = counts.argsort(descending=True, stable=True)
+        blocks = []
+        for alike in order.tensor_split(_cuts(counts[order].tolist(), data.num_features)):
+            for block in alike.tensor_split(-(-len(alike) // self.num_tasks)):
+                blocks.append(Part(block.sort().values, int(counts[block].max())))
+        return repeat(blocks)
+
+
+def _cuts(counts: list[int], num_features: int) -> list[int]:
+    """Find where to cut tasks, from the longest to the shortest, into blocks of similar sizes.
+
+    A block costs the numbers that its padded rows hold, and ``BLOCK_COST``. The cheapest cuts of
+    the first tasks follow from those of fewer tasks (dynamic programming).
+    """
+    places = [0, *(t for t in range(1, len(counts)) if counts[t] < counts[t - 1]), len(counts)]
+    if len(places) > MOST_PLACES:
+        places = [places[i * (len(places) - 1) // MOST_PLACES] for i in range(MOST_PLACES + 1)]
+    best: dict[int, tuple[float, list[int]]] = {0: (0.0, [])}
+    for i, end in enumerate(places[1:], start=1):
+        best[end] = min(
+            (
+                best[start][0] + BLOCK_COST + (end - start) * counts[start] * num_features,
+                [*best[start][1], start],
+            )
+            for start in places[:i]
+        )
+    return best[len(counts)][1][1:]
 
 
 def _check(num_tasks: int) -> None:
@@ -103,6 +170,19 @@ def some_tasks(tasks: Tensor | None) -> Iterator[None]:
     else:
         with _SomeTasks(tasks):
             yield
+
+
+def first_rows(data: TaskData, num_rows: int) -> TaskData:
+    """Leave padding out: the first rows of every task."""
+    if num_rows >= data.num_rows:
+        return data
+    return replace(
+        data,
+        x=data.x[:, :num_rows],
+        y=None if data.y is None else data.y[:, :num_rows],
+        mask=data.mask[:, :num_rows],
+        row=data.row[:, :num_rows],
+    )
 
 
 class _SomeTasks(Messenger):

@@ -82,7 +82,8 @@ class KLWeights(Scheduled):
         now = [schedule(step) for schedule in self.schedules.values()]
         if now != self.now:
             self.now = now
-            self.values.copy_(torch.tensor(now, dtype=torch.float64))
+            for place, weight in enumerate(now):
+                self.values[place] = weight
 
     @property
     def form(self) -> tuple[bool, ...]:

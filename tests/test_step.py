@@ -1,5 +1,6 @@
 """A replayed step is the traced one, and a fit chooses rightly when to replay."""
 
+import shutil
 from dataclasses import replace
 
 import pyro.distributions as dist
@@ -182,6 +183,48 @@ def test_a_fit_takes_float64_where_float32_would_lose_too_much(ragged):
     assert sources.exact  # near the border it stays as it is
     sources.choose_precision(0.1 * LEAST_LOSS)
     assert not sources.exact
+
+
+@pytest.mark.parametrize("recording", [False, True])
+@pytest.mark.parametrize("name", ["default", "vmtl", "vmtl-ac"])
+def test_only_products_are_rough_under_autocast(ragged, name, recording):
+    data = replace(ragged, x=ragged.x.float())
+    preset = replace(CLASSES[name], dropout=0.0, fitting={})
+    fine = make_step(preset, data)
+    with torch.no_grad():
+        for parameter in fine.parameters:
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    right, terms, _ = outcome(fine, recording=recording)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        fine._recorded.clear()
+        rough, rough_terms, gradients = outcome(fine, recording=recording)
+    assert all(g is None or g.dtype == torch.float32 for g in gradients)
+    # bfloat16 rounds by 2^-8, some hundred numbers in both directions
+    torch.testing.assert_close(rough, right, rtol=0.02, atol=0)
+    if name != "vmtl-ac":  # whose posteriors come out of products
+        torch.testing.assert_close(rough_terms.kl["w"], terms.kl["w"])
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_rough_products_are_reckoned_with(precision):
+    before = torch.get_float32_matmul_precision()
+    pool, _ = make_pool(10.0, exact=False)
+    fine = pool.rounding.item()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        assert pool.rounding.item() == fine * {"high": 2**13, "medium": 2**16}[precision]
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_a_compiled_step_is_the_traced_one(ragged):
+    data = replace(ragged, x=ragged.x.float())
+    traced, compiled = (make_step(CLASSES["default"], data, compile=c) for c in (False, True))
+    one, other = outcome(traced, recording=False), outcome(compiled, recording=True)
+    torch.testing.assert_close(one[0], other[0])
+    torch.testing.assert_close(one[2], other[2])
 
 
 def test_a_replayed_loss_that_is_not_finite_stops_the_fit(ragged):

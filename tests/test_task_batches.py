@@ -1,7 +1,7 @@
 """Some tasks at a time: blocks add up to the whole step, and random tasks are unbiased."""
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, repeat
 
 import pyro
 import pytest
@@ -26,7 +26,7 @@ from pyro_vmtl.isolated import isolated, validation
 from pyro_vmtl.models import LinearRegressor, ZeroMeanNormal
 from pyro_vmtl.presets import presets
 from pyro_vmtl.step import Step
-from pyro_vmtl.task_batches import some_tasks
+from pyro_vmtl.task_batches import Part, some_tasks
 
 T = 5
 
@@ -95,21 +95,61 @@ def test_blocks_of_tasks_add_up_and_random_tasks_are_right_on_average(five, pool
     assert_same(evaluate(loss_of, data, TaskBlocks(2)), whole)
     # the mean over all pairs that RandomTasks(2) may draw
     pairs = [torch.tensor(pair) for pair in combinations(range(T), 2)]
-    drawn = [evaluate(loss_of, data, lambda _, pair=pair: [pair]) for pair in pairs]
+    drawn = [
+        evaluate(loss_of, data, lambda _, pair=pair: repeat([Part(pair, T)])) for pair in pairs
+    ]
     mean = [torch.stack(column).mean(0) for column in zip(*(g for _, g in drawn), strict=True)]
     assert_same((torch.stack([loss for loss, _ in drawn]).mean(), mean), whole)
+
+
+@pytest.mark.usefixtures("no_chance")
+def test_replayed_blocks_stay_the_blocks_they_are(five):
+    loss_of = shared(*classifier(five), five)
+    whole, _ = evaluate(loss_of, five)
+    step = Step(loss_of, (five,), tasks=TaskBlocks(2))
+    step.recording = True
+    for _ in range(3):
+        with validation(False):
+            loss, _ = step()
+        torch.testing.assert_close(loss, whole, rtol=1e-12, atol=0)
+
+
+def test_unequal_tasks_go_into_blocks_of_their_own(monkeypatch):
+    counts = [3, 400, 2, 380, 5]
+    tasks = [t for t, count in enumerate(counts) for _ in range(count)]
+    data = TaskData.regression(torch.zeros(len(tasks), 10), torch.zeros(len(tasks)), tasks)
+
+    def blocks(num_tasks=512):
+        parts = next(TaskBlocks(num_tasks)(data))
+        return [(part.tasks.tolist(), part.num_rows) for part in parts]
+
+    assert blocks() == [([0, 1, 2, 3, 4], 400)]  # what it would save is not worth a block
+    monkeypatch.setattr("pyro_vmtl.task_batches.BLOCK_COST", 5000)
+    assert blocks() == [([1, 3], 400), ([0, 2, 4], 5)]
+    assert blocks(2) == [([1, 3], 400), ([0, 4], 5), ([2], 2)]
+    monkeypatch.setattr("pyro_vmtl.task_batches.BLOCK_COST", 0)
+    assert [rows for _, rows in blocks()] == [400, 380, 5, 3, 2]
+
+
+@pytest.mark.usefixtures("no_chance")
+def test_blocks_of_unequal_tasks_add_up(five, monkeypatch):
+    monkeypatch.setattr("pyro_vmtl.task_batches.BLOCK_COST", 0)  # a block for each task
+    for data, model, guide in [(five, *classifier(five)), regression(five)]:
+        loss_of = shared(model, guide, data)
+        assert_same(evaluate(loss_of, data, TaskBlocks(99)), evaluate(loss_of, data))
 
 
 def test_random_tasks_are_all_as_likely():
     torch.manual_seed(0)
     counts = torch.zeros(6)
-    for _ in range(3000):
-        (tasks,) = RandomTasks(2)(6)
+    six = TaskData.regression(torch.zeros(6, 1), torch.zeros(6), range(6))
+    for [part], _ in zip(RandomTasks(2)(six), range(3000), strict=False):
+        tasks = part.tasks
         assert tasks.tolist() == sorted(set(tasks.tolist())) and len(tasks) == 2
         counts[tasks] += 1
     # binomial(3000, 1/3) has a standard deviation of 26
     assert (counts - 1000).abs().max() < 5 * 26
-    assert RandomTasks(9)(4)[0].tolist() == [0, 1, 2, 3]
+    assert next(RandomTasks(9)(six))[0].tasks.tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_block_of_all_tasks_is_the_step_without_blocks(five):
