@@ -1,6 +1,7 @@
 """The house: who may import whom, what is packaged, what importing costs."""
 
 import ast
+import inspect
 import subprocess
 import sys
 import tomllib
@@ -98,11 +99,26 @@ def test_a_room_is_not_importable_from_the_root(room):
 
 def test_importing_the_core_does_not_import_tables_or_pictures():
     code = (
-        "import sys, pyro_vmtl, pyro_vmtl.models, pyro_vmtl.guides;"
+        "import sys, pyro_vmtl.models, pyro_vmtl.guides; from pyro_vmtl import *;"
         "print([m for m in ('arviz', 'matplotlib', 'pandas', 'sklearn') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys, pyro_vmtl, pyro_vmtl.cli.main; print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "False"
+
+
+def test_everything_public_can_be_imported():
+    import pyro_vmtl
+
+    assert {"fit", "share", "TaskData", "__version__"} <= set(pyro_vmtl.__all__)
+    for name in pyro_vmtl.__all__:
+        # a module of that name would hide what is in it
+        assert not inspect.ismodule(getattr(pyro_vmtl, name)), name
 
 
 def test_no_file_has_grown_past_one_idea():

@@ -33,7 +33,7 @@ def main(
     known = presets("classification")
     chosen = {name: known[name] for name in methods.split(",")}
     results: dict[str, Any] = {"machine": machine(), "step": [], "loop": [], "growth": []}
-    results |= {"memory": [], "wall": []}
+    results |= {"padding": [], "memory": [], "wall": []}
 
     def note(kind: str, method: str, row: dict[str, Any]) -> None:
         results[kind].append({"method": method, **row})
@@ -47,6 +47,7 @@ def main(
         if method == "default":  # the loop is written for its objective
             note("loop", method, suite.loop(preset, quick=quick))
         if preset.latent_size is None:
+            note("padding", method, suite.padding(preset, quick=quick))
             for row in suite.memory(preset, quick=quick):
                 note("memory", method, row)
             settings = {"num_steps": 20} if quick else {}

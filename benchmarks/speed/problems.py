@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from pyro_vmtl import TaskData
 
-__all__ = ["Shapes", "random_rows"]
+__all__ = ["Shapes", "random_rows", "unequal"]
 
 
 @dataclass(frozen=True)
@@ -39,3 +40,12 @@ def random_rows(shapes: Shapes) -> TaskData:
     tasks = torch.arange(shapes.T).repeat_interleave(shapes.N).tolist()
     labels = y.argmax(-1).flatten()
     return TaskData.classification(X.flatten(0, 1), labels, tasks, classes=range(shapes.C))
+
+
+def unequal(data: TaskData, least: int) -> TaskData:
+    """Leave rows out: tasks of sizes from ``least`` to all of theirs, by equal factors."""
+    sizes = torch.logspace(math.log10(least), math.log10(data.num_rows), data.num_tasks).round()
+    mask = torch.arange(data.num_rows) < sizes[:, None]
+    row = (mask.flatten().cumsum(0) - 1).reshape(mask.shape).masked_fill(~mask, -1)
+    y = data.y.masked_fill(~mask, 0)
+    return replace(data, x=data.x * mask[..., None], y=y, mask=mask, row=row)

@@ -58,6 +58,20 @@ def tables(results: dict[str, Any]) -> str:
             ),
         ),
         _table(
+            "Very unequal tasks: all padded to the longest, or in blocks of like size",
+            ["problem", "places / rows", "padded ms", "in blocks ms", "times faster"],
+            (
+                [
+                    row["name"],
+                    f"{row['padding']:.1f}",
+                    f"{row['padded_ms']:.1f}",
+                    f"{row['blocks_ms']:.1f}",
+                    f"**{row['times_faster']:.1f}**",
+                ]
+                for row in results["padding"]
+            ),
+        ),
+        _table(
             "Memory of the default's step, with parameters, optimiser and data",
             ["problem", "MiB", "times parameters + data + T²", "times the first"],
             (
@@ -97,8 +111,14 @@ def tables(results: dict[str, Any]) -> str:
 def plot_growth(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw step and floor against each size, on logarithmic axes."""
     letters = list(dict.fromkeys(row["size"] for row in rows))
-    figure, axes = plt.subplots(1, len(letters), figsize=(3.1 * len(letters), 3.3), sharey=True)
-    for ax, letter in zip(axes, letters, strict=True):
+    columns = min(len(letters), 3)
+    lines = -(-len(letters) // columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(3.2 * columns, 2.9 * lines), sharey=True, squeeze=False
+    )
+    for ax in axes.flat[len(letters) :]:
+        ax.set_visible(False)
+    for ax, letter in zip(axes.flat, letters, strict=False):
         chosen = [row for row in rows if row["size"] == letter]
         values = [row["value"] for row in chosen]
         ax.plot(values, [row["step_ms"] for row in chosen], "o-", color="#0072b2", label="step")
@@ -108,10 +128,11 @@ def plot_growth(rows: list[dict[str, Any]], path: Path) -> None:
         ax.set_xticks(values, [str(value) for value in values])
         ax.xaxis.set_minor_formatter(NullFormatter())
         ax.yaxis.set_major_formatter(ScalarFormatter())
-        ax.set_xlabel(f"{LETTERS[letter]}\n({chosen[0]['method']})")
+        ax.set_xlabel(f"{LETTERS[letter]} ({chosen[0]['method']})")
         ax.grid(alpha=0.3)
-    axes[0].set_ylabel("one training step (ms)")
-    axes[0].legend(frameon=False)
+    for ax in axes[:, 0]:
+        ax.set_ylabel("one training step (ms)")
+    axes[0, 0].legend(frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -12,13 +12,16 @@ import torch
 
 from benchmarks.speed.loops import loop_step
 from benchmarks.speed.memory import peak_bytes
-from benchmarks.speed.problems import Shapes
+from benchmarks.speed.problems import Shapes, random_rows, unequal
 from benchmarks.speed.steps import prepare
 from benchmarks.speed.timing import milliseconds, ratio
+from pyro_vmtl import MeanFieldELBO, TaskBlocks
+from pyro_vmtl.isolated import validation
 from pyro_vmtl.preset import Preset
 from pyro_vmtl.schedule import as_schedule
+from pyro_vmtl.step import Step
 
-__all__ = ["growth", "imports", "loop", "memory", "steps"]
+__all__ = ["growth", "imports", "loop", "memory", "padding", "steps"]
 
 LINEAR_GOALS = {
     Shapes(T=4): 3.0,
@@ -91,12 +94,36 @@ def growth(preset: Preset, *, device: str, quick: bool) -> Iterator[dict[str, An
     for letter, sizes in GROWTH.items():
         if (letter == "D") != latent:
             continue
-        for size in sizes[:2] if quick else sizes:
+        for size in sizes[:1] if quick else sizes:
             prepared = prepare(preset, replace(base, **{letter: size}), device)
             step_ms, floor_ms = milliseconds(
                 [prepared.step, prepared.floor], steps=2 if quick else 20
             )
             yield {"size": letter, "value": size, "step_ms": step_ms, "floor_ms": floor_ms}
+
+
+def padding(preset: Preset, *, quick: bool) -> dict[str, Any]:
+    """Time a step on very unequal tasks, all padded to the longest and in blocks of like size."""
+    shapes = QUICK[None] if quick else Shapes(T=64, N=5000)
+    least = 2 if quick else 10
+    data = unequal(random_rows(shapes), least).with_intercept()
+    loss_of = MeanFieldELBO()(*preset.programs(data))
+    loss_of(data)
+    padded, blocks = Step(loss_of, (data,)), Step(loss_of, (data,), tasks=TaskBlocks(512))
+    with validation(False):
+        for step in (padded, blocks):
+            step()
+            step.choose_precision()
+            step.recording = True
+            step()
+        measured = ratio(padded, blocks, steps=2 if quick else 10)
+    return {
+        "name": f"{shapes.T} tasks of {least} to {shapes.N} rows, C={shapes.C}, F={shapes.F}",
+        "padded_ms": measured.first_ms,
+        "blocks_ms": measured.second_ms,
+        "times_faster": measured.median,
+        "padding": data.mask.numel() / int(data.mask.sum()),
+    }
 
 
 def memory(preset: Preset, *, quick: bool) -> Iterator[dict[str, Any]]:

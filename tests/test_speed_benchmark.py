@@ -1,0 +1,35 @@
+"""The speed harness works: its parts fit together, and its loop has the loss of the library."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_the_quick_form_measures_everything(tmp_path):
+    out = {name: tmp_path / name for name in ("speed.json", "speed.md", "speed.png")}
+    command = [sys.executable, "-m", "benchmarks.speed", "--quick"]
+    command += ["--json", str(out["speed.json"]), "--tables", str(out["speed.md"])]
+    command += ["--picture", str(out["speed.png"])]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    results = json.loads(out["speed.json"].read_text())
+    assert {row["method"] for row in results["step"]} == {"default", "vmtl"}
+    for row in results["step"]:
+        assert row.keys() >= {"name", "ratio_to_floor", "goal"}
+        assert row["ratio_to_floor"] > 0
+    assert {row["size"] for row in results["growth"]} == {"T", "N", "F", "C", "D"}
+    (loop,) = results["loop"]
+    # sums of float32 in another order
+    assert loop["relative_difference_of_losses"] < 1e-5
+    small, large = results["memory"]
+    assert 0 < small["peak_bytes"] < large["peak_bytes"]
+    (wall,) = results["wall"]
+    assert wall["seconds_to_99"] > 0 and wall["steps"] == 20
+    assert results["padding"][0]["padding"] > 1
+    assert "## Step against its floor" in out["speed.md"].read_text()
+    assert out["speed.png"].stat().st_size > 1000
