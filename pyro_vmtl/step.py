@@ -76,7 +76,10 @@ class Step:
         self.sources = [m for m in self.scheduled if isinstance(m, Sources)]
         self.compile = compile
         self.recording = False
-        self._steps = None if tasks is None else tasks(rows_of(args, "tasks", tasks))
+        self._steps, self._num_tasks = None, 0
+        if tasks is not None:
+            rows = rows_of(args, "tasks", tasks)
+            self._steps, self._num_tasks = tasks(rows), rows.num_tasks
         self._recorded: dict[Hashable, Any] = {}
         self._tasks_at: dict[tuple[int, int], Tensor] = {}
         self._rounding: list[Tensor | None] = []
@@ -111,10 +114,10 @@ class Step:
 
     def _parts(self) -> list[tuple[Part | None, float]]:
         """Give the tasks of every part of a step, and what it counts in the whole."""
-        if self._steps is None:
-            return [(None, 1.0)]
-        parts = next(self._steps)
+        parts = [] if self._steps is None else next(self._steps)
         total = sum(len(part.tasks) for part in parts)
+        if not parts or (len(parts) == 1 and total == self._num_tasks):
+            return [(None, 1.0)]
         return [(part, len(part.tasks) / total) for part in parts]
 
     def _evaluate(self, part: Part | None, share: float) -> _Outcome:
@@ -122,7 +125,7 @@ class Step:
         elbo, model, guide = self.loss_of.elbo, self.loss_of.model, self.loss_of.guide
         tasks, args = None, self.args
         if part is not None:
-            tasks = part.tasks.to(self.parameters[0].device)
+            tasks = part.tasks
             args = _with_rows(args, lambda rows: first_rows(rows, part.num_rows))
         with some_tasks(tasks), batch_of(args, self.batches) as batch:
             if isinstance(elbo, MeanFieldELBO):
@@ -136,7 +139,8 @@ class Step:
             loss, terms = loss * share, terms * share
         found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         gradients = [_laid_out(*pair) for pair in zip(found, self.parameters, strict=True)]
-        rounding = [None if s.pool is None else s.pool.rounding for s in self.sources]
+        lost = [None if s.pool is None else s.pool.rounding for s in self.sources]
+        rounding = [None if nats is None else nats * share for nats in lost]
         return loss.detach(), vars(terms.detach()), gradients, rounding
 
     @torch.no_grad()
@@ -145,9 +149,7 @@ class Step:
         if part is not None:  # a recording reads its tasks from one place
             size = len(part.tasks), part.num_rows
             if size not in self._tasks_at:
-                self._tasks_at[size] = torch.empty_like(
-                    part.tasks, device=self.parameters[0].device
-                )
+                self._tasks_at[size] = torch.empty_like(part.tasks)
             part = replace(part, tasks=self._tasks_at[size].copy_(part.tasks))
         key = (*(module.form for module in self.scheduled), size, share)
         if key not in self._recorded:

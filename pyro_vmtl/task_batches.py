@@ -48,7 +48,7 @@ class Part:
     Attributes
     ----------
     tasks
-        (B,), indices in ascending order.
+        (B,), indices in ascending order, on the device of the rows.
     num_rows
         Rows of the longest of them.
     """
@@ -90,8 +90,8 @@ class RandomTasks:
     def __call__(self, data: TaskData) -> Iterator[list[Part]]:
         """Draw the tasks of each step."""
         while True:
-            tasks = torch.randperm(data.num_tasks)[: self.num_tasks].sort().values
-            yield [Part(tasks, data.num_rows)]
+            tasks = torch.randperm(data.num_tasks, device=data.x.device)[: self.num_tasks]
+            yield [Part(tasks.sort().values, data.num_rows)]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ class TaskBlocks:
         blocks = []
         for alike in order.tensor_split(_cuts(counts[order].tolist(), data.num_features)):
             for block in alike.tensor_split(-(-len(alike) // self.num_tasks)):
-                blocks.append(Part(block.sort().values, int(counts[block].max())))
+                tasks = block.sort().values.to(data.x.device)
+                blocks.append(Part(tasks, int(counts[block].max())))
         return repeat(blocks)
 
 

@@ -11,6 +11,10 @@ from pyro_vmtl import (
     GaussianSumPool,
     LinearPool,
     LogarithmicPool,
+    MeanFieldELBO,
+    RandomTasks,
+    TaskBlocks,
+    attend,
     fit,
     log_predictive_density,
     predict_proba,
@@ -18,7 +22,9 @@ from pyro_vmtl import (
     share,
     temper,
 )
+from pyro_vmtl.isolated import validation
 from pyro_vmtl.presets import presets
+from pyro_vmtl.step import Step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -71,3 +77,50 @@ def test_presets_fit_and_predict_on_a_gpu(ragged, name):
     assert {p.device.type for p in fitted.guide.parameters()} == {"cuda"}
     new = data.new_rows(torch.zeros(2, 3), ["a", "c"])
     assert predict_proba(fitted.model, fitted.guide, new, num_samples=5).device.type == "cuda"
+
+
+@pytest.mark.parametrize("name", ["default", "vmtl", "official"])
+def test_a_replayed_step_is_that_of_the_programs_and_does_not_wait(ragged, name):
+    preset = replace(presets("classification")[name], latent_size=None if name == "default" else 3)
+    data = replace(ragged, x=ragged.x.float()).to("cuda")
+    data = attend(data) if "z" in preset.shared else data
+    model, guide = (program.cuda() for program in preset.programs(data))
+    loss_of = MeanFieldELBO(preset.num_particles, num_draws=preset.num_draws)(model, guide)
+    loss_of.train()
+    loss_of(data)
+    step = Step(loss_of, (data,), preset.fitting.get("batches"), preset.fitting.get("tasks"))
+    optimizer = torch.optim.Adam(step.parameters, fused=True)
+    with validation(False):
+        losses = []
+        for step.recording in (False, True):
+            torch.manual_seed(0)
+            losses.append(step()[0])
+        torch.testing.assert_close(*losses)
+        optimizer.step()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for at in range(3):
+                step.at(at)
+                step()
+                optimizer.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("tasks", [RandomTasks(2), TaskBlocks(2)])
+@pytest.mark.parametrize("sharing", [{}, {"num_sources": 1}])
+def test_some_tasks_and_some_sources_on_a_gpu(ragged, tasks, sharing):
+    preset = presets("classification")["default"]
+    fitting = {**preset.fitting, "tasks": tasks, "num_steps": 60}
+    preset = replace(preset, fitting=fitting, sharing={**preset.sharing, **sharing})
+    fitted = preset.fit(replace(ragged, x=ragged.x.float()).to("cuda"))
+    assert torch.isfinite(fitted.result.history.loss).all()
+    assert len(fitted.result.history.loss) == 60
+
+
+def test_a_loss_that_is_not_finite_is_found_on_a_gpu(ragged):
+    model, guide = (program.cuda() for program in classifier(ragged))
+    weights = {"w": lambda step: float("inf") if step == 13 else 1.0}
+    pair = temper(*share(model, guide, sites=["w"]), kl_weights=weights)
+    with pytest.raises(FloatingPointError, match="step 13: KL of site 'w'"):
+        fit(*pair, ragged.to("cuda"), num_steps=30)
