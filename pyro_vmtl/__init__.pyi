@@ -50,4 +50,5 @@ from .sharing import share as share
 from .sources import CellSources as CellSources
 from .task_batches import RandomTasks as RandomTasks
 from .task_batches import TaskBlocks as TaskBlocks
+from .task_batches import sample_of_plate as sample_of_plate
 from .tempering import temper as temper

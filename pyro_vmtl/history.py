@@ -23,7 +23,8 @@ class History:
     step
         (K,), the steps at which the terms were noted.
     log_likelihood
-        for each observed site its log-likelihood: (K, T), or (K,) outside the task plate.
+        for each observed site its log-likelihood: (K, T), or (K,) outside the task plate and in
+        fits on some tasks at a time.
     kl
         the same for the KL of each latent site, as weighted in the ELBO.
     """
