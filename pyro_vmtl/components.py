@@ -18,6 +18,7 @@ The first kind compares all tasks with all sources by matrix products and makes 
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ __all__ = ["CandidateComponents", "CellComponents", "Components", "TaskComponent
 LOG_2_PI = math.log(2 * math.pi)
 
 PRODUCT_EPS = {"highest": 2.0**-23, "high": 2.0**-10, "medium": 2.0**-7}
-"""Relative rounding of float32 products, by ``torch.get_float32_matmul_precision()``."""
+"""Relative rounding of float32 products, TF32 ones and bfloat16 ones."""
 
 LEAST_WEIGHT = 1e-6
 """Added to the weights of the sources that are there where others are missing."""
@@ -82,20 +83,20 @@ class TaskComponents(Components):
         # The square of a difference is expanded to make it matrix products. Its parts cancel, the
         # less the closer the sources are to 0, measured in their widths.
         self.center = loc.detach().mean(-2, keepdim=True)
-        centered = (loc - self.center).to(self.dtype)
-        var = self.var.to(self.dtype)
-        self.of_loc = centered / var
-        self.of_square = -0.5 / var
-        self.distance = (centered * self.of_loc).sum(-1)
-        log_volume = var.log().sum(-1) + LOG_2_PI * loc.shape[-1]
-        self.constant = -0.5 * (self.distance + log_volume)
+
+    @cached_property
+    def _factors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Factors of a task's square and mean, the constant, and the distance from the centre."""
+        centered, var = (self.loc - self.center).to(self.dtype), self.var.to(self.dtype)
+        of_loc = centered / var
+        distance = (centered * of_loc).sum(-1)
+        log_volume = var.log().sum(-1) + LOG_2_PI * var.shape[-1]
+        return -0.5 / var, of_loc, -0.5 * (distance + log_volume), distance
 
     @property
     def rounding(self) -> Tensor:
         """About what float32 makes of the log density of a source at its own place, in nats."""
-        # Products may be of TF32 or bfloat16, if the user allowed that.
-        eps = PRODUCT_EPS[torch.get_float32_matmul_precision()]
-        return self.distance.detach().max() * eps
+        return self._factors[3].detach().max() * _product_eps()
 
     def weights(self, weights: Tensor) -> Tensor:
         r"""Lay pool weights out as (\*L, 1, T, T + 1): all cells have the same."""
@@ -109,9 +110,10 @@ class TaskComponents(Components):
         def rows(values: Tensor) -> Tensor:  # particles are more rows to multiply
             return values.movedim(-3, 0).flatten(1, -2)
 
+        of_square, of_loc, constant, _ = self._factors
         with torch.autocast(loc.device.type, enabled=False):  # differences of large sums
-            products = torch.baddbmm(self.constant.unsqueeze(-2), rows(square), self.of_square.mT)
-            products = torch.baddbmm(products, rows(centered), self.of_loc.mT).to(loc.dtype)
+            products = torch.baddbmm(constant.unsqueeze(-2), rows(square), of_square.mT)
+            products = torch.baddbmm(products, rows(centered), of_loc.mT).to(loc.dtype)
         return products.unflatten(1, (*loc.shape[:-3], loc.shape[-2])).movedim(0, -3)
 
     def mix(self, weights: Tensor, values: Tensor) -> Tensor:
@@ -183,6 +185,14 @@ class CellComponents(CandidateComponents):
         alone = ~self.present.any(-1, keepdim=True)
         both = torch.cat([sources, torch.where(alone, 1.0, base)], dim=-1)
         return both / both.sum(-1, keepdim=True)
+
+
+def _product_eps() -> float:
+    """Relative rounding of float32 products, as the user allowed it."""
+    try:
+        return PRODUCT_EPS[torch.get_float32_matmul_precision()]
+    except RuntimeError:  # set for one backend alone: who knows which
+        return PRODUCT_EPS["medium"]
 
 
 def other_tasks(num_tasks: int, device: torch.device | None = None) -> Tensor:

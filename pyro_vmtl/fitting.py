@@ -21,8 +21,8 @@ from pyro_vmtl.history import History
 from pyro_vmtl.isolated import check_no_bare_parameters, isolated, validation
 from pyro_vmtl.progress import progress_bar
 from pyro_vmtl.schedule import Cosine, Scheduled
-from pyro_vmtl.step import Step, batch_of, can_be_recorded
-from pyro_vmtl.task_batches import TaskBatches
+from pyro_vmtl.step import Step, batch_of, can_be_recorded, rows_of
+from pyro_vmtl.task_batches import TaskBatches, some_tasks
 
 __all__ = ["FitResult", "NonFiniteLossError", "fit"]
 
@@ -108,9 +108,9 @@ def fit(
         their part of what they have for every task by ``pyro.subsample``.
     compile
         Compile the steps with ``torch.compile``? That takes half a minute and a C++ compiler, and
-        makes the steps of small problems some three times faster. The programs, also those that
-        are not of this library, then do the same tensor operations at every step: none may count
-        its steps or decide by what it drew.
+        makes the steps of small problems some three times faster. The programs and ``batches``,
+        also those that are not of this library, then do the same tensor operations at every step:
+        none may count its steps or decide by what it drew.
     seed
         Seed of the random numbers.
     progress
@@ -126,8 +126,8 @@ def fit(
     NonFiniteLossError
         If the loss is infinite or not a number. It says at which step, site and task.
     ValueError
-        If model and guide have not the same latent sites, there is nothing to learn, or a number
-        to learn is a bare ``pyro.param``.
+        If model and guide have not the same latent sites, there is nothing to learn, a number to
+        learn is a bare ``pyro.param``, or an ELBO of Pyro is to be compiled.
     """
     if num_steps < 1 or not learning_rate > 0:
         raise ValueError(
@@ -135,6 +135,11 @@ def fit(
             "above 0."
         )
     elbo = MeanFieldELBO() if elbo is None else elbo
+    if compile and not isinstance(elbo, MeanFieldELBO):
+        raise ValueError(
+            f"compile is True with {type(elbo).__name__}, expected MeanFieldELBO: Pyro's own ELBOs "
+            "look at their values on the way. Use MeanFieldELBO, or do not compile."
+        )
     loss_of = elbo(model, guide)
     started = time.perf_counter()
     losses: list[float] = []
@@ -143,8 +148,15 @@ def fit(
     stopped: Literal["settled", "steps", "interrupted"] = "steps"
     with isolated(seed), progress_bar(num_steps, visible=progress) as report:
         loss_of.train()
-        with validation(True), batch_of(args, batches) as batch:
-            _check_latent_sites(model, guide, batch)  # lazy guides make their parameters now
+        # Lazy guides make their parameters now. With fewer tasks, that takes less memory.
+        first = None if tasks is None else next(tasks(rows_of(args, "tasks", tasks)))[0]
+        with (
+            validation(True),
+            torch.no_grad(),
+            some_tasks(None if first is None else first.tasks),
+            batch_of(args, batches) as batch,
+        ):
+            _check_latent_sites(model, guide, batch)
             loss_of(*batch)
         check_no_bare_parameters(loss_of)
         step_of = Step(loss_of, args, batches, tasks, compile=compile)
@@ -153,7 +165,8 @@ def fit(
         optimizer = torch.optim.Adam(step_of.parameters, weight_decay=weight_decay, fused=True)
         cooling = min(COOL_DOWN, num_steps // 5)
         cool_down = Cosine(learning_rate, learning_rate / 100, max(cooling, 1))
-        recordable = compile or can_be_recorded(loss_of)
+        recordable = compile or can_be_recorded(loss_of, batches)
+        step_of.look_up(optimizer, first=True)
         # To read a loss is to wait for the device, which on a GPU would take most of a step.
         at_once = step_of.parameters[0].device.type == "cpu"
         unread: list[tuple[Tensor, ELBOTerms]] = []
@@ -173,6 +186,7 @@ def fit(
                 if noted or at_once:
                     losses += _read(unread, step, loss_of, args)
                 optimizer.step()
+                step_of.look_up(optimizer)
                 if noted:
                     step_of.choose_precision()
                     report(step + 1, end, terms[step])
@@ -186,6 +200,7 @@ def fit(
         except KeyboardInterrupt:
             stopped = "interrupted"
             losses += [loss.item() for loss, _ in unread]
+        step_of.forget()
         loss_of.eval()
     history = History.from_terms(losses, terms)
     return FitResult(history, time.perf_counter() - started, stopped)
@@ -198,7 +213,8 @@ def _read(
     losses: list[float] = torch.stack([loss for loss, _ in unread]).tolist()
     for back, (loss, (_, terms)) in enumerate(zip(losses, unread, strict=True), 1 - len(losses)):
         if not math.isfinite(loss):
-            raise _non_finite(step + back, loss_of, terms, args)
+            # After more updates all numbers are broken, whatever the cause.
+            raise _non_finite(step + back, None if back else loss_of, terms, args)
     unread.clear()
     return losses
 
@@ -250,7 +266,7 @@ def _settled(losses: list[float]) -> bool:
 
 
 def _non_finite(
-    step: int, loss_of: ELBOModule, terms: ELBOTerms, args: tuple[Any, ...]
+    step: int, loss_of: ELBOModule | None, terms: ELBOTerms, args: tuple[Any, ...]
 ) -> NonFiniteLossError:
     """Say where a loss stopped being finite, and what to try."""
     labels = next((arg.task_labels for arg in args if hasattr(arg, "task_labels")), None)
@@ -265,7 +281,8 @@ def _non_finite(
                 places.append(f"{kind} of site {site!r} in task {names}{more}")
             elif bad:
                 places.append(f"{kind} of site {site!r}")
-    broken = [n for n, p in loss_of.named_parameters() if not torch.isfinite(p).all()]
+    parameters = [] if loss_of is None else loss_of.named_parameters()
+    broken = [n for n, p in parameters if not torch.isfinite(p).all()]
     cause = f" The update before it left {', '.join(broken)} not finite." if broken else ""
     return NonFiniteLossError(
         f"The loss is not finite at step {step}: {'; '.join(places) or 'cause unknown'}.{cause} "

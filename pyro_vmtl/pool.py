@@ -115,9 +115,11 @@ class Pool(TorchDistribution):
 
     @property
     def rounding(self) -> Tensor | None:
-        """About what comparing tasks in float32 would lose, in nats; None: nothing is compared."""
+        """About what comparing tasks in float32 would lose, in nats; None: there is no question."""
         components = self._components
-        return components.rounding if isinstance(components, TaskComponents) else None
+        if isinstance(components, TaskComponents) and components.loc.dtype != torch.float64:
+            return components.rounding
+        return None
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log density at ``value``, in the batch shape."""

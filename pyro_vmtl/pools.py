@@ -111,6 +111,8 @@ class GaussianSumPool(Pool):
     autoregression over tasks: :math:`w_t` is a weighted mean of its sources plus noise.
     """
 
+    rounding = None  # tasks are not compared
+
     @cached_property
     def normal(self) -> Independent:
         """The normal itself, in the batch and event shape of the pool."""

@@ -81,8 +81,8 @@ def share(
         go down one loss: with ``transfer`` the scales grow without end.
     num_sources
         Let each task borrow from so many others only, for thousands of tasks: those whose
-        posteriors are nearest, looked up anew at steps 10, 20, 40 and so on of a fit. All others by
-        default.
+        posteriors are nearest when :func:`~pyro_vmtl.fit` starts and at its steps 10, 20, 40 and so
+        on. All others by default.
     temperature
         Temperature of the source weights, or a schedule of the step.
 

@@ -7,7 +7,7 @@ distribution with even logits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -186,14 +186,27 @@ class Sources(Scheduled):
         times, rest = divmod(step, LOOK_UP_FROM)
         self.due = self.candidates is not None and times.bit_count() == 1 and not rest
 
+    def forget(self) -> None:
+        """Forget what the last run noted."""
+        self.noted, self.posterior, self.pool = False, None, None
+
     @torch.no_grad()
-    def look_up(self) -> None:
-        """Take the nearest sources of every task, by the posteriors noted last, as candidates."""
-        if self.candidates is None or not isinstance(self.posterior, dist.Independent):
+    def look_up(self, moments: Iterable[Tensor] = ()) -> None:
+        """Take the nearest sources of every task, by the posteriors noted last, as candidates.
+
+        Parameters
+        ----------
+        moments
+            What an optimiser holds for each of the logits. It goes where these go, and is 0 for new
+            ones.
+        """
+        if not isinstance(self.posterior, dist.Independent):
+            return
+        if self.candidates is None or not self.candidates.shape[1]:
             return
         transfer_var = torch.as_tensor(self.transfer_var).expand_as(self.posterior.mean)
-        moments = (self.posterior.mean, self.posterior.variance, transfer_var)
-        loc, var, extra = (moment.flatten(1)[None] for moment in moments)
+        posterior = (self.posterior.mean, self.posterior.variance, transfer_var)
+        loc, var, extra = (moment.flatten(1)[None] for moment in posterior)
         every = TaskComponents(loc, var, extra)
         found = []
         for tasks in torch.arange(self.num_tasks, device=loc.device).split(LOOK_UP_BLOCK):
@@ -203,10 +216,11 @@ class Sources(Scheduled):
         new = torch.cat(found)
         # Who stays keeps its weight, and who is new gets the mean weight.
         same = new[:, :, None] == self.candidates[:, None, :]
-        logits = self.logits[:, : new.shape[1]]
-        mean = logits.mean(1, keepdim=True).expand_as(logits)
-        kept = logits.gather(1, same.int().argmax(2))
-        logits.copy_(torch.where(same.any(2), kept, mean))
+        place, stays = same.int().argmax(2), same.any(2)
+        mean = self.logits[:, : new.shape[1]].mean(1, keepdim=True)
+        for values, otherwise in [(self.logits, mean), *((m, mean.new_zeros(())) for m in moments)]:
+            columns = values[:, : new.shape[1]]
+            columns.copy_(torch.where(stays, columns.gather(1, place), otherwise))
         self.candidates.copy_(new)
 
     def choose_precision(self, rounding: float) -> None:

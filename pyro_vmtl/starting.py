@@ -71,5 +71,8 @@ def least_squares_start(data: TaskData, *, kl_weight: float = 1.0) -> tuple[Tens
 
 
 def _solve(matrix: Tensor, right: Tensor, ridge: float) -> Tensor:
-    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    return torch.cholesky_solve(right, torch.linalg.cholesky(matrix + ridge * eye))
+    """Solve in float64, with a ridge that is felt also where features are large and collinear."""
+    square = matrix.double()
+    diagonal = square.diagonal(dim1=-2, dim2=-1)
+    diagonal += ridge + 1e-12 * diagonal.amax(-1, keepdim=True)
+    return torch.cholesky_solve(right.double(), torch.linalg.cholesky(square)).to(right.dtype)

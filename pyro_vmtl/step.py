@@ -8,10 +8,10 @@ from then on replays them: same loss, same gradients, same random numbers.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from pyro_vmtl.batches import Batches, scaled_rows
+from pyro_vmtl.batches import BalancedRows, Batches, RandomRows, scaled_rows
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.elbo import ELBOTerms, MeanFieldELBO, elbo_terms, kept_traces
 from pyro_vmtl.handled import Handled
@@ -27,7 +27,7 @@ from pyro_vmtl.schedule import Scheduled
 from pyro_vmtl.sources import Sources
 from pyro_vmtl.task_batches import Part, TaskBatches, first_rows, some_tasks
 
-__all__ = ["Step", "batch_of", "can_be_recorded"]
+__all__ = ["Step", "batch_of", "can_be_recorded", "rows_of"]
 
 _Outcome = tuple[Tensor, dict[str, Any], list[Tensor | None], list[Tensor | None]]
 """Loss, terms, gradients, and what float32 loses in each pool; what a recording can give back."""
@@ -83,6 +83,8 @@ class Step:
         self._recorded: dict[Hashable, Any] = {}
         self._tasks_at: dict[tuple[int, int], Tensor] = {}
         self._rounding: list[Tensor | None] = []
+        for sources in self.sources:
+            sources.exact = True
 
     def at(self, step: int) -> None:
         """Set all schedules to a step of the fit."""
@@ -91,7 +93,7 @@ class Step:
 
     def __call__(self) -> tuple[Tensor, ELBOTerms]:
         """Compute the loss and its terms, and put the gradients into the parameters."""
-        due = [sources for sources in self.sources if sources.due]  # they look at posteriors
+        due = any(sources.due for sources in self.sources)  # they will look at posteriors
         compute = self._replay if self.recording and not due else self._evaluate
         for parameter in self.parameters:
             parameter.grad = None  # those of the last step would take memory in this one
@@ -102,9 +104,19 @@ class Step:
         loss, terms, gradients, self._rounding = outcome
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
-        for sources in due:
-            sources.look_up()
         return loss, ELBOTerms(**terms)
+
+    def look_up(self, optimizer: torch.optim.Optimizer, *, first: bool = False) -> None:
+        """Let sources whose time has come look up their candidates, after an update."""
+        for sources in self.sources:
+            if first or sources.due:
+                state = optimizer.state.get(sources.logits, {}).values()
+                sources.look_up(v for v in state if v.shape == sources.logits.shape)
+
+    def forget(self) -> None:
+        """Forget what programs noted when they ran last: in replayed steps they do not run."""
+        for sources in self.sources:
+            sources.forget()
 
     def choose_precision(self) -> None:
         """Look whether tasks can be compared in float32; this waits for the device."""
@@ -163,6 +175,7 @@ class Step:
         devices = {p.device for p in self.parameters if p.device.type == "cuda"}
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             graph = make_fx(lambda: self._evaluate(part, share))()
+        self.forget()
         for node in graph.graph.nodes:
             if node.target is torch.ops.aten.detach.default:  # there is no autograd to hide from
                 node.replace_all_uses_with(node.args[0])
@@ -211,25 +224,29 @@ def _plus(one: Any, other: Any) -> Any:
     return None if one is None else one + other
 
 
-def can_be_recorded(loss_of: ELBOModule) -> bool:
-    """Tell whether each step does the same operations: are all programs of this library?
+def can_be_recorded(loss_of: ELBOModule, batches: Batches | None = None) -> bool:
+    """Tell whether each step does the same operations: is all that runs of this library?
 
     A program of somebody else may count its steps, or decide by what it drew.
     """
-    programs = [loss_of.model, loss_of.guide]
-    while any(isinstance(program, Handled) for program in programs):
-        programs = [p.program if isinstance(p, Handled) else p for p in programs]
-    if not isinstance(loss_of.elbo, MeanFieldELBO):
+    if type(loss_of.elbo) is not MeanFieldELBO:
         return False
-    return all(
-        isinstance(program, nn.Module) and all(_is_ours(m) for m in program.modules())
-        for program in programs
-    )
+    if type(batches) not in (type(None), RandomRows, BalancedRows):
+        return False
+    modules = [module for module in loss_of.modules() if module is not loss_of]
+    programs = [loss_of.model, loss_of.guide, *(m.program for m in modules if type(m) is Handled)]
+    return all(isinstance(p, nn.Module) for p in programs) and all(map(_is_ours, modules))
 
 
 def _is_ours(module: nn.Module) -> bool:
-    functions = [value for value in vars(module).values() if inspect.isfunction(value)]
-    return all(
-        home.startswith(("pyro_vmtl.", "torch.nn."))
-        for home in (type(module).__module__, *(f.__module__ for f in functions))
+    if module._forward_hooks or module._forward_pre_hooks:
+        return False
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):  # it counts its steps
+        return False
+    callables = (
+        value.func if isinstance(value, partial) else value
+        for value in vars(module).values()
+        if callable(value) and not isinstance(value, torch.distributions.Distribution)
     )
+    homes = [type(module).__module__, *(str(value.__module__) for value in callables)]
+    return all(home.startswith(("pyro_vmtl.", "torch.nn.")) for home in homes)

@@ -127,7 +127,7 @@ class TaskBlocks:
         for alike in order.tensor_split(_cuts(counts[order].tolist(), data.num_features)):
             for block in alike.tensor_split(-(-len(alike) // self.num_tasks)):
                 tasks = block.sort().values.to(data.x.device)
-                blocks.append(Part(tasks, int(counts[block].max())))
+                blocks.append(Part(tasks, max(1, int(counts[block].max()))))
         return repeat(blocks)
 
 
@@ -238,12 +238,14 @@ def sample_of_plate(site: str, posterior: dist.Independent) -> Tensor:
     posterior
         Normal with the posterior of every task, batch shape (T, ...).
     """
-    event_dim, normal = len(posterior.event_shape), posterior.base_dist
+    event_dim, normal = len(posterior.event_shape), posterior
+    while isinstance(normal, dist.Independent):
+        normal = normal.base_dist
     loc = pyro.subsample(normal.loc, event_dim=event_dim)
     some, infer = posterior, {}
     if loc is not normal.loc:
         scale = pyro.subsample(normal.scale, event_dim=event_dim)
         some = dist.Normal(loc, scale).to_event(event_dim)
-        infer = {"sources": lambda: posterior}
+        infer = {"sources": lambda: dist.Independent(normal, event_dim)}
     value: Tensor = pyro.sample(site, some, infer=infer)
     return value

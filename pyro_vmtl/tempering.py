@@ -69,7 +69,8 @@ class KLWeights(Scheduled):
         self.sites = tuple(kl_weights)
         self.now: list[float] = []
         # Names of sites have dots, and those of buffers not. A double weighs floats, too.
-        self.register_buffer("values", torch.zeros(len(self.sites), dtype=torch.float64))
+        values = torch.zeros(len(self.sites), dtype=torch.float64)
+        self.register_buffer("values", values, persistent=False)  # a setting, not learned
         self.at_step(0)
 
     def __getitem__(self, site: str) -> Tensor | None:

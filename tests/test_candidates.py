@@ -79,9 +79,18 @@ def test_a_look_up_keeps_the_weight_of_those_who_stay(ragged):
         sources.logits[:, 0] = torch.tensor([3.0, 4.0, 5.0])
     guide(ragged)
     model(ragged)
-    sources.look_up()
+    moments = torch.ones_like(sources.logits)
+    sources.look_up([moments])
     assert sources.candidates.tolist() == [[2], [2], [0]]
     assert sources.logits[:, 0].tolist() == [3.0, 4.0, 5.0]  # one source: its own mean
+    assert moments[:, 0].tolist() == [0.0, 0.0, 1.0]  # an optimiser starts anew with a new source
+
+
+def test_a_single_task_has_no_candidates(ragged):
+    data = TaskData.regression([[1.0], [2.0]], [0.0, 1.0], ["a", "a"])
+    preset = presets("regression")["default"]
+    preset = replace(preset, sharing={"num_sources": 2}, fitting={"num_steps": 20})
+    assert relatedness(preset.fit(data).guide).shape == (1000, 1, 2)
 
 
 def test_candidates_are_looked_up_at_doubling_steps(ragged):

@@ -277,3 +277,10 @@ def test_the_progress_bar_shows_the_numbers_that_matter(ragged, capsys):
     fit(*shared(ragged), ragged, num_steps=20, progress=True)
     shown = capsys.readouterr().err
     assert "20/20" in shown and "KL" in shown and "log-likelihood" in shown
+
+
+def test_kl_weights_are_settings_and_are_not_loaded(ragged):
+    one, other = (temper(*classifier(ragged), kl_weights={"w": weight})[0] for weight in (1.0, 0.2))
+    assert not [key for key in one.state_dict() if "values" in key]
+    other.load_state_dict(one.state_dict())
+    assert other.state["w"].item() == pytest.approx(0.2)

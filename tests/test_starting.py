@@ -72,3 +72,12 @@ def test_a_task_without_rows_starts_at_the_prior():
     data = replace(data, x=data.x * torch.tensor([1.0, 0.0])[:, None, None])
     loc, scale = least_squares_start(data, kl_weight=0.5)
     assert loc[1].tolist() == [0.0, 0.0] and scale[1].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("size", [1e3, 1e6, 1e12])
+def test_large_and_collinear_features_have_a_start(size):
+    X = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)).abs() * size
+    X[:, 1] = 2 * X[:, 0]
+    data = TaskData.regression(X, X[:, 2] / size, ["a", "b"] * 20)
+    for value in least_squares_start(data.with_intercept(), kl_weight=0.2):
+        assert torch.isfinite(value).all()

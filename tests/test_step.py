@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import pyro.distributions as dist
 import pytest
@@ -13,6 +14,7 @@ from pyro.infer.autoguide import AutoNormal
 from pyro_vmtl import (
     LogarithmicPool,
     MeanFieldELBO,
+    RandomRows,
     TaskBlocks,
     attend,
     fit,
@@ -118,6 +120,55 @@ def test_only_programs_of_the_library_are_replayed(ragged):
     assert not can_be_recorded(loss_of(Own(model.prior), guide))
     prior = dist.Normal(torch.zeros(3, 3, dtype=F64), 1.0).to_event(2)
     assert not can_be_recorded(loss_of(LinearClassifier(lambda: prior), guide))
+
+
+class OwnPool(LogarithmicPool):
+    pass
+
+
+class OwnELBO(MeanFieldELBO):
+    pass
+
+
+def test_whatever_else_is_not_of_the_library_is_not_replayed(ragged):
+    model, guide = classifier(ragged)
+    shared_pair = share(model, guide, sites=["w"])
+    elbo = MeanFieldELBO()
+    assert can_be_recorded(elbo(*shared_pair), RandomRows(2))
+    assert not can_be_recorded(elbo(*shared_pair), lambda data: (data, None))
+    assert not can_be_recorded(elbo(*share(model, guide, sites=["w"], pool=OwnPool)))
+    assert not can_be_recorded(OwnELBO()(*shared_pair))
+    prior = partial(lambda normal: normal, model.prior())
+    assert not can_be_recorded(elbo(*share(LinearClassifier(prior), guide, sites=["w"])))
+    handle = model.register_forward_pre_hook(lambda module, args: None)
+    assert not can_be_recorded(elbo(*shared_pair))
+    handle.remove()
+    assert can_be_recorded(elbo(*shared_pair))
+
+
+@pytest.mark.parametrize("name", ["default", "vmtl"])
+def test_a_fit_of_the_library_s_programs_is_replayed(ragged, name, monkeypatch):
+    traced = []
+    evaluate = Step._evaluate
+    monkeypatch.setattr(Step, "_evaluate", lambda *args: [traced.append(1), evaluate(*args)][1])
+    fitting_of = {**CLASSES[name].fitting, "num_steps": fitting.RECORD_AFTER + 20}
+    preset = replace(CLASSES[name], fitting=fitting_of)
+    preset.fit(replace(ragged, x=ragged.x.float()))
+    assert len(traced) == fitting.RECORD_AFTER + 1  # and the one that is recorded
+
+
+def test_after_a_replayed_fit_nothing_is_left_of_an_older_run(ragged):
+    pair = share(*classifier(ragged), sites=["w"])
+    fit(*pair, ragged, num_steps=fitting.RECORD_AFTER + 5)
+    with pytest.raises(RuntimeError, match="the guide has not run yet"):
+        pair[0](ragged)
+    pair[1](ragged)
+    pair[0](ragged)
+
+
+def test_pyros_own_elbos_are_not_compiled(ragged):
+    with pytest.raises(ValueError, match="compile is True with Trace_ELBO"):
+        fit(*share(*classifier(ragged), sites=["w"]), ragged, elbo=Trace_ELBO(), compile=True)
 
 
 def test_a_program_that_counts_its_steps_is_traced_at_every_step(ragged):

@@ -9,6 +9,7 @@ import torch
 from problems import F64, classifier, randomize_sources
 from pyro.infer.autoguide import AutoNormal
 
+from benchmarks.speed.memory import peak_bytes
 from pyro_vmtl import (
     GaussianSumPool,
     LinearPool,
@@ -26,7 +27,7 @@ from pyro_vmtl.isolated import isolated, validation
 from pyro_vmtl.models import LinearRegressor, ZeroMeanNormal
 from pyro_vmtl.presets import presets
 from pyro_vmtl.step import Step
-from pyro_vmtl.task_batches import Part, some_tasks
+from pyro_vmtl.task_batches import Part, of_plate, some_tasks
 
 T = 5
 
@@ -225,3 +226,30 @@ def test_tasks_are_taken_from_rows():
 def test_numbers_of_tasks_are_positive(kind):
     with pytest.raises(ValueError, match="num_tasks is 0"):
         kind(0)
+
+
+def test_a_site_of_one_number_and_tasks_without_rows(five):
+    def model(data):
+        with pyro.plate("task", T, dim=-2):
+            m = pyro.sample("m", pyro.distributions.Normal(torch.zeros(()), 1.0))
+            rows = of_plate(data)
+            with pyro.plate("data", rows.num_rows, dim=-1), pyro.poutine.mask(mask=rows.mask):
+                pyro.sample("y", pyro.distributions.Normal(m, 1.0), obs=rows.y)
+
+    data = regression(five)[0]
+    data = data.new_rows(data.x[4].float(), [4] * 5, data.y[4].float())  # only task 4 has rows
+    for tasks in (None, TaskBlocks(1), RandomTasks(2)):
+        pair = share(model, MeanFieldNormal({"m": ()}, T), sites=["m"])
+        assert torch.isfinite(fit(*pair, data, tasks=tasks, num_steps=4).history.loss).all()
+
+
+def test_blocks_lower_the_memory_of_a_fit():
+    num_tasks = 400
+    data = TaskData.regression(torch.randn(num_tasks, 3), torch.randn(num_tasks), range(num_tasks))
+
+    def peak(tasks):
+        model, guide = presets("regression")["default"].programs(data)
+        return peak_bytes(lambda: fit(model, guide, data, num_steps=2, tasks=tasks))
+
+    # The logits of all pairs of tasks stay, with gradient and moments; so do posteriors of all.
+    assert peak(TaskBlocks(40)) < 0.7 * peak(None)

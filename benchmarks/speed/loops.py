@@ -14,6 +14,7 @@ from torch.distributions import Categorical, Normal, kl_divergence
 from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 
 from benchmarks.speed.steps import Prepared
+from pyro_vmtl.isolated import validation
 
 __all__ = ["loop_step"]
 
@@ -56,6 +57,10 @@ def loop_step(prepared: Prepared, kl_weight: float) -> Callable[[], Tensor]:
             Normal(loc, (raw + raw_common).exp()) for loc, raw in zip(locs, raw_scales, strict=True)
         ]
         base = Normal(torch.zeros(()), raw_base.exp())
+        sources = [
+            Normal(q.loc, (q.variance + (2 * raw).exp()).sqrt())
+            for q, raw in zip(posteriors, raw_transfers, strict=True)
+        ]
         for t, posterior in enumerate(posteriors):
             w = posterior.loc + posterior.scale * noise[t]
             rows = data.mask[t]
@@ -74,18 +79,17 @@ def loop_step(prepared: Prepared, kl_weight: float) -> Callable[[], Tensor]:
             weights = log_weights.exp() * (1 - 1 / num_tasks)
             kl = (weights[-1] + 1 / num_tasks) * kl_divergence(posterior, base).sum()
             for k, i in enumerate(i for i in range(num_tasks) if i != t):
-                widened = (posteriors[i].variance + (2 * raw_transfers[i]).exp()).sqrt()
-                source = Normal(posteriors[i].loc, widened)
-                kl = kl + weights[k] * kl_divergence(posterior, source).sum()
+                kl = kl + weights[k] * kl_divergence(posterior, sources[i]).sum()
             total = total + kl_weight * kl
         return total
 
     parameters = [*locs, *raw_scales, *logits, *raw_transfers, raw_common, raw_base]
-    optimizer = torch.optim.Adam(parameters, lr=0.01)
+    optimizer = torch.optim.Adam(parameters, lr=0.01, fused=True)
 
     def step() -> Tensor:
         optimizer.zero_grad()
-        value = loss()
+        with validation(False):
+            value = loss()
         value.backward()
         optimizer.step()
         return value.detach()

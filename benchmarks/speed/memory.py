@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable
 from typing import Any
 
-import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-__all__ = ["peak_bytes"]
+__all__ = ["held_bytes", "peak_bytes"]
 
 
 def peak_bytes(step: Callable[[], Any]) -> int:
-    """Give the most bytes held at once by tensors that a call makes, views counted once."""
-    with _Watch() as watch:
+    """Give the most bytes that a call adds to those held before it; views count once."""
+    with _Watch(_storages().keys()) as watch:
         step()
     return watch.peak
 
 
+def held_bytes() -> int:
+    """Give the bytes that all tensors of the process hold now."""
+    return sum(_storages().values())
+
+
+def _storages() -> dict[int, int]:
+    gc.collect()
+    tensors = [value for value in gc.get_objects() if issubclass(type(value), Tensor)]
+    return {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
+
+
 class _Watch(TorchDispatchMode):
-    def __init__(self) -> None:
+    """Follow the storages that operations make until they are freed."""
+
+    def __init__(self, known: Any) -> None:
         super().__init__()
+        self.known = set(known)
         self.held: dict[int, int] = {}
         self.peak = 0
 
@@ -29,16 +45,14 @@ class _Watch(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        given = {id(a.untyped_storage()._cdata): a for a in args if isinstance(a, torch.Tensor)}
-        del given
-        for tensor in torch.utils._pytree.tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
                 self._note(tensor.untyped_storage())
         return result
 
     def _note(self, storage: Any) -> None:
         key = storage._cdata
-        if key in self.held:
+        if key in self.held or key in self.known:
             return
         self.held[key] = storage.nbytes()
         self.peak = max(self.peak, sum(self.held.values()))
