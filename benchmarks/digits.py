@@ -7,19 +7,19 @@ python -m benchmarks.digits --validation             one row per setting, seeds 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
-from pyro_vmtl import GaussianSumPool, LinearPool, TaskData, share, temper
+from pyro_vmtl import GaussianSumPool, LinearPool, TaskData
 from pyro_vmtl.analysis import own_group_share
 from pyro_vmtl.cli.digits import baseline_metrics, fit_digits
 from pyro_vmtl.datasets import rotated_digits
-from pyro_vmtl.guides import MeanFieldNormal
-from pyro_vmtl.models import HierarchicalNormal, LinearClassifier, ZeroMeanNormal
+from pyro_vmtl.models import HierarchicalNormal, LinearClassifier
 from pyro_vmtl.presets import DEFAULT, PAPER
 
 KL_WEIGHT = DEFAULT.kl_weights["w"]
@@ -28,19 +28,19 @@ GROUPS = (0, 0, 0, 1, 1, 1)
 # What each row changes in the default, which is the first row.
 SETTINGS: dict[str, dict] = {
     f"default (KL weight {KL_WEIGHT})": {},
-    **{f"KL weight {w}": {"kl_weight": w} for w in (0.03, 0.1, 0.3, 0.5, 1.0)},
-    "no prior on the source weights": {"weights_prior": False},
-    "no base": {"base": False},
-    "no transfer scale": {"transfer": None},
-    "transfer scale per dimension": {"transfer": "dimension"},
-    "no anchor": {"anchor": False},
-    "detached sources": {"detach_sources": True},
-    "Gaussian sum pool": {"pool": GaussianSumPool},
-    "linear pool": {"pool": LinearPool},
-    "linear pool, all refinements off": dict(PAPER.sharing),
+    **{f"KL weight {w}": {"kl_weights": {"w": w}} for w in (0.03, 0.1, 0.3, 0.5, 1.0)},
+    "no prior on the source weights": {"sharing": {"weights_prior": False}},
+    "no base": {"sharing": {"base": False}},
+    "no transfer scale": {"sharing": {"transfer": None}},
+    "transfer scale per dimension": {"sharing": {"transfer": "dimension"}},
+    "no anchor": {"sharing": {"anchor": False}},
+    "detached sources": {"sharing": {"detach_sources": True}},
+    "Gaussian sum pool": {"sharing": {"pool": GaussianSumPool}},
+    "linear pool": {"sharing": {"pool": LinearPool}},
+    "linear pool, all refinements off": {"sharing": PAPER.sharing},
     "learned prior mean": {"prior": HierarchicalNormal},
-    "not shared, zero-mean prior": {"shared": False},
-    "not shared, learned prior mean": {"shared": False, "prior": HierarchicalNormal},
+    "not shared, zero-mean prior": {"shared": ()},
+    "not shared, learned prior mean": {"shared": (), "prior": HierarchicalNormal},
 }
 
 
@@ -62,17 +62,17 @@ def on_test_images(seed: int) -> list[dict]:
 def programs(
     data: TaskData,
     *,
-    kl_weight: float = KL_WEIGHT,
-    prior: Callable = ZeroMeanNormal,
-    shared: bool = True,
-    **settings: object,
+    prior: Callable | None = None,
+    sharing: Mapping[str, object] | None = None,
+    **changes: object,
 ) -> tuple:
-    """Make the main job's model and guide with other settings."""
-    shape = (data.num_classes, data.num_features)
-    pair = LinearClassifier(prior(shape)), MeanFieldNormal({"w": shape}, data.num_tasks)
-    if shared:
-        pair = share(*pair, sites=["w"], **settings)
-    return temper(*pair, kl_weights={"w": kl_weight})
+    """Make the default's model and guide with other settings."""
+    preset = replace(DEFAULT, sharing={**DEFAULT.sharing, **(sharing or {})}, **changes)
+    model, guide = preset.programs(data)
+    if prior is not None:
+        classifier = next(m for m in model.modules() if isinstance(m, LinearClassifier))
+        classifier.prior = prior((data.num_classes, data.num_features))
+    return model, guide
 
 
 def on_validation_images(name: str, seed: int) -> list[dict]:
