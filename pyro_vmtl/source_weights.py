@@ -60,11 +60,13 @@ class SourceWeights(TorchDistribution):
             self._extended_shape(sample_shape), dtype=self.logits.dtype, device=self.logits.device
         )
         eps = torch.finfo(uniform.dtype).eps
-        negative_gumbel = uniform.clamp_(eps, 1 - eps).log_().neg_().log_()
-        scores = (self.logits - negative_gumbel) / self.temperature
+        noise = uniform.clamp_(eps, 1 - eps).log_().neg_().log_()  # minus that of Gumbel
+        scores = (self.logits - noise) / self.temperature
         # The exp of the logarithms would sum to 1 up to some 1e-5 only.
         draw = scores.softmax(-1).clamp_min(torch.finfo(scores.dtype).tiny)
         draw.log_weights = scores.log_softmax(-1)  # type: ignore[attr-defined]
+        # At its own draws, the score in the density is the noise, up to a constant.
+        draw.drawn = (self.logits, self._shape_term(noise))  # type: ignore[attr-defined]
         return draw
 
     @torch.no_grad()
@@ -79,8 +81,13 @@ class SourceWeights(TorchDistribution):
             if self._validate_args:
                 self._validate_sample(value)
             log_weights = value.log()
+        logits, shape_term = getattr(value, "drawn", (None, None))
+        if shape_term is None or logits is not self.logits:
+            shape_term = self._shape_term(self.logits - self.temperature * log_weights)
         num = self.event_shape[0]
-        score = self.logits - self.temperature * log_weights
-        normaliser = num * score.logsumexp(-1) + log_weights.sum(-1)
         constant = math.lgamma(num) + (num - 1) * self.temperature.log()
-        return score.sum(-1) - normaliser + constant
+        return shape_term - log_weights.sum(-1) + constant
+
+    def _shape_term(self, score: Tensor) -> Tensor:
+        """Give the part of the density that does not change when a constant is added."""
+        return score.sum(-1) - self.event_shape[0] * score.logsumexp(-1)

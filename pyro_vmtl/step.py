@@ -177,6 +177,7 @@ class Step:
             graph = make_fx(lambda: self._evaluate(part, share))()
         self.forget()
         for node in graph.graph.nodes:
+            node.meta.clear()  # shapes of everything, which nobody asks for
             if node.target is torch.ops.aten.detach.default:  # there is no autograd to hide from
                 node.replace_all_uses_with(node.args[0])
         graph.graph.eliminate_dead_code()

@@ -8,36 +8,33 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Parameter
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["held_bytes", "peak_bytes"]
+__all__ = ["peak_bytes"]
 
 
 def peak_bytes(step: Callable[[], Any]) -> int:
     """Give the most bytes that a call adds to those held before it; views count once."""
-    with _Watch(_storages().keys()) as watch:
+    with _Watch(_storages()) as watch:
         step()
     return watch.peak
 
 
-def held_bytes() -> int:
-    """Give the bytes that all tensors of the process hold now."""
-    return sum(_storages().values())
-
-
-def _storages() -> dict[int, int]:
+def _storages() -> set[int]:
+    """Find the storages of all tensors that there are."""
     gc.collect()
-    tensors = [value for value in gc.get_objects() if issubclass(type(value), Tensor)]
-    return {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
+    tensors = [value for value in gc.get_objects() if type(value) in (Tensor, Parameter)]
+    return {tensor.untyped_storage()._cdata for tensor in tensors}
 
 
 class _Watch(TorchDispatchMode):
     """Follow the storages that operations make until they are freed."""
 
-    def __init__(self, known: Any) -> None:
+    def __init__(self, known: set[int]) -> None:
         super().__init__()
-        self.known = set(known)
+        self.known = known
         self.held: dict[int, int] = {}
         self.peak = 0
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.speed.loops import loop_step
-from benchmarks.speed.memory import held_bytes, peak_bytes
+from benchmarks.speed.memory import peak_bytes
 from benchmarks.speed.problems import Shapes, random_rows, unequal
 from benchmarks.speed.steps import prepare
 from benchmarks.speed.timing import milliseconds, ratio
@@ -130,13 +130,14 @@ def memory(preset: Preset, *, quick: bool) -> Iterator[dict[str, Any]]:
     """Measure what tensors hold at once in a step, with parameters, optimiser and data."""
     for num_tasks in (3, 6) if quick else (64, 256, 1024):
         shapes = replace(QUICK[None], T=num_tasks) if quick else Shapes(T=num_tasks)
-        before = held_bytes()
         prepared = prepare(preset, shapes)
         parameters = sum(p.nbytes for p in prepared.of.parameters)
-        data = sum(v.nbytes for v in (prepared.data.x, prepared.data.y, prepared.data.mask))
-        prepared = replace(prepared, floor=None)  # what it holds does not count
-        held = held_bytes() - before
-        peak = held + peak_bytes(prepared.step)
+        rows = prepared.data
+        data = sum(v.nbytes for v in (rows.x, rows.y, rows.mask, rows.row))
+        for parameter in prepared.of.parameters:
+            parameter.grad = None  # as a step does first
+        # Adam keeps two numbers for each parameter.
+        peak = 3 * parameters + data + peak_bytes(prepared.step)
         yield {
             "name": str(shapes),
             "tasks": num_tasks,
