@@ -15,7 +15,7 @@ from torch import Tensor
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.handled import TASK_PLATE
 
-__all__ = ["BalancedRows", "Batches", "RandomRows", "scaled_rows"]
+__all__ = ["BalancedRows", "Batches", "RandomRows", "check_positive", "scaled_rows"]
 
 DATA_PLATE = "data"
 """Name of the plate over the rows of a task in models and guides."""
@@ -51,7 +51,7 @@ class RandomRows:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        _check_positive(num_rows=self.num_rows, max_total=self.max_total)
+        check_positive(num_rows=self.num_rows, max_total=self.max_total)
 
     def __call__(self, data: TaskData) -> tuple[TaskData, Tensor]:
         """Draw a batch and the weight of each task's rows."""
@@ -91,7 +91,7 @@ class BalancedRows:
 
     def __post_init__(self) -> None:
         """Check the number."""
-        _check_positive(num_per_class=self.num_per_class)
+        check_positive(num_per_class=self.num_per_class)
 
     def __call__(self, data: TaskData) -> tuple[TaskData, Tensor]:
         """Draw a batch and the weight of each task's rows."""
@@ -112,7 +112,8 @@ class BalancedRows:
         return batch, 1 / mask.sum(1).clamp(min=1).to(data.x)
 
 
-def _check_positive(**numbers: int | None) -> None:
+def check_positive(**numbers: int | None) -> None:
+    """Check that numbers of rows or tasks are at least 1, where they are given."""
     for name, number in numbers.items():
         if number is not None and number < 1:
             raise ValueError(f"{name} is {number}, expected at least 1.")

@@ -20,6 +20,7 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyro_vmtl.batches import check_positive
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.handled import TASK_PLATE
 
@@ -85,7 +86,7 @@ class RandomTasks:
 
     def __post_init__(self) -> None:
         """Check the number."""
-        _check(self.num_tasks)
+        check_positive(num_tasks=self.num_tasks)
 
     def __call__(self, data: TaskData) -> Iterator[list[Part]]:
         """Draw the tasks of each step."""
@@ -117,7 +118,7 @@ class TaskBlocks:
 
     def __post_init__(self) -> None:
         """Check the number."""
-        _check(self.num_tasks)
+        check_positive(num_tasks=self.num_tasks)
 
     def __call__(self, data: TaskData) -> Iterator[list[Part]]:
         """Give the same blocks for each step."""
@@ -150,11 +151,6 @@ def _cuts(counts: list[int], num_features: int) -> list[int]:
             for start in places[:i]
         )
     return best[len(counts)][1][1:]
-
-
-def _check(num_tasks: int) -> None:
-    if num_tasks < 1:
-        raise ValueError(f"num_tasks is {num_tasks}, expected at least 1.")
 
 
 @contextmanager
