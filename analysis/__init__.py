@@ -4,12 +4,15 @@ if __name__ == "analysis":
     raise ImportError("Import this as pyro_vmtl.analysis: `analysis` would be a second copy of it.")
 
 from pyro_vmtl.analysis.baselines import (
+    boosted_trees_classification,
+    boosted_trees_regression,
     logistic_regression_per_task,
     logistic_regression_pooled,
     ridge_per_task,
     ridge_pooled,
 )
 from pyro_vmtl.analysis.comparison import ALL_TASKS, plot_comparison, summarise
+from pyro_vmtl.analysis.gaussian_process import gaussian_process
 from pyro_vmtl.analysis.metrics import (
     classification_metrics,
     expected_calibration_error,
@@ -17,14 +20,21 @@ from pyro_vmtl.analysis.metrics import (
 )
 from pyro_vmtl.analysis.plots import plot_history, plot_relatedness
 from pyro_vmtl.analysis.relatedness import own_group_share, relatedness_table
+from pyro_vmtl.analysis.suite import average_ranks, judge, plot_average_ranks, suite_means
 
 __all__ = [
     "ALL_TASKS",
+    "average_ranks",
+    "boosted_trees_classification",
+    "boosted_trees_regression",
     "classification_metrics",
     "expected_calibration_error",
+    "gaussian_process",
+    "judge",
     "logistic_regression_per_task",
     "logistic_regression_pooled",
     "own_group_share",
+    "plot_average_ranks",
     "plot_comparison",
     "plot_history",
     "plot_relatedness",
@@ -32,5 +42,6 @@ __all__ = [
     "relatedness_table",
     "ridge_per_task",
     "ridge_pooled",
+    "suite_means",
     "summarise",
 ]

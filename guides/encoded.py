@@ -45,6 +45,8 @@ class EncodedNormal(nn.Module):
 
     def forward(self, data: TaskData) -> None:
         """Draw all sites."""
+        if isinstance(self.others, MeanFieldNormal):
+            self.others.draw_common()
         with pyro.plate("task", data.num_tasks, dim=-2):
             self.others.draw()
             rows = of_plate(data)

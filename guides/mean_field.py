@@ -41,6 +41,8 @@ class MeanFieldNormal(nn.Module):
         Standard deviation of the means at the start, about 0.
     init_scale
         Standard deviations at the start.
+    common
+        Sites outside the task plate, which all tasks have in common, with their event shapes.
     common_scale
         Learn a common factor of all standard deviations of a site, too?
 
@@ -58,11 +60,14 @@ class MeanFieldNormal(nn.Module):
         *,
         init_loc_scale: float = 0.0,
         init_scale: float = 0.1,
+        common: Mapping[str, Sequence[int]] | None = None,
         common_scale: bool = False,
     ) -> None:
         super().__init__()
         self.num_tasks = num_tasks
         shapes = {site: torch.Size([num_tasks, 1, *event]) for site, event in event_shapes.items()}
+        self.common = tuple(common or ())
+        shapes |= {site: torch.Size(event) for site, event in (common or {}).items()}
         self.locs = nn.ParameterDict(
             {site: init_loc_scale * torch.randn(s) for site, s in shapes.items()}
         )
@@ -70,7 +75,7 @@ class MeanFieldNormal(nn.Module):
             {site: torch.full(s, init_scale).log() for site, s in shapes.items()}
         )
         self.raw_common_scales = nn.ParameterDict(
-            {site: torch.zeros(()) for site in shapes if common_scale}
+            {site: torch.zeros(()) for site in event_shapes if common_scale}
         )
 
     @torch.no_grad()
@@ -80,17 +85,23 @@ class MeanFieldNormal(nn.Module):
         self.raw_scales[site].copy_(scale.unsqueeze(1).log())
 
     def posterior(self, site: str) -> dist.Independent:
-        """Give the posterior of a site, batch (T, 1)."""
+        """Give the posterior of a site, batch (T, 1); () outside the task plate."""
         loc, scale = self.locs[site], self.raw_scales[site].exp()
         if site in self.raw_common_scales:
             scale = scale * self.raw_common_scales[site].exp()
-        return dist.Normal(loc, scale).to_event(loc.ndim - 2)
+        return dist.Normal(loc, scale).to_event(loc.ndim - (0 if site in self.common else 2))
+
+    def draw_common(self) -> dict[str, Tensor]:
+        """Draw every site that is outside the plate over tasks."""
+        return {site: pyro.sample(site, self.posterior(site)) for site in self.common}
 
     def draw(self) -> dict[str, Tensor]:
-        """Draw every site, inside a plate over tasks."""
-        return {site: sample_of_plate(site, self.posterior(site)) for site in self.locs}
+        """Draw every other site, inside a plate over tasks."""
+        sites = (site for site in self.locs if site not in self.common)
+        return {site: sample_of_plate(site, self.posterior(site)) for site in sites}
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Draw every site; the arguments are the model's and are not looked at."""
+        common = self.draw_common()
         with pyro.plate("task", self.num_tasks, dim=-2):
-            return self.draw()
+            return {**common, **self.draw()}

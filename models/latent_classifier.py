@@ -50,8 +50,9 @@ class LatentClassifier(nn.Module):
 
     def forward(self, data: TaskData) -> None:
         """Draw coefficients, representations and classes; condition on the classes if known."""
+        prior = self.prior()
         with pyro.plate("task", data.num_tasks, dim=-2):
-            w, rows = pyro.sample("w", self.prior()), of_plate(data)
+            w, rows = pyro.sample("w", prior), of_plate(data)
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 z = pyro.sample("z", standard_normal(data.x, self.latent_size))
                 logits = times(z, w.squeeze(-3))  # (T, N, C)

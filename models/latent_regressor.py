@@ -63,8 +63,9 @@ class LatentRegressor(TaskNoise):
 
     def forward(self, data: TaskData) -> None:
         """Draw coefficients, representations and targets; condition on the targets if known."""
+        prior = self.prior()
         with pyro.plate("task", data.num_tasks, dim=-2):
-            w, rows = pyro.sample("w", self.prior()), of_plate(data)  # (T, 1, D)
+            w, rows = pyro.sample("w", prior), of_plate(data)  # (T, 1, D)
             noise_scale = pyro.subsample(self.noise_scale, event_dim=0)
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 z = pyro.sample("z", standard_normal(data.x, self.latent_size))

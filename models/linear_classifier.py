@@ -45,8 +45,9 @@ class LinearClassifier(nn.Module):
 
     def forward(self, data: TaskData) -> None:
         """Draw coefficients and classes; condition on the classes where they are known."""
+        prior = self.prior()
         with pyro.plate("task", data.num_tasks, dim=-2):
-            w, rows = pyro.sample("w", self.prior()), of_plate(data)
+            w, rows = pyro.sample("w", prior), of_plate(data)
             logits = (rows.x @ w.squeeze(-3).mT).to(w.dtype)  # (T, N, C), also under autocast
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 pyro.sample("y", dist.Categorical(logits=logits), obs=rows.y)

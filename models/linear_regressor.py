@@ -78,8 +78,9 @@ class LinearRegressor(TaskNoise):
 
     def forward(self, data: TaskData) -> None:
         """Draw coefficients and targets; condition on the targets where they are known."""
+        prior = self.prior()
         with pyro.plate("task", data.num_tasks, dim=-2):
-            w, rows = pyro.sample("w", self.prior()), of_plate(data)
+            w, rows = pyro.sample("w", prior), of_plate(data)
             mean = (rows.x @ w.mT).squeeze(-1).to(w.dtype)  # (T, N, F) @ (T, F, 1)
             noise_scale = pyro.subsample(self.noise_scale, event_dim=0)
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):

@@ -1,19 +1,21 @@
 r"""Plain priors of one task's coefficients.
 
-============== ============================== ================== ==================
-symbol         meaning                        code               shape
-============== ============================== ================== ==================
-:math:`m`      mean over tasks                ``loc``            the site's event
-:math:`\tau`   spread of tasks about it       ``scale``          () or the event
-============== ============================== ================== ==================
+============== ============================== ============================ =================
+symbol         meaning                        code                         shape
+============== ============================== ============================ =================
+:math:`m`      mean over tasks                site ``w_mean``              the site's event
+:math:`\tau`   spread of tasks about it       ``raw_scale``                ()
+:math:`\tau_0` spread of the mean about 0     ``mean_prior.raw_scale``     ()
+============== ============================== ============================ =================
 
-What they learn is learned by maximising the ELBO (empirical Bayes, type II maximum likelihood).
+The scales are learned by maximising the ELBO (empirical Bayes, type II maximum likelihood).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
@@ -74,14 +76,18 @@ class ZeroMeanNormal(nn.Module):
 
 
 class HierarchicalNormal(nn.Module):
-    """Normal with a learned mean and standard deviation in each dimension.
+    r"""Normal about a latent mean that all tasks have in common.
+
+    The mean is a site of its own, ``w_mean``, outside the task plate, with the prior
+    :math:`N(0, \tau_0^2)`; both scales are learned. A guide for it has that site, too:
+    ``MeanFieldNormal({"w": shape}, T, common={"w_mean": shape})``.
 
     Parameters
     ----------
     event_shape
         Shape of the site in one task.
     init_scale
-        Standard deviations at the start.
+        Both standard deviations at the start.
 
     Examples
     --------
@@ -91,9 +97,11 @@ class HierarchicalNormal(nn.Module):
 
     def __init__(self, event_shape: Sequence[int], *, init_scale: float = 1.0) -> None:
         super().__init__()
-        self.loc = nn.Parameter(torch.zeros(*event_shape))
-        self.raw_scale = nn.Parameter(torch.full(tuple(event_shape), init_scale).log())
+        self.mean_prior = ZeroMeanNormal(event_shape, init_scale=init_scale)
+        self.raw_scale = nn.Parameter(torch.tensor(init_scale).log())
 
     def forward(self) -> dist.Independent:
-        """Give the prior."""
-        return dist.Normal(self.loc, self.raw_scale.exp()).to_event(self.loc.ndim)
+        """Draw the mean, and give the prior."""
+        mean = pyro.sample("w_mean", self.mean_prior())
+        scale = self.raw_scale.exp().expand(mean.shape)
+        return dist.Normal(mean, scale).to_event(len(self.mean_prior.event_shape))

@@ -166,7 +166,7 @@ def fit(
         cooling = min(COOL_DOWN, num_steps // 5)
         cool_down = Cosine(learning_rate, learning_rate / 100, max(cooling, 1))
         recordable = compile or can_be_recorded(loss_of, batches)
-        step_of.look_up(optimizer, first=True)
+        step_of.begin()
         # To read a loss is to wait for the device, which on a GPU would take most of a step.
         at_once = step_of.parameters[0].device.type == "cpu"
         unread: list[tuple[Tensor, ELBOTerms]] = []

@@ -11,15 +11,27 @@ import pyro
 import torch
 from pyro import poutine
 from torch import Tensor, nn
-from torch.distributions import Categorical
+from torch.distributions import Categorical, Distribution, Normal
 
 from pyro_vmtl.handled import Program
 from pyro_vmtl.isolated import check_no_bare_parameters, isolated, validation
 
-__all__ = ["log_predictive_density", "predict_moments", "predict_proba", "predictive_cdf"]
+__all__ = [
+    "likelihood_draws",
+    "log_predictive_density",
+    "predict_moments",
+    "predict_proba",
+    "predictive_cdf",
+]
 
 MOST_NUMBERS = 20_000_000
 """Numbers in a batch of draws, so that memory stays below a few hundred MB."""
+
+NUMBERS: dict[type[Distribution], tuple[str, ...]] = {
+    Categorical: ("logits",),
+    Normal: ("loc", "scale"),
+}
+"""What a likelihood is made of."""
 
 
 def predict_proba(
@@ -190,6 +202,47 @@ def predictive_cdf(
         total = total + _masked(node, below).sum(0) / num_samples
     assert isinstance(total, Tensor)
     return total
+
+
+def likelihood_draws(
+    model: Program,
+    guide: Program,
+    *args: Any,
+    site: str = "y",
+    num_samples: int = 200,
+    seed: int = 0,
+) -> Distribution:
+    """Give the likelihood of a target under each of many draws from the posterior.
+
+    Parameters
+    ----------
+    model, guide, site, num_samples, seed
+        As for :func:`predict_proba`, with a categorical or normal site.
+    *args
+        What the programs are called with.
+
+    Returns
+    -------
+    Distribution
+        Categorical or normal, batch (S, T, N).
+
+    Raises
+    ------
+    ValueError
+        If the site is neither.
+    """
+    parts: list[dict[str, Tensor]] = []
+    for node in _likelihoods(model, guide, args, site, num_samples, seed):
+        fn = node["fn"]
+        kind = next((k for k in NUMBERS if isinstance(fn, k)), None)
+        if kind is None:
+            raise ValueError(
+                f"Site {site!r} is {type(fn).__name__}, expected Categorical or Normal."
+            )
+        parts.append({name: getattr(fn, name) for name in NUMBERS[kind]})
+    numbers = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    assert kind is not None
+    return kind(**numbers, validate_args=False)  # type: ignore[arg-type]
 
 
 def _check_observed(node: Any, site: str) -> None:

@@ -11,7 +11,8 @@ from torch import nn
 from pyro_vmtl.attention import attend
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.elbo import MeanFieldELBO
-from pyro_vmtl.fitting import FitResult, fit
+from pyro_vmtl.fitted import Fitted
+from pyro_vmtl.fitting import fit
 from pyro_vmtl.guides import (
     AmortizedNormal,
     ConcatenatedEncoders,
@@ -22,6 +23,7 @@ from pyro_vmtl.guides import (
 )
 from pyro_vmtl.isolated import isolated
 from pyro_vmtl.models import (
+    HierarchicalNormal,
     LatentClassifier,
     LatentRegressor,
     LinearClassifier,
@@ -29,13 +31,14 @@ from pyro_vmtl.models import (
     StandardNormal,
     ZeroMeanNormal,
 )
+from pyro_vmtl.one_task import as_one_task
 from pyro_vmtl.points import point_estimates
 from pyro_vmtl.schedule import Schedule, as_schedule
 from pyro_vmtl.sharing import share
 from pyro_vmtl.starting import least_squares_start
 from pyro_vmtl.tempering import temper
 
-__all__ = ["Fitted", "Preset"]
+__all__ = ["Preset"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,10 @@ class Preset:
         Point estimates instead of posteriors?
     learned_prior
         Is the prior's scale learned? Else it is 1.
+    hierarchical
+        Have coefficients a latent mean, which all tasks have in common, in place of 0?
+    pooled
+        Are all rows of one task?
     shared
         Sites to share: ``w``, ``z``, both or none.
     sharing
@@ -99,6 +106,8 @@ class Preset:
     bias: bool = True
     deterministic: bool = False
     learned_prior: bool = True
+    hierarchical: bool = False
+    pooled: bool = False
     shared: tuple[str, ...] = ("w",)
     sharing: Mapping[str, Any] = field(default_factory=dict)
     target_in_key: bool = False
@@ -133,17 +142,24 @@ class Preset:
         progress
             Show a progress bar?
         """
+        num_tasks = data.num_tasks
+        if self.pooled:
+            data = as_one_task(data)
         if "z" in self.shared:
             data = attend(data, target_in_key=self.target_in_key)
         with isolated(seed):
             model, guide = (program.to(data.x.device) for program in self.programs(data))
         elbo = MeanFieldELBO(self.num_particles, num_draws=self.num_draws)
         result = fit(model, guide, data, elbo=elbo, seed=seed, progress=progress, **self.fitting)
-        return Fitted(model, guide, result)
+        return Fitted(self, model, guide, result, num_tasks)
 
     def _model(self, data: TaskData) -> nn.Module:
         shape = self._event_shape(data)
-        prior = ZeroMeanNormal(shape) if self.learned_prior else StandardNormal(shape)
+        prior: nn.Module
+        if self.hierarchical:
+            prior = HierarchicalNormal(shape)
+        else:
+            prior = ZeroMeanNormal(shape) if self.learned_prior else StandardNormal(shape)
         size, num_tasks = self.latent_size, data.num_tasks
         if data.classes is not None:
             return LinearClassifier(prior) if size is None else LatentClassifier(prior, size)
@@ -155,15 +171,18 @@ class Preset:
         given = {"init_loc_scale": self.init_loc_scale, "init_scale": self.init_scale}
         init: dict[str, Any] = {k: value for k, value in given.items() if value is not None}
         shape = self._event_shape(data)
+        common = {"w_mean": shape} if self.hierarchical else {}
         guide: MeanFieldNormal | AmortizedNormal
         if self.amortized:
             guide = AmortizedNormal(self._amortizer(data, init), data)
         elif self.latent_size is None:
-            guide = MeanFieldNormal({"w": shape}, data.num_tasks, **init, common_scale=True)
+            guide = MeanFieldNormal(
+                {"w": shape}, data.num_tasks, **init, common=common, common_scale=True
+            )
             if not init and not self.deterministic:
                 guide.start_at("w", *least_squares_start(data, kl_weight=self._last_kl_weight()))
         else:
-            guide = MeanFieldNormal({"w": shape}, data.num_tasks, **init)
+            guide = MeanFieldNormal({"w": shape}, data.num_tasks, **init, common=common)
         if self.latent_size is None:
             return guide
         num_tasks = data.num_tasks if self.encoder_per_task else None
@@ -202,20 +221,3 @@ class Preset:
                 "linear encoder there. Set hidden=()."
             )
         return MLPEncoder(num_features, size, hidden=self.hidden, **init, **settings)
-
-
-@dataclass(frozen=True, eq=False)
-class Fitted:
-    """A fitted model and guide.
-
-    Attributes
-    ----------
-    model, guide
-        the programs, to be given to ``predict_proba`` and others.
-    result
-        history and time of the fit.
-    """
-
-    model: nn.Module
-    guide: nn.Module
-    result: FitResult

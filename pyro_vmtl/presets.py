@@ -25,24 +25,41 @@ from pyro_vmtl.batches import BalancedRows, RandomRows
 from pyro_vmtl.pools import GaussianSumPool, LinearPool
 from pyro_vmtl.preset import Preset
 from pyro_vmtl.schedule import Exponential, Linear, Stairs
+from pyro_vmtl.stacking import Stack
 from pyro_vmtl.task_batches import TaskBlocks
 
 __all__ = [
     "ABLATIONS",
+    "ALONE",
     "BASELINES",
     "DEFAULT",
+    "HIERARCHICAL",
     "OFFICIAL",
     "OFFICIAL_AC",
     "PAPER",
+    "POOLED",
+    "SHARED",
     "presets",
 ]
 
-DEFAULT = Preset(
-    sharing={"temperature": Exponential(1.0, 0.5, steps=250)},
+SHARED = Preset(
+    sharing={"start": "nearest", "temperature": Exponential(1.0, 0.5, steps=250)},
     kl_weights={"w": 0.2},
     fitting={"tasks": TaskBlocks(512)},  # with a thousand tasks, all at once take twice the memory
 )
-"""Ours: a linear model of the features with shared coefficients."""
+"""A linear model of the features with shared coefficients: each task borrows from some others."""
+
+ALONE = replace(SHARED, shared=(), sharing={})
+"""The same with nothing in common but the prior's scale."""
+
+HIERARCHICAL = replace(ALONE, hierarchical=True, kl_weights={"w": 0.2, "w_mean": 0.2})
+"""Hierarchical Bayes: the tasks are exchangeable, about a mean that is learned."""
+
+POOLED = replace(ALONE, pooled=True)
+"""One linear model for all rows, as if there were no tasks."""
+
+DEFAULT = Stack({"shared": SHARED, "alone": ALONE, "hierarchical": HIERARCHICAL, "pooled": POOLED})
+"""Ours: four priors of the same linear model, weighed by what they predict of held-out rows."""
 
 _VMTL = Preset(
     latent_size=32,
@@ -137,7 +154,11 @@ OFFICIAL_AC = replace(OFFICIAL, amortized=True, bias=True, hidden=(512, 512))
 """The same for VMTL-AC, with two layers before the last in every network and a bias."""
 
 
-def presets(kind: Literal["classification", "regression"]) -> dict[str, Preset]:
+Method = Preset | Stack
+"""What can be fitted to the rows of many tasks."""
+
+
+def presets(kind: Literal["classification", "regression"]) -> dict[str, Method]:
     """Give all presets by name, for classes or for real targets.
 
     Parameters
@@ -152,15 +173,31 @@ def presets(kind: Literal["classification", "regression"]) -> dict[str, Preset]:
     """
     if kind not in ("classification", "regression"):
         raise ValueError(f"kind is {kind!r}, expected 'classification' or 'regression'.")
-    methods = {"default": DEFAULT, **BASELINES, **ABLATIONS}
+    methods: dict[str, Method] = {
+        "default": DEFAULT,
+        **{"shared": SHARED, "hierarchical": HIERARCHICAL},
+        **BASELINES,
+        **ABLATIONS,
+    }
     if kind == "classification":
         methods |= {"paper": PAPER, "official": OFFICIAL, "official-ac": OFFICIAL_AC}
-        return {name: replace(preset) for name, preset in methods.items()}
-    # A learned noise does part of what a low KL weight is for.
-    weighed = {
-        name: preset
-        if preset.deterministic
-        else replace(preset, kl_weights={**preset.kl_weights, "w": 0.5})
-        for name, preset in methods.items()
-    }
-    return {**weighed, "paper": replace(PAPER)}
+        return {name: replace(method) for name, method in methods.items()}
+    return {**{name: _for_real_targets(m) for name, m in methods.items()}, "paper": replace(PAPER)}
+
+
+def _for_real_targets(method: Method) -> Method:
+    """Change what is for classes to what is for real targets."""
+    if isinstance(method, Stack):
+        members = {name: _weighed_more(member) for name, member in method.members.items()}
+        # With few features a normal posterior is right as it is, and a low weight would overfit.
+        whole = replace(method.members["shared"], kl_weights={"w": 1.0})
+        return replace(method, members={**members, "shared-kl-1": whole})
+    return _weighed_more(method)
+
+
+def _weighed_more(preset: Preset) -> Preset:
+    """Weigh the KL of coefficients more: a learned noise does part of what a low weight is for."""
+    if preset.deterministic:
+        return preset
+    coefficients = {site: 0.5 for site in preset.kl_weights if site == "w_mean"}
+    return replace(preset, kl_weights={**preset.kl_weights, "w": 0.5, **coefficients})

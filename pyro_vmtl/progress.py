@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from pyro_vmtl.elbo import ELBOTerms
 
-__all__ = ["progress_bar"]
+__all__ = ["fits_bar", "progress_bar"]
 
 Report = Callable[[int, int, ELBOTerms], None]
 
@@ -60,3 +60,52 @@ def progress_bar(num_steps: int, *, visible: bool) -> Iterator[Report]:
             bar.update(task, completed=done, total=total, numbers=numbers)
 
         yield report
+
+
+@contextmanager
+def fits_bar(num_fits: int, *, visible: bool) -> Iterator[Callable[[str], None]]:
+    """Show which of several fits is running, and the remaining time, on standard error.
+
+    Parameters
+    ----------
+    num_fits
+        How many there are.
+    visible
+        Is there anything to show?
+
+    Yields
+    ------
+    callable
+        To be called with the name of each fit as it begins.
+    """
+    if not visible:
+        yield lambda name: None
+        return
+
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("fits"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[name]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=num_fits, name="")
+        begun = 0
+
+        def report(name: str) -> None:
+            nonlocal begun
+            bar.update(task, completed=begun, name=name)
+            begun += 1
+
+        yield report
+        bar.update(task, completed=num_fits, name="done")

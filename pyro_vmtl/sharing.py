@@ -21,7 +21,7 @@ from pyro_vmtl.isolated import isolated
 from pyro_vmtl.pool import Pool
 from pyro_vmtl.pools import LogarithmicPool
 from pyro_vmtl.schedule import Exponential, Schedule, as_schedule
-from pyro_vmtl.sources import Sources, Transfer, WeightsPosterior
+from pyro_vmtl.sources import Sources, Transfer, WeightsPosterior, WeightsStart
 
 __all__ = ["relatedness", "share"]
 
@@ -39,6 +39,7 @@ def share(
     weights_prior: bool = True,
     detach_sources: bool = False,
     num_sources: int | None = None,
+    start: WeightsStart = "even",
     temperature: float | Schedule = Exponential(1.0, 0.5, steps=500),
 ) -> tuple[Handled, Handled]:
     """Let the tasks of a model borrow from one another.
@@ -83,14 +84,18 @@ def share(
         Let each task borrow from so many others only, for thousands of tasks: those whose
         posteriors are nearest when :func:`~pyro_vmtl.fit` starts and at its steps 10, 20, 40 and so
         on. All others by default.
+    start
+        Where the source weights are when :func:`~pyro_vmtl.fit` starts: ``"even"``, or with most on
+        the ``"nearest"`` sources, for guides whose posteriors start at estimates from the data.
+        From even weights groups of tasks may never be found.
     temperature
         Temperature of the source weights, or a schedule of the step.
 
     Raises
     ------
     ValueError
-        If ``transfer`` or ``weights`` is none of its three values, or ``num_sources`` below 1; when
-        the programs run, if a site is missing, not normal, or not in the task plate.
+        If ``transfer``, ``weights`` or ``start`` is none of its values, or ``num_sources`` below 1;
+        when the programs run, if a site is missing, not normal, or not in the task plate.
 
     Returns
     -------
@@ -117,6 +122,8 @@ def share(
         raise ValueError(
             f"weights is {weights!r}, expected one of {list(get_args(WeightsPosterior))}."
         )
+    if start not in get_args(WeightsStart):
+        raise ValueError(f"start is {start!r}, expected one of {list(get_args(WeightsStart))}.")
     if num_sources is not None and num_sources < 1:
         raise ValueError(f"num_sources is {num_sources}, expected at least 1.")
     if not (isinstance(pool, type) and issubclass(pool, Pool)):
@@ -137,6 +144,7 @@ def share(
             anchor=anchor,
             temperature=as_schedule(temperature),
             num_sources=num_sources,
+            start=start,
         ),
     )
     return Handled(model, PoolPriors, sharing), Handled(guide, NotePosteriors, sharing)

@@ -16,15 +16,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pyro_vmtl.components import TaskComponents, other_tasks
+from pyro_vmtl.components import other_tasks
+from pyro_vmtl.nearness import nearness
 from pyro_vmtl.pool import Pool
 from pyro_vmtl.schedule import Schedule, Scheduled
 from pyro_vmtl.source_weights import SourceWeights
 
-__all__ = ["CellSources", "Sources", "Transfer", "WeightsPosterior"]
+__all__ = ["CellSources", "Sources", "Transfer", "WeightsPosterior", "WeightsStart"]
 
 Transfer = Literal["source", "dimension"]
 """Who has a transfer scale of its own: each source, or each dimension of the site."""
+
+WeightsStart = Literal["even", "nearest"]
+"""Where source weights start."""
 
 WeightsPosterior = Literal["concrete", "softmax", "even"]
 """Posterior of the source weights: a Concrete distribution, a learned point, or the even point."""
@@ -35,8 +39,8 @@ LEAST_LOSS = 0.1
 LOOK_UP_FROM = 10
 """Step at which candidates are first looked up; then at twice that step, and so on."""
 
-LOOK_UP_BLOCK = 1024
-"""Tasks that are compared with all others at once when candidates are looked up."""
+LEAST_LOGIT = -8.0
+"""Logit of the farthest source at the start, so that it can still be found."""
 
 INITIAL_TRANSFER_SCALE = 0.1  # 0.3 ended in a worse optimum on Office-Caltech10
 
@@ -87,6 +91,8 @@ class Sources(Scheduled):
         Temperature of the weights at each step of a fit.
     num_sources
         How many sources a task has; all others by default.
+    start
+        Where the weights start: ``"even"``, or with most on the ``"nearest"`` sources.
 
     Attributes
     ----------
@@ -124,6 +130,7 @@ class Sources(Scheduled):
         temperature: Schedule,
         weights: WeightsPosterior = "concrete",
         num_sources: int | None = None,
+        start: WeightsStart = "even",
     ) -> None:
         super().__init__()
         if num_tasks == 1 and not base:
@@ -136,6 +143,7 @@ class Sources(Scheduled):
         self.base = base
         self.anchor = anchor
         self.weights = weights
+        self.start = start
         self.schedules = {"temperature": temperature}
         size = num_tasks - 1 if num_sources is None else min(num_sources, num_tasks - 1)
         self.logits = nn.Parameter(
@@ -191,6 +199,28 @@ class Sources(Scheduled):
         self.noted, self.posterior, self.pool = False, None, None
 
     @torch.no_grad()
+    def begin(self) -> None:
+        """Look up candidates, and set the logits to where the weights start.
+
+        From even weights all posteriors would first move to their common mean, and groups of tasks
+        might never be found: a local optimum. The nearest start is half the expected log density of
+        each source: as both posteriors are uncertain, the whole would count a distance twice.
+        """
+        self.look_up()
+        size = self.logits.shape[1] - self.base
+        if self.start == "even" or not size or not isinstance(self.posterior, dist.Independent):
+            return
+        sources = self.candidates
+        if sources is None:
+            sources = other_tasks(self.num_tasks, self.logits.device)
+        for tasks, near in nearness(self.posterior, self.transfer_var):
+            near = near.gather(1, sources[tasks])
+            near = (near - near.amax(1, keepdim=True)) / 2
+            self.logits[tasks, :size] = near.clamp_min(LEAST_LOGIT)
+        if self.base:
+            self.logits[:, -1] = self.logits[:, :size].mean(1)
+
+    @torch.no_grad()
     def look_up(self, moments: Iterable[Tensor] = ()) -> None:
         """Take the nearest sources of every task, by the posteriors noted last, as candidates.
 
@@ -204,15 +234,11 @@ class Sources(Scheduled):
             return
         if self.candidates is None or not self.candidates.shape[1]:
             return
-        transfer_var = torch.as_tensor(self.transfer_var).expand_as(self.posterior.mean)
-        posterior = (self.posterior.mean, self.posterior.variance, transfer_var)
-        loc, var, extra = (moment.flatten(1)[None] for moment in posterior)
-        every = TaskComponents(loc, var, extra)
-        found = []
-        for tasks in torch.arange(self.num_tasks, device=loc.device).split(LOOK_UP_BLOCK):
-            nearness = every.log_probs(loc[:, tasks], var[:, tasks])[0]
-            nearness.scatter_(1, tasks[:, None], -torch.inf)
-            found.append(nearness.topk(self.candidates.shape[1]).indices.sort().values)
+        number = self.candidates.shape[1]
+        found = [
+            near.topk(number).indices.sort().values
+            for _, near in nearness(self.posterior, self.transfer_var)
+        ]
         new = torch.cat(found)
         # Who stays keeps its weight, and who is new gets the mean weight.
         same = new[:, :, None] == self.candidates[:, None, :]

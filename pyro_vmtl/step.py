@@ -106,10 +106,15 @@ class Step:
             parameter.grad = gradient
         return loss, ELBOTerms(**terms)
 
-    def look_up(self, optimizer: torch.optim.Optimizer, *, first: bool = False) -> None:
+    def begin(self) -> None:
+        """Let sources look at the posteriors that a fit starts from."""
+        for sources in self.sources:
+            sources.begin()
+
+    def look_up(self, optimizer: torch.optim.Optimizer) -> None:
         """Let sources whose time has come look up their candidates, after an update."""
         for sources in self.sources:
-            if first or sources.due:
+            if sources.due:
                 state = optimizer.state.get(sources.logits, {}).values()
                 sources.look_up(v for v in state if v.shape == sources.logits.shape)
 

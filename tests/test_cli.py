@@ -9,7 +9,7 @@ from safetensors.torch import load_file, load_model
 from torch import nn
 from typer.testing import CliRunner
 
-from pyro_vmtl import TaskData
+from pyro_vmtl import TaskData, as_one_task
 from pyro_vmtl.analysis import own_group_share
 from pyro_vmtl.cli.main import app
 from pyro_vmtl.cli.runs import new_directory
@@ -66,12 +66,22 @@ def test_the_run_holds_pictures_and_weights_that_load(done):
     rows = [[0.0] * 65] * 10
     labels = [config["tasks"][i % 6] for i in range(10)]
     data = TaskData.classification(rows, range(10), labels)
-    model, guide = DEFAULT.programs(data)
-    guide(data)  # makes the lazy parameters
-    load_model(nn.ModuleDict({"model": model, "guide": guide}), out / "weights.safetensors")
+    members = nn.ModuleDict()
+    for name, preset in DEFAULT.members.items():
+        rows = as_one_task(data) if preset.pooled else data
+        model, guide = preset.programs(rows)
+        guide(rows)  # makes the lazy parameters
+        members[name] = nn.ModuleDict({"model": model, "guide": guide})
+    load_model(members, out / "weights.safetensors")
     stored = load_file(out / "weights.safetensors")
-    loc = guide.program.program.locs["w"]
-    assert torch.equal(stored["guide.program.program.locs.w"], loc) and loc.abs().max() > 0
+    loc = members["shared"]["guide"].program.program.locs["w"]
+    key = "shared.guide.program.program.locs.w"
+    assert torch.equal(stored[key], loc) and loc.abs().max() > 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert set(metrics["members"]) == set(config["calibrations"]) == set(DEFAULT.members)
+    for task in TASKS:
+        counts = [weights[task] for weights in metrics["members"].values()]
+        assert sum(counts) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.slow

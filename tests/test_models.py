@@ -19,14 +19,18 @@ def log_prob(model, data, w):
 
 
 def test_priors_have_the_numbers_they_learn():
-    hierarchical = HierarchicalNormal([2, 3])
+    hierarchical = HierarchicalNormal([2, 3], init_scale=0.7)
     with torch.no_grad():
-        hierarchical.loc.normal_()
-        hierarchical.raw_scale.normal_()
-    prior = hierarchical()
-    assert torch.equal(prior.mean, hierarchical.loc)
-    torch.testing.assert_close(prior.stddev, hierarchical.raw_scale.exp())
+        hierarchical.raw_scale.fill_(-1.0)
+    mean = torch.randn(2, 3)
+    trace = poutine.trace(poutine.condition(hierarchical, {"w_mean": mean})).get_trace()
+    prior = trace.nodes["_RETURN"]["value"]
+    assert torch.equal(prior.mean, mean)
+    torch.testing.assert_close(prior.stddev, torch.full((2, 3), -1.0).exp())
     assert prior.batch_shape == () and prior.event_shape == (2, 3)
+    trace.compute_log_prob()
+    expected = dist.Normal(0.0, 0.7).log_prob(mean).sum()
+    torch.testing.assert_close(trace.nodes["w_mean"]["log_prob"], expected)
     zero_mean = ZeroMeanNormal([2, 3], init_scale=0.3)()
     torch.testing.assert_close(zero_mean.stddev, torch.full((2, 3), 0.3))
     assert (zero_mean.mean == 0).all()
@@ -54,9 +58,10 @@ def test_classifier_and_regressor_row_by_row(ragged):
         dist.Normal(v[t, 0] @ data.x[t, n], torch.tensor(t - 1.0).exp()).log_prob(data.y[t, n])
         for t, n in data.mask.nonzero().tolist()
     )
-    prior, likelihood = log_prob(regressor, data, v)
+    mean = torch.randn(3, dtype=F64)
+    prior, likelihood = log_prob(poutine.condition(regressor, {"w_mean": mean}), data, v)
     torch.testing.assert_close(likelihood, expected)  # padded targets are junk here, and masked
-    torch.testing.assert_close(prior, dist.Normal(0, 1.0).log_prob(v).sum())
+    torch.testing.assert_close(prior, dist.Normal(mean, 1.0).log_prob(v).sum())
 
 
 def test_without_targets_a_model_draws_them():

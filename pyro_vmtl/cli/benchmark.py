@@ -21,14 +21,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from pyro_vmtl import __version__
 from pyro_vmtl.cli.files import written_whole
-from pyro_vmtl.cli.trials import NUM_SAMPLES, Trial, run_trial
+from pyro_vmtl.cli.trials import NUM_SAMPLES, PLAIN, Trial, run_trial
 from pyro_vmtl.datasets import DataSet
 from pyro_vmtl.presets import presets
 
-__all__ = ["PLAIN", "Outcome", "make_trials", "methods_for", "run_benchmark"]
-
-PLAIN = ("per-task", "pooled")
-"""Plain regressions of scikit-learn, which are no presets."""
+__all__ = ["Outcome", "make_trials", "methods_for", "run_benchmark"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class Outcome:
 
 def methods_for(data_set: DataSet) -> list[str]:
     """Names of the methods that a data set can be given to."""
-    return [*presets(data_set.kind), *PLAIN]
+    return [*presets(data_set.kind), *PLAIN[data_set.kind]]
 
 
 def make_trials(

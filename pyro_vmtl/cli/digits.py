@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from torch import nn
+from torch.distributions import Categorical
 
 from pyro_vmtl.analysis import (
     classification_metrics,
@@ -18,10 +17,10 @@ from pyro_vmtl.analysis import (
 )
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.datasets import Split
-from pyro_vmtl.fitting import FitResult, fit
-from pyro_vmtl.predict import predict_proba
-from pyro_vmtl.presets import DEFAULT
-from pyro_vmtl.sharing import relatedness
+from pyro_vmtl.fitted import Fitted
+from pyro_vmtl.fitting import FitResult
+from pyro_vmtl.presets import DEFAULT, Method
+from pyro_vmtl.stacking import FittedStack
 
 __all__ = ["DigitsRun", "baseline_metrics", "fit_digits"]
 
@@ -34,25 +33,37 @@ class DigitsRun:
     ----------
     data
         the training rows as the model saw them.
-    model, guide
-        the fitted programs.
-    result
-        history and time of the fit.
+    fitted
+        what was fitted.
     metrics
         a row per task: accuracy, NLL and ECE on the test rows.
     """
 
     data: TaskData
-    model: nn.Module
-    guide: nn.Module
-    result: FitResult
+    fitted: Fitted | FittedStack
     metrics: pd.DataFrame
+
+    @property
+    def result(self) -> FitResult:
+        """History and time of the fit."""
+        return self.fitted.result
 
     @cached_property
     def relatedness(self) -> pd.DataFrame:
         """Mean and 90 % interval of every task's weights."""
-        draws = relatedness(self.guide, "w", num_samples=2000)
+        draws = self.fitted.relatedness(num_samples=2000)
         return relatedness_table(draws, self.data.task_labels)
+
+    @cached_property
+    def members(self) -> pd.DataFrame:
+        """How much each member of a stack counts in each task; empty for a single fit."""
+        if not isinstance(self.fitted, FittedStack):
+            return pd.DataFrame(index=pd.Index(self.data.task_labels, name="task"))
+        return pd.DataFrame(
+            self.fitted.weights.numpy(),
+            index=pd.Index(self.data.task_labels, name="task"),
+            columns=list(self.fitted.members),
+        )
 
 
 def fit_digits(
@@ -61,9 +72,9 @@ def fit_digits(
     seed: int = 0,
     device: str = "cpu",
     progress: bool = False,
-    make_programs: Callable[[TaskData], tuple[nn.Module, nn.Module]] = DEFAULT.programs,
+    method: Method = DEFAULT,
 ) -> DigitsRun:
-    """Fit a model and guide on a split, and test them.
+    """Fit a method to a split, and test it.
 
     Parameters
     ----------
@@ -75,24 +86,25 @@ def fit_digits(
         Where to fit, such as ``"cuda"``.
     progress
         Show a progress bar?
-    make_programs
-        Makes model and guide, untrained, from the training rows.
+    method
+        What to fit.
     """
     centre = split.X_train.mean(axis=0)
     data = TaskData.classification(split.X_train - centre, split.y_train, split.tasks_train)
     data = data.with_intercept().to(device)
     test = data.new_rows(split.X_test - centre, split.tasks_test)
 
-    model, guide = (p.to(device) for p in make_programs(data))
-    result = fit(model, guide, data, seed=seed, progress=progress)
-    proba = test.unpad(predict_proba(model, guide, test, seed=seed)).double().cpu().numpy()
+    fitted = method.fit(data, seed=seed, progress=progress)
+    predictive = fitted.predictive(test, seed=seed)
+    assert isinstance(predictive, Categorical)
+    proba = test.unpad(predictive.probs).double().cpu().numpy()
     metrics = classification_metrics(
         proba / proba.sum(axis=1, keepdims=True),  # float32 rows sum to 1 within 1e-6 only
         split.y_test,
         split.tasks_test,
         data.classes or (),
     )
-    return DigitsRun(data, model, guide, result, metrics)
+    return DigitsRun(data, fitted, metrics)
 
 
 def baseline_metrics(split: Split) -> dict[str, pd.DataFrame]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -84,13 +85,17 @@ def fit(
 def benchmark(
     name: Annotated[
         str,
-        typer.Argument(help="digits, digits-angle, office-caltech, rotated-mnist or school."),
+        typer.Argument(
+            help="digits, digits-angle, office-caltech, rotated-mnist, school, synthetic, or "
+            "suite: all of them, at several sizes."
+        ),
     ],
     percent: Annotated[
         float | None, typer.Option(help="Training rows in percent (digits, office-caltech).")
     ] = None,
     rows: Annotated[
-        int | None, typer.Option(help="Training rows of each task (digits-angle, rotated-mnist).")
+        int | None,
+        typer.Option(help="Training rows of each task (digits-angle, rotated-mnist, synthetic)."),
     ] = None,
     features: Annotated[str | None, typer.Option(help="effnet or surf (office-caltech).")] = None,
     lists: Annotated[
@@ -100,7 +105,10 @@ def benchmark(
         int, typer.Option(min=1, help="Number of splits: random ones, or the first published ones.")
     ] = 3,
     methods: Annotated[
-        str | None, typer.Option(help="Names of methods, with commas between; all by default.")
+        str | None,
+        typer.Option(
+            help="Names of methods, with commas between; by default all, for the suite a choice."
+        ),
     ] = None,
     jobs: Annotated[int, typer.Option(help="Fits at once; as many as cores by default.")] = -1,
     validation: Annotated[
@@ -117,7 +125,9 @@ def benchmark(
     done are not done again, and tables and picture show what was asked for last. Data sets that are
     not embedded are read from the folder PYRO_VMTL_DATA.
 
-    Example: pyro-vmtl benchmark office-caltech --percent 5 --seeds 3
+    Examples: pyro-vmtl benchmark office-caltech --percent 5 --seeds 3
+
+    pyro-vmtl benchmark suite --seeds 5 --methods default,per-task,pooled
     """
     from dataclasses import fields
 
@@ -127,8 +137,14 @@ def benchmark(
         _user_error("--jobs is 0, expected 1 or more, or -1 for as many as cores.")
     given = {"percent": percent, "rows": rows, "features": features, "lists": lists}
     options = {option: value for option, value in given.items() if value is not None}
+    if name == "suite":
+        for option in options:
+            _user_error(f"--{option} does not apply to the suite. Leave it out.")
+        _check_device(device)
+        _suite(methods, seeds=seeds, jobs=jobs, validation=validation, device=device, out=out)
+        return
     if name not in DATA_SETS:
-        _user_error(f"NAME is {name!r}, expected one of {', '.join(DATA_SETS)}.")
+        _user_error(f"NAME is {name!r}, expected one of {', '.join(DATA_SETS)} or suite.")
     known = {field.name for field in fields(DATA_SETS[name])}  # type: ignore[arg-type]
     for option in options:
         if option not in known:
@@ -146,11 +162,7 @@ def benchmark(
     from pyro_vmtl.cli.benchmark_output import show_benchmark, write_benchmark
 
     matplotlib.use("agg")
-    possible = methods_for(data_set)
-    chosen = possible if methods is None else [m.strip() for m in methods.split(",")]
-    for method in chosen:
-        if method not in possible:
-            _user_error(f"--methods has {method!r}, expected some of {', '.join(possible)}.")
+    chosen = _chosen(methods, methods_for(data_set))
     if data_set.num_splits is not None and seeds > data_set.num_splits:
         _user_error(f"--seeds is {seeds}, expected at most {data_set.num_splits} published splits.")
     if out is None:
@@ -178,6 +190,53 @@ def benchmark(
     show_benchmark(outcome, out)
     if outcome.failed:
         raise typer.Exit(1)
+
+
+def _suite(
+    methods: str | None,
+    *,
+    seeds: int,
+    jobs: int,
+    validation: bool,
+    device: str,
+    out: Path | None,
+) -> None:
+    """Run all data sets."""
+    import matplotlib
+
+    from pyro_vmtl.cli.suite import METHODS, check_suite, run_suite, show_suite, write_suite
+
+    matplotlib.use("agg")
+    try:
+        check_suite()
+    except (ValueError, OSError) as error:
+        _user_error(str(error))
+    chosen = _chosen(methods, METHODS)
+    if out is None:
+        out = Path("runs") / f"benchmark-suite{'-validation' if validation else ''}"
+    try:
+        outcome = run_suite(
+            out, chosen, seeds=seeds, jobs=jobs, validation=validation, device=device
+        )
+    except OSError as error:
+        _user_error(str(error))
+    except KeyboardInterrupt:
+        typer.echo(f"Interrupted. What is done is in {out}; the same command goes on.", err=True)
+        raise typer.Exit(130) from None
+    if not outcome.results.empty:
+        write_suite(outcome, out)
+    show_suite(outcome, out)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+def _chosen(methods: str | None, possible: Sequence[str]) -> list[str]:
+    """Give the methods that were asked for."""
+    chosen = list(possible) if methods is None else [m.strip() for m in methods.split(",")]
+    for method in chosen:
+        if method not in possible:
+            _user_error(f"--methods has {method!r}, expected some of {', '.join(possible)}.")
+    return chosen
 
 
 def _user_error(message: str) -> NoReturn:

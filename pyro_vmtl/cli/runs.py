@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from torch import nn
 from pyro_vmtl import __version__
 from pyro_vmtl.analysis import plot_history, plot_relatedness
 from pyro_vmtl.cli.digits import DigitsRun
+from pyro_vmtl.fitted import Fitted
+from pyro_vmtl.stacking import FittedStack
 
 __all__ = ["check_free", "new_directory", "write_run"]
 
@@ -88,9 +91,8 @@ def write_run(
     with new_directory(out, overwrite=overwrite) as folder:
         _write_json(folder / METRICS, {**_metrics(run, baselines), "settings": settings})
         _flat(run.relatedness).to_csv(folder / "relatedness.csv")
-        programs = nn.ModuleDict({"model": run.model, "guide": run.guide})
         weights = folder / "weights.safetensors"
-        save_model(programs, str(weights))  # save_file objects to the tensors they have in common
+        save_model(_programs(run), str(weights))  # save_file objects to tensors held in common
         weights.chmod((folder / METRICS).stat().st_mode)  # safetensors would keep it to the owner
         _write_json(folder / "config.json", {**_config(run), "settings": settings})
         figure = plot_relatedness(run.relatedness).get_figure()
@@ -99,6 +101,18 @@ def write_run(
         figure = plot_history(run.result.history, run.data.task_labels)[0].get_figure()
         assert isinstance(figure, Figure)
         figure.savefig(folder / "learning_curves.png", dpi=150)
+
+
+def _programs(run: DigitsRun) -> nn.ModuleDict:
+    """Model and guide, of each member where there are several."""
+    fitted = run.fitted
+    if isinstance(fitted, FittedStack):
+        return nn.ModuleDict({name: _pair(member) for name, member in fitted.members.items()})
+    return _pair(fitted)
+
+
+def _pair(fitted: Fitted) -> nn.ModuleDict:
+    return nn.ModuleDict({"model": fitted.model, "guide": fitted.guide})
 
 
 def _metrics(run: DigitsRun, baselines: dict[str, pd.DataFrame]) -> dict[str, Any]:
@@ -112,8 +126,11 @@ def _metrics(run: DigitsRun, baselines: dict[str, pd.DataFrame]) -> dict[str, An
             name: {**table.mean().to_dict(), "per_task": per_task(table)}
             for name, table in baselines.items()
         },
+        "members": {
+            str(name): {str(task): float(weight) for task, weight in column.items()}
+            for name, column in run.members.items()
+        },
         "seconds": run.result.seconds,
-        "steps": len(run.result.history.loss),
         "stopped": run.result.stopped,
     }
 
@@ -123,6 +140,10 @@ def _config(run: DigitsRun) -> dict[str, Any]:
         "tasks": list(run.data.task_labels),
         "classes": list(run.data.classes or ()),
         "num_features": run.data.num_features,  # the intercept included
+        "calibrations": {
+            name: asdict(calibration)
+            for name, calibration in getattr(run.fitted, "calibrations", {}).items()
+        },
         "versions": {
             "pyro_vmtl": __version__,
             "python": platform.python_version(),

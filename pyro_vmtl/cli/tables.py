@@ -30,12 +30,13 @@ def show_run(run: DigitsRun, baselines: dict[str, pd.DataFrame], out: Path) -> N
     """
     console = Console()
     console.print(_metrics_table(run.metrics, baselines), _relatedness_table(run.relatedness))
+    if not run.members.empty:
+        console.print(_members_table(run.members))
     result = run.result
     if result.stopped == "interrupted":
-        steps = len(result.history.loss)
-        console.print(f"[bold]Interrupted after {steps} steps: the fit is not finished.[/bold]")
+        console.print("[bold]Interrupted: what was fitted so far counts.[/bold]")
     console.print(
-        f"Fitted in {result.seconds:.1f} s, {len(result.history.loss)} steps ({result.stopped}).",
+        f"Fitted in {result.seconds:.1f} s.",
         f"Results:  {out / 'metrics.json'}  {out / 'relatedness.csv'}",
         f"Pictures: {out / 'relatedness.png'}  {out / 'learning_curves.png'}",
         sep="\n",
@@ -77,6 +78,20 @@ def _cells(rows: dict[str, pd.Series]) -> list[str]:
         best = max(texts) if higher else min(texts)
         cells += [f"[bold]{text}[/bold]" if text == best else text for text in texts]
     return cells
+
+
+def _members_table(members: pd.DataFrame) -> Table:
+    table = Table(
+        title="How much each prior counts",
+        caption="weights of largest density of held-out training rows",
+        box=SIMPLE_HEAD,
+    )
+    table.add_column("task", justify="right")
+    for name in members.columns:
+        table.add_column(str(name), justify="right")
+    for task, row in members.iterrows():
+        table.add_row(str(task), *(f"{weight:.2f}" for weight in row))
+    return table
 
 
 def _relatedness_table(relatedness: pd.DataFrame) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -32,6 +32,9 @@ class Digits(DataSet):
         Training images of each task, in percent of the images of each class.
     angles
         Angles in degrees.
+    permuted
+        Angles whose classes are permuted, in each by a permutation of its own, the same for all
+        seeds: such a task has nothing to learn from another.
 
     Notes
     -----
@@ -40,6 +43,7 @@ class Digits(DataSet):
 
     percent: float = 3.0
     angles: tuple[float, ...] = TWO_GROUPS
+    permuted: tuple[float, ...] = ()
 
     name: ClassVar[str] = "digits"
     kind: ClassVar[Literal["classification"]] = "classification"
@@ -50,12 +54,27 @@ class Digits(DataSet):
         """Check the settings."""
         if not 0 < self.percent <= 25:  # a half is only tested, and of the rest 40 % validate
             raise ValueError(f"percent is {self.percent}, expected above 0 and at most 25.")
+        if strange := set(self.permuted) - set(self.angles):
+            raise ValueError(f"permuted has {sorted(strange)}, expected some of {self.angles}.")
 
     def split(self, seed: int, *, validation: bool = False) -> Split:
         """Give the rows of one split; for ``validation`` 40 % of the training half."""
         split = rotated_digits(self.angles, percent=self.percent, seed=seed, validation=validation)
         centre = split.X_train.mean(axis=0)
-        return replace(split, X_train=split.X_train - centre, X_test=split.X_test - centre)
+        return replace(
+            split,
+            X_train=split.X_train - centre,
+            X_test=split.X_test - centre,
+            y_train=self._permute(split.y_train, split.tasks_train),
+            y_test=self._permute(split.y_test, split.tasks_test),
+        )
+
+    def _permute(self, y: np.ndarray, tasks: Sequence[Hashable]) -> np.ndarray:
+        """Rename the classes of the permuted tasks."""
+        rng = np.random.RandomState(0)
+        new: dict[Hashable, np.ndarray] = {a: rng.permutation(10) for a in self.permuted}
+        same = np.arange(10)
+        return np.array([new.get(task, same)[c] for c, task in zip(y, tasks, strict=True)])
 
 
 @dataclass(frozen=True)

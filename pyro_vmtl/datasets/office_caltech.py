@@ -109,7 +109,7 @@ class OfficeCaltech(DataSet):
 
     def split_label(self, seed: int) -> str:
         """Tell the published lists, which are the same for all seeds, from random draws."""
-        return self.lists
+        return self.lists if self.lists == "random" else f"mrn {self.percent:g} %"
 
     def _rows(
         self, domain: str, labels: np.ndarray, rng: np.random.RandomState, *, validation: bool

@@ -1,0 +1,105 @@
+"""A fitted preset: it predicts, and tells who borrows from whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, Normal
+
+from pyro_vmtl.data import TaskData
+from pyro_vmtl.fitting import FitResult
+from pyro_vmtl.mixture import mixed
+from pyro_vmtl.one_task import as_one_task, of_each_task
+from pyro_vmtl.predict import likelihood_draws
+from pyro_vmtl.sharing import relatedness
+
+if TYPE_CHECKING:
+    from pyro_vmtl.preset import Preset
+
+__all__ = ["Fitted"]
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A fitted model and guide.
+
+    Attributes
+    ----------
+    preset
+        what was fitted.
+    model, guide
+        the programs, to be given to ``predict_proba`` and others.
+    result
+        history and time of the fit.
+    num_tasks
+        T.
+    """
+
+    preset: Preset
+    model: nn.Module
+    guide: nn.Module
+    result: FitResult
+    num_tasks: int
+
+    def predictive(self, rows: TaskData, *, num_samples: int = 200, seed: int = 0) -> Distribution:
+        """Give the predictive distribution of rows, (T, N), as :func:`~pyro_vmtl.mixed` does.
+
+        Parameters
+        ----------
+        rows
+            Such as ``data.new_rows(X, tasks)``.
+        num_samples
+            Draws from the posterior.
+        seed
+            Seed of the draws.
+        """
+        return mixed([self.draws(rows, num_samples=num_samples, seed=seed)])
+
+    def draws(self, rows: TaskData, *, num_samples: int = 200, seed: int = 0) -> Distribution:
+        """Give what each draw from the posterior predicts, (S, T, N).
+
+        Parameters
+        ----------
+        rows, num_samples, seed
+            As for :meth:`predictive`.
+        """
+        asked = as_one_task(rows) if self.preset.pooled else rows
+        draws = likelihood_draws(self.model, self.guide, asked, num_samples=num_samples, seed=seed)
+        if not self.preset.pooled:
+            return draws
+        if isinstance(draws, Categorical):
+            return Categorical(logits=of_each_task(draws.logits, rows), validate_args=False)
+        assert isinstance(draws, Normal)
+        loc, scale = (of_each_task(v, rows) for v in (draws.loc, draws.scale.expand_as(draws.loc)))
+        scale = scale.where(rows.mask, 1.0)
+        return Normal(loc, scale, validate_args=False)
+
+    def relatedness(self, *, num_samples: int = 1000, seed: int = 0) -> Tensor:
+        """Draw how much each task borrows from each source.
+
+        Parameters
+        ----------
+        num_samples
+            S, the number of draws.
+        seed
+            Seed of the draws.
+
+        Returns
+        -------
+        Tensor
+            (S, T, T + 1), rows on the simplex; the last column is the base. Where coefficients are
+            not shared it is 1, but for pooled and hierarchical ones, which borrow evenly from all
+            other tasks.
+        """
+        if "w" in self.preset.shared:
+            return relatedness(self.guide, "w", num_samples=num_samples, seed=seed)
+        others = self.num_tasks - 1
+        weights = torch.zeros(self.num_tasks, self.num_tasks + 1)
+        if (self.preset.pooled or self.preset.hierarchical) and others:
+            weights[:, :-1] = (1 - torch.eye(self.num_tasks)) / others
+        else:
+            weights[:, -1] = 1.0
+        return weights.expand(num_samples, -1, -1)
