@@ -7,7 +7,7 @@ python -m benchmarks.digits --validation             one row per setting, seeds 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -15,20 +15,20 @@ import pandas as pd
 import torch
 from joblib import Parallel, delayed
 
-from pyro_vmtl import GaussianSumPool, LinearPool, TaskData
+from pyro_vmtl import GaussianSumPool, LinearPool
 from pyro_vmtl.analysis import own_group_share
 from pyro_vmtl.cli.digits import baseline_metrics, fit_digits
 from pyro_vmtl.datasets import rotated_digits
-from pyro_vmtl.models import HierarchicalNormal, LinearClassifier
-from pyro_vmtl.presets import DEFAULT, PAPER
+from pyro_vmtl.presets import DEFAULT, PAPER, SHARED, Method
 
-KL_WEIGHT = DEFAULT.kl_weights["w"]
+KL_WEIGHT = SHARED.kl_weights["w"]
 GROUPS = (0, 0, 0, 1, 1, 1)
 
-# What each row changes in the default, which is the first row.
+# What each row changes in the shared member of the default, alone and as it is.
 SETTINGS: dict[str, dict] = {
-    f"default (KL weight {KL_WEIGHT})": {},
+    f"shared (KL weight {KL_WEIGHT})": {},
     **{f"KL weight {w}": {"kl_weights": {"w": w}} for w in (0.03, 0.1, 0.3, 0.5, 1.0)},
+    "start at even weights": {"sharing": {"start": "even"}},
     "no prior on the source weights": {"sharing": {"weights_prior": False}},
     "no base": {"sharing": {"base": False}},
     "no transfer scale": {"sharing": {"transfer": None}},
@@ -38,9 +38,13 @@ SETTINGS: dict[str, dict] = {
     "Gaussian sum pool": {"sharing": {"pool": GaussianSumPool}},
     "linear pool": {"sharing": {"pool": LinearPool}},
     "linear pool, all refinements off": {"sharing": PAPER.sharing},
-    "learned prior mean": {"prior": HierarchicalNormal},
-    "not shared, zero-mean prior": {"shared": ()},
-    "not shared, learned prior mean": {"shared": (), "prior": HierarchicalNormal},
+    "not shared, zero-mean prior": {"shared": (), "sharing": {}},
+    "not shared, hierarchical prior": {
+        "shared": (),
+        "sharing": {},
+        "hierarchical": True,
+        "kl_weights": {"w": KL_WEIGHT, "w_mean": KL_WEIGHT},
+    },
 }
 
 
@@ -59,29 +63,17 @@ def on_test_images(seed: int) -> list[dict]:
     return rows
 
 
-def programs(
-    data: TaskData,
-    *,
-    prior: Callable | None = None,
-    sharing: Mapping[str, object] | None = None,
-    **changes: object,
-) -> tuple:
-    """Make the default's model and guide with other settings."""
-    preset = replace(DEFAULT, sharing={**DEFAULT.sharing, **(sharing or {})}, **changes)
-    model, guide = preset.programs(data)
-    if prior is not None:
-        classifier = next(m for m in model.modules() if isinstance(m, LinearClassifier))
-        classifier.prior = prior((data.num_classes, data.num_features))
-    return model, guide
-
-
 def on_validation_images(name: str, seed: int) -> list[dict]:
     """One seed of one setting."""
     torch.set_num_threads(1)
     split = rotated_digits(seed=seed, validation=True)
-    run = fit_digits(split, seed=seed, make_programs=partial(programs, **SETTINGS[name]))
-    steps = len(run.result.history.loss)
-    return [{"method": name, "seed": seed, **run.metrics.mean(), "steps": steps}]
+    method: Method = DEFAULT
+    if name != "default":
+        changes = SETTINGS[name]
+        sharing = {**SHARED.sharing, **changes.get("sharing", {})}
+        method = replace(SHARED, **{**changes, "sharing": sharing})
+    run = fit_digits(split, seed=seed, method=method)
+    return [{"method": name, "seed": seed, **run.metrics.mean()}]
 
 
 def summary(rows: Iterable[dict]) -> pd.DataFrame:
@@ -106,7 +98,8 @@ def main() -> None:
     jobs: list[Callable[[], list[dict]]]
     if args.validation:
         seeds = range(100, 100 + (args.seeds or 10))
-        jobs = [partial(on_validation_images, name, s) for name in SETTINGS for s in seeds]
+        names = ("default", *SETTINGS)
+        jobs = [partial(on_validation_images, name, s) for name in names for s in seeds]
     else:
         jobs = [partial(on_test_images, seed) for seed in range(args.seeds or 5)]
     results = Parallel(n_jobs=-1)(delayed(job)() for job in jobs)

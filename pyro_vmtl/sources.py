@@ -39,8 +39,7 @@ LEAST_LOSS = 0.1
 LOOK_UP_FROM = 10
 """Step at which candidates are first looked up; then at twice that step, and so on."""
 
-LEAST_LOGIT = -8.0
-"""Logit of the farthest source at the start, so that it can still be found."""
+LEAST_LOGIT = -8.0  # of the farthest source at the start, so that it can still be found
 
 INITIAL_TRANSFER_SCALE = 0.1  # 0.3 ended in a worse optimum on Office-Caltech10
 
@@ -210,9 +209,8 @@ class Sources(Scheduled):
         size = self.logits.shape[1] - self.base
         if self.start == "even" or not size or not isinstance(self.posterior, dist.Independent):
             return
-        sources = self.candidates
-        if sources is None:
-            sources = other_tasks(self.num_tasks, self.logits.device)
+        others = other_tasks(self.num_tasks, self.logits.device)
+        sources = others if self.candidates is None else self.candidates
         for tasks, near in nearness(self.posterior, self.transfer_var):
             near = near.gather(1, sources[tasks])
             near = (near - near.amax(1, keepdim=True)) / 2
@@ -234,12 +232,9 @@ class Sources(Scheduled):
             return
         if self.candidates is None or not self.candidates.shape[1]:
             return
+        compared = nearness(self.posterior, self.transfer_var)
         number = self.candidates.shape[1]
-        found = [
-            near.topk(number).indices.sort().values
-            for _, near in nearness(self.posterior, self.transfer_var)
-        ]
-        new = torch.cat(found)
+        new = torch.cat([near.topk(number).indices.sort().values for _, near in compared])
         # Who stays keeps its weight, and who is new gets the mean weight.
         same = new[:, :, None] == self.candidates[:, None, :]
         place, stays = same.int().argmax(2), same.any(2)

@@ -12,19 +12,20 @@ with a Dirichlet prior that draws the weights of each task to their mean over ta
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, Normal
+from torch.distributions import Distribution
 
 from pyro_vmtl.calibration import Calibration
 from pyro_vmtl.cross_validation import folds
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.fitted import Fitted
 from pyro_vmtl.fitting import FitResult
+from pyro_vmtl.held_out import HeldOut, of_rows
 from pyro_vmtl.mixture import mixed
 from pyro_vmtl.preset import Preset
 from pyro_vmtl.progress import fits_bar
@@ -87,52 +88,90 @@ class Stack:
             Show a progress bar?
         """
         started = time.perf_counter()
-        members: dict[str, Fitted] = {}
-        held_out: dict[str, list[Distribution]] = {name: [] for name in self.members}
-        targets: list[Tensor] = []
-        tasks: list[Tensor] = []
-        interrupted = False
-        total = len(self.members) * (self.num_folds + 1)
-        with fits_bar(total, visible=progress) as report:
-            for name, preset in self.members.items():
-                report(f"{name}, all rows")
-                members[name] = preset.fit(data, seed=seed)
-                interrupted = members[name].result.stopped == "interrupted"
-                if interrupted:
-                    break
-            for number, (train, held) in enumerate(folds(data, self.num_folds, seed=seed)):
-                of_fold = {}
-                for name, preset in self.members.items():
-                    if interrupted:
-                        break
-                    report(f"{name}, without fold {number + 1}")
-                    fitted = preset.fit(train, seed=seed)
-                    interrupted = fitted.result.stopped == "interrupted"
-                    of_fold[name] = _rows(fitted.draws(held, seed=seed), held.mask)
-                if interrupted:
-                    break
-                for name, draws in of_fold.items():
-                    held_out[name].append(draws)
-                assert held.y is not None
-                targets.append(held.y[held.mask])
-                tasks.append(held.mask.nonzero()[:, 0])
+        with fits_bar(len(self.members) * (self.num_folds + 1), visible=progress) as report:
+            members = self._members(data, seed, report)
+            stopped = any(fitted.result.stopped == "interrupted" for fitted in members.values())
+            held_out = None
+            if not stopped:
+                held_out, stopped = self.held_out(data, seed=seed, report=report)
         result = FitResult(
-            members[next(iter(members))].result.history,
+            next(iter(members.values())).result.history,
             time.perf_counter() - started,
-            "interrupted" if interrupted else "settled",
+            "interrupted" if stopped else "settled",
         )
-        even = torch.full((data.num_tasks, len(members)), 1 / len(members))
-        if not targets:
+        if held_out is None:
+            even = torch.full((data.num_tasks, len(members)), 1 / len(members))
             return FittedStack(members, even, result)
-        y, task = torch.cat(targets), torch.cat(tasks)
+        return self.weigh(members, held_out, result)
+
+    def _members(
+        self, data: TaskData, seed: int, report: Callable[[str], None]
+    ) -> dict[str, Fitted]:
+        """Fit the members to all rows, up to an interruption."""
+        members: dict[str, Fitted] = {}
+        for name, preset in self.members.items():
+            report(f"{name}, all rows")
+            members[name] = preset.fit(data, seed=seed)
+            if members[name].result.stopped == "interrupted":
+                break
+        return members
+
+    def held_out(
+        self, data: TaskData, *, seed: int = 0, report: Callable[[str], None] = lambda name: None
+    ) -> tuple[HeldOut | None, bool]:
+        """Predict every row by fits that did not see it.
+
+        Parameters
+        ----------
+        data
+            Training rows.
+        seed
+            Seed of the folds and of all fits.
+        report
+            Called with the name of each fit.
+
+        Returns
+        -------
+        tuple
+            Predictions of the folds that were done, or None if there are none, and whether it was
+            interrupted.
+        """
+        parts: list[HeldOut] = []
+        for number, (train, held) in enumerate(folds(data, self.num_folds, seed=seed), start=1):
+            draws = {}
+            for name, preset in self.members.items():
+                report(f"{name}, without fold {number}")
+                fitted = preset.fit(train, seed=seed)
+                if fitted.result.stopped == "interrupted":
+                    return HeldOut.joined(parts, data.num_tasks), True
+                draws[name] = of_rows(fitted.draws(held, seed=seed), held.mask)
+            assert held.y is not None
+            parts.append(HeldOut(draws, held.y[held.mask], held.mask.nonzero()[:, 0]))
+        return HeldOut.joined(parts, data.num_tasks), False
+
+    def weigh(
+        self, members: Mapping[str, Fitted], held_out: HeldOut, result: FitResult
+    ) -> FittedStack:
+        """Calibrate and weigh fits by predictions of rows that were held out.
+
+        Parameters
+        ----------
+        members
+            The fits to all rows.
+        held_out
+            What their likes without those rows predict.
+        result
+            History and time of the whole.
+        """
         calibrations, log_densities = {}, []
         for name in members:
-            draws = _all_rows(held_out[name])
+            draws = held_out.draws[name]
             if self.calibrated:
-                calibrations[name] = Calibration.learn(draws, y)
+                calibrations[name] = Calibration.learn(draws, held_out.y)
                 draws = calibrations[name](draws)
-            log_densities.append(draws.log_prob(y).logsumexp(0))
-        weights = stacking_weights(torch.stack(log_densities, dim=1), task, data.num_tasks)
+            log_densities.append(draws.log_prob(held_out.y).logsumexp(0))
+        density = torch.stack(log_densities, dim=1)
+        weights = stacking_weights(density, held_out.task, held_out.num_tasks)
         return FittedStack(members, weights.cpu(), result, calibrations)
 
 
@@ -235,21 +274,3 @@ def stacking_weights(log_density: Tensor, task: Tensor, num_tasks: int) -> Tenso
         weights = (sums + PRIOR_ROWS * mean) / (counts + PRIOR_ROWS)
         mean = weights.mean(0)
     return weights
-
-
-def _rows(draws: Distribution, mask: Tensor) -> Distribution:
-    """Take draws (S, T, N) to the rows that there are, (S, rows)."""
-    if isinstance(draws, Categorical):
-        return Categorical(logits=draws.logits[:, mask], validate_args=False)
-    assert isinstance(draws, Normal)
-    return Normal(draws.loc[:, mask], draws.scale[:, mask], validate_args=False)
-
-
-def _all_rows(parts: list[Distribution]) -> Distribution:
-    """Put the rows of all folds one after the other."""
-    first = parts[0]
-    if isinstance(first, Categorical):
-        logits = torch.cat([part.logits for part in parts], dim=1)  # type: ignore[attr-defined]
-        return Categorical(logits=logits, validate_args=False)
-    loc, scale = (torch.cat([getattr(p, name) for p in parts], dim=1) for name in ("loc", "scale"))
-    return Normal(loc, scale, validate_args=False)

@@ -21,7 +21,7 @@ ALLOWED = {
     "analysis": {"core", "models", "guides", "presets"},
     "cli": {"core", "models", "guides", "presets", "analysis"},
 }
-PRESETS = ("preset", "presets")  # in pyro_vmtl/, but above models and guides
+PRESETS = ("fitted", "preset", "presets", "stacking")  # in pyro_vmtl/, but above models and guides
 ONLY_IN_ANALYSIS_AND_ABOVE = {"arviz", "matplotlib", "pandas", "seaborn"}
 
 

@@ -13,7 +13,7 @@ from pyro_vmtl.analysis import ALL_TASKS
 from pyro_vmtl.cli import benchmark as module
 from pyro_vmtl.cli.benchmark import make_trials, methods_for, run_benchmark
 from pyro_vmtl.cli.main import app
-from pyro_vmtl.cli.trials import Trial, run_trial
+from pyro_vmtl.cli.trials import PLAIN, Trial, run_trial
 from pyro_vmtl.datasets import Digits, DigitsAngle
 from pyro_vmtl.presets import presets
 
@@ -80,7 +80,7 @@ def test_other_settings_are_another_trial(monkeypatch, tmp_path):
     ran = []
 
     def trial(which):
-        ran.append(which.preset)
+        ran.append(which.settings)
         rows = {"data_set": "digits", "split": "random", "seed": which.seed, "method": which.method}
         return pd.DataFrame([{**rows, "task": "0", "metric": "nll", "value": 1.0, "seconds": 1.0}])
 
@@ -89,7 +89,7 @@ def test_other_settings_are_another_trial(monkeypatch, tmp_path):
     run_benchmark(trials, tmp_path, jobs=1)
     run_benchmark(trials, tmp_path, jobs=1)
     assert len(ran) == 1
-    changed = replace(trials[0], preset=replace(trials[0].preset, latent_size=5))
+    changed = replace(trials[0], settings=replace(trials[0].settings, latent_size=5))
     outcome = run_benchmark([changed], tmp_path, jobs=1)
     assert len(ran) == 2 and len(outcome.results) == 1
     assert json.loads((tmp_path / "benchmark.json").read_text())["machine"]["cores"]
@@ -142,7 +142,7 @@ def test_an_interrupted_fit_is_no_result(monkeypatch, tmp_path):
 def test_every_method_of_the_paper_is_there():
     for data_set in (Digits(), DigitsAngle()):
         methods = methods_for(data_set)
-        assert set(presets(data_set.kind)) | {"per-task", "pooled"} == set(methods)
+        assert set(presets(data_set.kind)) | set(PLAIN[data_set.kind]) == set(methods)
         for name in ("stl", "vstl", "bmtl", "vbmtl", "vmtl", "vmtl-ac", "paper", "default"):
             assert name in methods
     assert "official" in methods_for(Digits()) and "official" not in methods_for(DigitsAngle())

@@ -53,7 +53,7 @@ def test_candidates_are_the_nearest_and_keep_their_weights():
     tasks = torch.arange(12).repeat_interleave(30)
     y = (X * 3 * torch.randn(3, 4)[group[tasks]]).sum(1)
     data = TaskData.regression(X, y / y.std(), tasks.tolist())
-    preset = presets("regression")["default"]
+    preset = presets("regression")["shared"]
     for blocks in (5, 512):
         fitting = {**preset.fitting, "num_steps": 300, "tasks": TaskBlocks(blocks)}
         sharing = {**preset.sharing, "num_sources": 3}
@@ -88,7 +88,7 @@ def test_a_look_up_keeps_the_weight_of_those_who_stay(ragged):
 
 def test_a_single_task_has_no_candidates(ragged):
     data = TaskData.regression([[1.0], [2.0]], [0.0, 1.0], ["a", "a"])
-    preset = presets("regression")["default"]
+    preset = presets("regression")["shared"]
     preset = replace(preset, sharing={"num_sources": 2}, fitting={"num_steps": 20})
     assert relatedness(preset.fit(data).guide).shape == (1000, 1, 2)
 

@@ -79,9 +79,9 @@ def test_presets_fit_and_predict_on_a_gpu(ragged, name):
     assert predict_proba(fitted.model, fitted.guide, new, num_samples=5).device.type == "cuda"
 
 
-@pytest.mark.parametrize("name", ["default", "vmtl", "official"])
+@pytest.mark.parametrize("name", ["shared", "vmtl", "official"])
 def test_a_replayed_step_is_that_of_the_programs_and_does_not_wait(ragged, name):
-    preset = replace(presets("classification")[name], latent_size=None if name == "default" else 3)
+    preset = replace(presets("classification")[name], latent_size=None if name == "shared" else 3)
     data = replace(ragged, x=ragged.x.float()).to("cuda")
     data = attend(data) if "z" in preset.shared else data
     model, guide = (program.cuda() for program in preset.programs(data))
@@ -110,7 +110,7 @@ def test_a_replayed_step_is_that_of_the_programs_and_does_not_wait(ragged, name)
 @pytest.mark.parametrize("tasks", [RandomTasks(2), TaskBlocks(2)])
 @pytest.mark.parametrize("sharing", [{}, {"num_sources": 1}])
 def test_some_tasks_and_some_sources_on_a_gpu(ragged, tasks, sharing):
-    preset = presets("classification")["default"]
+    preset = presets("classification")["shared"]
     fitting = {**preset.fitting, "tasks": tasks, "num_steps": 60}
     preset = replace(preset, fitting=fitting, sharing={**preset.sharing, **sharing})
     fitted = preset.fit(replace(ragged, x=ragged.x.float()).to("cuda"))

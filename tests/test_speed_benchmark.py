@@ -18,7 +18,7 @@ def test_the_quick_form_measures_everything(tmp_path):
     command += ["--picture", str(out["speed.png"])]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     results = json.loads(out["speed.json"].read_text())
-    assert {row["method"] for row in results["step"]} == {"default", "vmtl"}
+    assert {row["method"] for row in results["step"]} == {"shared", "vmtl"}
     for row in results["step"]:
         assert row.keys() >= {"name", "ratio_to_floor", "goal"}
         assert row["ratio_to_floor"] > 0

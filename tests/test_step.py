@@ -24,11 +24,15 @@ from pyro_vmtl import (
 )
 from pyro_vmtl.isolated import isolated, validation
 from pyro_vmtl.models import LinearClassifier
+from pyro_vmtl.preset import Preset
 from pyro_vmtl.presets import presets
 from pyro_vmtl.sources import LEAST_LOSS
 from pyro_vmtl.step import Step, can_be_recorded
 
-CLASSES, REAL = presets("classification"), presets("regression")
+CLASSES, REAL = (
+    {name: preset for name, preset in presets(kind).items() if isinstance(preset, Preset)}
+    for kind in ("classification", "regression")
+)
 
 
 def make_step(preset, data, **settings):
@@ -70,8 +74,8 @@ def assert_replays(step):
     ("name", "real", "tasks"),
     [
         *((name, False, None) for name in CLASSES),
-        *((name, True, None) for name in ("default", "vmtl", "stl")),
-        *((name, False, TaskBlocks(2)) for name in ("default", "vmtl-ac", "stl")),
+        *((name, True, None) for name in ("shared", "vmtl", "hierarchical")),
+        *((name, False, TaskBlocks(2)) for name in ("shared", "vmtl-ac", "hierarchical")),
         ("vmtl", True, TaskBlocks(2)),
     ],
 )
@@ -146,7 +150,7 @@ def test_whatever_else_is_not_of_the_library_is_not_replayed(ragged):
     assert can_be_recorded(elbo(*shared_pair))
 
 
-@pytest.mark.parametrize("name", ["default", "vmtl"])
+@pytest.mark.parametrize("name", ["shared", "vmtl"])
 def test_a_fit_of_the_library_s_programs_is_replayed(ragged, name, monkeypatch):
     traced = []
     evaluate = Step._evaluate
@@ -237,7 +241,7 @@ def test_a_fit_takes_float64_where_float32_would_lose_too_much(ragged):
 
 
 @pytest.mark.parametrize("recording", [False, True])
-@pytest.mark.parametrize("name", ["default", "vmtl", "vmtl-ac"])
+@pytest.mark.parametrize("name", ["shared", "vmtl", "vmtl-ac"])
 def test_only_products_are_rough_under_autocast(ragged, name, recording):
     data = replace(ragged, x=ragged.x.float())
     preset = replace(CLASSES[name], dropout=0.0, fitting={})
@@ -272,7 +276,7 @@ def test_rough_products_are_reckoned_with(precision):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_a_compiled_step_is_the_traced_one(ragged):
     data = replace(ragged, x=ragged.x.float())
-    traced, compiled = (make_step(CLASSES["default"], data, compile=c) for c in (False, True))
+    traced, compiled = (make_step(CLASSES["shared"], data, compile=c) for c in (False, True))
     one, other = outcome(traced, recording=False), outcome(compiled, recording=True)
     torch.testing.assert_close(one[0], other[0])
     torch.testing.assert_close(one[2], other[2])

@@ -12,13 +12,14 @@ import typer
 from benchmarks.speed import report, suite
 from benchmarks.speed.timing import machine
 from benchmarks.speed.walls import GOALS, wall_time
+from pyro_vmtl.preset import Preset
 from pyro_vmtl.presets import presets
 
 
 def main(
     methods: Annotated[
         str, typer.Option(help="Presets to measure, with commas between.")
-    ] = "default,vmtl",
+    ] = "shared,vmtl",
     json_path: Annotated[
         Path | None, typer.Option("--json", help="File for all measurements.")
     ] = None,
@@ -31,7 +32,12 @@ def main(
 ) -> None:
     """Measure training steps against their floor, a loop, memory, whole fits and imports."""
     known = presets("classification")
-    chosen = {name: known[name] for name in methods.split(",")}
+    chosen = {}
+    for name in methods.split(","):
+        preset = known[name]
+        if not isinstance(preset, Preset):
+            raise typer.BadParameter(f"{name} is a stack of presets. Measure these.")
+        chosen[name] = preset
     results: dict[str, Any] = {"machine": machine(), "step": [], "loop": [], "growth": []}
     results |= {"padding": [], "memory": [], "wall": []}
 
@@ -44,7 +50,7 @@ def main(
             note("step", method, row)
         for row in suite.growth(preset, device=device, quick=quick):
             note("growth", method, row)
-        if method == "default":  # the loop is written for its objective
+        if method == "shared":  # the loop is written for its objective
             note("loop", method, suite.loop(preset, quick=quick))
         if preset.latent_size is None:
             note("padding", method, suite.padding(preset, quick=quick))

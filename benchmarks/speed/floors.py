@@ -23,7 +23,7 @@ KL_WEIGHT = 0.2
 
 
 def linear_floor(shapes: Shapes, data: Mapping[str, Tensor]) -> Callable[[], Tensor]:
-    """Give a step of the default: shared coefficients of the features."""
+    """Give a step of the preset ``shared``: shared coefficients of the features."""
     num_tasks, size = shapes.T, data["x"].shape[-1]
     coefficients = _Coefficients(num_tasks, shapes.C * size, data["x"].device)
 

@@ -1,4 +1,4 @@
-"""The default's objective in plain torch, by loops over tasks and sources.
+"""The objective of the preset ``shared`` in plain torch, by loops over tasks and sources.
 
 It is written from the formulas, with torch's own distributions, and shares no code with the
 library. From the same seed it draws the same numbers and so has the same loss.
@@ -25,7 +25,7 @@ def loop_step(prepared: Prepared, kl_weight: float) -> Callable[[], Tensor]:
     Parameters
     ----------
     prepared
-        The default's step.
+        The step of ``shared``.
     kl_weight
         Weight of the KL of the coefficients.
     """

@@ -72,7 +72,7 @@ def tables(results: dict[str, Any]) -> str:
             ),
         ),
         _table(
-            "Memory of the default's step, with parameters, optimiser and data",
+            "Memory of the step of `shared`, with parameters, optimiser and data",
             ["problem", "MiB", "times parameters + data + T²", "times the first"],
             (
                 [
@@ -85,7 +85,7 @@ def tables(results: dict[str, Any]) -> str:
             ),
         ),
         _table(
-            "Whole fits of the default, on validation splits",
+            "Whole fits of `shared`, on validation splits",
             ["data", "fit s", "s to 99 % of the score", "steps", "score (nats a row)", "goal s"],
             (
                 [

@@ -13,7 +13,8 @@ import torch
 
 from pyro_vmtl import TaskData, fit, log_predictive_density
 from pyro_vmtl.datasets import DATA_SETS
-from pyro_vmtl.preset import Fitted
+from pyro_vmtl.fitted import Fitted
+from pyro_vmtl.preset import Preset
 from pyro_vmtl.presets import presets
 
 __all__ = ["GOALS", "wall_time"]
@@ -57,6 +58,7 @@ def wall_time(name: str, method: str, *, seed: int = 0, **settings: Any) -> dict
     data = make(split.X_train, y_train, split.tasks_train).with_intercept()
     held_out = data.new_rows(split.X_test, split.tasks_test, y_test)
     preset = presets(data_set.kind)[method]
+    assert isinstance(preset, Preset)
     preset = replace(preset, fitting={**preset.fitting, **settings})
 
     seen: list[tuple[float, dict[str, Any]]] = []

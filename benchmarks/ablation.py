@@ -1,0 +1,127 @@
+"""What each part of the default buys, on validation rows.
+
+python -m benchmarks.ablation --seeds 3
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+from torch.distributions import Distribution
+
+from pyro_vmtl import Stack, TaskData
+from pyro_vmtl.analysis import expected_calibration_error
+from pyro_vmtl.datasets import SUITE, Split
+from pyro_vmtl.presets import presets
+
+ROWS = (
+    "digits 4 angles 5 %",
+    "digits 2 groups 3 %",
+    "digits unrelated 5 %",
+    "office-caltech effnet 5 %",
+    "school",
+    "rotated-mnist 20 rows",
+    "digits-angle 20 rows",
+    "synthetic 32 tasks",
+)
+
+
+def trial(row: str, seed: int) -> list[dict]:
+    """All variants on one split: members are fitted once, and weighed in many ways."""
+    torch.set_num_threads(1)
+    (data_set,) = SUITE[row]
+    first = 0 if data_set.num_splits else 100
+    split = data_set.split(first + seed, validation=True)
+    data, test = _laid_out(split, data_set.kind)
+    stack = presets(data_set.kind)["default"]
+    assert isinstance(stack, Stack)
+    shared = stack.members["shared"]
+    even = replace(shared, sharing={**shared.sharing, "start": "even"})
+    stack = replace(stack, members={**stack.members, "even start": even})
+    members = {name: preset.fit(data, seed=seed) for name, preset in stack.members.items()}
+    held_out, _ = stack.held_out(data, seed=seed)
+    assert held_out is not None
+    result = members["shared"].result
+    return [
+        {"row": row, "seed": seed, "variant": variant}
+        | _scores(
+            replace(stack, calibrated=calibrated)
+            .weigh({name: members[name] for name in names}, held_out, result)
+            .predictive(test),
+            test,
+        )
+        for variant, names, calibrated in _variants([n for n in members if n != "even start"])
+    ]
+
+
+def _variants(names: list[str]) -> Iterator[tuple[str, list[str], bool]]:
+    yield "default", names, True
+    yield "not calibrated", names, False
+    for name in names:
+        yield f"without {name}", [n for n in names if n != name], True
+    yield "even start", ["even start" if n == "shared" else n for n in names], True
+    for name in names:
+        yield f"{name} only", [name], True
+        yield f"{name} only, not calibrated", [name], False
+
+
+def _laid_out(split: Split, kind: str) -> tuple[TaskData, TaskData]:
+    """Training and test rows, standardised."""
+    y_train, y_test = split.y_train, split.y_test
+    if kind == "classification":
+        data = TaskData.classification(split.X_train, y_train, split.tasks_train)
+    else:
+        centre, unit = y_train.mean(), y_train.std()
+        y_train, y_test = (y_train - centre) / unit, (y_test - centre) / unit
+        data = TaskData.regression(split.X_train, y_train, split.tasks_train)
+    data = data.with_intercept()
+    return data, data.new_rows(split.X_test, split.tasks_test, y_test)
+
+
+def _scores(predictive: Distribution, test: TaskData) -> dict[str, float]:
+    """Accuracy or nmse, nll, and calibration; of all rows, real targets in standard units."""
+    assert test.y is not None
+    y, nll = test.y[test.mask], -predictive.log_prob(test.y)[test.mask].mean().item()
+    if test.classes is not None:
+        proba = predictive.probs[test.mask].double().numpy()  # type: ignore[attr-defined]
+        return {
+            "accuracy": float(np.mean(proba.argmax(1) == y.numpy())),
+            "nll": nll,
+            "ece": expected_calibration_error(proba, y.numpy()),
+        }
+    error = (predictive.mean[test.mask] - y).square().mean() / y.var(correction=0)
+    inside = (predictive.cdf(test.y)[test.mask] - 0.5).abs() <= 0.45
+    return {"nmse": error.item(), "nll": nll, "coverage_90": inside.float().mean().item()}
+
+
+def summary(rows: list[dict]) -> pd.DataFrame:
+    """Mean and standard error over the seeds."""
+    groups = pd.DataFrame(rows).groupby(["row", "variant"], sort=False)
+    means, errors = groups.mean().drop(columns="seed"), groups.sem().drop(columns="seed")
+    return means.map("{:.4f}".format) + errors.map(" ± {:.4f}".format)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", nargs="+", default=ROWS)
+    args = parser.parse_args()
+    jobs = [partial(trial, row, seed) for row in args.rows for seed in range(args.seeds)]
+    results = Parallel(n_jobs=-1)(delayed(job)() for job in jobs)
+    table = summary([row for result in results for row in result])
+    for row, part in table.groupby("row", sort=False):
+        print(f"{row}\n{part.droplevel('row').replace('nan ± nan', '').to_string()}\n", flush=True)
+
+
+if __name__ == "__main__":
+    # Worker processes find the functions of an imported module, not those of a script.
+    from benchmarks import ablation
+
+    ablation.main()
