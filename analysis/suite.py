@@ -76,7 +76,7 @@ def judge(results: pd.DataFrame, method: str, others: Sequence[str]) -> pd.DataF
     Returns
     -------
     DataFrame
-        A row per data set. For the main metric (accuracy or nmse) and for ``nll``: the mean and the
+        A row per data set that the method and one of the others ran on. For the main metric (accuracy or nmse) and for ``nll``: the mean and the
         standard error of the method, name and mean of the best other, and ``(..., "gain")``: by how
         many of its standard errors the method is better than that; negative where it is worse. Then
         ``ece``, or ``coverage_90``.
@@ -85,7 +85,9 @@ def judge(results: pd.DataFrame, method: str, others: Sequence[str]) -> pd.DataF
     rows = {}
     for row in dict.fromkeys(results["row"]):
         of_row = table.loc[row]
-        main = next(m for m in MAIN if (method, m) in of_row.index)
+        main = next((m for m in MAIN if (method, m) in of_row.index), None)
+        if main is None or not set(others) & set(of_row.index.get_level_values("method")):
+            continue
         entry: dict[tuple[str, str], object] = {("main", "metric"): main}
         for kind, metric, sign in (("main", main, MAIN[main]), ("nll", "nll", -1)):
             own = of_row.loc[method, metric]

@@ -38,10 +38,9 @@ class Calibration:
     Examples
     --------
     >>> draws = Normal(torch.tensor([[0.0], [2.0]]), torch.ones(2, 1))
-    >>> Calibration(spread=0.5, temperature=3.0)(draws)
-    Normal(loc: tensor([[0.5000],
-            [1.5000]]), scale: tensor([[3.],
-            [3.]]))
+    >>> corrected = Calibration(spread=0.5, temperature=3.0)(draws)
+    >>> corrected.loc.flatten().tolist(), corrected.scale.flatten().tolist()
+    ([0.5, 1.5], [3.0, 3.0])
     """
 
     spread: float = 1.0

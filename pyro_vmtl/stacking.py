@@ -53,7 +53,9 @@ class Stack:
 
     Examples
     --------
-    >>> stack = Stack({"shared": Preset(), "alone": Preset(shared=())}, num_folds=2)
+    >>> from dataclasses import replace
+    >>> shared = Preset(fitting={"num_steps": 50})  # few, to be quick here
+    >>> stack = Stack({"shared": shared, "alone": replace(shared, shared=())}, num_folds=2)
     >>> X, tasks = torch.linspace(-1, 1, 12)[:, None], ["a", "b"] * 6
     >>> data = TaskData.regression(X, 2 * X[:, 0] + 0.1 * torch.sin(9 * X[:, 0]), tasks)
     >>> fitted = stack.fit(data)

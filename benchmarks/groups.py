@@ -1,0 +1,77 @@
+"""Are groups of tasks found? Weight inside the true group, by rows per task, and a picture.
+
+python -m benchmarks.groups --picture docs/groups.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+from matplotlib.figure import Figure
+
+from pyro_vmtl import TaskData
+from pyro_vmtl.analysis import own_group_share, plot_relatedness, relatedness_table
+from pyro_vmtl.cli.files import written_whole
+from pyro_vmtl.datasets import GroupedTasks
+from pyro_vmtl.presets import presets
+
+SIZES = ((4, 2), (32, 4), (128, 8))
+ROWS = (10, 20, 30, 40, 80)
+
+
+def laid_out(data_set: GroupedTasks, seed: int) -> TaskData:
+    """Training rows with standardised targets."""
+    split = data_set.split(seed)
+    y = (split.y_train - split.y_train.mean()) / split.y_train.std()
+    return TaskData.regression(split.X_train, y, split.tasks_train).with_intercept()
+
+
+def share(data_set: GroupedTasks, seed: int) -> dict:
+    """Of what a task borrows from others, the mean part that comes from its own group."""
+    torch.set_num_threads(1)
+    fitted = presets("regression")["default"].members["shared-kl-1"].fit(laid_out(data_set, seed))
+    own = own_group_share(fitted.relatedness().mean(0).numpy(), data_set.group)
+    return {"tasks": data_set.tasks, "rows": data_set.rows, "seed": seed, "own group": own.mean()}
+
+
+def picture(path: Path) -> None:
+    """Relatedness of the default on 32 tasks of four groups, ordered by group."""
+    data_set = GroupedTasks(tasks=32, groups=4)
+    fitted = presets("regression")["default"].fit(laid_out(data_set, 0))
+    order = sorted(range(32), key=lambda task: data_set.group[task])
+    draws = fitted.relatedness()[:, order][:, :, [*order, 32]]
+    names = [f"{'ABCD'[data_set.group[task]]}{task // 4 + 1}" for task in order]
+    figure = plot_relatedness(relatedness_table(draws, names)).get_figure()
+    assert isinstance(figure, Figure)
+    with written_whole(path) as scratch:
+        figure.savefig(scratch, dpi=100, format="png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--picture", type=Path, help="where to draw the relatedness of 32 tasks")
+    args = parser.parse_args()
+    jobs = [
+        partial(share, GroupedTasks(tasks=tasks, groups=groups, rows=rows), seed)
+        for tasks, groups in SIZES
+        for rows in ROWS
+        for seed in range(args.seeds)
+    ]
+    table = pd.DataFrame(Parallel(n_jobs=-1)(delayed(job)() for job in jobs))
+    groups = table.groupby(["tasks", "rows"])["own group"]
+    print(groups.agg(["mean", "sem", "min"]).round(3).to_string())
+    if args.picture is not None:
+        picture(args.picture)
+
+
+if __name__ == "__main__":
+    # Worker processes find the functions of an imported module, not those of a script.
+    from benchmarks import groups
+
+    groups.main()
