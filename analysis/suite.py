@@ -76,10 +76,10 @@ def judge(results: pd.DataFrame, method: str, others: Sequence[str]) -> pd.DataF
     Returns
     -------
     DataFrame
-        A row per data set that the method and one of the others ran on. For the main metric (accuracy or nmse) and for ``nll``: the mean and the
-        standard error of the method, name and mean of the best other, and ``(..., "gain")``: by how
-        many of its standard errors the method is better than that; negative where it is worse. Then
-        ``ece``, or ``coverage_90``.
+        A row per data set that the method and one of the others ran on. For the main metric
+        (accuracy or nmse) and for ``nll``: the mean and the standard error of the method, name and
+        mean of the best other, and ``(..., "gain")``: by how many of its standard errors the method
+        is better than that; negative where it is worse. Then ``ece``, or ``coverage_90``.
     """
     table = suite_means(results)
     rows = {}
