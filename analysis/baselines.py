@@ -111,7 +111,8 @@ def ridge_pooled(
     """Predictive mean and standard deviation of one ridge regression over all rows.
 
     Its penalty is chosen by leaving one row out, from 25 values from 0.001 to 100,000; the standard
-    deviation is that of the rows left out. With fewer than three rows, those of the targets.
+    deviation is that of the rows left out. With fewer than three rows, mean and standard deviation
+    are those of the targets; where these are equal, the latter is their size, or 1.
 
     Parameters
     ----------
@@ -125,7 +126,9 @@ def ridge_pooled(
     tuple of ndarray
         Mean and standard deviation, noise included, each (rows,).
     """
-    if len(y_train) < 3:
+    if len(y_train) < 3 or np.ptp(y_train) == 0:
+        if not len(y_train):
+            raise ValueError("There is no row to fit, expected at least one in every task.")
         spread = y_train.std() or abs(y_train).max() or 1.0
         return np.full(len(X_test), y_train.mean()), np.full(len(X_test), spread)
     ridge = RidgeCV(ALPHA_GRID, store_cv_results=True).fit(X_train, y_train)

@@ -72,7 +72,10 @@ def gaussian_process(
             covariance = self.features(x).mul(self.tasks(t))
             return gpytorch.distributions.MultivariateNormal(self.mean(x), covariance)
 
-    with torch.random.fork_rng(devices=[]):
+    exact = gpytorch.settings.max_cholesky_size(MOST_ROWS + 1)  # else iterative above 800 rows
+        MOST_ROWS + 1
+    )  # else it is iterative above 800 rows
+    with torch.random.fork_rng(devices=[]), exact:
         torch.manual_seed(0)
         process = Process().double()
         evidence = gpytorch.mlls.ExactMarginalLogLikelihood(process.likelihood, process)

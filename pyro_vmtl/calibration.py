@@ -65,8 +65,8 @@ class Calibration:
     def learn(cls, draws: Distribution, y: Tensor) -> Calibration:
         """Find the numbers of largest predictive density.
 
-        A weak prior holds them where there are few rows: log-normal about 1 for the temperature and
-        half-normal for the spread, each with scale 1.
+        A weak prior bounds them where there are few rows: log-normal about 1 for the temperature
+        and half-normal from 0 for the spread, each with scale 1.
 
         Parameters
         ----------

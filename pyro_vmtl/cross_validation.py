@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pyro_vmtl.data import TaskData
-from pyro_vmtl.isolated import isolated
 
 __all__ = ["folds"]
 
@@ -32,7 +32,8 @@ def folds(data: TaskData, num_folds: int, *, seed: int = 0) -> Iterator[tuple[Ta
     Yields
     ------
     tuple of TaskData
-        The other rows, to fit, and the rows held out, each with all tasks.
+        The other rows, to fit, and the rows held out, each with all tasks. In each ``row`` counts
+        from 0; counterparts (:func:`~pyro_vmtl.attend`) are to be found anew.
 
     Examples
     --------
@@ -46,20 +47,29 @@ def folds(data: TaskData, num_folds: int, *, seed: int = 0) -> Iterator[tuple[Ta
 
 
 def _deal(data: TaskData, num_folds: int, seed: int) -> Tensor:
-    """Give the fold of every row, (T, N): one after the other, by task and class."""
-    with isolated(seed):
-        shuffled = torch.rand(data.mask.shape)
-    task = torch.arange(data.num_tasks)[:, None].expand(data.mask.shape)
-    label = torch.zeros_like(task)
+    """Give the fold of every row, (T, N).
+
+    Rows of a class in a task are dealt out evenly. What is left over goes to the folds that have
+    the fewest left-over rows of the task, and among these of the class, so that a class with one
+    row in each task is not held out of all tasks at once.
+    """
+    rng = np.random.RandomState(seed)
+    fold = np.zeros(data.mask.shape, dtype=int)
+    mask = data.mask.cpu().numpy()
+    label = np.zeros_like(fold)
     if data.classes is not None and data.y is not None:
-        label = data.y.cpu()
-    # Keys are sorted from the last to the first, each sort keeping the order of the one before.
-    order = shuffled.flatten().argsort()
-    for key in (label, task, (~data.mask).cpu().int()):
-        order = order[key.flatten()[order].argsort(stable=True)]
-    fold = torch.empty_like(order)
-    fold[order] = torch.arange(len(order)) % num_folds
-    return fold.reshape(data.mask.shape).to(data.mask.device)
+        label = data.y.cpu().numpy()
+    of_class = np.zeros((data.num_classes, num_folds))
+    for t in range(data.num_tasks):
+        of_task = np.zeros(num_folds)
+        for c in rng.permutation(data.num_classes):
+            rows = rng.permutation(np.flatnonzero(mask[t] & (label[t] == c)))
+            even, left = divmod(len(rows), num_folds)
+            fewest = np.lexsort((rng.rand(num_folds), of_class[c], of_task))[:left]
+            fold[t, rows] = np.concatenate([np.tile(np.arange(num_folds), even), fewest])
+            of_task[fewest] += 1
+            of_class[c, fewest] += 1
+    return torch.as_tensor(fold, device=data.mask.device)
 
 
 def _rows(data: TaskData, chosen: Tensor) -> TaskData:
@@ -68,4 +78,14 @@ def _rows(data: TaskData, chosen: Tensor) -> TaskData:
     index = (~chosen).int().argsort(dim=1, stable=True)[:, : max(1, int(counts.max()))]
     mask = torch.arange(index.shape[1], device=index.device) < counts[:, None]
     taken = data.take(index, mask)
-    return replace(taken, x=taken.x * mask[..., None].to(taken.x))  # padding is zero
+    assert taken.y is not None
+    # Counterparts may be made of rows that are held out here, so there are none.
+    x, y = taken.x * mask[..., None].to(taken.x), taken.y * mask.to(taken.y)
+    return replace(taken, x=x, y=y, row=_numbered(mask), attended=None)
+
+
+def _numbered(mask: Tensor) -> Tensor:
+    """Number rows from 0 on, as if they were all that the user gave."""
+    row = torch.full(mask.shape, -1, device=mask.device)
+    row[mask] = torch.arange(int(mask.sum()), device=mask.device)
+    return row

@@ -36,7 +36,7 @@ class HeldOut:
     @classmethod
     def joined(cls, parts: Sequence[HeldOut], num_tasks: int) -> HeldOut | None:
         """Put the rows of all folds one after the other; None where there are none."""
-        if not parts:
+        if not any(len(part.y) for part in parts):
             return None
         draws = {name: _all_rows([part.draws[name] for part in parts]) for name in parts[0].draws}
         y, task = (torch.cat([getattr(part, n) for part in parts]) for n in ("y", "task"))

@@ -34,7 +34,7 @@ def nearness(
         Some tasks, (B,), and for each the expected log density of every source under its own
         posterior, (B, T), in nats; minus infinity for itself.
     """
-    extra_var = torch.as_tensor(transfer_var).expand_as(posterior.mean)
+    extra_var = torch.as_tensor(transfer_var).to(posterior.mean).expand_as(posterior.mean)
     loc, var, extra = (
         moment.flatten(1)[None] for moment in (posterior.mean, posterior.variance, extra_var)
     )

@@ -118,6 +118,8 @@ class Preset:
 
     def __post_init__(self) -> None:
         """Copy the mappings, so that changing those of one preset leaves others alone."""
+        if self.pooled and self.shared and self.latent_size is None:
+            object.__setattr__(self, "shared", ())  # a single task has nobody to share with
         for name in ("sharing", "kl_weights", "num_draws", "fitting"):
             object.__setattr__(self, name, dict(getattr(self, name)))
 

@@ -207,7 +207,8 @@ class Sources(Scheduled):
         """
         self.look_up()
         size = self.logits.shape[1] - self.base
-        if self.start == "even" or not size or not isinstance(self.posterior, dist.Independent):
+        even = "even" in (self.start, self.weights)
+        if even or not size or not isinstance(self.posterior, dist.Independent):
             return
         others = other_tasks(self.num_tasks, self.logits.device)
         sources = others if self.candidates is None else self.candidates

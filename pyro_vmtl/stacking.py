@@ -6,7 +6,9 @@ Analysis 2018). The weights maximise the log predictive density of rows that the
 
 .. math:: \sum_n \log \sum_m \omega_{t(n) m}\, p_m(y_n \mid \text{rows of other folds}),
 
-with a Dirichlet prior that draws the weights of each task to their mean over tasks.
+with a Dirichlet prior that draws the weights of each task to their mean over tasks. They are found
+by expectation maximisation from even weights, which is stopped early: where members predict alike,
+little is to be gained, and the weights stay nearer to even than the maximum is.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -94,12 +95,13 @@ class Stack:
             members = self._members(data, seed, report)
             stopped = any(fitted.result.stopped == "interrupted" for fitted in members.values())
             held_out = None
-            if not stopped:
+            if not stopped and data.mask.sum() > 1:
                 held_out, stopped = self.held_out(data, seed=seed, report=report)
+        ends = {fitted.result.stopped for fitted in members.values()}
         result = FitResult(
             next(iter(members.values())).result.history,
             time.perf_counter() - started,
-            "interrupted" if stopped else "settled",
+            "interrupted" if stopped else "steps" if "steps" in ends else "settled",
         )
         if held_out is None:
             even = torch.full((data.num_tasks, len(members)), 1 / len(members))
@@ -141,14 +143,16 @@ class Stack:
         parts: list[HeldOut] = []
         for number, (train, held) in enumerate(folds(data, self.num_folds, seed=seed), start=1):
             draws = {}
+            # What is not learned of a task without rows, such as its noise, is no prediction.
+            known = held.mask & train.mask.any(1, keepdim=True)
             for name, preset in self.members.items():
                 report(f"{name}, without fold {number}")
                 fitted = preset.fit(train, seed=seed)
                 if fitted.result.stopped == "interrupted":
                     return HeldOut.joined(parts, data.num_tasks), True
-                draws[name] = of_rows(fitted.draws(held, seed=seed), held.mask)
+                draws[name] = of_rows(fitted.draws(held, seed=seed), known)
             assert held.y is not None
-            parts.append(HeldOut(draws, held.y[held.mask], held.mask.nonzero()[:, 0]))
+            parts.append(HeldOut(draws, held.y[known], known.nonzero()[:, 0]))
         return HeldOut.joined(parts, data.num_tasks), False
 
     def weigh(
@@ -196,7 +200,7 @@ class FittedStack:
     members: Mapping[str, Fitted]
     weights: Tensor
     result: FitResult
-    calibrations: Mapping[str, Calibration] = field(default_factory=lambda: MappingProxyType({}))
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 
     def predictive(self, rows: TaskData, *, num_samples: int = 200, seed: int = 0) -> Distribution:
         """Give the predictive distribution of rows, (T, N), as :func:`~pyro_vmtl.mixed` does.
@@ -244,7 +248,7 @@ class FittedStack:
 
 
 def stacking_weights(log_density: Tensor, task: Tensor, num_tasks: int) -> Tensor:
-    """Find the weights of largest held-out log density, by expectation maximisation.
+    """Find weights of large held-out log density, by expectation maximisation from even ones.
 
     Parameters
     ----------

@@ -83,6 +83,13 @@ def test_even_and_equal_starts_are_even():
     assert (sources.logits == 0).all()
 
 
+def test_weights_that_are_not_learned_stay_even():
+    sources, _, _ = noted()
+    sources.weights = "even"
+    sources.begin()
+    assert (sources.logits == 0).all()
+
+
 def test_a_task_is_not_near_itself():
     posterior = dist.Normal(torch.zeros(3, 1, 2), 1.0).to_event(1)
     [(tasks, near)] = nearness(posterior, 0.0)

@@ -34,7 +34,7 @@ class Digits(DataSet):
         Angles in degrees.
     permuted
         Angles whose classes are permuted, in each by a permutation of its own, the same for all
-        seeds: such a task has nothing to learn from another.
+        seeds: such a task has next to nothing to learn from another.
 
     Notes
     -----
