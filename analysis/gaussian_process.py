@@ -73,8 +73,6 @@ def gaussian_process(
             return gpytorch.distributions.MultivariateNormal(self.mean(x), covariance)
 
     exact = gpytorch.settings.max_cholesky_size(MOST_ROWS + 1)  # else iterative above 800 rows
-        MOST_ROWS + 1
-    )  # else it is iterative above 800 rows
     with torch.random.fork_rng(devices=[]), exact:
         torch.manual_seed(0)
         process = Process().double()
