@@ -46,7 +46,8 @@ def plot_relatedness(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set(
         xlabel="borrows from",
         ylabel="task",
-        title="How much each task borrows: mean weight [90 % interval]",
+        title="How much each task borrows: mean weight"
+        + (" [90 % interval]" if num_tasks <= 12 else ""),
     )
     ax.axvline(num_tasks - 0.5, color="black", linewidth=1)
     if num_tasks <= 12:
