@@ -130,5 +130,5 @@ def plot_average_ranks(ranks: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_xlim(left=0.8)
     ax.grid(axis="x", color="0.9")
     ax.set_axisbelow(True)
-    ax.legend(loc="lower right")
+    ax.legend(loc="lower left")
     return ax

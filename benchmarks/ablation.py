@@ -113,6 +113,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", nargs="+", default=ROWS)
     args = parser.parse_args()
+    for row in args.rows:  # before any work
+        SUITE[row][0].check()
     jobs = [partial(trial, row, seed) for row in args.rows for seed in range(args.seeds)]
     results = Parallel(n_jobs=-1)(delayed(job)() for job in jobs)
     table = summary([row for result in results for row in result])
