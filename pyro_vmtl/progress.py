@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from pyro_vmtl.elbo import ELBOTerms
 
@@ -33,31 +34,14 @@ def progress_bar(num_steps: int, *, visible: bool) -> Iterator[Report]:
         yield lambda done, total, terms: None
         return
 
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("fitting"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[numbers]}"),
-        TimeRemainingColumn(compact=True),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=num_steps, numbers="")
+    with _bar("fitting", num_steps) as (bar, task):
 
         def report(done: int, total: int, terms: ELBOTerms) -> None:
             log_likelihood = sum(float(t.sum()) for t in terms.log_likelihood.values())
             kl = sum(float(t.sum()) for t in terms.kl.values())
             loss = kl - log_likelihood
             numbers = f"loss {loss:.1f} = KL {kl:.1f} - log-likelihood {log_likelihood:.1f}"
-            bar.update(task, completed=done, total=total, numbers=numbers)
+            bar.update(task, completed=done, total=total, now=numbers)
 
         yield report
 
@@ -82,6 +66,21 @@ def fits_bar(num_fits: int, *, visible: bool) -> Iterator[Callable[[str], None]]
         yield lambda name: None
         return
 
+    with _bar("fits", num_fits) as (bar, task):
+        begun = 0
+
+        def report(name: str) -> None:
+            nonlocal begun
+            bar.update(task, completed=begun, now=name)
+            begun += 1
+
+        yield report
+        bar.update(task, completed=num_fits, now="done")
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[tuple[Any, Any]]:
+    """Show a bar with a field ``now``; gives the bar and its task."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -92,20 +91,11 @@ def fits_bar(num_fits: int, *, visible: bool) -> Iterator[Callable[[str], None]]
     )
 
     columns = (
-        TextColumn("fits"),
+        TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[name]}"),
+        TextColumn("{task.fields[now]}"),
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=num_fits, name="")
-        begun = 0
-
-        def report(name: str) -> None:
-            nonlocal begun
-            bar.update(task, completed=begun, name=name)
-            begun += 1
-
-        yield report
-        bar.update(task, completed=num_fits, name="done")
+        yield bar, bar.add_task("", total=total, now="")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -178,13 +179,8 @@ def benchmark(
         validation=validation,
         device=device,
     )
-    try:
+    with _told(out):
         outcome = run_benchmark(trials, out, jobs=jobs)
-    except OSError as error:
-        _user_error(str(error))
-    except KeyboardInterrupt:
-        typer.echo(f"Interrupted. What is done is in {out}; the same command goes on.", err=True)
-        raise typer.Exit(130) from None
     if not outcome.results.empty:
         write_benchmark(outcome, out)
     show_benchmark(outcome, out)
@@ -214,20 +210,27 @@ def _suite(
     chosen = _chosen(methods, METHODS)
     if out is None:
         out = Path("runs") / f"benchmark-suite{'-validation' if validation else ''}"
-    try:
+    with _told(out):
         outcome = run_suite(
             out, chosen, seeds=seeds, jobs=jobs, validation=validation, device=device
         )
-    except OSError as error:
-        _user_error(str(error))
-    except KeyboardInterrupt:
-        typer.echo(f"Interrupted. What is done is in {out}; the same command goes on.", err=True)
-        raise typer.Exit(130) from None
     if not outcome.results.empty:
         write_suite(outcome, out)
     show_suite(outcome, out)
     if outcome.failed:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _told(out: Path) -> Iterator[None]:
+    """Tell what cannot be written, and how an interrupted benchmark goes on."""
+    try:
+        yield
+    except OSError as error:
+        _user_error(str(error))
+    except KeyboardInterrupt:
+        typer.echo(f"Interrupted. What is done is in {out}; the same command goes on.", err=True)
+        raise typer.Exit(130) from None
 
 
 def _chosen(methods: str | None, possible: Sequence[str]) -> list[str]:
