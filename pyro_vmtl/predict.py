@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ __all__ = [
     "predict_moments",
     "predict_proba",
     "predictive_cdf",
+    "remade",
 ]
 
 MOST_NUMBERS = 20_000_000
@@ -231,18 +232,30 @@ def likelihood_draws(
     ValueError
         If the site is neither.
     """
-    parts: list[dict[str, Tensor]] = []
+    parts: list[Any] = []
     for node in _likelihoods(model, guide, args, site, num_samples, seed):
-        fn = node["fn"]
-        kind = next((k for k in NUMBERS if isinstance(fn, k)), None)
-        if kind is None:
+        fn: Any = node["fn"]
+        if not isinstance(fn, tuple(NUMBERS)):
             raise ValueError(
                 f"Site {site!r} is {type(fn).__name__}, expected Categorical or Normal."
             )
-        parts.append({name: getattr(fn, name) for name in NUMBERS[kind]})
-    numbers = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    assert kind is not None
-    return kind(**numbers, validate_args=False)  # type: ignore[arg-type]
+        parts.append(fn)
+    return remade(parts, torch.cat)
+
+
+def remade(parts: Sequence[Distribution], join: Callable[[list[Tensor]], Tensor]) -> Distribution:
+    """Make one distribution of the numbers of others, all categorical or all normal.
+
+    Parameters
+    ----------
+    parts
+        The others.
+    join
+        Makes one tensor of theirs, for their logits, or for their means and standard deviations.
+    """
+    kind: Any = next(kind for kind in NUMBERS if isinstance(parts[0], kind))
+    numbers = {name: join([getattr(part, name) for part in parts]) for name in NUMBERS[kind]}
+    return kind(**numbers, validate_args=False)
 
 
 def _check_observed(node: Any, site: str) -> None:

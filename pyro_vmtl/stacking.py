@@ -149,11 +149,11 @@ class Stack:
                 report(f"{name}, without fold {number}")
                 fitted = preset.fit(train, seed=seed)
                 if fitted.result.stopped == "interrupted":
-                    return HeldOut.joined(parts, data.num_tasks), True
+                    return HeldOut.joined(parts), True
                 draws[name] = of_rows(fitted.draws(held, seed=seed), known)
             assert held.y is not None
-            parts.append(HeldOut(draws, held.y[known], known.nonzero()[:, 0]))
-        return HeldOut.joined(parts, data.num_tasks), False
+            parts.append(HeldOut(draws, held.y[known], known.nonzero()[:, 0], data.num_tasks))
+        return HeldOut.joined(parts), False
 
     def weigh(
         self, members: Mapping[str, Fitted], held_out: HeldOut, result: FitResult
