@@ -15,6 +15,7 @@ __all__ = [
     "read_labels",
     "read_real",
     "read_targets",
+    "read_weights",
     "sorted_unique",
 ]
 
@@ -44,6 +45,21 @@ def read_targets(y: Any, tasks: Sequence[Hashable] | np.ndarray) -> Tensor:
     targets = read_real(y, "y", ndim=1)
     check_finite(targets[:, None], read_labels(tasks, "tasks"), "y")
     return targets
+
+
+def read_weights(sample_weight: Any) -> Tensor:
+    """Weights of rows, (rows,), at least 0 and not all 0."""
+    weight = read_real(sample_weight, "sample_weight", ndim=1)
+    bad = (~((weight >= 0) & torch.isfinite(weight))).nonzero()
+    if len(bad):
+        row = int(bad[0])
+        raise ValueError(
+            f"sample_weight has {weight[row].item()} in row {row}, expected a finite number of at "
+            "least 0. To leave a row out, give it 0."
+        )
+    if not weight.any():
+        raise ValueError("sample_weight is 0 in every row, expected some rows that count.")
+    return weight
 
 
 def class_index(labels: list[Hashable], classes: tuple[Hashable, ...]) -> Tensor:

@@ -132,7 +132,7 @@ def scaled_rows(weight: Tensor | None) -> Iterator[None]:
     Parameters
     ----------
     weight
-        (T,), weight of a row of each task; None for no change.
+        (T,), weight of a row of each task, or (T, N), of each row; None for no change.
 
     Raises
     ------
@@ -166,9 +166,14 @@ class _ScaleRows(Messenger):
             if msg["infer"].get("is_auxiliary"):
                 raise ValueError(
                     f"The guide has numbers of its own for every row at site {msg['name']!r}, as "
-                    "Pyro's autoguides do, and a batch has other rows at each step. Fit without "
-                    "`batches`, or with a guide that makes them from the features, such as "
+                    "Pyro's autoguides do, and rows are weighed. Fit without `batches` and weights "
+                    "of rows, or with a guide that makes them from the features, such as "
                     "EncodedNormal."
                 )
-            weight = self.weight.reshape(-1, *[1] * (-dims[TASK_PLATE] - 1))
+            # tasks and rows at the places that their plates have
+            shape = [1] * -min(dims.values())
+            shape[dims[TASK_PLATE]] = self.weight.shape[0]
+            if self.weight.ndim == 2:
+                shape[dims[DATA_PLATE]] = self.weight.shape[1]
+            weight = self.weight.reshape(shape)
             msg["scale"] = msg["scale"] * pyro.subsample(weight, event_dim=0)

@@ -8,7 +8,7 @@ are kept to the end.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,10 @@ from pyro_vmtl.arrays import (
     read_labels,
     read_real,
     read_targets,
+    read_weights,
     sorted_unique,
 )
+from pyro_vmtl.padding import Padding
 
 if TYPE_CHECKING:
     from pyro_vmtl.attention import Attended
@@ -54,6 +56,8 @@ class TaskData:
     classes
         the user's labels of the classes, in the order of the indices in ``y``; None for
         regression.
+    weight
+        (T, N), how much each row counts in a fit; zero where padded. None where all count 1.
     intercept
         is the last feature the constant 1 of :meth:`with_intercept`?
     attended
@@ -75,6 +79,7 @@ class TaskData:
     row: Tensor
     task_labels: tuple[Hashable, ...]
     classes: tuple[Hashable, ...] | None = None
+    weight: Tensor | None = None
     intercept: bool = False
     attended: Attended | None = None
 
@@ -94,6 +99,7 @@ class TaskData:
         tasks: Sequence[Hashable] | np.ndarray,
         *,
         classes: Sequence[Hashable] | None = None,
+        sample_weight: Any = None,
     ) -> TaskData:
         """Lay out labelled rows for classification.
 
@@ -108,45 +114,43 @@ class TaskData:
         classes
             All classes in the wanted order; by default those found in ``y``, sorted where they
             can be sorted.
+        sample_weight
+            (rows,), how much each row counts in a fit; at least 0. All 1 by default.
 
         Raises
         ------
         ValueError
-            If lengths disagree, a feature is not finite, or ``y`` holds a class that is not in
-            ``classes``.
+            If lengths disagree, a feature is not finite, a weight is negative, or ``y`` holds a
+            class that is not in ``classes``.
         """
         labels = read_labels(y, "y")
         classes = tuple(classes) if classes is not None else sorted_unique(labels)
         if len(set(classes)) < len(classes):
             raise ValueError(f"classes has a label twice, expected each once: {list(classes)}.")
-        return _padded(X, class_index(labels, classes), tasks, classes=classes)
+        targets = class_index(labels, classes)
+        return _padded(X, targets, tasks, classes=classes, sample_weight=sample_weight)
 
     @classmethod
-    def regression(cls, X: Any, y: Any, tasks: Sequence[Hashable] | np.ndarray) -> TaskData:
+    def regression(
+        cls, X: Any, y: Any, tasks: Sequence[Hashable] | np.ndarray, *, sample_weight: Any = None
+    ) -> TaskData:
         """Lay out rows with real targets.
 
         Parameters
         ----------
-        X
-            (rows, F), features.
+        X, tasks, sample_weight
+            As for :meth:`classification`.
         y
             (rows,), real targets.
-        tasks
-            (rows,), task labels of any hashable kind. Tasks keep the order of first appearance.
 
         Raises
         ------
         ValueError
-            If lengths disagree, or a feature or target is not finite.
+            If lengths disagree, a feature or target is not finite, or a weight is negative.
         """
-        return _padded(X, read_targets(y, tasks), tasks)
+        return _padded(X, read_targets(y, tasks), tasks, sample_weight=sample_weight)
 
-    def new_rows(
-        self,
-        X: Any,
-        tasks: Sequence[Hashable] | np.ndarray,
-        y: Any = None,
-    ) -> TaskData:
+    def new_rows(self, X: Any, tasks: Sequence[Hashable] | np.ndarray, y: Any = None) -> TaskData:
         """Lay out other rows, to predict or to test, for the tasks and classes of these data.
 
         Tasks keep their place, also those without a row here, and the intercept is added where
@@ -222,13 +226,29 @@ class TaskData:
         mask
             (T, M), True where that is a real row.
         """
-        x = self.x.gather(1, index[..., None].expand(-1, -1, self.num_features))
+
+        def gather(values: Tensor) -> Tensor:
+            places = index if values.ndim == 2 else index[..., None]
+            return values.gather(1, places.expand(-1, -1, *values.shape[2:]))
+
+        taken = self.map_rows(gather)
+        return replace(taken, mask=mask, row=taken.row.masked_fill(~mask, -1))
+
+    def map_rows(self, function: Callable[[Tensor], Tensor]) -> TaskData:
+        """Change all that there is for every row alike: features, target, mask, place and weight.
+
+        Parameters
+        ----------
+        function
+            Changes values (T, N) or (T, N, F) along the first two dimensions.
+        """
         return replace(
             self,
-            x=x,
-            y=None if self.y is None else self.y.gather(1, index),
-            mask=mask,
-            row=self.row.gather(1, index).masked_fill(~mask, -1),
+            x=function(self.x),
+            y=None if self.y is None else function(self.y),
+            mask=function(self.mask),
+            row=function(self.row),
+            weight=None if self.weight is None else function(self.weight),
         )
 
     def without_targets(self) -> TaskData:
@@ -237,14 +257,9 @@ class TaskData:
 
     def to(self, device: torch.device | str) -> TaskData:
         """Copy the rows to a device."""
-        return replace(
-            self,
-            x=self.x.to(device),
-            y=None if self.y is None else self.y.to(device),
-            mask=self.mask.to(device),
-            row=self.row.to(device),
-            attended=None if self.attended is None else self.attended.to(device),
-        )
+        moved = self.map_rows(lambda values: values.to(device))
+        attended = None if self.attended is None else self.attended.to(device)
+        return replace(moved, attended=attended)
 
     def unpad(self, values: Tensor) -> Tensor:
         """Take (T, N, ...) values back to the order of the user's rows.
@@ -272,10 +287,12 @@ def _padded(
     *,
     task_labels: tuple[Hashable, ...] | None = None,
     classes: tuple[Hashable, ...] | None = None,
+    sample_weight: Any = None,
 ) -> TaskData:
     x = read_real(X, "X", ndim=2)
     labels = read_labels(tasks, "tasks")
-    for name, values in (("tasks", labels), ("y", targets)):
+    weight = None if sample_weight is None else read_weights(sample_weight)
+    for name, values in (("tasks", labels), ("y", targets), ("sample_weight", weight)):
         if values is not None and len(values) != len(x):
             raise ValueError(f"{name} has {len(values)} rows, expected {len(x)} as in X.")
     if not len(x):
@@ -286,30 +303,16 @@ def _padded(
 
     if task_labels is None:
         task_labels = tuple(dict.fromkeys(labels))
-    index = {label: t for t, label in enumerate(task_labels)}
-    for row, label in enumerate(labels):
-        if label not in index:
-            raise ValueError(
-                f"tasks has {label!r} in row {row}, which is not among the tasks of the training "
-                f"rows, {list(task_labels)}."
-            )
-    task = torch.tensor([index[label] for label in labels])
-    counts = torch.bincount(task, minlength=len(task_labels))
-    order = torch.argsort(task, stable=True)
-    starts = counts.cumsum(0) - counts
-    task = task[order]
-    position = torch.arange(len(order)) - starts[task]
-
-    shape = (len(task_labels), int(counts.max()))
-    row_at = torch.full(shape, -1)
-    row_at[task, position] = order
-    padded_x = x.new_zeros(*shape, x.shape[1])
-    padded_x[task, position] = x[order]
-    padded_y = None
-    if targets is not None:
-        if targets.is_floating_point():
-            targets = targets.to(x.dtype)
-        padded_y = targets.new_zeros(shape)
-        padded_y[task, position] = targets[order]
-    data = TaskData(padded_x, padded_y, row_at >= 0, row_at, task_labels, classes)
-    return data.to(x.device)
+    padding = Padding.of(labels, task_labels)
+    row = padding.pad(torch.arange(len(x)), -1)
+    if targets is not None and targets.is_floating_point():
+        targets = targets.to(x.dtype)
+    return TaskData(
+        padding.pad(x),
+        None if targets is None else padding.pad(targets),
+        row >= 0,
+        row,
+        task_labels,
+        classes,
+        None if weight is None else padding.pad(weight.to(x)),
+    ).to(x.device)

@@ -20,14 +20,7 @@ def as_one_task(data: TaskData) -> TaskData:
     >>> as_one_task(data)
     TaskData(1 tasks, 3 rows, at most 3 a task, 1 features, regression)
     """
-    return replace(
-        data,
-        x=data.x[data.mask][None],
-        y=None if data.y is None else data.y[data.mask][None],
-        mask=data.mask[data.mask][None],
-        row=data.row[data.mask][None],
-        task_labels=("all",),
-    )
+    return replace(data.map_rows(lambda values: values[data.mask][None]), task_labels=("all",))
 
 
 def of_each_task(values: Tensor, data: TaskData) -> Tensor:

@@ -201,13 +201,15 @@ def _laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
 
 @contextmanager
 def batch_of(args: tuple[Any, ...], batches: Batches | None) -> Iterator[tuple[Any, ...]]:
-    """Replace the rows among the arguments by some of them, weighed to count for all."""
-    if batches is None:
-        yield args
-        return
-    batch, weight = batches(rows_of(args, "batches", batches))
+    """Weigh the rows among the arguments, or some of them in their place, to count for all."""
+    rows, weight = next((arg for arg in args if isinstance(arg, TaskData)), None), None
+    if batches is not None:
+        rows, weight = batches(rows_of(args, "batches", batches))
+        args = _with_rows(args, lambda _: rows)
+    if rows is not None and rows.weight is not None:
+        weight = rows.weight if weight is None else weight[:, None] * rows.weight
     with scaled_rows(weight):
-        yield _with_rows(args, lambda _: batch)
+        yield args
 
 
 def rows_of(args: tuple[Any, ...], name: str, batches: object) -> TaskData:

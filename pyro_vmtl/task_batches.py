@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
@@ -173,13 +173,7 @@ def first_rows(data: TaskData, num_rows: int) -> TaskData:
     """Leave padding out: the first rows of every task."""
     if num_rows >= data.num_rows:
         return data
-    return replace(
-        data,
-        x=data.x[:, :num_rows],
-        y=None if data.y is None else data.y[:, :num_rows],
-        mask=data.mask[:, :num_rows],
-        row=data.row[:, :num_rows],
-    )
+    return data.map_rows(lambda values: values[:, :num_rows])
 
 
 class _SomeTasks(Messenger):
@@ -210,16 +204,9 @@ def of_plate(data: TaskData) -> TaskData:
     ...     of_plate(data).mask.tolist()
     [[True, False], [True, False]]
     """
-    mask = pyro.subsample(data.mask, event_dim=0)
-    if mask is data.mask:
+    if pyro.subsample(data.mask, event_dim=0) is data.mask:
         return data
-    return replace(
-        data,
-        x=pyro.subsample(data.x, event_dim=1),
-        y=None if data.y is None else pyro.subsample(data.y, event_dim=0),
-        mask=mask,
-        row=pyro.subsample(data.row, event_dim=0),
-    )
+    return data.map_rows(lambda values: pyro.subsample(values, event_dim=values.ndim - 2))
 
 
 def sample_of_plate(site: str, posterior: dist.Independent) -> Tensor:
