@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 from pyro_vmtl import TaskData
 from pyro_vmtl.analysis import own_group_share, plot_relatedness, relatedness_table
-from pyro_vmtl.cli.files import written_whole
 from pyro_vmtl.datasets import GroupedTasks
 from pyro_vmtl.presets import presets
+from pyro_vmtl.whole import written_whole
 
 SIZES = ((4, 2), (32, 4), (128, 8))
 ROWS = (10, 20, 30, 40, 80)

@@ -57,7 +57,7 @@ class TaskData:
         the user's labels of the classes, in the order of the indices in ``y``; None for
         regression.
     weight
-        (T, N), how much each row counts in a fit; zero where padded. None where all count 1.
+        (T, N), how much each row counts in a fit. None where all count 1.
     intercept
         is the last feature the constant 1 of :meth:`with_intercept`?
     attended

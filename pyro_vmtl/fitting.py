@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -15,6 +15,7 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
 from pyro_vmtl.batches import Batches
+from pyro_vmtl.checkpoint import Checkpoint, Progress, Stopped, fingerprint
 from pyro_vmtl.elbo import ELBOTerms, MeanFieldELBO
 from pyro_vmtl.handled import Program
 from pyro_vmtl.history import History
@@ -58,7 +59,7 @@ class FitResult:
 
     history: History
     seconds: float
-    stopped: Literal["settled", "steps", "interrupted"]
+    stopped: Stopped
 
 
 def fit(
@@ -74,6 +75,7 @@ def fit(
     compile: bool = False,
     seed: int = 0,
     progress: bool = False,
+    checkpoint: Path | None = None,
 ) -> FitResult:
     """Fit a model and guide, in place.
 
@@ -115,6 +117,9 @@ def fit(
         Seed of the random numbers.
     progress
         Show a progress bar?
+    checkpoint
+        File to keep the state of the fit in, every 20 seconds and at the end. Where it is there
+        already, the fit goes on from it, to the same numbers as if it had never stopped.
 
     Returns
     -------
@@ -127,7 +132,8 @@ def fit(
         If the loss is infinite or not a number. It says at which step, site and task.
     ValueError
         If model and guide have not the same latent sites, there is nothing to learn, a number to
-        learn is a bare ``pyro.param``, or an ELBO of Pyro is to be compiled.
+        learn is a bare ``pyro.param``, an ELBO of Pyro is to be compiled, or the checkpoint is
+        broken or of another fit.
     """
     if num_steps < 1 or not learning_rate > 0:
         raise ValueError(
@@ -141,11 +147,7 @@ def fit(
             "look at their values on the way. Use MeanFieldELBO, or do not compile."
         )
     loss_of = elbo(model, guide)
-    started = time.perf_counter()
-    losses: list[float] = []
-    terms: dict[int, ELBOTerms] = {}
-    end = num_steps
-    stopped: Literal["settled", "steps", "interrupted"] = "steps"
+    done = Progress(num_steps)
     with isolated(seed), progress_bar(num_steps, visible=progress) as report:
         loss_of.train()
         # Lazy guides make their parameters now. With fewer tasks, that takes less memory.
@@ -167,12 +169,18 @@ def fit(
         cool_down = Cosine(learning_rate, learning_rate / 100, max(cooling, 1))
         recordable = compile or can_be_recorded(loss_of, batches)
         step_of.begin()
+        keeper = None
+        if checkpoint is not None:
+            settings = [elbo.num_particles, num_steps, learning_rate, weight_decay, compile, seed]
+            problem = fingerprint(loss_of, args, type(elbo), batches, tasks, *settings)
+            keeper = Checkpoint(checkpoint, problem, loss_of, optimizer)
+            done = keeper.read() or done
         # To read a loss is to wait for the device, which on a GPU would take most of a step.
         at_once = step_of.parameters[0].device.type == "cpu"
         unread: list[tuple[Tensor, ELBOTerms]] = []
-        step = 0
         try:
-            while step < end:
+            while done.step < done.end and not done.over:
+                step, end = done.step, done.end
                 step_of.at(step)
                 step_of.recording = recordable and step >= RECORD_AFTER
                 for group in optimizer.param_groups:
@@ -182,28 +190,31 @@ def fit(
                     unread.append(step_of())
                 noted = step % NOTE_EVERY == 0 or step == end - 1
                 if noted:
-                    terms[step] = unread[-1][1]
+                    done.terms[step] = unread[-1][1]
                 if noted or at_once:
-                    losses += _read(unread, step, loss_of, args)
+                    done.losses += _read(unread, step, loss_of, args)
                 optimizer.step()
                 step_of.look_up(optimizer)
                 if noted:
                     step_of.choose_precision()
-                    report(step + 1, end, terms[step])
+                    report(step + 1, end, done.terms[step])
                     if (
                         end - step > cooling
                         and _still(step_of.scheduled, step, end)
-                        and _settled(losses)
+                        and _settled(done.losses)
                     ):
-                        end, stopped = step + 1 + cooling, "settled"
-                step += 1
+                        done.end, done.stopped = step + 1 + cooling, "settled"
+                done.step += 1
+                done.over = done.step == done.end
+                if keeper is not None and (done.over or (noted and keeper.due)):
+                    keeper.write(done)
         except KeyboardInterrupt:
-            stopped = "interrupted"
-            losses += [loss.item() for loss, _ in unread]
+            done.stopped = "interrupted"
+            done.losses += [loss.item() for loss, _ in unread]
         step_of.forget()
         loss_of.eval()
-    history = History.from_terms(losses, terms)
-    return FitResult(history, time.perf_counter() - started, stopped)
+    history = History.from_terms(done.losses, done.terms)
+    return FitResult(history, done.elapsed, done.stopped)
 
 
 def _read(

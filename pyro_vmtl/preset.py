@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -86,7 +87,8 @@ class Preset:
         Sites that are drawn less often; both are arguments of
         :class:`~pyro_vmtl.MeanFieldELBO`.
     fitting
-        Arguments of :func:`~pyro_vmtl.fit`, but for ``elbo``, ``seed`` and ``progress``.
+        Arguments of :func:`~pyro_vmtl.fit`, but for ``elbo``, ``seed``, ``progress`` and
+        ``checkpoint``.
 
     Examples
     --------
@@ -132,7 +134,14 @@ class Preset:
             model, guide = share(model, guide, sites=self.shared, **self.sharing)
         return temper(model, guide, kl_weights=self.kl_weights)
 
-    def fit(self, data: TaskData, *, seed: int = 0, progress: bool = False) -> Fitted:
+    def fit(
+        self,
+        data: TaskData,
+        *,
+        seed: int = 0,
+        progress: bool = False,
+        checkpoints: Path | None = None,
+    ) -> Fitted:
         """Make model and guide, and fit them.
 
         Parameters
@@ -143,6 +152,8 @@ class Preset:
             Seed of the fit, first numbers included.
         progress
             Show a progress bar?
+        checkpoints
+            Folder to keep the state of the fit in, and to go on from.
         """
         num_tasks = data.num_tasks
         if self.pooled:
@@ -152,7 +163,16 @@ class Preset:
         with isolated(seed):
             model, guide = (program.to(data.x.device) for program in self.programs(data))
         elbo = MeanFieldELBO(self.num_particles, num_draws=self.num_draws)
-        result = fit(model, guide, data, elbo=elbo, seed=seed, progress=progress, **self.fitting)
+        result = fit(
+            model,
+            guide,
+            data,
+            elbo=elbo,
+            seed=seed,
+            progress=progress,
+            checkpoint=None if checkpoints is None else checkpoints / "fit.safetensors",
+            **self.fitting,
+        )
         return Fitted(self, model, guide, result, num_tasks)
 
     def _model(self, data: TaskData) -> nn.Module:

@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pyro_vmtl import __version__
-from pyro_vmtl.cli.files import written_whole
 from pyro_vmtl.cli.trials import NUM_SAMPLES, PLAIN, Trial, run_trial
 from pyro_vmtl.datasets import DataSet
 from pyro_vmtl.presets import presets
+from pyro_vmtl.whole import written_whole
 
 __all__ = ["Outcome", "make_trials", "methods_for", "run_benchmark"]
 

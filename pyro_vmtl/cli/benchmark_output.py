@@ -13,7 +13,7 @@ from rich.table import Table
 from pyro_vmtl.analysis import plot_comparison, summarise
 from pyro_vmtl.analysis.comparison import HIGHER_IS_BETTER
 from pyro_vmtl.cli.benchmark import Outcome
-from pyro_vmtl.cli.files import written_whole
+from pyro_vmtl.whole import written_whole
 
 __all__ = ["show_benchmark", "write_benchmark"]
 

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from pyro_vmtl.analysis import average_ranks, judge, plot_average_ranks
 from pyro_vmtl.cli.benchmark import Outcome, make_trials, methods_for, run_benchmark
-from pyro_vmtl.cli.files import written_whole
 from pyro_vmtl.datasets import SUITE, DataSet
+from pyro_vmtl.whole import written_whole
 
 __all__ = ["METHODS", "SAFE", "check_suite", "run_suite", "show_suite", "write_suite"]
 

@@ -1,0 +1,237 @@
+"""Checkpoints: a fit that is stopped in any way goes on later, to the same numbers.
+
+All that a step depends on is kept: learned numbers, the optimiser's moments, torch's random state,
+and what decides when to stop. The file is replaced as a whole, so that there is always either the
+old or the new one. It holds tensors and JSON, and nothing that could be executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pyro_vmtl.data import TaskData
+from pyro_vmtl.elbo import ELBOTerms
+from pyro_vmtl.schedule import Scheduled
+from pyro_vmtl.sources import Sources
+from pyro_vmtl.whole import written_whole
+
+__all__ = ["Checkpoint", "CheckpointError", "Progress", "fingerprint"]
+
+EVERY = 20.0
+"""Seconds from one checkpoint to the next."""
+
+Stopped = Literal["settled", "steps", "interrupted"]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is broken, or of another fit."""
+
+
+@dataclass
+class Progress:
+    """How far a fit has come.
+
+    Attributes
+    ----------
+    end
+        steps there will be at most.
+    step
+        steps done.
+    stopped
+        why it ended, or will end.
+    over
+        has it ended?
+    losses
+        the loss at every step.
+    terms
+        for each noted step the terms of its loss.
+    seconds
+        wall time up to the checkpoint that it goes on from.
+    started
+        when it began, or went on.
+    """
+
+    end: int
+    step: int = 0
+    stopped: Stopped = "steps"
+    over: bool = False
+    losses: list[float] = field(default_factory=list)
+    terms: dict[int, ELBOTerms] = field(default_factory=dict)
+    seconds: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def elapsed(self) -> float:
+        """Wall time up to now, in seconds."""
+        return self.seconds + time.perf_counter() - self.started
+
+
+class Checkpoint:
+    """The file of one fit.
+
+    Parameters
+    ----------
+    path
+        Where it is, or will be.
+    problem
+        What :func:`fingerprint` says of the fit.
+    module
+        Model and guide.
+    optimizer
+        The optimiser.
+    every
+        Seconds from one to the next.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        problem: str,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        every: float | None = None,
+    ) -> None:
+        self.path = path
+        self.problem = problem
+        self.module = module
+        self.optimizer = optimizer
+        self.every = EVERY if every is None else every
+        self.sources = [m for m in module.modules() if isinstance(m, Sources)]
+        self.written = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Is it time to write?"""
+        return time.monotonic() - self.written >= self.every
+
+    def write(self, progress: Progress) -> None:
+        """Write the state after a step."""
+        tensors = {f"module.{name}": v for name, v in self.module.state_dict().items()}
+        if not progress.over:
+            tensors |= {
+                f"optimizer.{index}.{name}": value
+                for index, state in self.optimizer.state_dict()["state"].items()
+                for name, value in state.items()
+            }
+            tensors["random"] = torch.get_rng_state()
+            if torch.cuda.is_initialized():
+                tensors["random.cuda"] = torch.stack(torch.cuda.get_rng_state_all())
+        tensors["losses"] = torch.tensor(progress.losses, dtype=torch.float64)
+        tensors["noted"] = torch.tensor(list(progress.terms), dtype=torch.int64)
+        for kind in ("log_likelihood", "kl"):
+            of_steps = [getattr(terms, kind) for terms in progress.terms.values()]
+            for site in of_steps[0] if of_steps else ():
+                tensors[f"{kind}.{site}"] = torch.stack([values[site] for values in of_steps])
+        meta = {
+            "problem": self.problem,
+            **{name: getattr(progress, name) for name in ("end", "step", "stopped", "over")},
+            "seconds": progress.elapsed,
+            "exact": [sources.exact for sources in self.sources],
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(self.path) as scratch:
+            # several names may be of one tensor, which safetensors would refuse
+            own = {name: v.detach().cpu().contiguous().clone() for name, v in tensors.items()}
+            save_file(own, scratch, metadata={"fit": json.dumps(meta)})
+        self.written = time.monotonic()
+
+    def read(self) -> Progress | None:
+        """Take a fit to where its checkpoint is; None where there is none.
+
+        Raises
+        ------
+        CheckpointError
+            If the file cannot be read, or is of another fit.
+        """
+        if not self.path.is_file():
+            return None
+        way_out = "Begin anew, without the checkpoints."
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                meta = json.loads(file.metadata()["fit"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{self.path} is no checkpoint ({error}). {way_out}") from error
+        if meta.get("problem") != self.problem:
+            raise CheckpointError(
+                f"{self.path} is of another fit: rows, settings or versions have changed. {way_out}"
+            )
+        self._restore(tensors, meta)
+        noted = tensors["noted"].tolist()
+        kinds = ("log_likelihood", "kl")
+        stacked = {kind: _of_prefix(tensors, kind) for kind in kinds}
+        terms = {
+            step: ELBOTerms(**{k: {s: v[i] for s, v in stacked[k].items()} for k in kinds})
+            for i, step in enumerate(noted)
+        }
+        kept = {name: meta[name] for name in ("end", "step", "stopped", "over", "seconds")}
+        return Progress(**kept, losses=tensors["losses"].tolist(), terms=terms)
+
+    def _restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        self.module.load_state_dict(_of_prefix(tensors, "module"))
+        for sources, exact in zip(self.sources, meta["exact"], strict=True):
+            sources.exact = exact
+        if meta["over"]:
+            return
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _of_prefix(tensors, "optimizer").items():
+            index, key = name.split(".", 1)
+            state.setdefault(int(index), {})[key] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        torch.set_rng_state(tensors["random"])
+        if "random.cuda" in tensors:
+            torch.cuda.set_rng_state_all(list(tensors["random.cuda"]))
+
+
+def _of_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    start = len(prefix) + 1
+    return {name[start:]: v for name, v in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def fingerprint(module: nn.Module, args: Iterable[object], *settings: object) -> str:
+    """Tell fits apart: by where they start, on what, and by which settings.
+
+    Parameters
+    ----------
+    module
+        Model and guide as they start.
+    args
+        What these are called with: of rows, what they hold.
+    settings
+        All else, by its ``repr``, but for addresses in it.
+
+    Examples
+    --------
+    >>> fingerprint(nn.Linear(1, 1), [], 3) == fingerprint(nn.Linear(2, 1), [], 3)
+    False
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in module.state_dict().items():
+        digest.update(f"{name} {tuple(value.shape)} ".encode())
+        digest.update(_bytes(value))
+    for rows in args:
+        if isinstance(rows, TaskData):
+            for tensor in (rows.x, rows.y, rows.mask, rows.weight):
+                digest.update(b"none" if tensor is None else _bytes(tensor))
+    schedules = [m.schedules for m in module.modules() if isinstance(m, Scheduled)]
+    text = repr((torch.__version__, schedules, *settings))
+    digest.update(re.sub(" at 0x[0-9a-f]+", "", text).encode())
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().numpy().data
