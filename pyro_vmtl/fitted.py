@@ -12,9 +12,11 @@ from torch.distributions import Categorical, Distribution, Normal
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.fitting import FitResult
 from pyro_vmtl.mixture import mixed
+from pyro_vmtl.newcomers import newcomer_draws
 from pyro_vmtl.one_task import as_one_task, of_each_task
 from pyro_vmtl.predict import likelihood_draws
 from pyro_vmtl.sharing import relatedness
+from pyro_vmtl.task_batches import some_tasks
 
 if TYPE_CHECKING:
     from pyro_vmtl.preset import Preset
@@ -44,7 +46,14 @@ class Fitted:
     result: FitResult
     num_tasks: int
 
-    def predictive(self, rows: TaskData, *, num_samples: int = 200, seed: int = 0) -> Distribution:
+    def predictive(
+        self,
+        rows: TaskData,
+        *,
+        num_samples: int = 200,
+        seed: int = 0,
+        tasks: Tensor | None = None,
+    ) -> Distribution:
         """Give the predictive distribution of rows, (T, N), as :func:`~pyro_vmtl.mixed` does.
 
         Parameters
@@ -55,21 +64,49 @@ class Fitted:
             Draws from the posterior.
         seed
             Seed of the draws.
+        tasks
+            (B,), indices in ascending order of those tasks to predict, (B, N); all by default.
         """
-        return mixed([self.draws(rows, num_samples=num_samples, seed=seed)])
+        return mixed([self.draws(rows, num_samples=num_samples, seed=seed, tasks=tasks)])
 
-    def draws(self, rows: TaskData, *, num_samples: int = 200, seed: int = 0) -> Distribution:
+    def newcomer_predictive(
+        self, rows: TaskData, *, num_samples: int = 200, seed: int = 0
+    ) -> Distribution:
+        """Give the predictive distribution of rows of a new task, of which nothing is known.
+
+        Parameters
+        ----------
+        rows
+            Rows of one task, (1, N).
+        num_samples, seed
+            As for :meth:`predictive`.
+        """
+        return mixed([newcomer_draws(self, rows, num_samples=num_samples, seed=seed)])
+
+    def draws(
+        self,
+        rows: TaskData,
+        *,
+        num_samples: int = 200,
+        seed: int = 0,
+        tasks: Tensor | None = None,
+    ) -> Distribution:
         """Give what each draw from the posterior predicts, (S, T, N).
 
         Parameters
         ----------
         rows, num_samples, seed
             As for :meth:`predictive`.
+        tasks
+            (B,), indices in ascending order of those tasks to predict, (S, B, N); all by default.
         """
-        asked = as_one_task(rows) if self.preset.pooled else rows
-        draws = likelihood_draws(self.model, self.guide, asked, num_samples=num_samples, seed=seed)
+        programs, settings = (self.model, self.guide), {"num_samples": num_samples, "seed": seed}
         if not self.preset.pooled:
-            return draws
+            with some_tasks(tasks):
+                return likelihood_draws(*programs, rows, **settings)
+        if tasks is not None:
+            rows = rows.map_rows(lambda values: values[tasks])
+        draws = likelihood_draws(*programs, as_one_task(rows), **settings)
         if isinstance(draws, Categorical):
             return Categorical(logits=of_each_task(draws.logits, rows), validate_args=False)
         assert isinstance(draws, Normal)

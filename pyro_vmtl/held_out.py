@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from pyro_vmtl.calibration import Calibration
 from pyro_vmtl.predict import remade
 
 __all__ = ["HeldOut", "of_rows"]
@@ -47,6 +48,23 @@ class HeldOut:
         }
         y, task = (torch.cat([getattr(part, n) for part in parts]) for n in ("y", "task"))
         return cls(draws, y, task, parts[0].num_tasks)
+
+    def calibrations(self) -> dict[str, Calibration]:
+        """Learn what corrects each member's predictions."""
+        return {name: Calibration.learn(draws, self.y) for name, draws in self.draws.items()}
+
+    def log_density(self, calibrations: Mapping[str, Calibration]) -> Tensor:
+        """Give the log predictive density of each row under each member, (rows, M).
+
+        It is up to a constant, the logarithm of the number of draws.
+
+        Parameters
+        ----------
+        calibrations
+            For each member what corrects its predictions; nothing where there is none.
+        """
+        corrected = (calibrations.get(n, Calibration())(d) for n, d in self.draws.items())
+        return torch.stack([draws.log_prob(self.y).logsumexp(0) for draws in corrected], dim=1)
 
 
 def of_rows(draws: Distribution, mask: Tensor) -> Distribution:

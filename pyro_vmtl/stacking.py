@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -27,16 +28,13 @@ from pyro_vmtl.data import TaskData
 from pyro_vmtl.fitted import Fitted
 from pyro_vmtl.fitting import FitResult
 from pyro_vmtl.held_out import HeldOut, of_rows
+from pyro_vmtl.member_weights import stacking_weights
 from pyro_vmtl.mixture import mixed
+from pyro_vmtl.newcomers import newcomer_draws, weigh_newcomers
 from pyro_vmtl.preset import Preset
 from pyro_vmtl.progress import fits_bar
 
-__all__ = ["FittedStack", "Stack", "stacking_weights"]
-
-PRIOR_ROWS = 20.0
-"""Rows that the prior of a task's weights counts for."""
-
-NUM_ITERATIONS = 300
+__all__ = ["FittedStack", "Stack"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,15 @@ class Stack:
             raise ValueError(f"num_folds is {self.num_folds}, expected at least 2.")
         object.__setattr__(self, "members", dict(self.members))
 
-    def fit(self, data: TaskData, *, seed: int = 0, progress: bool = False) -> FittedStack:
+    def fit(
+        self,
+        data: TaskData,
+        *,
+        seed: int = 0,
+        progress: bool = False,
+        checkpoints: Path | None = None,
+        validation: TaskData | None = None,
+    ) -> FittedStack:
         """Fit all members to all rows, then to all folds but one.
 
         Ctrl-C ends it, and keeps the members and folds that were done.
@@ -89,14 +95,24 @@ class Stack:
             Seed of the folds and of all fits.
         progress
             Show a progress bar?
+        checkpoints
+            Folder to keep the state of every fit in, and to go on from.
+        validation
+            Other rows of the same tasks, with their targets, to hold out in place of the folds:
+            then each member is fitted once.
         """
         started = time.perf_counter()
-        with fits_bar(len(self.members) * (self.num_folds + 1), visible=progress) as report:
-            members = self._members(data, seed, report)
+        num_fits = len(self.members) * (1 if validation is not None else self.num_folds + 1)
+        with fits_bar(num_fits, visible=progress) as report:
+            members = self._members(data, seed, report, checkpoints)
             stopped = any(fitted.result.stopped == "interrupted" for fitted in members.values())
             held_out = None
-            if not stopped and data.mask.sum() > 1:
-                held_out, stopped = self.held_out(data, seed=seed, report=report)
+            if not stopped and validation is not None:
+                held_out = self._predicted(members, data, validation, seed)
+            elif not stopped and data.mask.sum() > 1:
+                held_out, stopped = self.held_out(
+                    data, seed=seed, report=report, checkpoints=checkpoints
+                )
         ends = {fitted.result.stopped for fitted in members.values()}
         result = FitResult(
             next(iter(members.values())).result.history,
@@ -106,22 +122,29 @@ class Stack:
         if held_out is None:
             even = torch.full((data.num_tasks, len(members)), 1 / len(members))
             return FittedStack(members, even, result)
-        return self.weigh(members, held_out, result)
+        fitted = self.weigh(members, held_out, result)
+        weights, like = weigh_newcomers(members, data, calibrated=self.calibrated, seed=seed)
+        return replace(fitted, newcomer_weights=weights, newcomer_calibrations=like)
 
     def _members(
-        self, data: TaskData, seed: int, report: Callable[[str], None]
+        self, data: TaskData, seed: int, report: Callable[[str], None], checkpoints: Path | None
     ) -> dict[str, Fitted]:
         """Fit the members to all rows, up to an interruption."""
         members: dict[str, Fitted] = {}
         for name, preset in self.members.items():
             report(f"{name}, all rows")
-            members[name] = preset.fit(data, seed=seed)
+            members[name] = preset.fit(data, seed=seed, checkpoints=_under(checkpoints, name))
             if members[name].result.stopped == "interrupted":
                 break
         return members
 
     def held_out(
-        self, data: TaskData, *, seed: int = 0, report: Callable[[str], None] = lambda name: None
+        self,
+        data: TaskData,
+        *,
+        seed: int = 0,
+        report: Callable[[str], None] = lambda name: None,
+        checkpoints: Path | None = None,
     ) -> tuple[HeldOut | None, bool]:
         """Predict every row by fits that did not see it.
 
@@ -133,6 +156,8 @@ class Stack:
             Seed of the folds and of all fits.
         report
             Called with the name of each fit.
+        checkpoints
+            Folder to keep the state of every fit in, and to go on from.
 
         Returns
         -------
@@ -142,18 +167,27 @@ class Stack:
         """
         parts: list[HeldOut] = []
         for number, (train, held) in enumerate(folds(data, self.num_folds, seed=seed), start=1):
-            draws = {}
-            # What is not learned of a task without rows, such as its noise, is no prediction.
-            known = held.mask & train.mask.any(1, keepdim=True)
+            members = {}
             for name, preset in self.members.items():
                 report(f"{name}, without fold {number}")
-                fitted = preset.fit(train, seed=seed)
-                if fitted.result.stopped == "interrupted":
+                folder = _under(checkpoints, f"{name}-without-fold-{number}")
+                members[name] = preset.fit(train, seed=seed, checkpoints=folder)
+                if members[name].result.stopped == "interrupted":
                     return HeldOut.joined(parts), True
-                draws[name] = of_rows(fitted.draws(held, seed=seed), known)
-            assert held.y is not None
-            parts.append(HeldOut(draws, held.y[known], known.nonzero()[:, 0], data.num_tasks))
+            parts.append(self._predicted(members, train, held, seed))
         return HeldOut.joined(parts), False
+
+    def _predicted(
+        self, members: Mapping[str, Fitted], train: TaskData, held: TaskData, seed: int
+    ) -> HeldOut:
+        """Predict rows that were held out by fits that did not see them."""
+        # What is not learned of a task without rows, such as its noise, is no prediction.
+        known = held.mask & train.mask.any(1, keepdim=True)
+        draws = {
+            name: of_rows(fitted.draws(held, seed=seed), known) for name, fitted in members.items()
+        }
+        assert held.y is not None
+        return HeldOut(draws, held.y[known], known.nonzero()[:, 0], held.num_tasks)
 
     def weigh(
         self, members: Mapping[str, Fitted], held_out: HeldOut, result: FitResult
@@ -169,14 +203,8 @@ class Stack:
         result
             History and time of the whole.
         """
-        calibrations, log_densities = {}, []
-        for name in members:
-            draws = held_out.draws[name]
-            if self.calibrated:
-                calibrations[name] = Calibration.learn(draws, held_out.y)
-                draws = calibrations[name](draws)
-            log_densities.append(draws.log_prob(held_out.y).logsumexp(0))
-        density = torch.stack(log_densities, dim=1)
+        calibrations = held_out.calibrations() if self.calibrated else {}
+        density = held_out.log_density(calibrations)
         weights = stacking_weights(density, held_out.task, held_out.num_tasks)
         return FittedStack(members, weights.cpu(), result, calibrations)
 
@@ -195,14 +223,33 @@ class FittedStack:
         history of the first member's fit, seconds of all fits, and why they ended.
     calibrations
         for each member what corrects its predictions.
+    newcomer_weights
+        (M,), how much each member counts for a task that is not among these; by default the mean
+        of ``weights``.
+    newcomer_calibrations
+        the same as ``calibrations`` for such tasks.
     """
 
     members: Mapping[str, Fitted]
     weights: Tensor
     result: FitResult
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    newcomer_weights: Tensor = field(default=None)  # type: ignore[assignment]
+    newcomer_calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 
-    def predictive(self, rows: TaskData, *, num_samples: int = 200, seed: int = 0) -> Distribution:
+    def __post_init__(self) -> None:
+        """Weigh members for new tasks as for others, until more is known."""
+        if self.newcomer_weights is None:
+            object.__setattr__(self, "newcomer_weights", self.weights.mean(0))
+
+    def predictive(
+        self,
+        rows: TaskData,
+        *,
+        num_samples: int = 200,
+        seed: int = 0,
+        tasks: Tensor | None = None,
+    ) -> Distribution:
         """Give the predictive distribution of rows, (T, N), as :func:`~pyro_vmtl.mixed` does.
 
         Parameters
@@ -213,12 +260,32 @@ class FittedStack:
             Draws from the posterior of each member.
         seed
             Seed of the draws.
+        tasks
+            (B,), indices in ascending order of those tasks to predict, (B, N); all by default.
         """
         parts = []
         for name, fitted in self.members.items():
-            draws = fitted.draws(rows, num_samples=num_samples, seed=seed)
+            draws = fitted.draws(rows, num_samples=num_samples, seed=seed, tasks=tasks)
             parts.append(self.calibrations.get(name, Calibration())(draws))
-        return mixed(parts, self.weights)
+        return mixed(parts, self.weights if tasks is None else self.weights[tasks.cpu()])
+
+    def newcomer_predictive(
+        self, rows: TaskData, *, num_samples: int = 200, seed: int = 0
+    ) -> Distribution:
+        """Give the predictive distribution of rows of a new task, of which nothing is known.
+
+        Parameters
+        ----------
+        rows
+            Rows of one task, (1, N).
+        num_samples, seed
+            As for :meth:`predictive`.
+        """
+        parts = []
+        for name, fitted in self.members.items():
+            draws = newcomer_draws(fitted, rows, num_samples=num_samples, seed=seed)
+            parts.append(self.newcomer_calibrations.get(name, Calibration())(draws))
+        return mixed(parts, self.newcomer_weights[None])
 
     def relatedness(self, *, num_samples: int = 1000, seed: int = 0) -> Tensor:
         """Draw how much each task borrows from each source, in the mean of the members.
@@ -247,36 +314,5 @@ class FittedStack:
         )
 
 
-def stacking_weights(log_density: Tensor, task: Tensor, num_tasks: int) -> Tensor:
-    """Find weights of large held-out log density, by expectation maximisation from even ones.
-
-    Parameters
-    ----------
-    log_density
-        (rows, M), log predictive density of each row under each member, up to a constant per row.
-    task
-        (rows,), the task of each row, from 0 on.
-    num_tasks
-        T.
-
-    Returns
-    -------
-    Tensor
-        (T, M), rows on the simplex. A task without rows has the mean weights.
-
-    Examples
-    --------
-    >>> stacking_weights(torch.tensor([[0.0, -9.0]] * 200), torch.zeros(200, dtype=int), 1).round()
-    tensor([[1., 0.]])
-    """
-    density = (log_density - log_density.amax(1, keepdim=True)).exp()
-    counts = torch.bincount(task, minlength=num_tasks).to(density)[:, None]
-    weights = density.new_full((num_tasks, density.shape[1]), 1 / density.shape[1])
-    mean = weights[0]
-    for _ in range(NUM_ITERATIONS):
-        responsibility = density * weights[task]
-        responsibility = responsibility / responsibility.sum(1, keepdim=True)
-        sums = torch.zeros_like(weights).index_add_(0, task, responsibility)
-        weights = (sums + PRIOR_ROWS * mean) / (counts + PRIOR_ROWS)
-        mean = weights.mean(0)
-    return weights
+def _under(checkpoints: Path | None, name: str) -> Path | None:
+    return None if checkpoints is None else checkpoints / name

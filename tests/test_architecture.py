@@ -21,7 +21,9 @@ ALLOWED = {
     "analysis": {"core", "models", "guides", "presets"},
     "cli": {"core", "models", "guides", "presets", "analysis"},
 }
-PRESETS = ("fitted", "preset", "presets", "stacking")  # in pyro_vmtl/, but above models and guides
+PRESETS = (
+    *("adding", "fitted", "newcomers", "preset", "presets", "specification", "stacking", "storage"),
+)  # in pyro_vmtl/, but above models and guides
 ONLY_IN_ANALYSIS_AND_ABOVE = {"arviz", "matplotlib", "pandas", "seaborn"}
 
 

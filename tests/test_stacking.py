@@ -21,10 +21,10 @@ from pyro_vmtl import (
     predict_proba,
     predictive_cdf,
 )
-from pyro_vmtl import stacking as module
+from pyro_vmtl import member_weights as module
 from pyro_vmtl.held_out import HeldOut
+from pyro_vmtl.member_weights import stacking_weights
 from pyro_vmtl.presets import ALONE, DEFAULT, POOLED, SHARED, presets
-from pyro_vmtl.stacking import stacking_weights
 
 
 @pytest.fixture

@@ -1,0 +1,215 @@
+r"""Predictions for a new task, of which nothing is known yet.
+
+Its coefficients come from what the method believes of any task:
+
+============ ===================================================================================
+member       coefficients of a new task
+============ ===================================================================================
+shared       one of the sources, widened by its transfer scale, or the base: the linear pool with
+             the weights of the prior, even but for the base's anchor
+hierarchical the prior about draws of the latent mean
+pooled       those of all tasks
+alone        the prior
+============ ===================================================================================
+
+The noise is that of a source, too.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from pyro_vmtl.calibration import Calibration
+from pyro_vmtl.guides import MeanFieldNormal
+from pyro_vmtl.handled import Handled
+from pyro_vmtl.held_out import HeldOut, of_rows
+from pyro_vmtl.isolated import isolated, validation
+from pyro_vmtl.member_weights import stacking_weights
+from pyro_vmtl.models.linear_regressor import TaskNoise
+from pyro_vmtl.predict import remade
+from pyro_vmtl.sources import Sources
+
+if TYPE_CHECKING:
+    from pyro_vmtl.data import TaskData
+    from pyro_vmtl.fitted import Fitted
+
+__all__ = ["newcomer_draws", "weigh_newcomers"]
+
+MOST_TASKS = 50
+"""Tasks that are taken for new ones in turn: enough to weigh a handful of members."""
+
+MOST_ROWS = 100
+"""Rows of each of them."""
+
+
+@torch.no_grad()
+def newcomer_draws(
+    fitted: Fitted,
+    rows: TaskData,
+    *,
+    num_samples: int = 200,
+    seed: int = 0,
+    without: int | None = None,
+) -> Distribution:
+    """Give what draws of a new task's coefficients predict.
+
+    Parameters
+    ----------
+    fitted
+        A fitted linear preset.
+    rows
+        Rows of the new task: one task, (1, N).
+    num_samples
+        S, draws.
+    seed
+        Seed of the draws.
+    without
+        Index of a task that is no source, as if it had not been there.
+
+    Returns
+    -------
+    Distribution
+        The likelihood of the target, batch (S, 1, N).
+
+    Raises
+    ------
+    ValueError
+        If the preset has representations or amortised coefficients.
+    """
+    preset, guide = fitted.preset, _part(fitted.guide, MeanFieldNormal)
+    if preset.latent_size is not None or guide is None:
+        raise ValueError(
+            f"A new task needs a linear preset such as 'shared', found one with latent_size "
+            f"{preset.latent_size}. Fit again with rows of that task."
+        )
+    with isolated(seed), validation(False):
+        weights = _weights(fitted, guide.num_tasks, without).to(rows.x.device)
+        drawn = torch.multinomial(weights, num_samples, replacement=True)
+        from_source = drawn < guide.num_tasks
+        source = drawn.where(from_source, _any_source(guide.num_tasks, without, drawn))
+        model = _plain(fitted.model)
+        noise = _part(model, TaskNoise)
+        if noise is not None:
+            noise.raw_noise_scale = nn.Parameter(noise.raw_noise_scale[source].unsqueeze(1))
+        # what all tasks have in common, such as the latent mean
+        given = {site: guide.posterior(site).sample((num_samples, 1, 1)) for site in guide.common}
+        w = _run(model, rows, given, num_samples)["w"]["value"]
+        from_source = from_source.reshape(-1, *[1] * (w.ndim - 1))
+        given["w"] = _of_sources(fitted, guide, source).unsqueeze(1).where(from_source, w)
+        return remade([_run(model, rows, given, num_samples)["y"]["fn"]], lambda values: values[0])
+
+
+def weigh_newcomers(
+    members: Mapping[str, Fitted], data: TaskData, *, calibrated: bool = True, seed: int = 0
+) -> tuple[Tensor, dict[str, Calibration]]:
+    """Learn how much each member counts for a new task.
+
+    Each task in turn is taken for a new one, and is then no source. That is an approximation, a
+    little in favour of members that pool: the fits have seen its rows.
+
+    Parameters
+    ----------
+    members
+        Fits to ``data``, by name.
+    data
+        Training rows.
+    calibrated
+        Learn a calibration of each member, too?
+    seed
+        Seed of the choice of tasks, where there are many, and of the draws.
+
+    Returns
+    -------
+    tuple
+        Weights of the members, (M,), and calibrations; the weights are even where there is but one
+        task, or a member makes no predictions for new tasks.
+    """
+    even = torch.full((len(members),), 1 / len(members))
+    order = torch.randperm(data.num_tasks, generator=torch.Generator().manual_seed(seed))
+    if data.num_tasks == 1 or any(f.preset.latent_size is not None for f in members.values()):
+        return even, {}
+    parts = []
+    for t in order[:MOST_TASKS].tolist():
+        rows = replace(data.map_rows(_first_of(t)), task_labels=("new",))
+        if not rows.mask.any():
+            continue
+        draws = {
+            name: of_rows(newcomer_draws(fitted, rows, seed=seed, without=t), rows.mask)
+            for name, fitted in members.items()
+        }
+        assert rows.y is not None
+        y = rows.y[rows.mask]
+        parts.append(HeldOut(draws, y, torch.zeros_like(y, dtype=torch.int64), 1))
+    held_out = HeldOut.joined(parts)
+    assert held_out is not None
+    calibrations = held_out.calibrations() if calibrated else {}
+    weights = stacking_weights(held_out.log_density(calibrations), held_out.task, 1)
+    return weights[0].cpu(), calibrations
+
+
+def _first_of(task: int) -> Callable[[Tensor], Tensor]:
+    return lambda values: values[task : task + 1, :MOST_ROWS]
+
+
+def _weights(fitted: Fitted, num_tasks: int, without: int | None) -> Tensor:
+    """Weights of the sources of a new task, the prior last, (T + 1,)."""
+    weights = torch.zeros(num_tasks + 1)
+    sources = _part(fitted.guide, Sources)
+    if fitted.preset.pooled:
+        weights[0] = 1.0
+    elif sources is None:
+        weights[-1] = 1.0
+    else:
+        weights += 1.0
+        weights[-1] = float(sources.base)
+        if without is not None:
+            weights[without] = 0.0
+        weights /= weights.sum()
+        if sources.anchor:
+            others = num_tasks - (without is not None)
+            weights = torch.lerp(weights, torch.eye(num_tasks + 1)[-1], 1 / (others + 1))
+    return weights
+
+
+def _any_source(num_tasks: int, without: int | None, like: Tensor) -> Tensor:
+    """Draw tasks evenly, whose noise a new task may have."""
+    others = [t for t in range(num_tasks) if t != without] or [0]
+    return torch.tensor(others, device=like.device)[torch.randint(len(others), like.shape)]
+
+
+def _of_sources(fitted: Fitted, guide: MeanFieldNormal, source: Tensor) -> Tensor:
+    """Draw coefficients of sources, widened by their transfer scales, (S, 1, *event)."""
+    posterior = guide.posterior("w")
+    loc, var = posterior.mean, posterior.variance
+    sources = _part(fitted.guide, Sources)
+    if sources is not None:
+        var = var + torch.as_tensor(sources.transfer_var).to(var)
+    loc, std = loc[source], var.sqrt()[source]
+    return loc + std * torch.randn_like(loc)
+
+
+def _run(model: nn.Module, rows: TaskData, given: dict[str, Tensor], num_samples: int) -> Any:
+    """Run a model with what is given, under many draws at once."""
+    with pyro.plate("draws", num_samples, dim=-3):
+        return poutine.trace(poutine.condition(model, data=given)).get_trace(rows).nodes
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """Copy the model that knows nothing of sharing."""
+    while isinstance(model, Handled):
+        model = model.program  # type: ignore[assignment]
+    return copy.deepcopy(model).eval()
+
+
+def _part(program: nn.Module, kind: type[Any]) -> Any:
+    """Find the first module of a kind in a program."""
+    return next((module for module in program.modules() if isinstance(module, kind)), None)

@@ -1,0 +1,141 @@
+"""A fitted method as JSON and tensors, and back, without its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from pyro_vmtl.calibration import Calibration
+from pyro_vmtl.data import TaskData
+from pyro_vmtl.fitted import Fitted
+from pyro_vmtl.fitting import FitResult
+from pyro_vmtl.history import History
+from pyro_vmtl.isolated import isolated
+from pyro_vmtl.one_task import as_one_task
+from pyro_vmtl.preset import Preset
+from pyro_vmtl.specification import from_json, to_json
+from pyro_vmtl.stacking import FittedStack
+
+__all__ = ["fitted_from", "fitted_parts"]
+
+Parts = tuple[dict[str, Any], dict[str, Tensor]]
+"""JSON, and tensors by name."""
+
+
+def fitted_parts(fitted: Fitted | FittedStack) -> Parts:
+    """Take a fitted method apart.
+
+    Examples
+    --------
+    >>> import torch
+    >>> data = TaskData.regression([[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0], ["a", "a", "b"])
+    >>> fitted = Preset(fitting={"num_steps": 20}).fit(data)
+    >>> again = fitted_from(*fitted_parts(fitted), data)
+    >>> torch.equal(again.predictive(data).mean, fitted.predictive(data).mean)
+    True
+    """
+    config, tensors = _result_parts(fitted.result)
+    if isinstance(fitted, Fitted):
+        config |= {"preset": to_json(fitted.preset), "num_tasks": fitted.num_tasks}
+        for part, program in (("model", fitted.model), ("guide", fitted.guide)):
+            for name, value in program.state_dict().items():
+                tensors[f"{part}.{name}"] = value.detach().cpu()
+        return config, tensors
+    config["members"] = {}
+    for name, member in fitted.members.items():
+        config["members"][name], parts = fitted_parts(member)
+        tensors |= {f"{name}/{key}": value for key, value in parts.items()}
+    for role, calibrations in _calibrations(fitted).items():
+        config[role] = {name: asdict(c) for name, c in calibrations.items()}
+    tensors["weights"], tensors["newcomer_weights"] = fitted.weights, fitted.newcomer_weights
+    return config, tensors
+
+
+def fitted_from(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], like: TaskData
+) -> Fitted | FittedStack:
+    """Put a fitted method together.
+
+    Parameters
+    ----------
+    config, tensors
+        What :func:`fitted_parts` gave.
+    like
+        Rows with as many tasks, features and classes as those of the fit; any rows will do.
+
+    Raises
+    ------
+    ValueError
+        If something is missing, or of another shape.
+    """
+    try:
+        if "members" in config:
+            return _stack(config, tensors, like)
+        return _single(config, tensors, like)
+    except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ValueError(f"Settings and weights do not belong together ({reason}).") from error
+
+
+def _stack(config: Mapping[str, Any], tensors: Mapping[str, Tensor], like: TaskData) -> FittedStack:
+    members = {
+        name: _single(member, _of_prefix(tensors, f"{name}/"), like)
+        for name, member in config["members"].items()
+    }
+    calibrations, newcomer_calibrations = (
+        {name: Calibration(**c) for name, c in config[role].items()}
+        for role in ("calibrations", "newcomer_calibrations")
+    )
+    weights, newcomer_weights = tensors["weights"], tensors["newcomer_weights"]
+    if weights.shape != (like.num_tasks, len(members)) or len(newcomer_weights) != len(members):
+        raise ValueError(
+            f"The weights of the members have shapes {tuple(weights.shape)} and "
+            f"{tuple(newcomer_weights.shape)}, expected {(like.num_tasks, len(members))} and "
+            f"{(len(members),)}."
+        )
+    result = _result(config, tensors)
+    return FittedStack(
+        members, weights, result, calibrations, newcomer_weights, newcomer_calibrations
+    )
+
+
+def _single(config: Mapping[str, Any], tensors: Mapping[str, Tensor], like: TaskData) -> Fitted:
+    preset = from_json(config["preset"])
+    if not isinstance(preset, Preset):
+        raise ValueError(f"The settings are of {type(preset).__name__}, expected Preset.")
+    rows = as_one_task(like) if preset.pooled else like
+    with isolated(0):
+        model, guide = preset.programs(rows)
+        guide(rows)  # makes the lazy parameters
+    for part, program in (("model", model), ("guide", guide)):
+        program.load_state_dict(_of_prefix(tensors, f"{part}."))
+        program.to(like.x.device).eval()
+    return Fitted(preset, model, guide, _result(config, tensors), config["num_tasks"])
+
+
+def _calibrations(fitted: FittedStack) -> dict[str, Mapping[str, Calibration]]:
+    return {
+        "calibrations": fitted.calibrations,
+        "newcomer_calibrations": fitted.newcomer_calibrations,
+    }
+
+
+def _result_parts(result: FitResult) -> Parts:
+    history = result.history
+    tensors = {"history.loss": history.loss, "history.step": history.step}
+    for kind in ("log_likelihood", "kl"):
+        tensors |= {f"history.{kind}.{s}": v for s, v in getattr(history, kind).items()}
+    return {"seconds": result.seconds, "stopped": result.stopped}, tensors
+
+
+def _result(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FitResult:
+    terms = (_of_prefix(tensors, f"history.{kind}.") for kind in ("log_likelihood", "kl"))
+    history = History(tensors["history.loss"], tensors["history.step"], *terms)
+    return FitResult(history, config["seconds"], config["stopped"])
+
+
+def _of_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: v for name, v in tensors.items() if name.startswith(prefix)}
