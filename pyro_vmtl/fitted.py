@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +100,8 @@ class Fitted:
         tasks
             (B,), indices in ascending order of those tasks to predict, (S, B, N); all by default.
         """
-        programs, settings = (self.model, self.guide), {"num_samples": num_samples, "seed": seed}
+        programs = self.model, self.guide
+        settings: dict[str, Any] = {"num_samples": num_samples, "seed": seed}
         if not self.preset.pooled:
             with some_tasks(tasks):
                 return likelihood_draws(*programs, rows, **settings)

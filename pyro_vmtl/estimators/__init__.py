@@ -1,0 +1,7 @@
+"""Estimators in the manner of scikit-learn."""
+
+from pyro_vmtl.estimators.classifier import VMTLClassifier
+from pyro_vmtl.estimators.notices import DataNotice, VersionNotice
+from pyro_vmtl.estimators.regressor import VMTLRegressor
+
+__all__ = ["DataNotice", "VMTLClassifier", "VMTLRegressor", "VersionNotice"]

@@ -1,0 +1,396 @@
+"""What both estimators have in common: from the user's rows to a fit, and back."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+from torch.distributions import Distribution
+
+from pyro_vmtl.adding import add_task
+from pyro_vmtl.data import TaskData
+from pyro_vmtl.estimators.notices import DataNotice
+from pyro_vmtl.estimators.reading import (
+    check_finite,
+    known_targets,
+    read_features,
+    read_row_weights,
+    read_tasks,
+)
+from pyro_vmtl.estimators.rows import capped, laid_out, windows
+from pyro_vmtl.estimators.scaling import Scaling
+from pyro_vmtl.history import History
+from pyro_vmtl.presets import Method, presets
+from pyro_vmtl.stacking import FittedStack, Stack
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from matplotlib.axes import Axes
+
+__all__ = ["VMTLEstimator"]
+
+
+class VMTLEstimator(BaseEstimator):
+    """Base of :class:`~pyro_vmtl.VMTLClassifier` and :class:`~pyro_vmtl.VMTLRegressor`."""
+
+    # metadata that scikit-learn's tools pass on without being asked to
+    __metadata_request__fit: ClassVar = {"tasks": True, "sample_weight": True}
+    __metadata_request__predict: ClassVar = {"tasks": True}
+    __metadata_request__score: ClassVar = {"tasks": True, "sample_weight": True}
+
+    method: str | Method
+    num_samples: int
+    random_state: int
+    device: str
+    progress: bool
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    # What the two differ in
+
+    def _kind(self) -> str:
+        """Kind of the presets."""
+        raise NotImplementedError
+
+    def _learn_targets(self, y: Any, weight: np.ndarray | None) -> Tensor:
+        """Check targets, remember what they look like, and make numbers for a fit of them."""
+        raise NotImplementedError
+
+    def _targets(self, y: Any) -> Tensor:
+        """Make numbers for a fit of targets of other rows."""
+        raise NotImplementedError
+
+    def _num_classes(self) -> int | None:
+        """Number of classes; None for real targets."""
+        raise NotImplementedError
+
+    # Fitting
+
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        tasks: Any,
+        sample_weight: Any,
+        validation_data: tuple[Any, ...] | None,
+        checkpoints: Path | None,
+    ) -> Self:
+        self._check_settings()
+        X = read_features(self, X, first=True)
+        labels = read_tasks(tasks, X.shape[0])
+        weight = read_row_weights(sample_weight, X)
+        names = getattr(self, "feature_names_in_", None)
+        y = _column(y, X.shape[0])
+        used = known_targets(y, labels)
+        if weight is not None:
+            used &= weight > 0
+        rows = capped(labels, used, X.shape[1], seed=self.random_state)
+        if len(rows) < X.shape[0]:
+            X, y, labels = X[rows], y[rows], [labels[row] for row in rows]
+            weight = None if weight is None else weight[rows]
+        check_finite(X, labels, names)
+        targets = self._learn_targets(y, weight)
+        self._scaling = Scaling.learn(X, weight)
+        self.tasks_ = tuple(dict.fromkeys(labels))
+        counts = dict.fromkeys(self.tasks_, 0)
+        for label in labels:
+            counts[label] += 1
+        self.task_sizes_ = tuple(counts.values())
+        data = laid_out(
+            self._scaling(X), targets, labels, self.tasks_, self._num_classes(), weight
+        ).to(self.device)
+        del X, targets
+        settings: dict[str, Any] = {"checkpoints": checkpoints}
+        method = self._method()
+        if validation_data is not None:
+            if not isinstance(method, Stack):
+                raise ValueError(
+                    f"validation_data is for weighing the members of a stack, and method is "
+                    f"{self.method!r}. Leave it out, or use method='default'."
+                )
+            settings["validation"] = self._validation(validation_data)
+        self._fitted = method.fit(data, seed=self.random_state, progress=self.progress, **settings)
+        return self
+
+    def _check_settings(self) -> None:
+        if not isinstance(self.num_samples, int | np.integer) or self.num_samples < 1:
+            raise ValueError(f"num_samples is {self.num_samples!r}, expected 1 or more.")
+        if not isinstance(self.random_state, int | np.integer) or self.random_state < 0:
+            raise ValueError(
+                f"random_state is {self.random_state!r}, expected a whole number from 0 on: the "
+                "same number gives the same fit."
+            )
+        try:
+            torch.zeros(1, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"device is {self.device!r}, which cannot be used ({reason}). Use 'cpu'."
+            ) from error
+
+    def _method(self) -> Method:
+        if not isinstance(self.method, str):
+            return self.method
+        known = presets(self._kind())  # type: ignore[arg-type]
+        if self.method not in known:
+            raise ValueError(
+                f"method is {self.method!r}, expected one of {', '.join(known)}, or a Preset or "
+                "Stack."
+            )
+        return known[self.method]
+
+    def _validation(self, validation_data: tuple[Any, ...]) -> TaskData:
+        """Read rows to validate on: (X, y) or (X, y, tasks)."""
+        if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
+            raise ValueError("validation_data is expected as (X, y, tasks).")
+        X, y, tasks = (*validation_data, None)[:3]
+        X, labels = self._read(X, tasks)
+        y = _column(y, X.shape[0])
+        new = set(labels) - set(self.tasks_)
+        if new:
+            raise ValueError(
+                f"validation_data has rows of task {next(iter(new))!r}, which has no training "
+                "rows. Leave them out."
+            )
+        targets = self._targets(y)
+        x = self._scaling(X)
+        return laid_out(x, targets, labels, self.tasks_, self._num_classes()).to(self.device)
+
+    def _read(self, X: Any, tasks: Any) -> tuple[Any, list[Any]]:
+        """Read features and tasks of rows after the fit."""
+        check_is_fitted(self)
+        X = read_features(self, X, first=False)
+        labels = read_tasks(tasks, X.shape[0], known=self.tasks_)
+        check_finite(X, labels, getattr(self, "feature_names_in_", None))
+        return X, labels
+
+    def add_task(self, X: Any, y: Any, *, task: Hashable) -> Self:
+        """Take in a new task by a few rows, without fitting the others again.
+
+        Parameters
+        ----------
+        X
+            (rows, F), features.
+        y
+            (rows,), targets; those of a classifier are among the classes of the fit.
+        task
+            Its label.
+
+        Returns
+        -------
+        self
+            With one task more. The others predict as before.
+
+        Raises
+        ------
+        ValueError
+            If the task is there already, or rows cannot be used.
+        """
+        X, labels = self._read(X, [task] * _length(X))
+        if task in self.tasks_:
+            raise ValueError(
+                f"task {task!r} is among the tasks of the fit. To learn from more rows of it, fit "
+                "again."
+            )
+        y = _column(y, X.shape[0])
+        used = known_targets(y, labels)
+        x, targets = self._scaling(X[used]), self._targets(y[used])
+        rows = laid_out(x, targets, [task] * len(targets), (task,), self._num_classes())
+        self._fitted = add_task(self._fitted, rows.to(self.device), seed=self.random_state)
+        self.tasks_ = (*self.tasks_, task)
+        self.task_sizes_ = (*self.task_sizes_, len(targets))
+        return self
+
+    # Predicting
+
+    def _predictive(self, X: Any, tasks: Any) -> Iterator[tuple[np.ndarray, Distribution, Tensor]]:
+        """Give the predictive distribution of some rows after the other.
+
+        Yields
+        ------
+        tuple
+            Indices of rows, a distribution (B, N), and where these rows are in it, (B, N), in
+            the same order.
+        """
+        X, labels = self._read(X, tasks)
+        new = list(dict.fromkeys(label for label in labels if label not in self._known()))
+        if new:
+            named = ", ".join(map(repr, new[:5])) + (" and more" if len(new) > 5 else "")
+            warnings.warn(
+                f"{named}: no such task in the fit, so rows are predicted as of a new task. "
+                "`add_task` takes in a task by a few rows.",
+                DataNotice,
+                stacklevel=3,
+            )
+        cost = self.num_samples * max(self._num_classes() or 0, 2)
+        for window in windows(labels, self.tasks_, X.shape[1], cost):
+            x = self._scaling(X[window.rows])
+            rows = window.lay_out(x, self._num_classes()).to(self.device)
+            settings = {"num_samples": self.num_samples, "seed": self.random_state}
+            if window.tasks is None:
+                predictive = self._fitted.newcomer_predictive(rows, **settings)
+            else:
+                chosen = window.tasks.to(self.device)
+                predictive = self._fitted.predictive(rows, tasks=chosen, **settings)
+                rows = rows.map_rows(lambda values, chosen=chosen: values[chosen])
+            yield window.rows[rows.row[rows.mask].cpu().numpy()], predictive, rows.mask
+
+    def _known(self) -> frozenset[Hashable]:
+        return frozenset(self.tasks_)
+
+    # Looking at it
+
+    @property
+    def history_(self) -> History:
+        """Loss of the fit at every step, and its terms."""
+        check_is_fitted(self)
+        return self._fitted.result.history
+
+    @property
+    def relatedness_(self) -> xr.Dataset:
+        """How much each task borrows from each source.
+
+        Variables ``mean``, ``lower`` and ``upper`` (a 90 % interval), with dimensions ``task`` and
+        ``source``, whose last is ``"base"``: what is not borrowed. NaN for a task and itself.
+        """
+        import xarray as xr
+
+        table = self._relatedness_table()
+        sources = list(dict.fromkeys(table.columns.get_level_values(0)))
+        names = {"mean": "mean", "lower": "5%", "upper": "95%"}
+        return xr.Dataset(
+            {
+                name: (("task", "source"), table.xs(level, axis=1, level=1).to_numpy())
+                for name, level in names.items()
+            },
+            coords={"task": list(self.tasks_), "source": sources},
+        )
+
+    def _relatedness_table(self) -> pd.DataFrame:
+        from pyro_vmtl.analysis import relatedness_table
+
+        check_is_fitted(self)
+        size = len(self.tasks_) * (len(self.tasks_) + 1)
+        draws = max(20, min(1000, MOST_WEIGHTS // size))
+        fitted = self._fitted.relatedness(num_samples=draws, seed=self.random_state)
+        return relatedness_table(fitted, self.tasks_)
+
+    def summary(self) -> pd.DataFrame:
+        """Give a row per task: its training rows, how much it borrows, and from whom most.
+
+        Columns ``rows``, ``borrowed`` (all but the base), ``nearest`` (the source with the largest
+        mean weight), ``weight`` (that weight) and, for a stack, how much each member counts.
+        """
+        import pandas as pd
+
+        mean = self._relatedness_table().xs("mean", axis=1, level=1)
+        sources = mean.iloc[:, :-1].fillna(0.0).to_numpy()
+        nearest = sources.argmax(1)
+        table = pd.DataFrame(
+            {
+                "rows": self.task_sizes_,
+                "borrowed": sources.sum(1),
+                "nearest": [self.tasks_[i] if len(self.tasks_) > 1 else None for i in nearest],
+                "weight": sources.max(1),
+            },
+            index=pd.Index(list(self.tasks_), name="task"),
+        )
+        if isinstance(self._fitted, FittedStack):
+            weights = self._fitted.weights.numpy()
+            for name, column in zip(self._fitted.members, weights.T, strict=True):
+                table[name] = column
+        return table
+
+    def plot_relatedness(self, ax: Axes | None = None) -> Axes:
+        """Draw a heat map of mean weights: who borrows from whom.
+
+        Parameters
+        ----------
+        ax
+            Axes to draw on; new ones by default.
+        """
+        from pyro_vmtl.analysis import plot_relatedness
+
+        return plot_relatedness(self._relatedness_table(), ax)
+
+    # Keeping it
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the fit to a folder, as JSON and safetensors.
+
+        Parameters
+        ----------
+        path
+            The folder to make.
+        overwrite
+            May an earlier one be there? It stays until the new one is complete.
+
+        Raises
+        ------
+        OSError
+            If there is something that may not be overwritten, or the folder cannot be written to.
+        ValueError
+            If labels of tasks or classes are of kinds that JSON does not have, such as dates.
+        """
+        from pyro_vmtl.estimators.saving import save
+
+        check_is_fitted(self)
+        save(self, Path(path), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str = "cpu") -> Self:
+        """Read a fit from a folder. Nothing that is in there is executed.
+
+        Parameters
+        ----------
+        path
+            What :meth:`save` wrote.
+        device
+            Where to predict.
+
+        Raises
+        ------
+        OSError
+            If there is no such folder.
+        ValueError
+            If it is broken, was changed, or holds an estimator of another kind.
+        """
+        from pyro_vmtl.estimators.saving import load
+
+        return load(cls, Path(path), device=device)
+
+
+MOST_WEIGHTS = 20_000_000
+"""Draws of source weights that are held at once."""
+
+
+def _column(y: Any, num_rows: int) -> np.ndarray:
+    """Read targets as an array (rows,)."""
+    from sklearn.utils import column_or_1d
+
+    if y is None:
+        raise ValueError(
+            "This estimator requires y to be passed, but the target y is None: expected one target "
+            "for each row of X."
+        )
+    if hasattr(y, "detach"):
+        y = y.detach().cpu().numpy()
+    values: np.ndarray = column_or_1d(y, warn=True)
+    if len(values) != num_rows:
+        raise ValueError(f"y has {len(values)} rows, expected {num_rows} as in X.")
+    return values
+
+
+def _length(X: Any) -> int:
+    return X.shape[0] if hasattr(X, "shape") else len(X)

@@ -1,0 +1,203 @@
+"""Reading what users have: arrays, data frames, tensors and sparse matrices, with labels of tasks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from pyro_vmtl.arrays import read_labels
+from pyro_vmtl.estimators.notices import DataNotice
+
+__all__ = ["ALL", "dense", "known_targets", "read_features", "read_row_weights", "read_tasks"]
+
+ALL = "all"
+"""Label of the task that all rows are of where there are no labels."""
+
+
+def read_features(estimator: BaseEstimator, X: Any, *, first: bool) -> Any:
+    """Read features, and check them against those of the fit.
+
+    Parameters
+    ----------
+    estimator
+        It gets ``n_features_in_`` and ``feature_names_in_`` where this is the ``first`` time.
+    X
+        (rows, F), an array, data frame, tensor or sparse matrix.
+    first
+        Is this for a fit?
+
+    Returns
+    -------
+    ndarray or sparse array
+        (rows, F), float32 where it was, else float64.
+    """
+    _check_columns(X)
+    if hasattr(X, "detach"):
+        X = X.detach().cpu().numpy()
+    return validate_data(
+        estimator,
+        X,
+        reset=first,
+        accept_sparse="csr",
+        dtype=[np.float64, np.float32],
+        ensure_all_finite=False,  # checked below, with the names of tasks and columns
+    )
+
+
+def _check_columns(X: Any) -> None:
+    """Name the columns of a data frame that are not numbers."""
+    types = getattr(X, "dtypes", None)
+    columns = getattr(X, "columns", None)
+    if types is None or columns is None:
+        return
+    text = [
+        str(column)
+        for column, kind in zip(columns, types, strict=True)
+        if not (getattr(kind, "kind", "") in "biuf" and getattr(kind, "kind", ""))
+        and not (hasattr(kind, "is_numeric") and (kind.is_numeric() or str(kind) == "Boolean"))
+    ]
+    if text:
+        raise ValueError(
+            f"X has columns that are not numbers: {', '.join(map(repr, text))}. Make numbers of "
+            "them first, with sklearn.compose.make_column_transformer and OneHotEncoder for "
+            "example, or leave them out."
+        )
+
+
+def dense(X: Any, rows: slice | np.ndarray) -> np.ndarray:
+    """Take some rows as an ordinary array."""
+    part = X[rows]
+    return part.toarray() if sparse.issparse(part) else np.asarray(part)
+
+
+def check_finite(X: Any, tasks: Sequence[Hashable], names: Sequence[str] | None) -> None:
+    """Check features, and name the row, column and task of the first that is not finite.
+
+    Raises
+    ------
+    ValueError
+        If there is one.
+    """
+    values = X.data if sparse.issparse(X) else X
+    if np.isfinite(values.sum()) or np.isfinite(values).all():  # a sum needs no memory
+        return
+    bad = ~np.isfinite(X.toarray() if sparse.issparse(X) else X)
+    row, column = (int(i) for i in np.argwhere(bad)[0])
+    value = dense(X, slice(row, row + 1))[0, column]
+    name = f"column {column}" if names is None else f"column {names[column]!r}"
+    what = "NaN" if np.isnan(value) else "infinity"
+    raise ValueError(
+        f"X has {what} in row {row}, {name} (task {tasks[row]!r}), and {int(bad.sum()) - 1} more "
+        "such values; expected finite numbers. Impute them first, with "
+        "sklearn.impute.SimpleImputer for example, or drop the rows."
+    )
+
+
+def read_tasks(tasks: Any, num_rows: int, *, known: Sequence[Hashable] | None = None) -> list[Any]:
+    """Read the task of every row.
+
+    Parameters
+    ----------
+    tasks
+        (rows,), labels of any hashable kind; None for one task.
+    num_rows
+        Rows that there are.
+    known
+        Tasks of the fit; None in a fit.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many labels as rows, or none where they are needed.
+    """
+    if tasks is None:
+        if known is not None and len(known) > 1:
+            raise ValueError(
+                f"tasks is missing, expected a label for each row: the fit has {len(known)} tasks."
+            )
+        return [ALL if known is None else known[0]] * num_rows
+    if hasattr(tasks, "to_list"):
+        tasks = tasks.to_list()
+    elif isinstance(tasks, np.ndarray) and tasks.ndim == 2 and tasks.shape[1] == 1:
+        tasks = tasks[:, 0]
+    labels = read_labels(tasks, "tasks")
+    if len(labels) != num_rows:
+        raise ValueError(f"tasks has {len(labels)} rows, expected {num_rows} as in X.")
+    return labels
+
+
+def read_row_weights(sample_weight: Any, X: Any) -> np.ndarray | None:
+    """Read weights of rows; None where all count alike.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many as rows, or one is negative or not finite.
+    """
+    if sample_weight is None:
+        return None
+    weight: np.ndarray = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    if (weight < 0).any():
+        row = int(np.argmin(weight))
+        raise ValueError(
+            f"sample_weight has {weight[row]} in row {row}, expected at least 0. To leave a row "
+            "out, give it 0."
+        )
+    if not weight.any():
+        raise ValueError("sample_weight is 0 in every row, expected some rows that count.")
+    return weight
+
+
+def known_targets(y: Any, tasks: Sequence[Hashable]) -> np.ndarray:
+    """Find the rows whose target is known, and tell of others.
+
+    Parameters
+    ----------
+    y
+        (rows,), where None and NaN stand for a target that is not known.
+    tasks
+        (rows,), their tasks.
+
+    Returns
+    -------
+    ndarray
+        (rows,), is it known?
+
+    Raises
+    ------
+    ValueError
+        If none is.
+    """
+    if y.dtype.kind == "f":
+        known = ~np.isnan(y)
+    elif y.dtype == object:
+        known = np.array([value is not None and value == value for value in y], dtype=bool)
+    else:
+        known = np.ones(len(y), dtype=bool)
+    if known.all():
+        return known
+    if not known.any():
+        raise ValueError("y has no target in any row (all are NaN or None), expected some.")
+    where: dict[Hashable, int] = {}
+    for row in np.flatnonzero(~known):
+        where[tasks[row]] = where.get(tasks[row], 0) + 1
+    left = {tasks[row] for row in np.flatnonzero(known)}
+    some = ", ".join(f"{n} in task {label!r}" for label, n in list(where.items())[:5])
+    more = f" and {len(where) - 5} tasks more" if len(where) > 5 else ""
+    empty = [label for label in where if label not in left]
+    tail = ""
+    if empty:
+        named = ", ".join(map(repr, empty[:5])) + (" and more" if len(empty) > 5 else "")
+        tail = f" Without any target, {named} will be predicted as new tasks."
+    warnings.warn(
+        f"{int((~known).sum())} rows without a target are not used: {some}{more}.{tail}",
+        DataNotice,
+        stacklevel=4,
+    )
+    return known

@@ -1,0 +1,64 @@
+"""Features and targets in standard units, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import gen_batches
+from torch import Tensor
+
+from pyro_vmtl.estimators.reading import dense
+
+__all__ = ["Scaling"]
+
+BATCH = 50_000
+"""Rows that are scaled at once: scikit-learn copies them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """Means and standard deviations of columns.
+
+    Attributes
+    ----------
+    mean, scale
+        (F,), in the units of the columns; a scale is 1 where a column is constant.
+
+    Examples
+    --------
+    >>> scaling = Scaling.learn(np.array([[1.0], [3.0]]))
+    >>> scaling(np.array([[5.0]]))
+    tensor([[3.]])
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def learn(cls, X: Any, weight: np.ndarray | None = None) -> Scaling:
+        """Learn them from rows.
+
+        Parameters
+        ----------
+        X
+            (rows, F), an array or a sparse array.
+        weight
+            (rows,), how much each row counts.
+        """
+        scaler = StandardScaler()
+        for rows in gen_batches(X.shape[0], BATCH):
+            scaler.partial_fit(
+                dense(X, rows), sample_weight=None if weight is None else weight[rows]
+            )
+        return cls(scaler.mean_, scaler.scale_)
+
+    def __call__(self, X: Any) -> Tensor:
+        """Scale rows (rows, F), as float32."""
+        scaled = torch.empty(X.shape, dtype=torch.float32)
+        for rows in gen_batches(X.shape[0], BATCH):
+            scaled[rows] = torch.from_numpy((dense(X, rows) - self.mean) / self.scale)
+        return scaled
