@@ -97,7 +97,12 @@ class Columns:
             text or meant to be numbers, infinite or no values. The message names column and row.
         """
         names = _feature_names(table, target, task, features)
-        read_tasks(table, task)
+        tasks = read_tasks(table, task)
+        if len(set(tasks)) == len(tasks) >= 20:
+            raise InputError(
+                f"Column {task!r}, the task, has another label in each of {len(tasks)} rows, "
+                "expected tasks of several rows. Is it an id? Choose another with --task."
+            )
         if not len(table):
             raise InputError("The table has no rows, expected at least one.")
         medians: dict[str, float] = {}

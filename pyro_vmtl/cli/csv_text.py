@@ -74,7 +74,7 @@ def read_csv_text(data: bytes, name: str, delimiter: str = ",") -> pd.DataFrame:
         )
     for number, record in enumerate(records[1:], start=2):
         if len(record) != len(header):
-            found = f"{len(record)} entries" if record else "no entries"
+            found = f"{len(record) or 'no'} {'entry' if len(record) == 1 else 'entries'}"
             raise InputError(
                 f"{name}: row {number} has {found}, expected {len(header)} as in the header. "
                 "Put entries that hold a delimiter in double quotes, and delete empty rows."

@@ -161,6 +161,8 @@ def _read_parquet(data: bytes, name: str) -> pd.DataFrame:
 
 def _read_npz(data: bytes, name: str) -> pd.DataFrame:
     try:
+        if not data.startswith(b"PK"):
+            raise ValueError("it is no zip file")
         archive = np.load(io.BytesIO(data), allow_pickle=False)
         arrays = {key: archive[key] for key in archive.files}
     except Exception as error:

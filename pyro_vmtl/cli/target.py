@@ -58,7 +58,8 @@ def read_target(
         fractions are real values. Whole numbers are classes if there are two of them, or at most
         20 in at least five times as many rows; else they are real values. Counts are never guessed.
     to_learn
-        Must a model be able to learn from it, with two or more different values?
+        Must a model be able to learn from it: are there two values or more, and classes that come
+        again?
 
     Raises
     ------
@@ -98,6 +99,8 @@ def read_target(
         )
     values: list[Hashable] | np.ndarray
     if kind == "classification":
+        if to_learn:
+            _check_classes(column, target)
         values = _classes(column, target)
         distinct = len({value for value in values if value is not None})
     else:
@@ -170,9 +173,9 @@ def match_labels(labels: Sequence[Hashable], known: Sequence[Hashable]) -> list[
     >>> match_labels([7, "x", None], ["7", "x"])
     ['7', 'x', None]
     """
+    same = {label: label for label in known}
     written = {str(label): label for label in known}
-    same = set(known)
-    return [label if label in same else written.get(str(label), label) for label in labels]
+    return [same.get(label, written.get(str(label), label)) for label in labels]
 
 
 def _column(table: pd.DataFrame, name: str, role: str) -> pd.Series:
@@ -211,7 +214,7 @@ def _few(column: pd.Series) -> bool:
     return distinct <= 2 or (distinct <= 20 and column.count() >= 5 * distinct)
 
 
-def _classes(column: pd.Series, target: str) -> list[Hashable]:
+def _check_classes(column: pd.Series, target: str) -> None:
     if like_an_id(column.nunique(), column.count()):
         text = kind_of(column) == "text"
         way_out = "Choose another with --target." if text else "Use --kind regression."
@@ -219,14 +222,17 @@ def _classes(column: pd.Series, target: str) -> list[Hashable]:
             f"Column {target!r}, the target, has {column.nunique()} classes in {column.count()} "
             f"rows, expected classes that come again. {way_out}"
         )
+    if column.dtype == np.float64 and not _whole(column) and not _few(column):
+        bad = np.flatnonzero(column % 1 > 0)[0]
+        raise InputError(
+            f"Column {target!r}, the target, has {column[bad]} in row {bad + 2}, expected "
+            "classes. Use --kind regression."
+        )
+
+
+def _classes(column: pd.Series, target: str) -> list[Hashable]:
     if column.dtype == np.float64:
         read_numbers(column, target)  # tells of infinite ones
-        if not _whole(column) and not _few(column):
-            bad = np.flatnonzero(column % 1 > 0)[0]
-            raise InputError(
-                f"Column {target!r}, the target, has {column[bad]} in row {bad + 2}, expected "
-                "classes. Use --kind regression."
-            )
         if _whole(column):
             return [None if np.isnan(value) else int(value) for value in column]
     return [None if pd.isna(value) else value for value in column.tolist()]
