@@ -202,7 +202,21 @@ def test_features_keep_the_order_they_are_named_in():
     assert columns.features(rows(b=1))[1] == ["b", "age"]
 
 
-WORDS = ["", "a", "b", "missing", "007", "1", "1.5", "12,5", "2020-01-01", "inf", "true", "é\0\n"]
+WORDS = [
+    "",
+    "1.\x1e",
+    "a",
+    "b",
+    "missing",
+    "007",
+    "1",
+    "1.5",
+    "12,5",
+    "2020-01-01",
+    "inf",
+    "true",
+    "é\0\n",
+]
 ENTRIES = st.one_of(
     st.lists(st.integers(-3, 3), min_size=8, max_size=8),
     st.lists(st.one_of(st.none(), st.integers(-(2**70), 2**70)), min_size=8, max_size=8),

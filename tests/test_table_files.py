@@ -6,6 +6,8 @@ import random
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pandas.testing import assert_frame_equal
 
@@ -27,6 +29,11 @@ def pickled(path):
 
 def parquet(path, **columns):
     pd.DataFrame(columns).to_parquet(path)
+
+
+def not_text(path):
+    text = pa.array([b"\xff"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"a": text}), path)
 
 
 def cut(write):
@@ -87,6 +94,7 @@ BAD = [
     ("cut parquet", "a.parquet", cut(lambda p: parquet(p, a=[1, 2])), "not a whole Parquet file"),
     ("parquet, no rows", "a.parquet", lambda p: parquet(p, a=[]), "has no rows"),
     ("parquet, no columns", "a.parquet", lambda p: parquet(p), "has no columns"),
+    ("parquet, not UTF-8", "a.parquet", not_text, "not a whole Parquet file"),
     ("not npz", "a.npz", content(GOOD), "not a whole .npz archive"),
     ("cut npz", "a.npz", cut(lambda p: npz(p, X=np.ones((9, 9)))), "not a whole .npz archive"),
     ("pickle", "a.npz", pickled, "Python objects, which are not read"),

@@ -81,11 +81,15 @@ def from_text(entries: Sequence[str | None]) -> pd.Series:
         return _whole(truth, "boolean")
     if all(NUMBER.fullmatch(e) for e in distinct) and not any(PADDED.match(e) for e in distinct):
         if not all(WHOLE.fullmatch(entry) for entry in distinct):
-            return pd.Series([np.nan if entry is None else float(entry) for entry in entries])
+            return pd.Series(
+                [np.nan if entry is None else float(entry.strip()) for entry in entries]
+            )
         if not distinct:
             return pd.Series(np.full(len(entries), np.nan))
         if all(len(entry) <= 20 and _fits(int(entry)) for entry in distinct):
-            return _whole([None if entry is None else int(entry) for entry in entries], "Int64")
+            return _whole(
+                [None if entry is None else int(entry.strip()) for entry in entries], "Int64"
+            )
     return _text(list(entries))
 
 
@@ -185,7 +189,7 @@ def read_numbers(column: pd.Series, name: str) -> np.ndarray:
                 "spaces or signs). Correct the entries, and leave a cell empty where the value is "
                 "missing."
             )
-        values = np.array([np.nan if entry is None else float(entry) for entry in entries])
+        values = np.array([np.nan if entry is None else float(entry.strip()) for entry in entries])
     elif kind == "number":
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
     else:

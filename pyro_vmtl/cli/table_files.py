@@ -150,13 +150,14 @@ def _read_parquet(data: bytes, name: str) -> pd.DataFrame:
     try:
         # nullable types: whole numbers would become floats, and be rounded, where some are missing
         table = pd.read_parquet(io.BytesIO(data), dtype_backend="numpy_nullable")
+        if any(level is not None for level in table.index.names):
+            table = table.reset_index()  # pandas stores a named index, a column to the user
+        columns = [(str(column), plain(table.iloc[:, i])) for i, column in enumerate(table)]
     except Exception as error:
         raise InputError(
             f"{name} is not a whole Parquet file ({_first_line(error)}). Write it again."
         ) from None
-    if any(level is not None for level in table.index.names):
-        table = table.reset_index()  # pandas stores a named index, which is a column to the user
-    return _checked([(str(column), table.iloc[:, i]) for i, column in enumerate(table)], name)
+    return _checked(columns, name)
 
 
 def _read_npz(data: bytes, name: str) -> pd.DataFrame:
