@@ -106,18 +106,16 @@ def plain(column: pd.Series) -> pd.Series:
     column = column.reset_index(drop=True)
     if column.dtype in (np.dtype(bool), np.dtype(np.int64), np.dtype(np.float64)):
         return column
-    if types.is_bool_dtype(column.dtype) and not isinstance(column.dtype, pd.CategoricalDtype):
-        return _whole(column.tolist(), "boolean")
-    if types.is_integer_dtype(column.dtype):
-        values = column.tolist()
-        if all(_fits(value) for value in values if not pd.isna(value)):
-            return _whole(values, "Int64")
-        return _text(values)
     if types.is_float_dtype(column.dtype):
         return pd.Series(column.to_numpy(dtype=np.float64, na_value=np.nan))
-    if not (
-        types.is_object_dtype(column.dtype) or isinstance(column.dtype, pd.CategoricalDtype)
-    ) and not types.is_string_dtype(column.dtype):
+    looked_into = (
+        types.is_bool_dtype,
+        types.is_integer_dtype,
+        types.is_object_dtype,
+        types.is_string_dtype,
+    )
+    is_categories = isinstance(column.dtype, pd.CategoricalDtype)
+    if not is_categories and not any(holds(column.dtype) for holds in looked_into):
         return column
     values = column.astype(object).tolist()
     inferred = types.infer_dtype(values, skipna=True)

@@ -89,9 +89,9 @@ def read_target(
         others = {"classification": "regression or counts", "regression": "classification"}
         if kind == "regression" and not np.any(read_numbers(column, target) % 1 > 0):
             others["regression"] = "classification or counts"
+        way_out = "" if held == "text" else f"; --kind {others[kind]} overrides this"
         notices.append(
-            f"Column {target!r} is taken for {kind}, as it holds {_described(column)}; "
-            f"--kind {others[kind]} overrides this."
+            f"Column {target!r} is taken for {kind}, as it holds {_described(column)}{way_out}."
         )
     if len(missing):
         notices.append(
