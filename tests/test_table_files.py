@@ -1,0 +1,299 @@
+"""Table files: what is read is what was written, and bad files are told from good ones."""
+
+import gzip
+import io
+import random
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pandas.testing import assert_frame_equal
+
+from pyro_vmtl.cli.columns import Columns
+from pyro_vmtl.cli.errors import InputError
+from pyro_vmtl.cli.table_files import read_table, write_table
+from pyro_vmtl.cli.target import read_target, read_tasks
+
+GOOD = b"school,age,sex,score\n007,7,f,1.5\n007,,m,2.5\n011,9,f,0.5\n011,8,NA,3.0\n"
+
+
+def npz(path, **arrays):
+    np.savez(path, **arrays)
+
+
+def pickled(path):
+    np.savez(path, X=np.ones((2, 2)), tasks=np.array(["a", None], dtype=object))
+
+
+def parquet(path, **columns):
+    pd.DataFrame(columns).to_parquet(path)
+
+
+def not_text(path):
+    text = pa.array([b"\xff"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"a": text}), path)
+
+
+def cut(write):
+    """What `write` writes, without its second half."""
+
+    def build(path):
+        write(path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    return build
+
+
+def content(data):
+    return lambda path: path.write_bytes(data)
+
+
+def nothing(path):
+    pass
+
+
+def near(path):
+    path.with_name("school.csv").write_bytes(GOOD)
+
+
+# id, file, what makes it, what the message must hold
+BAD = [
+    ("missing", "scool.csv", near, "does not exist. Did you mean 'school.csv'?"),
+    ("missing, empty folder", "a.csv", nothing, "does not exist. There is nothing else."),
+    ("no folder", "deep/down/a.csv", nothing, "nor does the folder"),
+    ("folder", "a.csv", lambda path: path.mkdir(), "is a folder, expected a table file"),
+    ("name too long", "a" * 300 + ".csv", nothing, "cannot be read"),
+    ("suffix", "a.xlsx", content(b"PK"), "unknown kind, expected one of .csv"),
+    ("no suffix", "data", content(GOOD), "unknown kind"),
+    ("no bytes", "a.csv", content(b""), "empty (0 bytes)"),
+    ("no bytes, parquet", "a.parquet", content(b""), "empty (0 bytes)"),
+    ("white space", "a.csv", content(b"\xef\xbb\xbf \n\n"), "is empty"),
+    ("header only", "a.csv", content(b"a,b\n\n\n"), "a header and no rows"),
+    ("semicolons", "a.csv", content(b"a;b\n1,5;2\n"), "found semicolons: save it with commas"),
+    ("tabs", "a.csv", content(b"a\tb\n1\t2\n"), "found tabs: name it .tsv"),
+    ("bars", "a.csv", content(b"a|b\n1|2\n"), "found bars (|)"),
+    ("bars in rows", "a.csv", content(b"data\n1|2\n"), "found bars (|)"),
+    ("commas", "a.tsv", content(b"a,b\n1,2\n"), "expected tabs between columns and found commas"),
+    ("nul", "a.csv", content(b"a,b\n1,\0\n"), "NUL bytes"),
+    ("utf-16", "a.csv", content("a,b\n1,2\n".encode("utf-16")), "encoding UTF-8"),
+    ("latin-1", "a.csv", content("a,b\n1,é\n".encode("latin-1")), "line 2 has the byte 0xe9"),
+    ("long row", "a.csv", content(b"a,b\n1,2\n1,2,3\n"), "row 3 has 3 entries, expected 2"),
+    ("short row", "a.csv", content(b'a,b\n"1\n1",2\n1\n'), "row 3 has 1 entry, expected 2"),
+    ("empty row", "a.csv", content(b"a,b\n1,2\n\n1,2\n"), "row 3 has no entries"),
+    ("empty first row", "a.csv", content(b"\na,b\n1,2\n"), "row 1 is empty"),
+    ("twice", "a.csv", content(b"a,b, a\n1,2,3\n"), "has 'a' more than once"),
+    ("no name", "a.csv", content(b",b\n0,2\n"), "column 1 of 2 has no name"),
+    ("open quote", "a.csv", content(b'a,b\n1,2\n"1,2\n'), "row 3 cannot be read"),
+    ("quote inside", "a.csv", content(b'a,b\n"x"y,2\n'), "row 2 cannot be read"),
+    ("huge entry", "a.csv", content(b"a,b\n1," + b"x" * 200_000 + b"\n"), "row 2 cannot be read"),
+    ("not gzip", "a.csv.gz", content(GOOD), "not a whole gzip file"),
+    ("cut gzip", "a.csv.gz", cut(content(gzip.compress(GOOD))), "not a whole gzip file"),
+    ("not parquet", "a.parquet", content(GOOD), "not a whole Parquet file"),
+    ("cut parquet", "a.parquet", cut(lambda p: parquet(p, a=[1, 2])), "not a whole Parquet file"),
+    ("parquet, no rows", "a.parquet", lambda p: parquet(p, a=[]), "has no rows"),
+    ("parquet, no columns", "a.parquet", lambda p: parquet(p), "has no columns"),
+    ("parquet, not UTF-8", "a.parquet", not_text, "not a whole Parquet file"),
+    ("not npz", "a.npz", content(GOOD), "not a whole .npz archive"),
+    ("cut npz", "a.npz", cut(lambda p: npz(p, X=np.ones((9, 9)))), "not a whole .npz archive"),
+    ("pickle", "a.npz", pickled, "Python objects, which are not read"),
+    ("npz, no X", "a.npz", lambda p: npz(p, x=np.ones((2, 2))), "'x' and no X"),
+    ("npz, flat X", "a.npz", lambda p: npz(p, X=np.ones(2)), "shape (2,), expected an array X"),
+    ("npz, rows", "a.npz", lambda p: npz(p, X=np.ones((2, 2)), y=[1]), "y has shape (1,)"),
+    ("npz, y in 2-d", "a.npz", lambda p: npz(p, X=np.ones((2, 2)), y=[[1], [2]]), "shape (2, 1)"),
+    (
+        "npz, names",
+        "a.npz",
+        lambda p: npz(p, X=np.ones((2, 2)), features=["a"]),
+        "expected text of shape (2,)",
+    ),
+    (
+        "npz, names twice",
+        "a.npz",
+        lambda p: npz(p, X=np.ones((2, 2)), features=["a", "y"], y=[1, 2]),
+        "'y' more than once",
+    ),
+    ("npz, complex", "a.npz", lambda p: npz(p, X=np.ones((2, 2)) * 1j), "x0 is of type complex"),
+    ("npz, no rows", "a.npz", lambda p: npz(p, X=np.ones((0, 2))), "has no rows"),
+]
+
+
+@pytest.mark.parametrize(("file", "build", "part"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
+def test_bad_files_are_told(tmp_path, file, build, part):
+    path = tmp_path / file
+    build(path)
+    with pytest.raises(InputError) as error:
+        read_table(path)
+    assert part in str(error.value)
+    assert str(path) in str(error.value)  # names the file
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    path = tmp_path / "a.csv"
+    path.write_bytes(GOOD)
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "read_bytes", refuse)  # root may read whatever the mode says
+    with pytest.raises(InputError, match=r"a\.csv cannot be read \(Permission denied\)"):
+        read_table(path)
+
+
+def test_pickles_in_archives_are_not_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (tmp_path.joinpath("ran").touch, ())
+
+    np.savez(tmp_path / "a.npz", X=np.ones((1, 1)), y=np.array([Trap()], dtype=object))
+    with pytest.raises(InputError, match="Python objects"):
+        read_table(tmp_path / "a.npz")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_csv_becomes_columns_of_the_right_kind(tmp_path):
+    path = tmp_path / "a.csv"
+    text = (
+        "id,whole,part,real,flag,text,none,huge,quoted\r\n"
+        '007,9007199254740993,9007199254740993,1e3,TRUE, a,,99999999999999999999,"1,5"\r\n'
+        '11,-2,NA,.5,false,"say ""hi""",null,1,\r\n\r\n'
+    )
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    expected = pd.DataFrame(
+        {
+            "id": pd.Series(["007", "11"], dtype=object),
+            "whole": pd.Series([2**53 + 1, -2], dtype="int64"),
+            "part": pd.Series([2**53 + 1, None], dtype="Int64"),
+            "real": [1000.0, 0.5],
+            "flag": [True, False],
+            "text": pd.Series(["a", 'say "hi"'], dtype=object),
+            "none": [np.nan, np.nan],
+            "huge": pd.Series(["99999999999999999999", "1"], dtype=object),
+            "quoted": pd.Series(["1,5", None], dtype=object),
+        }
+    )
+    assert_frame_equal(read_table(path), expected)
+    path.with_suffix(".csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+    assert_frame_equal(read_table(path.with_suffix(".csv.gz")), expected)
+    path.with_suffix(".tsv").write_bytes(GOOD.replace(b",", b"\t"))
+    path.write_bytes(GOOD)
+    assert_frame_equal(read_table(path.with_suffix(".tsv")), read_table(path))
+
+
+def test_all_files_give_the_same_table(tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(7, 3)) * 10.0 ** rng.integers(-200, 200, size=(7, 3))
+    X[2, 1] = np.nan
+    tasks = np.array(["007", "b", "b", "é", "007", "x y", "b"])
+    y = np.arange(7) + 2**60
+    table = pd.DataFrame(X, columns=["x0", "x1", "x2"]).assign(y=y, tasks=tasks, flag=y % 2 == 0)
+    np.savez(tmp_path / "a.npz", X=X, y=y, tasks=tasks, flag=y % 2 == 0)
+    write_table(table, tmp_path / "new" / "a.csv")
+    write_table(table, tmp_path / "a.parquet")
+    expected = table.astype({"tasks": object})
+    for file in ("a.npz", "new/a.csv", "a.parquet"):
+        assert_frame_equal(read_table(tmp_path / file), expected)  # to the last bit
+    np.savez(tmp_path / "named.npz", X=X, features=["a", "b", "c"])
+    assert list(read_table(tmp_path / "named.npz")) == ["a", "b", "c"]
+
+
+def test_parquet_keeps_what_pandas_stores(tmp_path):
+    table = pd.DataFrame(
+        {
+            "part": pd.array([2**60 + 1, None], dtype="Int64"),
+            "sort": pd.Categorical(["a", None]),
+            "code": pd.Categorical([3, 4]),
+            "large": np.array([2**64 - 1, 1], dtype=np.uint64),
+            "day": pd.to_datetime(["2020-01-01", "2020-01-02"]),
+        },
+        index=pd.Index([5, 6], name="pupil"),
+    )
+    table.to_parquet(tmp_path / "a.parquet")
+    read = read_table(tmp_path / "a.parquet")
+    assert list(read) == ["pupil", "part", "sort", "code", "large", "day"]
+    assert read["part"].tolist() == [2**60 + 1, pd.NA]
+    assert read["sort"].tolist() == ["a", None] and read["code"].tolist() == [3, 4]
+    assert read["large"].tolist() == [str(2**64 - 1), "1"]
+    assert read["pupil"].tolist() == [5, 6] and read["day"].dtype.kind == "M"
+
+
+def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
+    table = pd.DataFrame({"a": ["007", None], "b": [0.1, 2.0]}, dtype=object).astype({"b": float})
+    path = tmp_path / "a.csv"
+    write_table(table, path)
+    with pytest.raises(InputError, match="exists already"):
+        write_table(table, path)
+    with pytest.raises(InputError, match="unknown kind"):
+        write_table(table, tmp_path / "a.xlsx")
+    with pytest.raises(InputError, match="is a folder"):
+        (tmp_path / "b.csv").mkdir()
+        write_table(table, tmp_path / "b.csv", overwrite=True)
+    with pytest.raises(InputError, match="cannot be written"):
+        write_table(table, path / "below" / "a.csv")
+    write_table(table[:1], path, overwrite=True)
+    assert_frame_equal(read_table(path), table[:1])
+
+    def fail(self, file, index):
+        file.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
+    with pytest.raises(InputError, match="No space left"):
+        write_table(table, path, overwrite=True)
+    assert_frame_equal(read_table(path), table[:1])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.csv", "b.csv"]
+
+
+def use(path):
+    """Read a file as `fit` and `predict` will."""
+    table = read_table(path)
+    columns = Columns.learn(table, target="score", task="school")
+    X, names = columns.features(table)
+    assert np.isfinite(X).all() and X.shape == (len(table), len(names))
+    assert len(read_tasks(table, "school")) == len(table)
+    assert len(read_target(table, "score").values) == len(table)
+
+
+def mutated(data, generator):
+    """Some bytes changed, dropped, put in or repeated."""
+    data = bytearray(data)
+    for _ in range(generator.randint(1, 6)):
+        at = generator.randrange(len(data))
+        match generator.randrange(4):
+            case 0:
+                data[at] = generator.choice([*range(256), *b',,,""\n\r;. 0e-'])
+            case 1:
+                del data[at : at + generator.randint(1, 8)]
+            case 2:
+                data[at:at] = generator.choice(
+                    [b"inf", b"NA", b'"', b"\n", b",", b"1e99", b"\xc2\xa0", b"007", b"\0", b"12,5"]
+                )
+            case 3:
+                data[at:at] = data[at : at + generator.randint(1, 30)]
+        data = data or bytearray(b"a")
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("file", "tries"), [("a.csv", 600), ("a.csv.gz", 150), ("a.parquet", 200), ("a.npz", 200)]
+)
+def test_broken_bytes_raise_nothing_else(tmp_path, file, tries):
+    path = tmp_path / file
+    frame = pd.read_csv(io.BytesIO(GOOD), dtype={"school": str})
+    if file == "a.parquet":
+        frame.to_parquet(path)
+    elif file == "a.npz":
+        named = {name: frame[name].to_numpy() for name in ("age", "score")}
+        np.savez(path, X=np.eye(4), school=frame["school"].to_numpy(dtype=str), **named)
+    else:
+        path.write_bytes(gzip.compress(GOOD) if file.endswith("gz") else GOOD)
+    use(path)
+    whole, generator, refused = path.read_bytes(), random.Random(0), 0
+    for _ in range(tries):
+        path.write_bytes(mutated(whole, generator))
+        try:
+            use(path)
+        except InputError:
+            refused += 1
+    assert refused > 0  # the rest was readable still
