@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,45 +20,12 @@ from pyro_vmtl.analysis import plot_history, plot_relatedness
 from pyro_vmtl.cli.digits import DigitsRun
 from pyro_vmtl.fitted import Fitted
 from pyro_vmtl.stacking import FittedStack
+from pyro_vmtl.whole import new_directory
 
-__all__ = ["check_free", "new_directory", "write_run"]
+__all__ = ["METRICS", "write_run"]
 
 METRICS = "metrics.json"
 """The file that makes a folder a run directory."""
-
-
-def check_free(out: Path, *, overwrite: bool) -> None:
-    """Check, before any work, that a run can be written.
-
-    Parameters
-    ----------
-    out
-        The run directory to be.
-    overwrite
-        May an earlier run be there?
-
-    Raises
-    ------
-    OSError
-        If something is there that may not be overwritten, or the folder cannot be written to. The
-        message names the way out.
-    """
-    if out.exists() and not overwrite:
-        raise FileExistsError(
-            f"{out} exists already. Choose another folder with --out, or pass --overwrite."
-        )
-    if out.exists() and not (out / METRICS).is_file():
-        raise FileExistsError(
-            f"{out} is not a run directory (it has no {METRICS}), so it is not overwritten. "
-            "Choose another folder with --out."
-        )
-    parent = next(p for p in out.absolute().parents if p.exists())
-    try:
-        tempfile.TemporaryDirectory(dir=parent).cleanup()
-    except OSError as error:
-        raise PermissionError(
-            f"{parent} cannot be written to ({error.strerror}). Choose another folder with --out."
-        ) from error
 
 
 def write_run(
@@ -88,7 +51,7 @@ def write_run(
     overwrite
         May an earlier run be there? It stays until the new one is complete.
     """
-    with new_directory(out, overwrite=overwrite) as folder:
+    with new_directory(out, overwrite=overwrite, marker=METRICS) as folder:
         _write_json(folder / METRICS, {**_metrics(run, baselines), "settings": settings})
         _flat(run.relatedness).to_csv(folder / "relatedness.csv")
         weights = folder / "weights.safetensors"
@@ -163,34 +126,3 @@ def _flat(table: pd.DataFrame) -> pd.DataFrame:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")
-
-
-@contextmanager
-def new_directory(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary folder that becomes ``out`` at the end, if all went well.
-
-    Parameters
-    ----------
-    out
-        The run directory to make.
-    overwrite
-        May an earlier run be there? It stays until the new one is complete.
-
-    Raises
-    ------
-    OSError
-        As :func:`check_free` does.
-    """
-    check_free(out, overwrite=overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    new, old = scratch / "new", scratch / "old"
-    try:
-        new.mkdir()
-        yield new
-        check_free(out, overwrite=overwrite)
-        if out.exists():
-            out.rename(old)
-        new.rename(out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

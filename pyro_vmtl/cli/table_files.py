@@ -17,8 +17,8 @@ import pandas as pd
 
 from pyro_vmtl.cli.csv_text import read_csv_text
 from pyro_vmtl.cli.errors import InputError, did_you_mean, listed
-from pyro_vmtl.cli.files import written_whole
 from pyro_vmtl.cli.kinds import plain
+from pyro_vmtl.whole import written_whole
 
 __all__ = ["read_table", "write_table"]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.distributions import Distribution
 
 from pyro_vmtl.adding import add_task
 from pyro_vmtl.data import TaskData
+from pyro_vmtl.estimators.inspection import InspectionMixin
 from pyro_vmtl.estimators.notices import DataNotice
 from pyro_vmtl.estimators.reading import (
     check_finite,
@@ -26,19 +28,13 @@ from pyro_vmtl.estimators.reading import (
 )
 from pyro_vmtl.estimators.rows import capped, laid_out, windows
 from pyro_vmtl.estimators.scaling import Scaling
-from pyro_vmtl.history import History
 from pyro_vmtl.presets import Method, presets
-from pyro_vmtl.stacking import FittedStack, Stack
-
-if TYPE_CHECKING:
-    import pandas as pd
-    import xarray as xr
-    from matplotlib.axes import Axes
+from pyro_vmtl.stacking import Stack
 
 __all__ = ["VMTLEstimator"]
 
 
-class VMTLEstimator(BaseEstimator):
+class VMTLEstimator(InspectionMixin, BaseEstimator):
     """Base of :class:`~pyro_vmtl.VMTLClassifier` and :class:`~pyro_vmtl.VMTLRegressor`."""
 
     # metadata that scikit-learn's tools pass on without being asked to
@@ -243,86 +239,11 @@ class VMTLEstimator(BaseEstimator):
             else:
                 chosen = window.tasks.to(self.device)
                 predictive = self._fitted.predictive(rows, tasks=chosen, **settings)
-                rows = rows.map_rows(lambda values, chosen=chosen: values[chosen])
+                rows = rows.map_rows(partial(torch.Tensor.index_select, dim=0, index=chosen))
             yield window.rows[rows.row[rows.mask].cpu().numpy()], predictive, rows.mask
 
     def _known(self) -> frozenset[Hashable]:
         return frozenset(self.tasks_)
-
-    # Looking at it
-
-    @property
-    def history_(self) -> History:
-        """Loss of the fit at every step, and its terms."""
-        check_is_fitted(self)
-        return self._fitted.result.history
-
-    @property
-    def relatedness_(self) -> xr.Dataset:
-        """How much each task borrows from each source.
-
-        Variables ``mean``, ``lower`` and ``upper`` (a 90 % interval), with dimensions ``task`` and
-        ``source``, whose last is ``"base"``: what is not borrowed. NaN for a task and itself.
-        """
-        import xarray as xr
-
-        table = self._relatedness_table()
-        sources = list(dict.fromkeys(table.columns.get_level_values(0)))
-        names = {"mean": "mean", "lower": "5%", "upper": "95%"}
-        return xr.Dataset(
-            {
-                name: (("task", "source"), table.xs(level, axis=1, level=1).to_numpy())
-                for name, level in names.items()
-            },
-            coords={"task": list(self.tasks_), "source": sources},
-        )
-
-    def _relatedness_table(self) -> pd.DataFrame:
-        from pyro_vmtl.analysis import relatedness_table
-
-        check_is_fitted(self)
-        size = len(self.tasks_) * (len(self.tasks_) + 1)
-        draws = max(20, min(1000, MOST_WEIGHTS // size))
-        fitted = self._fitted.relatedness(num_samples=draws, seed=self.random_state)
-        return relatedness_table(fitted, self.tasks_)
-
-    def summary(self) -> pd.DataFrame:
-        """Give a row per task: its training rows, how much it borrows, and from whom most.
-
-        Columns ``rows``, ``borrowed`` (all but the base), ``nearest`` (the source with the largest
-        mean weight), ``weight`` (that weight) and, for a stack, how much each member counts.
-        """
-        import pandas as pd
-
-        mean = self._relatedness_table().xs("mean", axis=1, level=1)
-        sources = mean.iloc[:, :-1].fillna(0.0).to_numpy()
-        nearest = sources.argmax(1)
-        table = pd.DataFrame(
-            {
-                "rows": self.task_sizes_,
-                "borrowed": sources.sum(1),
-                "nearest": [self.tasks_[i] if len(self.tasks_) > 1 else None for i in nearest],
-                "weight": sources.max(1),
-            },
-            index=pd.Index(list(self.tasks_), name="task"),
-        )
-        if isinstance(self._fitted, FittedStack):
-            weights = self._fitted.weights.numpy()
-            for name, column in zip(self._fitted.members, weights.T, strict=True):
-                table[name] = column
-        return table
-
-    def plot_relatedness(self, ax: Axes | None = None) -> Axes:
-        """Draw a heat map of mean weights: who borrows from whom.
-
-        Parameters
-        ----------
-        ax
-            Axes to draw on; new ones by default.
-        """
-        from pyro_vmtl.analysis import plot_relatedness
-
-        return plot_relatedness(self._relatedness_table(), ax)
 
     # Keeping it
 
@@ -369,10 +290,6 @@ class VMTLEstimator(BaseEstimator):
         from pyro_vmtl.estimators.saving import load
 
         return load(cls, Path(path), device=device)
-
-
-MOST_WEIGHTS = 20_000_000
-"""Draws of source weights that are held at once."""
 
 
 def _column(y: Any, num_rows: int) -> np.ndarray:

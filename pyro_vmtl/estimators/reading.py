@@ -1,4 +1,4 @@
-"""Reading what users have: arrays, data frames, tensors and sparse matrices, with labels of tasks."""
+"""Reading what users have: arrays, data frames, tensors and sparse matrices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from pyro_vmtl.arrays import read_labels
 from pyro_vmtl.estimators.notices import DataNotice
 
-__all__ = ["ALL", "dense", "known_targets", "read_features", "read_row_weights", "read_tasks"]
+__all__ = [
+    "ALL",
+    "check_finite",
+    "dense",
+    "known_targets",
+    "read_features",
+    "read_row_weights",
+    "read_tasks",
+]
 
 ALL = "all"
 """Label of the task that all rows are of where there are no labels."""
@@ -57,10 +65,7 @@ def _check_columns(X: Any) -> None:
     if types is None or columns is None:
         return
     text = [
-        str(column)
-        for column, kind in zip(columns, types, strict=True)
-        if not (getattr(kind, "kind", "") in "biuf" and getattr(kind, "kind", ""))
-        and not (hasattr(kind, "is_numeric") and (kind.is_numeric() or str(kind) == "Boolean"))
+        str(column) for column, kind in zip(columns, types, strict=True) if not _is_number(kind)
     ]
     if text:
         raise ValueError(
@@ -68,6 +73,13 @@ def _check_columns(X: Any) -> None:
             "them first, with sklearn.compose.make_column_transformer and OneHotEncoder for "
             "example, or leave them out."
         )
+
+
+def _is_number(kind: Any) -> bool:
+    """Tell whether a data type of pandas or polars is one of numbers, or true and false."""
+    if hasattr(kind, "is_numeric"):
+        return bool(kind.is_numeric()) or str(kind) == "Boolean"
+    return getattr(kind, "kind", "O") in ("b", "i", "u", "f")
 
 
 def dense(X: Any, rows: slice | np.ndarray) -> np.ndarray:
@@ -185,9 +197,9 @@ def known_targets(y: Any, tasks: Sequence[Hashable]) -> np.ndarray:
     if not known.any():
         raise ValueError("y has no target in any row (all are NaN or None), expected some.")
     where: dict[Hashable, int] = {}
-    for row in np.flatnonzero(~known):
+    for row in np.flatnonzero(~known).tolist():
         where[tasks[row]] = where.get(tasks[row], 0) + 1
-    left = {tasks[row] for row in np.flatnonzero(known)}
+    left = {tasks[row] for row in np.flatnonzero(known).tolist()}
     some = ", ".join(f"{n} in task {label!r}" for label, n in list(where.items())[:5])
     more = f" and {len(where) - 5} tasks more" if len(where) > 5 else ""
     empty = [label for label in where if label not in left]

@@ -199,8 +199,8 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
             self._unit = float(np.sqrt(np.average((values - self._centre) ** 2, weights=weight)))
         if len(values) > 1 and values.min() == values.max():
             raise ValueError(
-                f"y is {values[0]:g} in all {len(values)} rows, expected targets that differ: there "
-                "is nothing to learn."
+                f"y is {values[0]:g} in all {len(values)} rows, expected targets that differ: "
+                "there is nothing to learn."
             )
         self._unit = self._unit or 1.0  # a single row
         return self._scaled(values)

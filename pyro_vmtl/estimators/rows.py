@@ -48,7 +48,7 @@ def capped(
     """
     rows = np.flatnonzero(used)
     index: dict[Hashable, int] = {}
-    task = np.array([index.setdefault(labels[row], len(index)) for row in rows])
+    task = np.array([index.setdefault(labels[row], len(index)) for row in rows.tolist()], dtype=int)
     counts = np.bincount(task)
     most = max(
         MOST_PADDED // (len(index) * (num_features + 1)), 2 * len(rows) // max(len(index), 1), 1
@@ -194,5 +194,5 @@ def windows(
         size = max(1, MOST_AT_ONCE // numbers)
         rows = np.sort(order[(place >= start) & (place < start + size)])
         chosen = torch.from_numpy(present)
-        yield Window(rows, [labels[row] for row in rows], task_labels, chosen)
+        yield Window(rows, [labels[row] for row in rows.tolist()], task_labels, chosen)
         start += size
