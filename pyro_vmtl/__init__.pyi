@@ -3,6 +3,7 @@ from .attention import attend as attend
 from .batches import BalancedRows as BalancedRows
 from .batches import RandomRows as RandomRows
 from .calibration import Calibration as Calibration
+from .counts import Counts as Counts
 from .cross_validation import folds as folds
 from .data import TaskData as TaskData
 from .elbo import MeanFieldELBO as MeanFieldELBO
@@ -38,6 +39,7 @@ from .predict import (
 from .predict import (
     predictive_cdf as predictive_cdf,
 )
+from .quantile import quantiles as quantiles
 from .schedule import (
     Constant as Constant,
 )
