@@ -52,7 +52,7 @@ class LinearCounts(nn.Module):
     >>> from pyro_vmtl.models import StandardNormal
     >>> data = TaskData.regression([[1.0], [2.0]], [0.0, 3.0], ["a", "b"])
     >>> model = poutine.condition(LinearCounts(StandardNormal([1])), {"w": torch.zeros(2, 1, 1)})
-    >>> poutine.trace(model).get_trace(data).nodes["y"]["fn"].base_dist.rate.flatten().tolist()
+    >>> poutine.trace(model).get_trace(data).nodes["y"]["fn"].rate.flatten().tolist()
     [1.0, 1.0]
     """
 

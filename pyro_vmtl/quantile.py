@@ -92,7 +92,7 @@ def quantiles(predictive: Distribution, probabilities: Sequence[float] | Tensor)
 def _of_normals(weight: Tensor, loc: Tensor, scale: Tensor, probability: float) -> Tensor:
     """Invert mixtures of normals, (rows, K) to (rows,)."""
     # The quantile of a mixture is between the least and the largest of its components.
-    each = loc + scale * torch.special.ndtri(torch.tensor(probability).to(loc))
+    each = loc + scale * torch.special.ndtri(loc.new_tensor(probability))
     low, high, shortest = each.amin(1), each.amax(1), PRECISION * scale.amin(1)
     while ((high - low) > torch.maximum(shortest, ROUNDING * high.abs())).any():
         middle = (low + high) / 2

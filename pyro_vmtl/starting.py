@@ -29,7 +29,7 @@ from pyro_vmtl.data import TaskData
 
 __all__ = ["counts_start", "least_squares_start", "usual_log_rate"]
 
-NEWTON_STEPS = 4
+NEWTON_STEPS = 8
 
 
 @torch.no_grad()
@@ -105,10 +105,10 @@ def counts_start(
     --------
     >>> data = TaskData.regression([[1.0]] * 100, [7.0] * 100, ["a"] * 100)
     >>> loc, scale = counts_start(data, kl_weight=1.0)
-    >>> round(loc.item(), 2), round(scale.item() ** -2)  # log 7, and 1 + 100 * 7
-    (1.94, 700)
+    >>> round(loc.item(), 2), round(scale.item() ** -2)  # log 7, and about 100 * 7
+    (1.94, 699)
     """
-    y, x, mask = check_counts(data)[..., None], data.x, data.mask[..., None]
+    y, x, mask = check_counts(data)[..., None].double(), data.x.double(), data.mask[..., None]
     # Each task's mean, with one more row that has the mean of all: none is 0.
     usual = math.exp(usual_log_rate(data))
     mean = (y.sum(1, keepdim=True) + usual) / (mask.sum(1, keepdim=True) + 1)
@@ -125,7 +125,8 @@ def counts_start(
         better = new < loss
         loc, loss = step.where(better, loc), new.where(better, loss)
         rate = ((log_rate + x @ loc).clamp(-MOST_LOG_RATE, MOST_LOG_RATE).exp()) * mask
-    return loc.squeeze(-1), (1 + (rate * x**2).sum(1) / kl_weight).rsqrt()
+    scale = (1 + (rate * x**2).sum(1) / kl_weight).rsqrt()
+    return loc.squeeze(-1).to(data.x), scale.to(data.x)
 
 
 def usual_log_rate(data: TaskData) -> float:
