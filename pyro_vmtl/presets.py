@@ -207,8 +207,16 @@ def _weighed_more(preset: Preset) -> Preset:
 
 
 def _for_counts(method: Method) -> Method:
-    """Change what is for classes to what is for counts."""
+    """Change what is for classes to what is for counts.
+
+    Counts say by their size how noisy they are, and the whole KL counts: with less, coefficients
+    overfit that noise.
+    """
     if isinstance(method, Stack):
-        members = {name: replace(m, counts=True) for name, m in method.members.items()}
+        members = {name: _of_counts(member) for name, member in method.members.items()}
         return replace(method, members=members)
-    return replace(method, counts=True)
+    return _of_counts(method)
+
+
+def _of_counts(preset: Preset) -> Preset:
+    return replace(preset, counts=True, kl_weights=dict.fromkeys(preset.kl_weights, 1.0))
