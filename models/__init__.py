@@ -6,6 +6,7 @@ if __name__ == "models":
 from pyro_vmtl.models.latent_classifier import LatentClassifier
 from pyro_vmtl.models.latent_regressor import LatentRegressor
 from pyro_vmtl.models.linear_classifier import LinearClassifier
+from pyro_vmtl.models.linear_counts import LinearCounts
 from pyro_vmtl.models.linear_regressor import LinearRegressor
 from pyro_vmtl.models.priors import HierarchicalNormal, StandardNormal, ZeroMeanNormal
 
@@ -14,6 +15,7 @@ __all__ = [
     "LatentClassifier",
     "LatentRegressor",
     "LinearClassifier",
+    "LinearCounts",
     "LinearRegressor",
     "StandardNormal",
     "ZeroMeanNormal",

@@ -1,11 +1,15 @@
 from ._version import __version__ as __version__
+from .adding import add_task as add_task
 from .attention import attend as attend
 from .batches import BalancedRows as BalancedRows
 from .batches import RandomRows as RandomRows
 from .calibration import Calibration as Calibration
+from .counts import Counts as Counts
 from .cross_validation import folds as folds
 from .data import TaskData as TaskData
 from .elbo import MeanFieldELBO as MeanFieldELBO
+from .estimators import VMTLClassifier as VMTLClassifier
+from .estimators import VMTLRegressor as VMTLRegressor
 from .fitted import Fitted as Fitted
 from .fitting import FitResult as FitResult
 from .fitting import NonFiniteLossError as NonFiniteLossError
@@ -38,6 +42,7 @@ from .predict import (
 from .predict import (
     predictive_cdf as predictive_cdf,
 )
+from .quantile import quantiles as quantiles
 from .schedule import (
     Constant as Constant,
 )

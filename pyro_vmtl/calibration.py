@@ -10,6 +10,11 @@ The *spread* :math:`\kappa` says how much of the posterior's width counts: it is
 posterior is too wide for prediction, as mean-field posteriors of many correlated coefficients are.
 The *temperature* :math:`\tau` is that of Guo et al. (ICML 2017) for logits, and a factor of the
 noise for real targets. Both are those of largest predictive density on the rows held out.
+
+Draws of a rate :math:`\lambda_s` of counts are spread on the logarithmic scale,
+:math:`l_s = \log\lambda_s`, and the temperature is the dispersion (:class:`~pyro_vmtl.Counts`): the
+variance of counts of mean :math:`\mu` is :math:`\tau\mu` with :math:`\tau \ge 1`, where a Poisson
+distribution has :math:`\tau = 1`.
 """
 
 from __future__ import annotations
@@ -19,9 +24,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, Normal
+from torch.distributions import Categorical, Distribution, Normal, Poisson
+
+from pyro_vmtl.counts import MOST_LOG_RATE, Counts
+from pyro_vmtl.mixture import as_counts, check_known
 
 __all__ = ["Calibration"]
+
+OF_COUNTS = (Poisson, Counts)
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,8 @@ class Calibration:
     spread
         Factor of the draws' distances from their mean, from 0 on.
     temperature
-        What logits are divided by, or the noise is multiplied with; above 0.
+        What logits are divided by, or the noise is multiplied with; above 0. For counts their
+        variance over their mean, from 1 on.
 
     Examples
     --------
@@ -52,13 +63,19 @@ class Calibration:
         Parameters
         ----------
         draws
-            Categorical or normal, the draws along the first dimension.
+            Categorical, normal or Poisson, the draws along the first dimension.
 
         Raises
         ------
         ValueError
-            If they are neither.
+            If they are of another kind, or are counts and the temperature is below 1.
         """
+        check_known(draws)
+        if isinstance(draws, OF_COUNTS) and self.temperature < 1:
+            raise ValueError(
+                f"temperature is {self.temperature}, expected at least 1 for counts: their "
+                "variance is that of a Poisson distribution or larger."
+            )
         return _corrected(draws, self.spread, self.temperature)
 
     @classmethod
@@ -76,13 +93,14 @@ class Calibration:
             (rows,), their targets.
         """
         spread = torch.tensor(0.5, device=y.device, requires_grad=True)
-        log_temperature = torch.zeros((), device=y.device, requires_grad=True)
-        optimizer = torch.optim.LBFGS(
-            [spread, log_temperature], max_iter=50, line_search_fn="strong_wolfe"
-        )
+        # The dispersion of counts is at least 1, so that its logarithm is a square.
+        of_counts = isinstance(draws, OF_COUNTS)
+        raw = torch.tensor(0.5 if of_counts else 0.0, device=y.device, requires_grad=True)
+        optimizer = torch.optim.LBFGS([spread, raw], max_iter=50, line_search_fn="strong_wolfe")
 
         def loss() -> Tensor:
             optimizer.zero_grad()
+            log_temperature = raw**2 if of_counts else raw
             corrected = _corrected(draws, spread.abs(), log_temperature.exp())
             density = corrected.log_prob(y).logsumexp(0) - math.log(draws.batch_shape[0])
             value = 0.5 * (spread**2 + log_temperature**2) - density.sum()
@@ -91,7 +109,7 @@ class Calibration:
 
         with torch.enable_grad():
             optimizer.step(loss)
-        found = cls(spread.abs().item(), log_temperature.exp().item())
+        found = cls(spread.abs().item(), (raw**2 if of_counts else raw).exp().item())
         if math.isfinite(found.spread) and 0 < found.temperature < math.inf:
             return found
         return cls()
@@ -105,7 +123,9 @@ def _corrected(
         return Categorical(logits=logits, validate_args=False)
     if isinstance(draws, Normal):
         return Normal(_spread(draws.loc, spread), draws.scale * temperature, validate_args=False)
-    raise ValueError(f"The target is {type(draws).__name__}, expected Categorical or Normal.")
+    counts = as_counts(draws)
+    log_rate = _spread(counts.rate.log(), spread).clamp(-MOST_LOG_RATE, MOST_LOG_RATE)
+    return Counts(log_rate.exp(), counts.dispersion * temperature, validate_args=False)
 
 
 def _spread(values: Tensor, factor: Tensor | float) -> Tensor:

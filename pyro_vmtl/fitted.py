@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Normal
+from torch.distributions import Distribution
 
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.fitting import FitResult
-from pyro_vmtl.mixture import mixed
+from pyro_vmtl.mixture import mixed, remade
 from pyro_vmtl.newcomers import newcomer_draws
 from pyro_vmtl.one_task import as_one_task, of_each_task
 from pyro_vmtl.predict import likelihood_draws
@@ -108,12 +108,7 @@ class Fitted:
         if tasks is not None:
             rows = rows.map_rows(lambda values: values[tasks])
         draws = likelihood_draws(*programs, as_one_task(rows), **settings)
-        if isinstance(draws, Categorical):
-            return Categorical(logits=of_each_task(draws.logits, rows), validate_args=False)
-        assert isinstance(draws, Normal)
-        loc, scale = (of_each_task(v, rows) for v in (draws.loc, draws.scale.expand_as(draws.loc)))
-        scale = scale.where(rows.mask, 1.0)
-        return Normal(loc, scale, validate_args=False)
+        return remade([draws], lambda numbers: of_each_task(numbers[0], rows))
 
     def relatedness(self, *, num_samples: int = 1000, seed: int = 0) -> Tensor:
         """Draw how much each task borrows from each source.

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_vmtl.calibration import Calibration
-from pyro_vmtl.predict import remade
+from pyro_vmtl.mixture import remade
 
 __all__ = ["HeldOut", "of_rows"]
 

@@ -1,14 +1,62 @@
-"""Predictive distributions: what draws predict, mixed."""
+"""Predictive distributions: what draws predict, cut, joined and mixed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Distribution, MixtureSameFamily, Normal, Poisson
 
-__all__ = ["mixed"]
+from pyro_vmtl.counts import Counts
+
+__all__ = ["check_known", "mixed", "remade"]
+
+NUMBERS: dict[type[Distribution], tuple[str, ...]] = {
+    Categorical: ("logits",),
+    Normal: ("loc", "scale"),
+    Poisson: ("rate",),
+    Counts: ("rate", "dispersion"),
+}
+"""What a likelihood is made of."""
+
+
+def check_known(likelihood: Distribution, name: str = "The target") -> None:
+    """Check that a likelihood is one of those that can be calibrated and mixed.
+
+    Parameters
+    ----------
+    likelihood
+        Of any kind.
+    name
+        What the error calls it.
+
+    Raises
+    ------
+    ValueError
+        If it is none of them.
+    """
+    if not isinstance(likelihood, tuple(NUMBERS)):
+        raise ValueError(
+            f"{name} is {type(likelihood).__name__}, expected Categorical, Normal or Poisson."
+        )
+
+
+def remade(parts: Sequence[Distribution], join: Callable[[list[Tensor]], Tensor]) -> Distribution:
+    """Make one distribution of the numbers of others, all of one kind.
+
+    Parameters
+    ----------
+    parts
+        The others.
+    join
+        Makes one tensor of theirs: for their logits, for their means and standard deviations, or
+        for their rates.
+    """
+    kind: Any = next(kind for kind in NUMBERS if isinstance(parts[0], kind))
+    numbers = {name: join([getattr(part, name) for part in parts]) for name in NUMBERS[kind]}
+    return kind(**numbers, validate_args=False)
 
 
 def mixed(parts: Sequence[Distribution], weights: Tensor | None = None) -> Distribution:
@@ -17,7 +65,8 @@ def mixed(parts: Sequence[Distribution], weights: Tensor | None = None) -> Distr
     Parameters
     ----------
     parts
-        For each fit its draws: categorical or normal, batch (S, T, N).
+        For each fit its draws: categorical, normal, Poisson or :class:`~pyro_vmtl.Counts`, batch
+        (S, T, N).
     weights
         (T, number of parts), rows on the simplex; even by default.
 
@@ -25,12 +74,13 @@ def mixed(parts: Sequence[Distribution], weights: Tensor | None = None) -> Distr
     -------
     Distribution
         Batch (T, N). For classes it has ``probs``, for real targets ``mean``, ``variance``,
-        ``log_prob`` and ``cdf``.
+        ``log_prob`` and ``cdf``, for counts the same but ``cdf``.
+        :func:`~pyro_vmtl.quantiles` are there for both.
 
     Raises
     ------
     ValueError
-        If the parts are neither.
+        If the parts are of another kind.
 
     Examples
     --------
@@ -39,6 +89,7 @@ def mixed(parts: Sequence[Distribution], weights: Tensor | None = None) -> Distr
     torch.Size([2, 3])
     """
     first = parts[0]
+    check_known(first)
     if weights is None:
         weights = torch.full((first.batch_shape[1], len(parts)), 1 / len(parts))
     if isinstance(first, Categorical):
@@ -46,13 +97,20 @@ def mixed(parts: Sequence[Distribution], weights: Tensor | None = None) -> Distr
         weights = weights.to(means)
         return Categorical(probs=torch.einsum("mtnc,tm->tnc", means, weights), validate_args=False)
     if not isinstance(first, Normal):
-        raise ValueError(f"The target is {type(first).__name__}, expected Categorical or Normal.")
-    loc, scale = (
-        torch.cat([getattr(part, name).movedim(0, -1) for part in parts], dim=-1)
-        for name in ("loc", "scale")
+        parts = [as_counts(part) for part in parts]
+    all_draws: Any = remade(
+        parts, lambda each: torch.cat([numbers.movedim(0, -1) for numbers in each], dim=-1)
     )
-    counts = torch.tensor([part.batch_shape[0] for part in parts], device=loc.device)
-    weights = weights.to(loc)
-    each = (weights / counts).repeat_interleave(counts, dim=-1)  # (T, draws of all parts)
-    which = Categorical(probs=each[:, None].expand(loc.shape), validate_args=False)
-    return MixtureSameFamily(which, Normal(loc, scale, validate_args=False), validate_args=False)
+    mean = all_draws.mean  # (T, N, draws of all parts)
+    num_draws = torch.tensor([part.batch_shape[0] for part in parts], device=mean.device)
+    each = (weights.to(mean) / num_draws).repeat_interleave(num_draws, dim=-1)
+    which = Categorical(probs=each[:, None].expand(mean.shape), validate_args=False)
+    return MixtureSameFamily(which, all_draws, validate_args=False)
+
+
+def as_counts(draws: Distribution) -> Counts:
+    """Give counts, also of a Poisson distribution."""
+    if isinstance(draws, Counts):
+        return draws
+    assert isinstance(draws, Poisson)
+    return Counts(draws.rate, validate_args=False)

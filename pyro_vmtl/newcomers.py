@@ -34,8 +34,8 @@ from pyro_vmtl.handled import Handled
 from pyro_vmtl.held_out import HeldOut, of_rows
 from pyro_vmtl.isolated import isolated, validation
 from pyro_vmtl.member_weights import stacking_weights
+from pyro_vmtl.mixture import remade
 from pyro_vmtl.models.linear_regressor import TaskNoise
-from pyro_vmtl.predict import remade
 from pyro_vmtl.sources import Sources
 
 if TYPE_CHECKING:

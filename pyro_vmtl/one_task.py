@@ -36,8 +36,8 @@ def of_each_task(values: Tensor, data: TaskData) -> Tensor:
     Returns
     -------
     Tensor
-        (S, T, N, ...), zero where padded.
+        (S, T, N, ...), one where padded, as standard deviations and rates are above 0.
     """
-    padded = values.new_zeros(values.shape[0], *data.mask.shape, *values.shape[3:])
+    padded = values.new_ones(values.shape[0], *data.mask.shape, *values.shape[3:])
     padded[:, data.mask] = values[:, 0]
     return padded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,10 +11,11 @@ import pyro
 import torch
 from pyro import poutine
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, Normal
+from torch.distributions import Categorical, Distribution
 
 from pyro_vmtl.handled import Program
 from pyro_vmtl.isolated import check_no_bare_parameters, isolated, validation
+from pyro_vmtl.mixture import check_known, remade
 
 __all__ = [
     "likelihood_draws",
@@ -22,17 +23,10 @@ __all__ = [
     "predict_moments",
     "predict_proba",
     "predictive_cdf",
-    "remade",
 ]
 
 MOST_NUMBERS = 20_000_000
 """Numbers in a batch of draws, so that memory stays below a few hundred MB."""
-
-NUMBERS: dict[type[Distribution], tuple[str, ...]] = {
-    Categorical: ("logits",),
-    Normal: ("loc", "scale"),
-}
-"""What a likelihood is made of."""
 
 
 def predict_proba(
@@ -218,44 +212,25 @@ def likelihood_draws(
     Parameters
     ----------
     model, guide, site, num_samples, seed
-        As for :func:`predict_proba`, with a categorical or normal site.
+        As for :func:`predict_proba`, with a categorical, normal or Poisson site.
     *args
         What the programs are called with.
 
     Returns
     -------
     Distribution
-        Categorical or normal, batch (S, T, N).
+        Of the same kind, batch (S, T, N).
 
     Raises
     ------
     ValueError
-        If the site is neither.
+        If the site is of another kind.
     """
     parts: list[Any] = []
     for node in _likelihoods(model, guide, args, site, num_samples, seed):
-        fn: Any = node["fn"]
-        if not isinstance(fn, tuple(NUMBERS)):
-            raise ValueError(
-                f"Site {site!r} is {type(fn).__name__}, expected Categorical or Normal."
-            )
-        parts.append(fn)
+        check_known(node["fn"], f"Site {site!r}")
+        parts.append(node["fn"])
     return remade(parts, torch.cat)
-
-
-def remade(parts: Sequence[Distribution], join: Callable[[list[Tensor]], Tensor]) -> Distribution:
-    """Make one distribution of the numbers of others, all categorical or all normal.
-
-    Parameters
-    ----------
-    parts
-        The others.
-    join
-        Makes one tensor of theirs, for their logits, or for their means and standard deviations.
-    """
-    kind: Any = next(kind for kind in NUMBERS if isinstance(parts[0], kind))
-    numbers = {name: join([getattr(part, name) for part in parts]) for name in NUMBERS[kind]}
-    return kind(**numbers, validate_args=False)
 
 
 def _check_observed(node: Any, site: str) -> None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from pyro_vmtl.attention import attend
+from pyro_vmtl.counts import check_counts
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.elbo import MeanFieldELBO
 from pyro_vmtl.fitted import Fitted
@@ -28,6 +29,7 @@ from pyro_vmtl.models import (
     LatentClassifier,
     LatentRegressor,
     LinearClassifier,
+    LinearCounts,
     LinearRegressor,
     StandardNormal,
     ZeroMeanNormal,
@@ -36,7 +38,7 @@ from pyro_vmtl.one_task import as_one_task
 from pyro_vmtl.points import point_estimates
 from pyro_vmtl.schedule import Schedule, as_schedule
 from pyro_vmtl.sharing import share
-from pyro_vmtl.starting import least_squares_start
+from pyro_vmtl.starting import counts_start, least_squares_start, usual_log_rate
 from pyro_vmtl.tempering import temper
 
 __all__ = ["Preset"]
@@ -73,6 +75,8 @@ class Preset:
         Have coefficients a latent mean, which all tasks have in common, in place of 0?
     pooled
         Are all rows of one task?
+    counts
+        Are real targets counts, with a Poisson likelihood? For linear models of the features.
     shared
         Sites to share: ``w``, ``z``, both or none.
     sharing
@@ -110,6 +114,7 @@ class Preset:
     learned_prior: bool = True
     hierarchical: bool = False
     pooled: bool = False
+    counts: bool = False
     shared: tuple[str, ...] = ("w",)
     sharing: Mapping[str, Any] = field(default_factory=dict)
     target_in_key: bool = False
@@ -120,6 +125,11 @@ class Preset:
 
     def __post_init__(self) -> None:
         """Copy the mappings, so that changing those of one preset leaves others alone."""
+        if self.counts and self.latent_size is not None:
+            raise ValueError(
+                f"counts is True and latent_size {self.latent_size}, expected None: counts have "
+                "a linear model of the features only. Set latent_size=None."
+            )
         if self.pooled and self.shared and self.latent_size is None:
             object.__setattr__(self, "shared", ())  # a single task has nobody to share with
         for name in ("sharing", "kl_weights", "num_draws", "fitting"):
@@ -183,6 +193,9 @@ class Preset:
         else:
             prior = ZeroMeanNormal(shape) if self.learned_prior else StandardNormal(shape)
         size, num_tasks = self.latent_size, data.num_tasks
+        if self.counts:
+            check_counts(data)
+            return LinearCounts(prior, log_rate=usual_log_rate(data))
         if data.classes is not None:
             return LinearClassifier(prior) if size is None else LatentClassifier(prior, size)
         if size is None:
@@ -202,7 +215,7 @@ class Preset:
                 {"w": shape}, data.num_tasks, **init, common=common, common_scale=True
             )
             if not init and not self.deterministic:
-                guide.start_at("w", *least_squares_start(data, kl_weight=self._last_kl_weight()))
+                guide.start_at("w", *self._start(data))
         else:
             guide = MeanFieldNormal({"w": shape}, data.num_tasks, **init, common=common)
         if self.latent_size is None:
@@ -212,6 +225,12 @@ class Preset:
             data.num_features, self.latent_size, init, num_tasks=num_tasks, dropout=self.dropout
         )
         return EncodedNormal(encoder, guide)
+
+    def _start(self, data: TaskData) -> tuple[Tensor, Tensor]:
+        kl_weight = self._last_kl_weight()
+        if self.counts:
+            return counts_start(data, kl_weight=kl_weight, log_rate=usual_log_rate(data))
+        return least_squares_start(data, kl_weight=kl_weight)
 
     def _last_kl_weight(self) -> float:
         """KL weight of ``w`` at the end of a fit, or close to 0."""

@@ -158,21 +158,24 @@ Method = Preset | Stack
 """What can be fitted to the rows of many tasks."""
 
 
-def presets(kind: Literal["classification", "regression"]) -> dict[str, Method]:
-    """Give all presets by name, for classes or for real targets.
+def presets(kind: Literal["classification", "regression", "counts"]) -> dict[str, Method]:
+    """Give all presets by name, for classes, real targets or counts.
 
     Parameters
     ----------
     kind
-        What the targets are. The authors' code is for classes only.
+        What the targets are. The authors' code is for classes only, and for counts there are ours.
 
     Examples
     --------
     >>> presets("regression")["vbmtl"].shared
     ()
     """
-    if kind not in ("classification", "regression"):
-        raise ValueError(f"kind is {kind!r}, expected 'classification' or 'regression'.")
+    if kind not in ("classification", "regression", "counts"):
+        raise ValueError(f"kind is {kind!r}, expected 'classification', 'regression' or 'counts'.")
+    if kind == "counts":
+        ours: dict[str, Method] = {"shared": SHARED, "hierarchical": HIERARCHICAL}
+        return {name: _for_counts(m) for name, m in {"default": DEFAULT, **ours}.items()}
     methods: dict[str, Method] = {
         "default": DEFAULT,
         **{"shared": SHARED, "hierarchical": HIERARCHICAL},
@@ -201,3 +204,19 @@ def _weighed_more(preset: Preset) -> Preset:
         return preset
     coefficients = {site: 0.5 for site in preset.kl_weights if site == "w_mean"}
     return replace(preset, kl_weights={**preset.kl_weights, "w": 0.5, **coefficients})
+
+
+def _for_counts(method: Method) -> Method:
+    """Change what is for classes to what is for counts.
+
+    Counts say by their size how noisy they are, and the whole KL counts: with less, coefficients
+    overfit that noise.
+    """
+    if isinstance(method, Stack):
+        members = {name: _of_counts(member) for name, member in method.members.items()}
+        return replace(method, members=members)
+    return _of_counts(method)
+
+
+def _of_counts(preset: Preset) -> Preset:
+    return replace(preset, counts=True, kl_weights=dict.fromkeys(preset.kl_weights, 1.0))

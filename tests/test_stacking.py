@@ -160,8 +160,8 @@ def test_a_calibration_of_one_and_one_changes_nothing():
     same = Calibration()(draws)
     torch.testing.assert_close(same.loc, draws.loc)
     torch.testing.assert_close(same.scale, draws.scale)
-    with pytest.raises(ValueError, match="is Poisson, expected Categorical or Normal"):
-        Calibration()(torch.distributions.Poisson(torch.ones(3)))
+    with pytest.raises(ValueError, match="is Gamma, expected Categorical, Normal or Poisson"):
+        Calibration()(torch.distributions.Gamma(torch.ones(3), 1.0))
 
 
 # Stacks

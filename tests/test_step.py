@@ -95,6 +95,15 @@ def test_presets_are_replayed_exactly(ragged, name, real, tasks):
     assert_replays(step)
 
 
+@pytest.mark.parametrize("tasks", [None, TaskBlocks(2)])
+def test_counts_are_replayed_exactly(ragged, tasks):
+    data = replace(ragged, x=ragged.x.float(), y=ragged.y.float(), classes=None)
+    step = make_step(presets("counts")["shared"], data, tasks=tasks)
+    assert can_be_recorded(step.loss_of)
+    step.at(0)
+    assert_replays(step)
+
+
 def test_a_fit_is_the_same_with_and_without_replay(ragged, monkeypatch):
     def history():
         model, guide = classifier(ragged)

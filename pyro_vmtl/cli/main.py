@@ -59,13 +59,14 @@ def fit(
     import torch
 
     from pyro_vmtl.cli.digits import baseline_metrics, fit_digits
-    from pyro_vmtl.cli.runs import check_free, write_run
+    from pyro_vmtl.cli.runs import METRICS, write_run
     from pyro_vmtl.cli.tables import show_run
     from pyro_vmtl.datasets import rotated_digits
     from pyro_vmtl.presets import DEFAULT
+    from pyro_vmtl.whole import check_free
 
     try:
-        check_free(out, overwrite=overwrite)
+        check_free(out, overwrite=overwrite, marker=METRICS)
     except OSError as error:
         _user_error(str(error))
     _check_device(device)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyro_vmtl.estimators.base import VMTLEstimator
 from pyro_vmtl.presets import Method
-from pyro_vmtl.quantiles import quantiles as quantiles_of
+from pyro_vmtl.quantile import quantiles as quantiles_of
 
 __all__ = ["VMTLRegressor"]
 

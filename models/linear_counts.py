@@ -1,0 +1,74 @@
+r"""The linear model of counts: Poisson regression in every task.
+
+=============== ==================================== ============ ====================
+symbol          meaning                              site         shape
+=============== ==================================== ============ ====================
+:math:`x_{tn}`  features of row n of task t          (given)      ``data.x`` (T, N, F)
+:math:`w_t`     coefficients of task t               ``w``        (T, 1, F)
+:math:`b`       log of a usual rate                  (given)      ``log_rate`` ()
+:math:`y_{tn}`  count of row n of task t             ``y``        ``data.y`` (T, N)
+=============== ==================================== ============ ====================
+
+.. math:: w_t \sim p(w), \qquad y_{tn} \sim \mathrm{Poisson}(\exp(b + w_t^\top x_{tn}))
+
+Real targets can be standardised, counts cannot. So :math:`b` is the place of their mean: with it
+coefficients are near 0, where a prior about 0 expects them. Log rates are clamped from -30 to 30
+(:data:`~pyro_vmtl.counts.MOST_LOG_RATE`), so that rates and their squares are finite in float32.
+
+The 1 in the shape of ``w`` is the place of the data plate (dim -1), to the right of the task plate
+(dim -2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from pyro_vmtl.counts import MOST_LOG_RATE
+from pyro_vmtl.data import TaskData
+from pyro_vmtl.task_batches import of_plate
+
+__all__ = ["LinearCounts"]
+
+
+class LinearCounts(nn.Module):
+    """Poisson regression in every task, with a prior that all tasks have in common.
+
+    Parameters
+    ----------
+    prior
+        Gives the prior of one task's ``w``, a normal with event shape (F,), for example
+        :class:`~pyro_vmtl.models.ZeroMeanNormal`.
+    log_rate
+        Log of the rate where all coefficients are 0, such as that of the mean of all counts.
+
+    Examples
+    --------
+    >>> from pyro_vmtl.models import StandardNormal
+    >>> data = TaskData.regression([[1.0], [2.0]], [0.0, 3.0], ["a", "b"])
+    >>> model = poutine.condition(LinearCounts(StandardNormal([1])), {"w": torch.zeros(2, 1, 1)})
+    >>> poutine.trace(model).get_trace(data).nodes["y"]["fn"].rate.flatten().tolist()
+    [1.0, 1.0]
+    """
+
+    log_rate: Tensor
+
+    def __init__(self, prior: Callable[[], dist.Independent], *, log_rate: float = 0.0) -> None:
+        super().__init__()
+        self.prior = prior
+        self.register_buffer("log_rate", torch.tensor(log_rate))
+
+    def forward(self, data: TaskData) -> None:
+        """Draw coefficients and counts; condition on the counts where they are known."""
+        prior = self.prior()
+        with pyro.plate("task", data.num_tasks, dim=-2):
+            w, rows = pyro.sample("w", prior), of_plate(data)
+            linear = (rows.x @ w.mT).squeeze(-1).to(w.dtype)  # (T, N, F) @ (T, F, 1)
+            log_rate = (self.log_rate + linear).clamp(-MOST_LOG_RATE, MOST_LOG_RATE)
+            with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
+                pyro.sample("y", dist.Poisson(log_rate.exp()), obs=rows.y)
