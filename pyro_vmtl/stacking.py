@@ -38,6 +38,10 @@ PRIOR_ROWS = 20.0
 
 NUM_ITERATIONS = 300
 
+MOST_HELD_OUT = 20_000
+"""Rows held out that are predicted, all folds together. Two numbers of a calibration and the weights
+of a few members, which are drawn to their mean, need no more; 200 draws of each take 16 MB."""
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -123,7 +127,7 @@ class Stack:
     def held_out(
         self, data: TaskData, *, seed: int = 0, report: Callable[[str], None] = lambda name: None
     ) -> tuple[HeldOut | None, bool]:
-        """Predict every row by fits that did not see it.
+        """Predict rows by fits that did not see them: every row, or about ``MOST_HELD_OUT``.
 
         Parameters
         ----------
@@ -141,18 +145,19 @@ class Stack:
             interrupted.
         """
         parts: list[HeldOut] = []
-        for number, (train, held) in enumerate(folds(data, self.num_folds, seed=seed), start=1):
+        for train, held in folds(data, self.num_folds, seed=seed, most_held_out=MOST_HELD_OUT):
             draws = {}
             # What is not learned of a task without rows, such as its noise, is no prediction.
             known = held.mask & train.mask.any(1, keepdim=True)
             for name, preset in self.members.items():
-                report(f"{name}, without fold {number}")
+                report(f"{name}, without fold {len(parts) + 1}")
                 fitted = preset.fit(train, seed=seed)
                 if fitted.result.stopped == "interrupted":
                     return HeldOut.joined(parts), True
                 draws[name] = of_rows(fitted.draws(held, seed=seed), known)
             assert held.y is not None
             parts.append(HeldOut(draws, held.y[known], known.nonzero()[:, 0], data.num_tasks))
+            del train, held  # before the rows of the next fold are copied
         return HeldOut.joined(parts), False
 
     def weigh(
