@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
@@ -20,16 +20,22 @@ __all__ = ["BalancedRows", "Batches", "RandomRows", "check_positive", "scaled_ro
 DATA_PLATE = "data"
 """Name of the plate over the rows of a task in models and guides."""
 
-Batches = Callable[[TaskData], tuple[TaskData, Tensor]]
-"""Draws a batch and gives, for each task (T,), the weight of one of its rows."""
+Batches = Callable[[TaskData], tuple[TaskData, Tensor | None]]
+"""Draws a batch and gives, for each task (T,), the weight of one of its rows; None for 1."""
+
+SMALL_PART = 8
+"""Rows of the longest task per row of a batch from which on the rows are not shuffled anew."""
 
 
 @dataclass(frozen=True)
 class RandomRows:
-    """Some rows of every task, without replacement.
+    """Some rows of every task.
 
     Each row counts as (rows of the task) / (rows in the batch), so that the ELBO of a batch is an
-    unbiased estimate of that of all rows.
+    unbiased estimate of that of all rows. Rows are drawn without replacement. Where a batch is a
+    small part of the longest task, each task is cut into as many equal parts as the batch has rows,
+    and one row is drawn of each: that takes no time for rows that are not drawn. A row where two
+    parts meet can then be drawn twice.
 
     Parameters
     ----------
@@ -37,6 +43,9 @@ class RandomRows:
         Rows of each task; all of them where a task has fewer.
     max_total
         The most rows of all tasks together: with many tasks, fewer of each.
+    all_up_to
+        Nothing is drawn, and all rows are taken, where (tasks) x (rows of the longest) is at most
+        this.
 
     Examples
     --------
@@ -48,16 +57,21 @@ class RandomRows:
 
     num_rows: int
     max_total: int | None = None
+    all_up_to: int | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        check_positive(num_rows=self.num_rows, max_total=self.max_total)
+        check_positive(num_rows=self.num_rows, max_total=self.max_total, all_up_to=self.all_up_to)
 
-    def __call__(self, data: TaskData) -> tuple[TaskData, Tensor]:
+    def __call__(self, data: TaskData) -> tuple[TaskData, Tensor | None]:
         """Draw a batch and the weight of each task's rows."""
+        if self.all_up_to is not None and data.mask.numel() <= self.all_up_to:
+            return data, None
         size = min(self.num_rows, data.num_rows)
         if self.max_total is not None:
             size = max(1, min(size, self.max_total // data.num_tasks))
+        if size * SMALL_PART < data.num_rows:
+            return _one_of_each_part(data, size)
         index = _shuffled(data)[:, :size]
         mask = data.mask.gather(1, index)
         counts = torch.stack([data.mask.sum(1), mask.sum(1)]).to(data.x)
@@ -123,6 +137,32 @@ def _shuffled(data: TaskData) -> Tensor:
     """Positions of each task's rows in random order, the padding last, (T, N)."""
     keys = torch.rand(data.mask.shape, device=data.x.device)
     return keys.masked_fill(~data.mask, 2.0).argsort(dim=1)
+
+
+def _one_of_each_part(data: TaskData, size: int) -> tuple[TaskData, Tensor]:
+    """Draw one row of each of ``size`` equal parts of every task, in time that does not grow with N.
+
+    A row of a task with n rows is drawn size / n times on average, whatever the rounding: the
+    places (j + u) n / size with u uniform from 0 to 1 are uniform from 0 to n.
+    """
+    # Padding comes last, and a search is much faster than a sum over all rows.
+    one = torch.ones(data.num_tasks, 1, dtype=torch.uint8, device=data.x.device)
+    counts = torch.searchsorted((~data.mask).view(torch.uint8), one)  # (T, 1)
+    part = torch.arange(size, device=data.x.device)
+    place = part + torch.rand(data.num_tasks, size, dtype=torch.float64, device=data.x.device)
+    index = (place * (counts / size)).long().minimum(counts - 1).clamp(min=0)
+    index = torch.where(counts > size, index, part.expand_as(index))
+    mask = part < counts
+    at = torch.arange(data.num_tasks, device=data.x.device)[:, None], index
+    batch = replace(
+        data,
+        x=data.x[at],  # whole rows are copied faster than by `take`, which looks up each number
+        y=None if data.y is None else data.y[at],
+        mask=mask,
+        row=data.row[at].masked_fill(~mask, -1),
+    )
+    weight = (counts / mask.sum(1, keepdim=True).clamp(min=1)).squeeze(1)
+    return batch, weight.to(data.x)
 
 
 @contextmanager

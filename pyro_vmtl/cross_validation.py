@@ -14,7 +14,9 @@ from pyro_vmtl.data import TaskData
 __all__ = ["folds"]
 
 
-def folds(data: TaskData, num_folds: int, *, seed: int = 0) -> Iterator[tuple[TaskData, TaskData]]:
+def folds(
+    data: TaskData, num_folds: int, *, seed: int = 0, most_held_out: int | None = None
+) -> Iterator[tuple[TaskData, TaskData]]:
     """Split the rows into folds, each held out once.
 
     Every task is dealt out evenly, and in it every class. A task with a single row has none to
@@ -28,6 +30,9 @@ def folds(data: TaskData, num_folds: int, *, seed: int = 0) -> Iterator[tuple[Ta
         At least 2; with fewer rows than that, one row to a fold.
     seed
         Seed of the order in which rows are dealt out.
+    most_held_out
+        Where there are more rows, give about so many of those held out, all folds together: the
+        same part of every task, drawn at random. All others are still in the parts to fit.
 
     Yields
     ------
@@ -42,8 +47,25 @@ def folds(data: TaskData, num_folds: int, *, seed: int = 0) -> Iterator[tuple[Ta
     [(2, 1), (2, 1), (2, 1)]
     """
     fold = _deal(data, num_folds, seed)
-    for k in range(min(num_folds, int(data.mask.sum()))):
-        yield _rows(data, data.mask & (fold != k)), _rows(data, data.mask & (fold == k))
+    total = int(data.mask.sum())
+    part = 1.0 if most_held_out is None else most_held_out / total
+    generator = torch.Generator().manual_seed(seed)
+    for k in range(min(num_folds, total)):
+        held = _some(data.mask & (fold == k), part, generator)
+        yield _rows(data, data.mask & (fold != k)), _rows(data, held)
+
+
+def _some(chosen: Tensor, part: float, generator: torch.Generator) -> Tensor:
+    """Keep a part of the chosen rows, (T, N), of each task, at equal distances from one another.
+
+    Each is kept with the same probability, because the first distance is random.
+    """
+    if part >= 1:
+        return chosen
+    first = torch.rand(len(chosen), 1, generator=generator, dtype=torch.float64)
+    steps = (chosen.cumsum(1) * part + first.to(chosen.device)).long()
+    before = torch.cat([torch.zeros_like(steps[:, :1]), steps[:, :-1]], dim=1)
+    return chosen & (steps > before)
 
 
 def _deal(data: TaskData, num_folds: int, seed: int) -> Tensor:
@@ -80,7 +102,8 @@ def _rows(data: TaskData, chosen: Tensor) -> TaskData:
     taken = data.take(index, mask)
     assert taken.y is not None
     # Counterparts may be made of rows that are held out here, so there are none.
-    x, y = taken.x * mask[..., None].to(taken.x), taken.y * mask.to(taken.y)
+    # What is taken is a copy, and another would be the most memory that a stack needs.
+    x, y = taken.x.mul_(mask[..., None]), taken.y.mul_(mask)
     return replace(taken, x=x, y=y, row=_numbered(mask), attended=None)
 
 

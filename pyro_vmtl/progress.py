@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from pyro_vmtl.elbo import ELBOTerms
@@ -11,6 +12,13 @@ from pyro_vmtl.elbo import ELBOTerms
 __all__ = ["fits_bar", "progress_bar"]
 
 Report = Callable[[int, int, ELBOTerms], None]
+
+_of_fits: ContextVar[Callable[[float], None]] = ContextVar("_of_fits", default=lambda part: None)
+"""Tells the bar of several fits, if there is one, what part of the current fit is done."""
+
+SPEED_SECONDS = 24 * 3600.0
+"""The remaining time follows the mean speed of so long: fits are unequal, so not that of the last
+seconds alone."""
 
 
 @contextmanager
@@ -31,7 +39,8 @@ def progress_bar(num_steps: int, *, visible: bool) -> Iterator[Report]:
         of the loss.
     """
     if not visible:
-        yield lambda done, total, terms: None
+        outer = _of_fits.get()
+        yield lambda done, total, terms: outer(done / total)
         return
 
     with _bar("fitting", num_steps) as (bar, task):
@@ -49,6 +58,8 @@ def progress_bar(num_steps: int, *, visible: bool) -> Iterator[Report]:
 @contextmanager
 def fits_bar(num_fits: int, *, visible: bool) -> Iterator[Callable[[str], None]]:
     """Show which of several fits is running, and the remaining time, on standard error.
+
+    The fits inside, if they have no bar of their own, move this one on at each of their steps.
 
     Parameters
     ----------
@@ -74,7 +85,11 @@ def fits_bar(num_fits: int, *, visible: bool) -> Iterator[Callable[[str], None]]
             bar.update(task, completed=begun, now=name)
             begun += 1
 
-        yield report
+        before = _of_fits.set(lambda part: bar.update(task, completed=begun - 1 + part))
+        try:
+            yield report
+        finally:
+            _of_fits.reset(before)
         bar.update(task, completed=num_fits, now="done")
 
 
@@ -97,5 +112,6 @@ def _bar(what: str, total: int) -> Iterator[tuple[Any, Any]]:
         TextColumn("{task.fields[now]}"),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, speed_estimate_period=SPEED_SECONDS) as bar:
         yield bar, bar.add_task("", total=total, now="")
