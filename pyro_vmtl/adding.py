@@ -60,8 +60,8 @@ def add_task(
 
     Notes
     -----
-    In a stack, the weights of the members for the new task are those of new tasks, drawn to what
-    predicts its own rows best where there are at least as many as that prior counts for (20).
+    With fewer than 20 rows its noise is the mean of the others', and the members of a stack have the
+    weights of new tasks; with more, both are learned from its own rows.
 
     Examples
     --------
@@ -125,7 +125,8 @@ def _grown(fitted: Fitted, rows: TaskData, seed: int) -> Fitted:
         sources.start = "even"
     _take_over_weights(new, old)
     settings = {k: v for k, v in preset.fitting.items() if k not in ("tasks", "batches")}
-    with _only_last_learns(new, old):
+    few = bool(rows.mask.sum() < PRIOR_ROWS)
+    with _only_last_learns(new, old, but=("raw_noise_scale",) if few else ()):
         elbo = MeanFieldELBO(preset.num_particles, num_draws=preset.num_draws)
         only = _only(num_tasks)
         result = fit(model, guide, wide, elbo=elbo, tasks=only, seed=seed, **settings)
@@ -176,13 +177,15 @@ def _take_over_weights(new: nn.Module, old: nn.Module) -> None:
 
 
 @contextmanager
-def _only_last_learns(new: nn.Module, old: nn.Module) -> Iterator[None]:
-    """Hold all numbers but those of the last task."""
+def _only_last_learns(
+    new: nn.Module, old: nn.Module, *, but: tuple[str, ...] = ()
+) -> Iterator[None]:
+    """Hold all numbers but those of the last task, and of these some."""
     learned = dict(old.named_parameters())
     held: list[Tensor] = []
     hooks = []
     for name, parameter in new.named_parameters():
-        if parameter.shape != learned[name].shape:
+        if parameter.shape != learned[name].shape and not name.endswith(but):
             hooks.append(parameter.register_hook(_of_last))
         elif parameter.requires_grad:
             held.append(parameter.requires_grad_(False))

@@ -140,7 +140,7 @@ def _shuffled(data: TaskData) -> Tensor:
 
 
 def _one_of_each_part(data: TaskData, size: int) -> tuple[TaskData, Tensor]:
-    """Draw one row of each of ``size`` equal parts of every task, in time that does not grow with N.
+    """Draw one row of each of ``size`` equal parts of every task, in time independent of N.
 
     A row of a task with n rows is drawn size / n times on average, whatever the rounding: the
     places (j + u) n / size with u uniform from 0 to 1 are uniform from 0 to n.

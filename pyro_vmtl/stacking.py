@@ -37,8 +37,8 @@ from pyro_vmtl.progress import fits_bar
 __all__ = ["FittedStack", "Stack"]
 
 MOST_HELD_OUT = 20_000
-"""Rows held out that are predicted, all folds together. Two numbers of a calibration and the weights
-of a few members, which are drawn to their mean, need no more; 200 draws of each take 16 MB."""
+"""Rows held out that are predicted, all folds together: two numbers of a calibration and weights of
+a few members need no more."""
 
 
 @dataclass(frozen=True)
