@@ -123,9 +123,8 @@ def run(args: argparse.Namespace, seed: int) -> None:
         f"{args.size}, {args.kind}, seed {seed}: {tasks} tasks x {rows} rows x {args.features} "
         f"features; {wall:.0f} s, {cpu:.0f} CPU s, at most {peak:.2f} GiB"
     )
-    print(
-        f"steps of the members: {dict(zip(fitted.members, zip(steps, ends, strict=True), strict=True))}"
-    )
+    of_members = dict(zip(fitted.members, zip(steps, ends, strict=True), strict=True))
+    print(f"steps of the members: {of_members}")
     print(f"mean weights: {np.round(fitted.weights.mean(0).tolist(), 2).tolist()}")
     table = {
         "default": errors(args.kind, predicted, test),

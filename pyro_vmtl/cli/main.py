@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from pyro_vmtl._version import __version__
+from pyro_vmtl.cli.benchmark_command import benchmark
+from pyro_vmtl.cli.told import check_device, told
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
+app.command()(benchmark)
+
+Device = Annotated[str, typer.Option(help="Where to predict: cpu or cuda.")]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
+Run = Annotated[Path, typer.Argument(help="Run directory of `pyro-vmtl fit`.")]
+Table = Annotated[Path, typer.Argument(help="Table: CSV, Parquet or .npz.")]
 
 
 def _show_version(wanted: bool) -> None:
@@ -36,223 +43,120 @@ def about(
 
 @app.command()
 def fit(
-    source: Annotated[str, typer.Argument(help="Data to fit: 'digits', embedded real data.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Run directory to write; runs/SOURCE by default.")
+    source: Annotated[
+        str | None,
+        typer.Argument(help="Table to fit (CSV, Parquet or .npz), or 'digits', embedded data."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the split and of the fit.")] = 0,
-    device: Annotated[str, typer.Option(help="Where to fit: cpu or cuda.")] = "cpu",
+    target: Annotated[str | None, typer.Option(help="Column that is to be predicted.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Column that says which task a row is of.")
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="Columns to learn from, with commas; by default all others.")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(help="classification, regression or counts; by default guessed, and told."),
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Preset to fit; 'shared' is a fifth of the default's time.")
+    ] = None,
+    holdout: Annotated[
+        float | None,
+        typer.Option(help="Part of each task's rows to keep for testing, such as 0.25; none."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the split and of the fit; 0.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where to fit: cpu or cuda; cpu.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Run directory to write; runs/SOURCE by default.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML file with these options; those given here go before it."),
+    ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")
+        bool, typer.Option("--overwrite", help="Begin anew, and replace an earlier run in --out.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a fit that was interrupted.")
+    ] = False,
+    as_json: AsJSON = False,
 ) -> None:
-    """Fit VMTL, compare it with plain logistic regressions, and write a run directory.
+    """Fit a table of many tasks, or the embedded digits, and write a run directory.
 
-    Example: pyro-vmtl fit digits --seed 1 --out runs/digits-1
+    Examples
+    --------
+    pyro-vmtl fit exams.csv --target score --task school --holdout 0.25
+
+    pyro-vmtl fit sales.parquet --target sold --task shop --kind counts --features price,day
+
+    pyro-vmtl fit --config runs/exams/config.toml --seed 1 --out runs/exams-1
+
+    A run directory holds metrics.json, summary.csv, relatedness.csv, two pictures, the settings
+    that reproduce it (config.toml) and all that predictions need. While a fit runs, its state is
+    kept in OUT.checkpoints: if it is interrupted in any way, the same command with --resume goes
+    on, to the same numbers.
     """
-    if source != "digits":
-        _user_error(f"SOURCE is {source!r}, expected 'digits', the only data set so far.")
-    out = Path("runs") / source if out is None else out
+    from pyro_vmtl.cli.settings import read_settings
 
-    # Imported here, so that `--help` does not wait for it.
-    import matplotlib
-    import torch
+    with told(as_json=as_json):
+        given = {
+            **{"source": source, "target": target, "task": task, "kind": kind, "method": method},
+            **{"holdout": holdout, "seed": seed, "device": device, "out": out},
+            "features": None if features is None else [f.strip() for f in features.split(",")],
+        }
+        settings = read_settings(given, config)
+    if settings.source == "digits":
+        from pyro_vmtl.cli.digits_command import fit_digits_run
 
-    from pyro_vmtl.cli.digits import baseline_metrics, fit_digits
-    from pyro_vmtl.cli.runs import METRICS, write_run
-    from pyro_vmtl.cli.tables import show_run
-    from pyro_vmtl.datasets import rotated_digits
-    from pyro_vmtl.presets import DEFAULT
-    from pyro_vmtl.whole import check_free
+        fit_digits_run(settings, overwrite=overwrite)
+        return
+    from pyro_vmtl.cli.table_commands import fit_table_run
 
-    try:
-        check_free(out, overwrite=overwrite, marker=METRICS)
-    except OSError as error:
-        _user_error(str(error))
-    _check_device(device)
-    matplotlib.use("agg")  # pictures go to files: no window, no display needed
-    torch.set_num_threads(1)  # on matrices as small as these, threads only wait for one another
-
-    split = rotated_digits(seed=seed)
-    run = fit_digits(split, seed=seed, device=device, progress=True)
-    baselines = baseline_metrics(split)
-    settings = {"source": source, "seed": seed, "device": device, "preset": str(DEFAULT)}
-    write_run(run, baselines, out, settings=settings, overwrite=overwrite)
-    show_run(run, baselines, out)
-    if run.result.stopped == "interrupted":
-        raise typer.Exit(130)
+    fit_table_run(settings, overwrite=overwrite, resume=resume, as_json=as_json)
 
 
 @app.command()
-def benchmark(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="digits, digits-angle, office-caltech, rotated-mnist, school, synthetic, or "
-            "suite: all of them, at several sizes."
-        ),
-    ],
-    percent: Annotated[
-        float | None, typer.Option(help="Training rows in percent (digits, office-caltech).")
-    ] = None,
-    rows: Annotated[
-        int | None,
-        typer.Option(help="Training rows of each task (digits-angle, rotated-mnist, synthetic)."),
-    ] = None,
-    features: Annotated[str | None, typer.Option(help="effnet or surf (office-caltech).")] = None,
-    lists: Annotated[
-        str | None, typer.Option(help="random or mrn, the published lists (office-caltech).")
-    ] = None,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Number of splits: random ones, or the first published ones.")
-    ] = 3,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            help="Names of methods, with commas between; by default all, for the suite a choice."
-        ),
-    ] = None,
-    jobs: Annotated[int, typer.Option(help="Fits at once; as many as cores by default.")] = -1,
-    validation: Annotated[
-        bool, typer.Option("--validation", help="Test on held-out training rows.")
-    ] = False,
-    device: Annotated[str, typer.Option(help="Where to fit: cpu or cuda.")] = "cpu",
-    out: Annotated[
-        Path | None, typer.Option(help="Directory of the results; runs/benchmark-... by default.")
-    ] = None,
+def predict(
+    run: Run,
+    table: Table,
+    out: Annotated[Path, typer.Option(help="Predictions to write, .csv or .parquet.")],
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
+    as_json: AsJSON = False,
 ) -> None:
-    """Compare methods on a data set, over splits and seeds.
+    """Predict the rows of a table with the columns of the fit.
 
-    Run it again to go on where it was interrupted, or with more seeds or methods: fits that are
-    done are not done again, and tables and picture show what was asked for last. Data sets that are
-    not embedded are read from the folder PYRO_VMTL_DATA.
+    Missing values, new categories and new tasks are dealt with, and told. For classes there is a
+    column with the prediction and one with the probability of each class; for others there are
+    mean, standard deviation and the bounds of the central intervals of 50 and 90 %.
 
-    Examples: pyro-vmtl benchmark office-caltech --percent 5 --seeds 3
-
-    pyro-vmtl benchmark suite --seeds 5 --methods default,per-task,pooled
+    Example: pyro-vmtl predict runs/exams new.csv --out predictions.csv
     """
-    from dataclasses import fields
+    from pyro_vmtl.cli.table_commands import predict_table
 
-    from pyro_vmtl.datasets import DATA_SETS
-
-    if jobs == 0:
-        _user_error("--jobs is 0, expected 1 or more, or -1 for as many as cores.")
-    given = {"percent": percent, "rows": rows, "features": features, "lists": lists}
-    options = {option: value for option, value in given.items() if value is not None}
-    if name == "suite":
-        for option in options:
-            _user_error(f"--{option} does not apply to the suite. Leave it out.")
-        _check_device(device)
-        _suite(methods, seeds=seeds, jobs=jobs, validation=validation, device=device, out=out)
-        return
-    if name not in DATA_SETS:
-        _user_error(f"NAME is {name!r}, expected one of {', '.join(DATA_SETS)} or suite.")
-    known = {field.name for field in fields(DATA_SETS[name])}  # type: ignore[arg-type]
-    for option in options:
-        if option not in known:
-            _user_error(f"--{option} does not apply to {name}. Leave it out.")
-    try:
-        data_set = DATA_SETS[name](**options)
-        data_set.check()
-    except (ValueError, OSError) as error:
-        _user_error(str(error))
-    _check_device(device)
-
-    import matplotlib
-
-    from pyro_vmtl.cli.benchmark import make_trials, methods_for, run_benchmark
-    from pyro_vmtl.cli.benchmark_output import show_benchmark, write_benchmark
-
-    matplotlib.use("agg")
-    chosen = _chosen(methods, methods_for(data_set))
-    if data_set.num_splits is not None and seeds > data_set.num_splits:
-        _user_error(f"--seeds is {seeds}, expected at most {data_set.num_splits} published splits.")
-    if out is None:
-        settings = "".join(
-            f"-{option}-{value:g}" if isinstance(value, float) else f"-{option}-{value}"
-            for option, value in options.items()
-        )
-        out = Path("runs") / f"benchmark-{name}{settings}{'-validation' if validation else ''}"
-    trials = make_trials(
-        data_set,
-        chosen,
-        seeds=seeds,
-        validation=validation,
-        device=device,
-    )
-    with _told(out):
-        outcome = run_benchmark(trials, out, jobs=jobs)
-    if not outcome.results.empty:
-        write_benchmark(outcome, out)
-    show_benchmark(outcome, out)
-    if outcome.failed:
-        raise typer.Exit(1)
+    check_device(device)
+    predict_table(run, table, out, device=device, overwrite=overwrite, as_json=as_json)
 
 
-def _suite(
-    methods: str | None,
-    *,
-    seeds: int,
-    jobs: int,
-    validation: bool,
-    device: str,
-    out: Path | None,
-) -> None:
-    """Run all data sets."""
-    import matplotlib
+@app.command()
+def evaluate(run: Run, table: Table, device: Device = "cpu", as_json: AsJSON = False) -> None:
+    """Test a run on the rows of a table whose targets are known.
 
-    from pyro_vmtl.cli.suite import METHODS, check_suite, run_suite, show_suite, write_suite
+    Example: pyro-vmtl evaluate runs/exams later.csv
+    """
+    from pyro_vmtl.cli.table_commands import evaluate_table
 
-    matplotlib.use("agg")
-    try:
-        check_suite()
-    except (ValueError, OSError) as error:
-        _user_error(str(error))
-    chosen = _chosen(methods, METHODS)
-    if out is None:
-        out = Path("runs") / f"benchmark-suite{'-validation' if validation else ''}"
-    with _told(out):
-        outcome = run_suite(
-            out, chosen, seeds=seeds, jobs=jobs, validation=validation, device=device
-        )
-    if not outcome.results.empty:
-        write_suite(outcome, out)
-    show_suite(outcome, out)
-    if outcome.failed:
-        raise typer.Exit(1)
+    check_device(device)
+    evaluate_table(run, table, device=device, as_json=as_json)
 
 
-@contextmanager
-def _told(out: Path) -> Iterator[None]:
-    """Tell what cannot be written, and how an interrupted benchmark goes on."""
-    try:
-        yield
-    except OSError as error:
-        _user_error(str(error))
-    except KeyboardInterrupt:
-        typer.echo(f"Interrupted. What is done is in {out}; the same command goes on.", err=True)
-        raise typer.Exit(130) from None
+@app.command()
+def report(run: Run, as_json: AsJSON = False) -> None:
+    """Show what a run came to: its scores, who borrows from whom, and where its pictures are.
 
+    Example: pyro-vmtl report runs/exams
+    """
+    from pyro_vmtl.cli.table_commands import report_run
 
-def _chosen(methods: str | None, possible: Sequence[str]) -> list[str]:
-    """Give the methods that were asked for."""
-    chosen = list(possible) if methods is None else [m.strip() for m in methods.split(",")]
-    for method in chosen:
-        if method not in possible:
-            _user_error(f"--methods has {method!r}, expected some of {', '.join(possible)}.")
-    return chosen
-
-
-def _user_error(message: str) -> NoReturn:
-    typer.secho(f"Error: {message}", err=True, fg="red")
-    raise typer.Exit(2)
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        _user_error(f"--device {device} cannot be used ({reason}). Use --device cpu.")
+    report_run(run, as_json=as_json)

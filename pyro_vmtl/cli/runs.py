@@ -22,7 +22,7 @@ from pyro_vmtl.fitted import Fitted
 from pyro_vmtl.stacking import FittedStack
 from pyro_vmtl.whole import new_directory
 
-__all__ = ["METRICS", "write_run"]
+__all__ = ["METRICS", "flat_relatedness", "write_run"]
 
 METRICS = "metrics.json"
 """The file that makes a folder a run directory."""
@@ -53,7 +53,7 @@ def write_run(
     """
     with new_directory(out, overwrite=overwrite, marker=METRICS) as folder:
         _write_json(folder / METRICS, {**_metrics(run, baselines), "settings": settings})
-        _flat(run.relatedness).to_csv(folder / "relatedness.csv")
+        flat_relatedness(run.relatedness).to_csv(folder / "relatedness.csv")
         weights = folder / "weights.safetensors"
         save_model(_programs(run), str(weights))  # save_file objects to tensors held in common
         weights.chmod((folder / METRICS).stat().st_mode)  # safetensors would keep it to the owner
@@ -116,7 +116,7 @@ def _config(run: DigitsRun) -> dict[str, Any]:
     }
 
 
-def _flat(table: pd.DataFrame) -> pd.DataFrame:
+def flat_relatedness(table: pd.DataFrame) -> pd.DataFrame:
     """Name the columns of means as their source, and those of the interval ``source 5%``."""
     means = table.xs("mean", axis=1, level=1)
     bounds = table.drop(columns="mean", level=1)

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from pyro_vmtl.fitted import Fitted
+from pyro_vmtl.fitting import FitResult
 from pyro_vmtl.history import History
 from pyro_vmtl.stacking import FittedStack
 
@@ -32,10 +33,15 @@ class InspectionMixin:
     _fitted: Fitted | FittedStack
 
     @property
+    def fit_result_(self) -> FitResult:
+        """History and time of the fit, and why it ended."""
+        check_is_fitted(self)
+        return self._fitted.result
+
+    @property
     def history_(self) -> History:
         """Loss of the fit at every step, and its terms."""
-        check_is_fitted(self)
-        return self._fitted.result.history
+        return self.fit_result_.history
 
     @property
     def relatedness_(self) -> xr.Dataset:
@@ -46,7 +52,7 @@ class InspectionMixin:
         """
         import xarray as xr
 
-        table = self._relatedness_table()
+        table = self.relatedness_table()
         sources = list(dict.fromkeys(table.columns.get_level_values(0)))
         names = {"mean": "mean", "lower": "5%", "upper": "95%"}
         return xr.Dataset(
@@ -57,7 +63,8 @@ class InspectionMixin:
             coords={"task": list(self.tasks_), "source": sources},
         )
 
-    def _relatedness_table(self) -> pd.DataFrame:
+    def relatedness_table(self) -> pd.DataFrame:
+        """Give the same as a table, as :func:`~pyro_vmtl.analysis.relatedness_table` does."""
         from pyro_vmtl.analysis import relatedness_table
 
         check_is_fitted(self)
@@ -74,7 +81,7 @@ class InspectionMixin:
         """
         import pandas as pd
 
-        mean = self._relatedness_table().xs("mean", axis=1, level=1)
+        mean = self.relatedness_table().xs("mean", axis=1, level=1)
         sources = np.nan_to_num(mean.to_numpy()[:, :-1])
         nearest = sources.argmax(1)
         table = pd.DataFrame(
@@ -102,4 +109,4 @@ class InspectionMixin:
         """
         from pyro_vmtl.analysis import plot_relatedness
 
-        return plot_relatedness(self._relatedness_table(), ax)
+        return plot_relatedness(self.relatedness_table(), ax)

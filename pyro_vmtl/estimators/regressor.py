@@ -171,6 +171,24 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
             results.append(found[:, 2:])
         return results[0] if len(results) == 1 else tuple(results)
 
+    def log_density(self, X: Any, y: Any, tasks: Any = None) -> np.ndarray:
+        """Give the log predictive density of targets that are known, (rows,), in nats.
+
+        Parameters
+        ----------
+        X, tasks
+            As for :meth:`predict`.
+        y
+            (rows,), true targets.
+        """
+        targets = self._scaled(self._numbers(y))
+        density = np.empty(len(targets))
+        for rows, predictive, mask in self._predictive(X, tasks):
+            y_at = torch.zeros(mask.shape, device=mask.device)
+            y_at[mask] = targets[torch.from_numpy(rows)].to(mask.device)
+            density[rows] = predictive.log_prob(y_at)[mask].double().cpu().numpy()
+        return density - np.log(self._unit)
+
     def score(self, X: Any, y: Any, tasks: Any = None, sample_weight: Any = None) -> float:
         """Give the explained variance R², over all rows.
 

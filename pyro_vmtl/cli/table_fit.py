@@ -1,0 +1,200 @@
+"""Fitting a table: read, split, fit, test, write."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from pyro_vmtl.analysis import plot_history
+from pyro_vmtl.cli.columns import Columns
+from pyro_vmtl.cli.errors import InputError
+from pyro_vmtl.cli.evaluation import ALL, predictions, score_table
+from pyro_vmtl.cli.runs import METRICS, flat_relatedness
+from pyro_vmtl.cli.settings import FitSettings
+from pyro_vmtl.cli.table_files import read_table
+from pyro_vmtl.cli.table_run import Rows, TableRun
+from pyro_vmtl.cli.target import TargetKind, read_target, read_tasks
+from pyro_vmtl.estimators import VMTLClassifier, VMTLRegressor, versions
+from pyro_vmtl.whole import new_directory
+
+__all__ = ["TableProblem", "checkpoints_of", "fit_table", "read_problem", "write_table_run"]
+
+SMALL = 20_000_000
+"""Numbers in a table on which threads would only wait for one another."""
+
+
+@dataclass(frozen=True, eq=False)
+class TableProblem:
+    """A table, ready to be fitted.
+
+    Attributes
+    ----------
+    settings
+        what the user asked for.
+    columns
+        how features are read.
+    kind
+        what the target is.
+    train, test
+        rows to fit, and rows kept for testing.
+    test_rows
+        which rows of the table the latter are, from 0 on.
+    notices
+        what the user should know, a sentence each.
+    """
+
+    settings: FitSettings
+    columns: Columns
+    kind: TargetKind
+    train: Rows
+    test: Rows
+    test_rows: np.ndarray
+    notices: tuple[str, ...]
+
+
+def read_problem(settings: FitSettings) -> TableProblem:
+    """Read a table, and check all that can be checked before a fit.
+
+    Raises
+    ------
+    InputError
+        If something is wrong. The message names file, column and row, and the way out.
+    """
+    for role in ("target", "task"):
+        if getattr(settings, role) is None:
+            raise InputError(
+                f"--{role} is missing, expected a column of {settings.source}: the one that "
+                f"{'is to be predicted' if role == 'target' else 'says which task a row is of'}."
+            )
+    target, task = cast(str, settings.target), cast(str, settings.task)
+    table = read_table(Path(settings.source))
+    tasks = read_tasks(table, task)
+    found = read_target(table, target, cast(TargetKind | None, settings.kind))
+    y = np.array(found.values, dtype=object if found.kind == "classification" else float)
+    kept = _kept(tasks, pd.notna(y), settings.holdout, settings.seed)
+    training = table[~kept].reset_index(drop=True)
+    columns = Columns.learn(training, target=target, task=task, features=settings.features)
+    X, _ = columns.features(table)
+    every = Rows(X, tasks, y)
+    return TableProblem(
+        settings,
+        columns,
+        found.kind,
+        every.take(np.flatnonzero(~kept)),
+        every.take(np.flatnonzero(kept)),
+        np.flatnonzero(kept),
+        (*columns.notices, *found.notices),
+    )
+
+
+def _kept(tasks: Sequence[Hashable], known: np.ndarray, holdout: float, seed: int) -> np.ndarray:
+    """Choose rows of every task to keep for testing; one of each task at least is for the fit."""
+    rng = np.random.RandomState(seed)
+    kept = np.zeros(len(tasks), dtype=bool)
+    task = pd.factorize(np.array([*tasks, None], dtype=object))[0][:-1]
+    for t in range(task.max() + 1 if holdout else 0):
+        rows = np.flatnonzero((task == t) & known)
+        size = min(round(holdout * len(rows)), len(rows) - 1)
+        kept[rng.permutation(rows)[: max(size, 0)]] = True
+    return kept
+
+
+def checkpoints_of(out: Path) -> Path:
+    """Give the folder in which a fit keeps its state while it runs."""
+    return out.with_name(f"{out.name}.checkpoints")
+
+
+def fit_table(problem: TableProblem, checkpoints: Path, *, progress: bool) -> TableRun:
+    """Fit the rows.
+
+    Parameters
+    ----------
+    problem
+        What :func:`read_problem` gave.
+    checkpoints
+        Folder to keep the state of the fit in, and to go on from.
+    progress
+        Show a progress bar?
+    """
+    settings, train = problem.settings, problem.train
+    common: dict[str, Any] = {
+        "method": settings.method,
+        "random_state": settings.seed,
+        "device": settings.device,
+        "progress": progress,
+    }
+    estimator: VMTLClassifier | VMTLRegressor
+    if problem.kind == "classification":
+        estimator = VMTLClassifier(**common)
+    else:
+        likelihood = "poisson" if problem.kind == "counts" else "normal"
+        estimator = VMTLRegressor(likelihood=likelihood, **common)  # type: ignore[arg-type]
+    if train.X.size < SMALL:
+        torch.set_num_threads(1)
+    estimator.fit(train.X, train.y, train.tasks, checkpoints=checkpoints)
+    return TableRun(problem.columns, problem.kind, estimator)
+
+
+def write_table_run(
+    problem: TableProblem, run: TableRun, *, notices: Sequence[str], overwrite: bool
+) -> dict[str, Any]:
+    """Test a fit, and write the run directory.
+
+    Returns
+    -------
+    dict
+        What ``metrics.json`` holds.
+    """
+    estimator, test, out = run.estimator, problem.test, problem.settings.folder
+    summary, relatedness = estimator.summary(), estimator.relatedness_table()
+    result = estimator.fit_result_
+    metrics: dict[str, Any] = {
+        "kind": problem.kind,
+        "rows": {"fit": len(problem.train.tasks), "test": len(test.tasks)},
+        "tasks": len(estimator.tasks_),
+    }
+    if len(test.tasks):
+        scores = score_table(estimator, test.X, test.y, test.tasks)
+        metrics["all"] = scores.loc[ALL].to_dict()
+        metrics["per_task"] = {
+            str(task): row.to_dict() for task, row in scores.drop(index=ALL).iterrows()
+        }
+    members = summary.columns[4:]
+    metrics |= {
+        "members": {name: float(summary[name].mean()) for name in members},
+        "seconds": result.seconds,
+        "stopped": result.stopped,
+        "notices": [*problem.notices, *notices],
+        "settings": asdict(problem.settings),
+        "versions": versions(),
+    }
+    with new_directory(out, overwrite=overwrite, marker=METRICS) as folder:
+        run.save(folder)
+        text = json.dumps(metrics, indent=2, ensure_ascii=False, default=str) + "\n"
+        (folder / METRICS).write_text(text, encoding="utf-8")
+        (folder / "config.toml").write_text(problem.settings.to_toml(), encoding="utf-8")
+        summary.to_csv(folder / "summary.csv")
+        flat_relatedness(relatedness).to_csv(folder / "relatedness.csv")
+        if len(test.tasks):
+            table = predictions(estimator, test.X, test.tasks)
+            table.insert(0, "row", problem.test_rows + 2)  # as a spreadsheet counts
+            table.insert(1, problem.columns.task, test.tasks)
+            table.insert(2, problem.columns.target, test.y)
+            table.to_csv(folder / "holdout.csv", index=False)
+        figure = estimator.plot_relatedness().get_figure()
+        assert isinstance(figure, Figure)
+        figure.savefig(folder / "relatedness.png", dpi=150)
+        figure = plot_history(result.history, estimator.tasks_)[0].get_figure()
+        assert isinstance(figure, Figure)
+        figure.savefig(folder / "learning_curves.png", dpi=150)
+    shutil.rmtree(checkpoints_of(out), ignore_errors=True)
+    return metrics
