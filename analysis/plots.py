@@ -14,6 +14,9 @@ from pyro_vmtl.history import History
 
 __all__ = ["plot_history", "plot_relatedness"]
 
+MOST_LABELS = 40
+"""Tasks that are named along an axis."""
+
 
 def plot_relatedness(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Heat map of mean weights: who borrows from whom.
@@ -29,7 +32,8 @@ def plot_relatedness(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     -------
     Axes
         Rows borrow, columns are borrowed from. Each cell shows the mean and, below, the 90 %
-        interval, as long as there are at most 12 tasks; 0 stands for an interval below 0.005.
+        interval, as long as there are at most 12 tasks; 0 stands for an interval below 0.005. With
+        more, colours end at the largest mean weight, and the base is drawn wider.
     """
     mean, low, high = (table.xs(name, axis=1, level=1).to_numpy() for name in ("mean", "5%", "95%"))
     num_tasks = len(table)
@@ -37,11 +41,16 @@ def plot_relatedness(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if ax is None:
         side = 1.6 + 0.75 * min(num_tasks, 14)
         _, ax = plt.subplots(figsize=(side + 1.6, side), layout="constrained")
+    # With many tasks the base would be too thin to see.
+    wide = max(1, num_tasks // 30)
+    shown = np.concatenate([mean, np.repeat(mean[:, -1:], wide - 1, axis=1)], axis=1)
     blues = plt.get_cmap("Blues").with_extremes(bad="0.85")  # a task and itself
-    image = ax.imshow(mean, cmap=blues, vmin=0, vmax=1, aspect="auto")
-    ax.set_xticks(range(num_tasks + 1), [str(s) for s in sources])
-    ax.set_yticks(range(num_tasks), [str(t) for t in table.index])
-    if max(len(str(s)) for s in sources) > 6:
+    largest = 1.0 if num_tasks <= 12 else float(np.nanmax(mean))
+    image = ax.imshow(shown, cmap=blues, vmin=0, vmax=largest, aspect="auto")
+    every = range(0, num_tasks, -(-num_tasks // MOST_LABELS))
+    ax.set_xticks([*every, num_tasks + (wide - 1) / 2], [str(sources[i]) for i in (*every, -1)])
+    ax.set_yticks(every, [str(table.index[i]) for i in every])
+    if num_tasks > 20 or max(len(str(s)) for s in sources) > 6:
         ax.tick_params(axis="x", labelrotation=90)
     ax.set(
         xlabel="borrows from",

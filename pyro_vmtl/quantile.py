@@ -6,6 +6,7 @@ until it is short against their standard deviations, for counts until it holds o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ __all__ = ["quantiles"]
 
 MOST_NUMBERS = 2_000_000
 """Components of the rows that are inverted at a time: 16 MB in float64, several times."""
+
+MOST_STEPS = 100
 
 PRECISION = 1e-5
 """Of a quantile of normals, in standard deviations of the narrowest of them."""
@@ -92,13 +95,23 @@ def quantiles(predictive: Distribution, probabilities: Sequence[float] | Tensor)
 def _of_normals(weight: Tensor, loc: Tensor, scale: Tensor, probability: float) -> Tensor:
     """Invert mixtures of normals, (rows, K) to (rows,)."""
     # The quantile of a mixture is between the least and the largest of its components.
-    each = loc + scale * torch.special.ndtri(loc.new_tensor(probability))
+    normal = torch.special.ndtri(loc.new_tensor(probability))
+    each = loc + scale * normal
     low, high, shortest = each.amin(1), each.amax(1), PRECISION * scale.amin(1)
-    while ((high - low) > torch.maximum(shortest, ROUNDING * high.abs())).any():
-        middle = (low + high) / 2
-        below = (weight * torch.special.ndtr((middle[:, None] - loc) / scale)).sum(1)
-        low, high = middle.where(below < probability, low), high.where(below < probability, middle)
-    return (low + high) / 2
+    mean = (weight * loc).sum(1)
+    spread = (weight * ((loc - mean[:, None]) ** 2 + scale**2)).sum(1).sqrt()
+    value = torch.clamp(mean + spread * normal, low, high)
+    for _ in range(MOST_STEPS):  # Newton's, and halves of the bracket where these would leave it
+        z = (value[:, None] - loc) / scale
+        excess = (weight * torch.special.ndtr(z)).sum(1) - probability
+        density = (weight * (-(z**2) / 2).exp() / scale).sum(1) / math.sqrt(2 * math.pi)
+        low, high = value.where(excess < 0, low), high.where(excess < 0, value)
+        step = value - excess / density
+        new = step.where((step >= low) & (step <= high), (low + high) / 2)
+        left, value = torch.minimum((new - value).abs(), high - low), new
+        if (left <= torch.maximum(shortest, ROUNDING * high.abs())).all():
+            break
+    return value
 
 
 def _of_counts(weight: Tensor, rate: Tensor, excess: Tensor, probability: float) -> Tensor:

@@ -21,14 +21,28 @@ PROBABILITIES = (0.05, 0.25, 0.75, 0.95)
 Estimator = VMTLClassifier | VMTLRegressor
 
 
-def predictions(estimator: Estimator, X: np.ndarray, tasks: Sequence[Hashable]) -> pd.DataFrame:
+def predictions(
+    estimator: Estimator, X: np.ndarray, tasks: Sequence[Hashable], y: Any = None
+) -> pd.DataFrame:
     """Predict rows.
+
+    Parameters
+    ----------
+    estimator
+        A fitted estimator.
+    X
+        (rows, F), features.
+    tasks
+        (rows,), task labels.
+    y
+        (rows,), true targets where they are known.
 
     Returns
     -------
     DataFrame
         A row each. For classes ``prediction`` and a column ``p(class)`` for each; for others
-        ``mean``, ``std`` and the bounds of the central intervals of 50 and 90 %.
+        ``mean``, ``std``, the bounds of the central intervals of 50 and 90 % and, where targets are
+        known, their ``log_density`` (nats).
     """
     if isinstance(estimator, VMTLClassifier):
         proba = estimator.predict_proba(X, tasks)
@@ -39,11 +53,13 @@ def predictions(estimator: Estimator, X: np.ndarray, tasks: Sequence[Hashable]) 
     table = pd.DataFrame({"mean": mean, "std": std})
     for probability, column in zip(PROBABILITIES, bounds.T, strict=True):
         table[f"{probability:.0%}"] = column
+    if y is not None:
+        table["log_density"] = estimator.log_density(X, y, tasks)
     return table
 
 
 def score_table(
-    estimator: Estimator, X: np.ndarray, y: Any, tasks: Sequence[Hashable]
+    estimator: Estimator, predicted: pd.DataFrame, y: Any, tasks: Sequence[Hashable]
 ) -> pd.DataFrame:
     """Test predictions.
 
@@ -51,8 +67,8 @@ def score_table(
     ----------
     estimator
         A fitted estimator.
-    X
-        (rows, F), features.
+    predicted
+        What :func:`predictions` gave with ``y``.
     y
         (rows,), true targets.
     tasks
@@ -67,37 +83,32 @@ def score_table(
         over the variance of all these targets), ``nll``, ``coverage_50`` and ``coverage_90`` (parts
         of the targets inside the central intervals).
     """
-    if isinstance(estimator, VMTLClassifier):
-        proba = estimator.predict_proba(X, tasks)
-        classes = estimator.classes_.tolist()
-        parts = [classification_metrics(proba, y, t, classes) for t in ([ALL] * len(X), tasks)]
-    else:
-        frame = _errors(estimator, X, np.asarray(y, dtype=float), tasks)
-        parts = [_means(frame, t, float(np.var(y))) for t in ([ALL] * len(X), tasks)]
-    for part, labels in zip(parts, ([ALL] * len(X), tasks), strict=True):
-        counts = pd.Series(list(labels), dtype=object).value_counts(sort=False)
+    parts = []
+    every: list[Hashable] = [ALL] * len(predicted)
+    for labels in (every, list(tasks)):
+        if isinstance(estimator, VMTLClassifier):
+            proba = predicted.filter(regex=r"^p\(").to_numpy()
+            part = classification_metrics(proba, y, labels, estimator.classes_.tolist())
+        else:
+            part = _errors(predicted, np.asarray(y, dtype=float), labels)
+        counts = pd.Series(labels, dtype=object).value_counts(sort=False)
         part.insert(0, "rows", counts.reindex(part.index).to_numpy())
+        parts.append(part)
     return pd.concat(parts)
 
 
-def _errors(
-    estimator: VMTLRegressor, X: np.ndarray, y: np.ndarray, tasks: Sequence[Hashable]
-) -> pd.DataFrame:
-    mean, bounds = estimator.predict(X, tasks, quantiles=PROBABILITIES)
-    low, lower, upper, high = bounds.T
-    return pd.DataFrame(
+def _errors(predicted: pd.DataFrame, y: np.ndarray, labels: list[Hashable]) -> pd.DataFrame:
+    low, lower, upper, high = (predicted[f"{p:.0%}"].to_numpy() for p in PROBABILITIES)
+    frame = pd.DataFrame(
         {
-            "square": (mean - y) ** 2,
-            "nll": -estimator.log_density(X, y, tasks),
+            "square": (predicted["mean"] - y) ** 2,
+            "nll": -predicted["log_density"],
             "coverage_50": (lower <= y) & (y <= upper),
             "coverage_90": (low <= y) & (y <= high),
         }
     )
-
-
-def _means(frame: pd.DataFrame, tasks: Sequence[Hashable], variance: float) -> pd.DataFrame:
-    means = frame.groupby(np.array(list(tasks), dtype=object), sort=False).mean()
-    square = means.pop("square")
+    means = frame.groupby(np.array([*labels, None], dtype=object)[:-1], sort=False).mean()
+    square, variance = means.pop("square"), np.var(y)
     means.insert(0, "rmse", np.sqrt(square))
     means.insert(1, "explained_variance", 1 - square / variance if variance else np.nan)
     return means.rename_axis("task")

@@ -92,7 +92,8 @@ def evaluate_table(folder: Path, table: Path, *, device: str, as_json: bool) -> 
     with told(as_json=as_json) as notes:
         run = TableRun.load(folder, device=device)
         rows = run.read(read_table(table), with_target=True)
-        scores = score_table(run.estimator, rows.X, rows.y, rows.tasks)
+        predicted = predictions(run.estimator, rows.X, rows.tasks, rows.y)
+        scores = score_table(run.estimator, predicted, rows.y, rows.tasks)
     if as_json:
         per_task = {str(task): row.to_dict() for task, row in scores.drop(index=ALL).iterrows()}
         content = {"all": scores.loc[ALL].to_dict(), "per_task": per_task, "notices": notes}

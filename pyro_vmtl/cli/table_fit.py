@@ -163,7 +163,8 @@ def write_table_run(
         "tasks": len(estimator.tasks_),
     }
     if len(test.tasks):
-        scores = score_table(estimator, test.X, test.y, test.tasks)
+        predicted = predictions(estimator, test.X, test.tasks, test.y)
+        scores = score_table(estimator, predicted, test.y, test.tasks)
         metrics["all"] = scores.loc[ALL].to_dict()
         metrics["per_task"] = {
             str(task): row.to_dict() for task, row in scores.drop(index=ALL).iterrows()
@@ -185,11 +186,10 @@ def write_table_run(
         summary.to_csv(folder / "summary.csv")
         flat_relatedness(relatedness).to_csv(folder / "relatedness.csv")
         if len(test.tasks):
-            table = predictions(estimator, test.X, test.tasks)
-            table.insert(0, "row", problem.test_rows + 2)  # as a spreadsheet counts
-            table.insert(1, problem.columns.task, test.tasks)
-            table.insert(2, problem.columns.target, test.y)
-            table.to_csv(folder / "holdout.csv", index=False)
+            predicted.insert(0, "row", problem.test_rows + 2)  # as a spreadsheet counts
+            predicted.insert(1, problem.columns.task, test.tasks)
+            predicted.insert(2, problem.columns.target, test.y)
+            predicted.to_csv(folder / "holdout.csv", index=False)
         figure = estimator.plot_relatedness().get_figure()
         assert isinstance(figure, Figure)
         figure.savefig(folder / "relatedness.png", dpi=150)

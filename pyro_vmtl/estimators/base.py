@@ -107,6 +107,7 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
             self._scaling(X), targets, labels, self.tasks_, self._num_classes(), weight
         ).to(self.device)
         del X, targets
+        self._relatedness = None
         settings: dict[str, Any] = {"checkpoints": checkpoints}
         method = self._method()
         if validation_data is not None:
@@ -203,6 +204,7 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
         used = known_targets(y, labels)
         x, targets = self._scaling(X[used]), self._targets(y[used])
         rows = laid_out(x, targets, [task] * len(targets), (task,), self._num_classes())
+        self._relatedness = None
         self._fitted = add_task(self._fitted, rows.to(self.device), seed=self.random_state)
         self.tasks_ = (*self.tasks_, task)
         self.task_sizes_ = (*self.task_sizes_, len(targets))

@@ -31,6 +31,7 @@ class InspectionMixin:
     task_sizes_: tuple[int, ...]
     random_state: int
     _fitted: Fitted | FittedStack
+    _relatedness: pd.DataFrame | None = None
 
     @property
     def fit_result_(self) -> FitResult:
@@ -68,10 +69,13 @@ class InspectionMixin:
         from pyro_vmtl.analysis import relatedness_table
 
         check_is_fitted(self)
+        if self._relatedness is not None:
+            return self._relatedness
         size = len(self.tasks_) * (len(self.tasks_) + 1)
         draws = max(20, min(1000, MOST_WEIGHTS // size))
         fitted = self._fitted.relatedness(num_samples=draws, seed=self.random_state)
-        return relatedness_table(fitted, self.tasks_)
+        self._relatedness = relatedness_table(fitted, self.tasks_)
+        return self._relatedness
 
     def summary(self) -> pd.DataFrame:
         """Give a row per task: its training rows, how much it borrows, and from whom most.
