@@ -99,11 +99,14 @@ def fit(
     """
     from pyro_vmtl.cli.settings import read_settings
 
+    names = None
+    if features is not None:
+        names = [name.strip() for name in features.split(",") if name.strip()]
     with told(as_json=as_json):
         given = {
             **{"source": source, "target": target, "task": task, "kind": kind, "method": method},
             **{"holdout": holdout, "seed": seed, "device": device, "out": out},
-            "features": None if features is None else [f.strip() for f in features.split(",")],
+            "features": names,
         }
         settings = read_settings(given, config)
     if settings.source == "digits":

@@ -94,8 +94,6 @@ class TableRun:
             columns, kind = Columns.from_json(content["columns"]), content["kind"]
             load = VMTLClassifier.load if kind == "classification" else VMTLRegressor.load
             return cls(columns, kind, load(folder / ESTIMATOR, device=device))
-        except InputError:
-            raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{folder} cannot be read: {error}") from error
 

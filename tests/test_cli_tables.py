@@ -1,0 +1,389 @@
+"""The command line on tables: as a user runs it, and what it refuses."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file, save_file
+from test_columns import BAD_FEATURES, rows
+from test_table_files import BAD
+from test_target import BAD_TARGETS
+from typer.testing import CliRunner
+
+from pyro_vmtl import checkpoint
+from pyro_vmtl.cli import table_commands, table_fit
+from pyro_vmtl.cli.main import app
+from pyro_vmtl.estimators import VMTLRegressor
+
+USUAL = {"target": "score", "task": "school"}
+FIT = ["--target", "score", "--task", "school", "--method", "shared"]
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def exams(rows=150, seed=0):
+    """Five schools in two groups; an age that is missing at times, and a category."""
+    rng = np.random.RandomState(seed)
+    school = rng.choice(["A", "B", "C", "D", "07"], rows)
+    age, sex = rng.uniform(10, 18, rows), rng.choice(["f", "m"], rows)
+    slope = np.where(np.isin(school, ["A", "B"]), 3.0, -3.0)
+    score = 50 + slope * (age - 14) + 2.0 * (sex == "f") + rng.normal(size=rows)
+    table = pd.DataFrame({"school": school, "age": age, "sex": sex, "score": score.round(2)})
+    table.loc[table.index % 17 == 3, "age"] = np.nan
+    return table
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tables")
+    exams().to_csv(folder / "exams.csv", index=False)
+    out = folder / "run"
+    result = run("fit", folder / "exams.csv", *FIT, "--holdout", 0.3, "--out", out)
+    assert result.exit_code == 0, result.output
+    return folder, out, result
+
+
+def test_a_run_holds_what_is_promised(done):
+    _, out, result = done
+    assert {path.name for path in out.iterdir()} == {
+        *("config.toml", "estimator", "holdout.csv", "learning_curves.png", "metrics.json"),
+        *("relatedness.csv", "relatedness.png", "summary.csv", "table.json"),
+    }
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["kind"] == "regression" and metrics["tasks"] == 5
+    assert metrics["rows"]["fit"] + metrics["rows"]["test"] == 150
+    assert metrics["all"]["explained_variance"] > 0.9  # noise of 1 in targets that vary by 5
+    assert sum(task["rows"] for task in metrics["per_task"].values()) == metrics["rows"]["test"]
+    for name in ("metrics.json", "relatedness.png", "predict"):
+        assert name in result.stdout
+    assert "Column 'age' has no value in" in result.stderr and "median" in result.stderr
+    assert not list(out.parent.glob("*.checkpoints"))
+
+
+def test_the_metrics_are_those_of_the_predictions_kept(done):
+    """Against formulas on the file of predictions."""
+    _, out, _ = done
+    kept = pd.read_csv(out / "holdout.csv")
+    metrics = json.loads((out / "metrics.json").read_text())["all"]
+    error = kept["score"] - kept["mean"]
+    assert metrics["rmse"] == pytest.approx((error**2).mean() ** 0.5)
+    explained = 1 - (error**2).mean() / kept["score"].var(ddof=0)
+    assert metrics["explained_variance"] == pytest.approx(explained)
+    inside = kept["score"].between(kept["5%"], kept["95%"]).mean()
+    assert metrics["coverage_90"] == pytest.approx(inside)
+    table = pd.read_csv(out.parent / "exams.csv", dtype={"school": str})
+    at = kept["row"] - 2  # as a spreadsheet counts
+    assert (table["score"].iloc[at].to_numpy() == kept["score"]).all()
+    assert (
+        table["school"].iloc[at].to_numpy() == kept["school"].astype(str).str.zfill(1)
+    ).mean() > 0.7
+
+
+def test_raw_rows_are_predicted(done):
+    folder, out, _ = done
+    new = exams(40, seed=1)
+    new.loc[0, "school"], new.loc[1, "sex"], new.loc[2, "age"] = "new school", "x", np.nan
+    order = ["sex", "age", "school"]  # other columns, in another order
+    new[order].assign(extra=1).to_csv(folder / "new.csv", index=False)
+    target = folder / "predictions.csv"
+    result = run("predict", out, folder / "new.csv", "--out", target)
+    assert result.exit_code == 0, result.output
+    found = pd.read_csv(target, dtype={"school": str})
+    assert found["school"].tolist() == new["school"].tolist()  # 07 is still 07
+    assert np.isfinite(found.drop(columns="school")).all().all()
+    assert (found[["5%", "25%", "75%", "95%"]].diff(axis=1).iloc[:, 1:] > 0).all().all()
+    known = found[3:]
+    assert np.corrcoef(known["mean"], new["score"][3:])[0, 1] > 0.9
+    assert "'new school': no such task in the fit" in result.stderr
+    assert found.loc[0, "std"] > 1.5 * known["std"].median()  # little is known of a new task
+
+    before = target.read_bytes()
+    again = run("predict", out, folder / "new.csv", "--out", target)
+    assert again.exit_code == 2 and "--overwrite" in again.output and target.read_bytes() == before
+    parquet = folder / "predictions.parquet"
+    assert run("predict", out, folder / "new.csv", "--out", parquet).exit_code == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(parquet), found)
+
+
+def test_evaluate_and_report_show_what_metrics_hold(done):
+    folder, out, _ = done
+    kept = pd.read_csv(out / "holdout.csv")
+    table = pd.read_csv(folder / "exams.csv", dtype={"school": str})
+    table.iloc[kept["row"] - 2].to_csv(folder / "test.csv", index=False)
+    found = json.loads(run("evaluate", out, folder / "test.csv", "--json").stdout)
+    metrics = json.loads((out / "metrics.json").read_text())
+    for name, value in metrics["all"].items():
+        assert found["all"][name] == pytest.approx(value, rel=1e-5)
+    assert "explained" in run("evaluate", out, folder / "test.csv").stdout
+    shown = run("report", out)
+    assert shown.exit_code == 0 and f"{metrics['all']['rmse']:.3f}" in shown.stdout
+    assert json.loads(run("report", out, "--json").stdout)["all"] == metrics["all"]
+
+
+def test_the_config_of_a_run_reproduces_it(done):
+    folder, out, _ = done
+    again = folder / "again"
+    result = run("fit", "--config", out / "config.toml", "--out", again, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["run"] == str(again)
+    one, other = (load_file(o / "estimator" / "weights.safetensors") for o in (out, again))
+    assert one.keys() == other.keys() and all((one[k] == other[k]).all() for k in one)
+    assert (out / "holdout.csv").read_bytes() == (again / "holdout.csv").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["classification", "counts"])
+def test_other_kinds_of_targets(kind, tmp_path):
+    table = exams(120)
+    high = (table["score"] > 50).map({True: "high", False: "low"})
+    counts = np.random.RandomState(0).poisson(np.exp((table["score"] - 46) / 5))
+    table["score"] = high if kind == "classification" else counts
+    table.to_parquet(tmp_path / "a.parquet")
+    out = tmp_path / "run"
+    given = ["--kind", kind] if kind == "counts" else []
+    result = run("fit", tmp_path / "a.parquet", *FIT, *given, "--holdout", 0.3, "--out", out)
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["kind"] == kind
+    if kind == "classification":
+        assert metrics["all"]["accuracy"] > 0.8
+        found = pd.read_csv(out / "holdout.csv")
+        assert np.allclose(found["p(high)"] + found["p(low)"], 1)
+    else:
+        assert metrics["all"]["explained_variance"] > 0 and metrics["all"]["coverage_90"] > 0.7
+
+
+# What is refused
+
+
+def unharmed(tmp_path, result, message):
+    assert result.exit_code == 2, result.output
+    assert message in result.output.replace("\n", " "), result.output
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "run").exists() and not list(tmp_path.glob("*.checkpoints"))
+
+
+@pytest.mark.parametrize(("file", "build", "part"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
+def test_bad_files_end_with_2(tmp_path, file, build, part):
+    build(tmp_path / file)
+    result = run("fit", tmp_path / file, *FIT, "--out", tmp_path / "run")
+    unharmed(tmp_path, result, part)
+
+
+@pytest.mark.parametrize(
+    ("columns", "part"), [b[1:] for b in BAD_FEATURES], ids=[b[0] for b in BAD_FEATURES]
+)
+def test_bad_features_end_with_2(tmp_path, monkeypatch, columns, part):
+    columns = dict(columns)
+    names = {role: columns.pop(role, usual) for role, usual in USUAL.items()}
+    features = columns.pop("features", None)
+    monkeypatch.setattr(table_fit, "read_table", lambda path: rows(**columns))
+    given = [f"--{role}={name}" for role, name in names.items()]
+    if features is not None:
+        given.append(f"--features={','.join(features)}")
+    unharmed(tmp_path, run("fit", "a.csv", *given, "--out", tmp_path / "run"), part)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "part"), [b[1:] for b in BAD_TARGETS], ids=[b[0] for b in BAD_TARGETS]
+)
+def test_bad_targets_end_with_2(tmp_path, monkeypatch, values, kind, part):
+    table = pd.DataFrame({"y": values})
+    table["t"], table["x"] = np.arange(len(table)) % 3, np.arange(len(table)) * 1.0
+    monkeypatch.setattr(table_fit, "read_table", lambda path: table)
+    given = ["--target=y", "--task=t", *([] if kind is None else [f"--kind={kind}"])]
+    unharmed(tmp_path, run("fit", "a.csv", *given, "--out", tmp_path / "run"), part)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "There is no SOURCE"),
+        (["exams.csv", "--task", "school"], "--target is missing, expected a column of exams.csv"),
+        (["exams.csv", "--target", "score"], "--task is missing"),
+        (["exams.csv", *FIT, "--kind", "ranking"], "--kind is 'ranking', expected one of"),
+        (["exams.csv", *FIT, "--holdout", "1"], "--holdout is 1, expected a part of the rows"),
+        (["exams.csv", *FIT, "--seed", "-1"], "--seed is -1"),
+        (["exams.csv", *FIT, "--method", "best"], "--method is 'best', expected one of default"),
+        (["exams.csv", *FIT, "--method", "official"], "for regression"),
+        (["exams.csv", *FIT, "--device", "quantum"], "--device quantum cannot be used"),
+        (["exams.csv", *FIT, "--features", "agee"], "Did you mean 'age'"),
+        (["exams.csv", *FIT, "--out", "exams.csv/run"], "cannot be written to"),
+        (["exams.csv", *FIT, "--config", "none.toml"], "--config none.toml cannot be read"),
+        (["exams.csv", *FIT, "--config", "exams.csv"], "is not TOML"),
+        (["--config", "name.toml"], "has 'tagret', which is no option of `fit`."),
+        (["--config", "type.toml"], "has seed = 'one', expected int"),
+        (["digits", "--target", "score"], "--target is for tables"),
+    ],
+)
+def test_bad_options_end_with_2(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    exams().to_csv("exams.csv", index=False)
+    (tmp_path / "name.toml").write_text('source = "exams.csv"\ntagret = "score"\n')
+    (tmp_path / "type.toml").write_text('source = "exams.csv"\nseed = "one"\n')
+    out = [] if "--out" in arguments else ["--out", "run"]
+    unharmed(tmp_path, run("fit", *arguments, *out), message)
+
+
+def test_a_full_disk_is_told_before_the_fit(tmp_path, monkeypatch):
+    exams().to_csv(tmp_path / "exams.csv", index=False)
+    usage = shutil.disk_usage(tmp_path)._replace(free=5_000_000)
+    monkeypatch.setattr(table_commands.shutil, "disk_usage", lambda folder: usage)
+    result = run("fit", tmp_path / "exams.csv", *FIT, "--out", tmp_path / "run")
+    unharmed(tmp_path, result, "has 5 MB free, expected at least 100 MB")
+
+
+def test_a_disk_that_fills_up_leaves_what_was_done(tmp_path, monkeypatch):
+    exams().to_csv(tmp_path / "exams.csv", index=False)
+    command = ["fit", tmp_path / "exams.csv", *FIT, "--out", tmp_path / "run"]
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    save, left = checkpoint.save_file, [5]
+
+    def full(*arguments, **named):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device", "checkpoint")
+        save(*arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save_file", full)
+        result = run(*command)
+    assert result.exit_code == 2 and "No space left on device" in result.output
+    assert list((tmp_path / "run.checkpoints").rglob("*.safetensors"))
+    again = run(*command)
+    assert again.exit_code == 2 and "by --resume, or begin anew with --overwrite" in again.output
+    assert run(*command, "--resume").exit_code == 0
+    assert not list(tmp_path.glob("*.checkpoints"))
+    complete = run(*command, "--resume")
+    assert complete.exit_code == 0 and "is complete" in complete.output
+
+
+def test_checkpoints_of_another_fit_are_told(tmp_path, monkeypatch):
+    exams().to_csv(tmp_path / "exams.csv", index=False)
+    command = ["fit", tmp_path / "exams.csv", *FIT, "--out", tmp_path / "run"]
+
+    def stopped(*arguments, **named):
+        raise OSError(28, "No space left on device", "run")
+
+    with monkeypatch.context() as patched:  # after the fit, before the run is written
+        patched.setattr(table_commands, "write_table_run", stopped)
+        run(*command)
+    result = run(*command, "--seed", 1, "--resume")
+    assert result.exit_code == 2 and "is of another fit" in result.output
+    assert run(*command, "--seed", 1, "--overwrite").exit_code == 0
+
+
+def damage(out, kind):
+    weights = out / "estimator" / "weights.safetensors"
+    if kind == "edited weights":
+        data = bytearray(weights.read_bytes())
+        data[-1] ^= 1
+        weights.write_bytes(data)
+    elif kind == "truncated weights":
+        weights.write_bytes(weights.read_bytes()[:100])
+    elif kind == "other shapes":
+        save_file({name: v.reshape(-1)[:1] for name, v in load_file(weights).items()}, weights)
+    elif kind == "no weights":
+        weights.unlink()
+    elif kind == "no table":
+        (out / "table.json").unlink()
+    elif kind == "broken table":
+        (out / "table.json").write_text('{"kind": "regression", "columns": {}}')
+    elif kind == "binary table":
+        (out / "table.json").write_bytes(b"\xff\xfe\x00")
+    elif kind == "other kind":
+        text = (out / "table.json").read_text()
+        (out / "table.json").write_text(text.replace("regression", "classification"))
+    elif kind == "broken estimator":
+        (out / "estimator" / "estimator.json").write_text("{")
+    elif kind == "nothing":
+        shutil.rmtree(out)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("edited weights", "is not the file that was saved"),
+        ("truncated weights", "is not the file that was saved"),
+        ("other shapes", "is not the file that was saved"),
+        ("no weights", "has no weights.safetensors"),
+        ("no table", "has no table.json"),
+        ("broken table", "cannot be read"),
+        ("binary table", "cannot be read"),
+        ("other kind", "holds a VMTLRegressor, expected a VMTLClassifier"),
+        ("broken estimator", "estimator.json cannot be read"),
+        ("nothing", "is no folder"),
+    ],
+)
+def test_a_damaged_run_is_told(done, tmp_path, kind, message):
+    folder, out, _ = done
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    damage(copy, kind)
+    target = tmp_path / "predictions.csv"
+    result = run("predict", copy, folder / "exams.csv", "--out", target)
+    assert result.exit_code == 2 and message in result.output, result.output
+    assert "Traceback" not in result.output and not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns="age"), "no column 'age'"),
+        (lambda t: t.drop(columns="school"), "'school'"),
+        (lambda t: t.assign(age="old"), "'old' in row 2"),
+    ],
+)
+def test_rows_that_do_not_fit_the_run_are_told(done, tmp_path, change, message):
+    change(exams(10)).to_csv(tmp_path / "new.csv", index=False)
+    result = run("predict", done[1], tmp_path / "new.csv", "--out", tmp_path / "p.csv")
+    assert result.exit_code == 2 and message in result.output
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_targets_that_the_fit_does_not_know_are_told(done, tmp_path):
+    exams(10).assign(score="high").to_csv(tmp_path / "new.csv", index=False)
+    result = run("evaluate", done[1], tmp_path / "new.csv")
+    assert result.exit_code == 2 and "'high'" in result.output
+    exams(10).drop(columns="score").to_csv(tmp_path / "new.csv", index=False)
+    result = run("evaluate", done[1], tmp_path / "new.csv", "--json")
+    assert result.exit_code == 2 and "'score'" in json.loads(result.stdout)["error"]
+
+
+def test_an_interrupted_fit_goes_on(tmp_path, monkeypatch):
+    exams().to_csv(tmp_path / "exams.csv", index=False)
+    command = ["fit", tmp_path / "exams.csv", *FIT, "--out", tmp_path / "run"]
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    write, left = checkpoint.Checkpoint.write, [20]
+
+    def interrupted(self, progress):
+        write(self, progress)
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.Checkpoint, "write", interrupted)
+        result = run(*command)
+    assert result.exit_code == 130 and "--resume goes on" in result.output
+    assert not (tmp_path / "run").exists()
+    assert run(*command, "--resume").exit_code == 0
+    estimator = VMTLRegressor.load(tmp_path / "run" / "estimator")
+    monkeypatch.undo()
+    assert run(*command[:-1], tmp_path / "whole").exit_code == 0
+    whole = VMTLRegressor.load(tmp_path / "whole" / "estimator")
+    assert (estimator.history_.loss == whole.history_.loss).all()
+
+
+def test_help_has_examples():
+    for command, example in (
+        ("fit", "pyro-vmtl fit exams.csv --target score --task school"),
+        ("predict", "pyro-vmtl predict runs/exams new.csv --out predictions.csv"),
+        ("evaluate", "pyro-vmtl evaluate runs/exams later.csv"),
+        ("report", "pyro-vmtl report runs/exams"),
+    ):
+        shown = " ".join(run(command, "--help").output.replace("│", " ").split())
+        assert example in shown
