@@ -114,7 +114,7 @@ def run(args: argparse.Namespace, seed: int) -> None:
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GiB, on Linux
     if isinstance(distribution, Categorical):
-        predicted = data.unpad if False else asked.unpad(distribution.probs).log().numpy()
+        predicted = asked.unpad(distribution.probs).log().numpy()
     else:
         predicted = asked.unpad(distribution.mean).numpy()
     steps = [len(member.result.history.loss) for member in fitted.members.values()]

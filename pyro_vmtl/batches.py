@@ -20,8 +20,8 @@ __all__ = ["BalancedRows", "Batches", "RandomRows", "check_positive", "scaled_ro
 DATA_PLATE = "data"
 """Name of the plate over the rows of a task in models and guides."""
 
-Batches = Callable[[TaskData], tuple[TaskData, Tensor | None]]
-"""Draws a batch and gives, for each task (T,), the weight of one of its rows; None for 1."""
+Batches = Callable[[TaskData], tuple[TaskData, Tensor]]
+"""Draws a batch and gives, for each task (T,), the weight of one of its rows."""
 
 SMALL_PART = 8
 """Rows of the longest task per row of a batch from which on the rows are not shuffled anew."""
@@ -43,9 +43,6 @@ class RandomRows:
         Rows of each task; all of them where a task has fewer.
     max_total
         The most rows of all tasks together: with many tasks, fewer of each.
-    all_up_to
-        Nothing is drawn, and all rows are taken, where (tasks) x (rows of the longest) is at most
-        this.
 
     Examples
     --------
@@ -57,18 +54,13 @@ class RandomRows:
 
     num_rows: int
     max_total: int | None = None
-    all_up_to: int | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        check_positive(
-            num_rows=self.num_rows, max_total=self.max_total, all_up_to=self.all_up_to
-        )
+        check_positive(num_rows=self.num_rows, max_total=self.max_total)
 
-    def __call__(self, data: TaskData) -> tuple[TaskData, Tensor | None]:
+    def __call__(self, data: TaskData) -> tuple[TaskData, Tensor]:
         """Draw a batch and the weight of each task's rows."""
-        if self.all_up_to is not None and data.mask.numel() <= self.all_up_to:
-            return data, None
         size = min(self.num_rows, data.num_rows)
         if self.max_total is not None:
             size = max(1, min(size, self.max_total // data.num_tasks))

@@ -40,6 +40,9 @@ from pyro_vmtl.tempering import temper
 
 __all__ = ["Preset"]
 
+LARGE = 200_000
+"""Rows, with padding, above which ``fitting_large`` counts: all of them take 20 ms a step there."""
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -87,6 +90,9 @@ class Preset:
         :class:`~pyro_vmtl.MeanFieldELBO`.
     fitting
         Arguments of :func:`~pyro_vmtl.fit`, but for ``elbo``, ``seed`` and ``progress``.
+    fitting_large
+        What takes their place where data have more than 200,000 rows, with the padding of all
+        tasks to the longest.
 
     Examples
     --------
@@ -115,12 +121,13 @@ class Preset:
     num_particles: int = 1
     num_draws: Mapping[str, int] = field(default_factory=dict)
     fitting: Mapping[str, Any] = field(default_factory=dict)
+    fitting_large: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Copy the mappings, so that changing those of one preset leaves others alone."""
         if self.pooled and self.shared and self.latent_size is None:
             object.__setattr__(self, "shared", ())  # a single task has nobody to share with
-        for name in ("sharing", "kl_weights", "num_draws", "fitting"):
+        for name in ("sharing", "kl_weights", "num_draws", "fitting", "fitting_large"):
             object.__setattr__(self, name, dict(getattr(self, name)))
 
     def programs(self, data: TaskData) -> tuple[nn.Module, nn.Module]:
@@ -145,6 +152,7 @@ class Preset:
             Show a progress bar?
         """
         num_tasks = data.num_tasks
+        large = data.mask.numel() > LARGE
         if self.pooled:
             data = as_one_task(data)
         if "z" in self.shared:
@@ -152,7 +160,8 @@ class Preset:
         with isolated(seed):
             model, guide = (program.to(data.x.device) for program in self.programs(data))
         elbo = MeanFieldELBO(self.num_particles, num_draws=self.num_draws)
-        result = fit(model, guide, data, elbo=elbo, seed=seed, progress=progress, **self.fitting)
+        fitting = {**self.fitting, **(self.fitting_large if large else {})}
+        result = fit(model, guide, data, elbo=elbo, seed=seed, progress=progress, **fitting)
         return Fitted(self, model, guide, result, num_tasks)
 
     def _model(self, data: TaskData) -> nn.Module:
