@@ -34,8 +34,8 @@ class RandomRows:
     Each row counts as (rows of the task) / (rows in the batch), so that the ELBO of a batch is an
     unbiased estimate of that of all rows. Rows are drawn without replacement. Where a batch is a
     small part of the longest task, each task is cut into as many equal parts as the batch has rows,
-    and one row is drawn of each: that takes no time for rows that are not drawn. A row where two
-    parts meet can then be drawn twice.
+    and one row is drawn of each: all rows need not be sorted for that. A row where two parts meet
+    can then be drawn twice.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def _shuffled(data: TaskData) -> Tensor:
 
 
 def _one_of_each_part(data: TaskData, size: int) -> tuple[TaskData, Tensor]:
-    """Draw one row of each of ``size`` equal parts of every task, in time that does not grow with N.
+    """Draw one row of each of ``size`` equal parts of every task, without sorting all rows.
 
     A row of a task with n rows is drawn size / n times on average, whatever the rounding: the
     places (j + u) n / size with u uniform from 0 to 1 are uniform from 0 to n.

@@ -39,8 +39,8 @@ PRIOR_ROWS = 20.0
 NUM_ITERATIONS = 300
 
 MOST_HELD_OUT = 20_000
-"""Rows held out that are predicted, all folds together. Two numbers of a calibration and the weights
-of a few members, which are drawn to their mean, need no more; 200 draws of each take 16 MB."""
+"""Rows held out that are predicted, all folds together: two numbers of a calibration, and weights
+of a few members, need no more, and 200 draws of so many take 16 MB for each class."""
 
 
 @dataclass(frozen=True)
