@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -162,6 +163,8 @@ class Preset:
         elbo = MeanFieldELBO(self.num_particles, num_draws=self.num_draws)
         fitting = {**self.fitting, **(self.fitting_large if large else {})}
         result = fit(model, guide, data, elbo=elbo, seed=seed, progress=progress, **fitting)
+        if large:  # recorded steps hold the rows in circles of references
+            gc.collect()
         return Fitted(self, model, guide, result, num_tasks)
 
     def _model(self, data: TaskData) -> nn.Module:

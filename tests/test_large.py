@@ -1,5 +1,7 @@
 """Large data: rows drawn in a time that does not grow with them, fits on batches, few held out."""
 
+import gc
+import weakref
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -116,6 +118,20 @@ def test_a_fit_of_batches_is_nearly_that_of_all_rows(monkeypatch):
         expected = torch.linalg.lstsq(x, y[:, None]).solution[:, 0]
         # the last steps are of 1e-4 to 1e-2: a batch's noise is about one standard error then
         assert (loc[t, 0] - expected).abs().max() < 6 * 0.3 / 4000**0.5
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_fit_of_large_data_does_not_keep_them(large, monkeypatch):
+    data = rows_of(LENGTHS)
+    monkeypatch.setattr(preset, "LARGE", 1 if large else 10**6)
+    rows = weakref.ref(data.x)
+    gc.disable()
+    try:
+        replace(ALONE, fitting_large={"num_steps": 70}, fitting={"num_steps": 70}).fit(data)
+        del data
+        assert (rows() is None) == large  # elsewhere Python frees them when it likes
+    finally:
+        gc.enable()
 
 
 def test_some_of_the_rows_held_out_are_given():
