@@ -109,32 +109,28 @@ def run(args: argparse.Namespace, seed: int) -> None:
     data = data.with_intercept()
     stack = presets(args.kind)["default"]
     fitted = stack.fit(data, seed=seed, progress=True)
-    asked = data.new_rows(test.X, test.task)
+    asked = data.new_rows(test.X, test.task, test.y)
     distribution = fitted.predictive(asked)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # GiB, on Linux
     if isinstance(distribution, Categorical):
-        predicted = data.unpad if False else asked.unpad(distribution.probs).log().numpy()
+        predicted = asked.unpad(distribution.probs).log().numpy()
     else:
         predicted = asked.unpad(distribution.mean).numpy()
-    steps = [len(member.result.history.loss) for member in fitted.members.values()]
-    ends = [member.result.stopped for member in fitted.members.values()]
+    steps = {name: len(member.result.history.loss) for name, member in fitted.members.items()}
     print(
         f"{args.size}, {args.kind}, seed {seed}: {tasks} tasks x {rows} rows x {args.features} "
         f"features; {wall:.0f} s, {cpu:.0f} CPU s, at most {peak:.2f} GiB"
     )
-    of_members = dict(zip(fitted.members, zip(steps, ends, strict=True), strict=True))
-    print(f"steps of the members: {of_members}")
-    print(f"mean weights: {np.round(fitted.weights.mean(0).tolist(), 2).tolist()}")
+    print(f"steps, and why the fits ended: {steps}, {fitted.result.stopped}")
+    print(f"mean weights of the members: {np.round(fitted.weights.mean(0).tolist(), 2).tolist()}")
     table = {
         "default": errors(args.kind, predicted, test),
         "per task": errors(args.kind, per_task(args.kind, train, test), test),
         "Bayes": errors(args.kind, test.truth, test),
     }
     if args.kind == "regression":
-        y = asked.mask.new_zeros(asked.mask.shape, dtype=distribution.mean.dtype)
-        y[asked.mask] = y.new_tensor(test.y)[asked.row[asked.mask]]
-        density = asked.unpad(distribution.log_prob(y))
+        density = distribution.log_prob(asked.y)[asked.mask]
         table["default"]["nll"] = float(-density.mean())
         table["Bayes"]["nll"] = float(0.5 * np.log(2 * np.pi * NOISE**2 * np.e))
     print(pd.DataFrame(table).T.round(4).to_string(), end="\n\n", flush=True)

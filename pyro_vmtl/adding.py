@@ -21,7 +21,7 @@ from pyro_vmtl.fitted import Fitted
 from pyro_vmtl.fitting import fit
 from pyro_vmtl.held_out import HeldOut, of_rows
 from pyro_vmtl.isolated import isolated
-from pyro_vmtl.member_weights import PRIOR_ROWS, stacking_weights
+from pyro_vmtl.member_weights import PRIOR_ROWS
 from pyro_vmtl.sources import Sources
 from pyro_vmtl.stacking import FittedStack
 from pyro_vmtl.task_batches import Part, TaskBatches
@@ -90,14 +90,11 @@ def _weights(fitted: FittedStack, rows: TaskData, seed: int) -> Tensor:
             name: of_rows(_grown(member, train, seed).draws(wide, seed=seed), wide.mask)
             for name, member in fitted.members.items()
         }
-        assert wide.y is not None
-        y = wide.y[wide.mask]
-        parts.append(HeldOut(draws, y, torch.zeros_like(y, dtype=torch.int64), 1))
+        parts.append(HeldOut.of_new_task(draws, wide))
     held_out = HeldOut.joined(parts)
     assert held_out is not None
     prior = fitted.newcomer_weights
-    density = held_out.log_density(fitted.calibrations)
-    return stacking_weights(density, held_out.task, 1, prior_mean=prior)[0].cpu()
+    return held_out.member_weights(fitted.calibrations, prior_mean=prior)[0]
 
 
 def _grown(fitted: Fitted, rows: TaskData, seed: int) -> Fitted:

@@ -20,8 +20,8 @@ __all__ = ["BalancedRows", "Batches", "RandomRows", "check_positive", "scaled_ro
 DATA_PLATE = "data"
 """Name of the plate over the rows of a task in models and guides."""
 
-Batches = Callable[[TaskData], tuple[TaskData, Tensor | None]]
-"""Draws a batch and gives, for each task (T,), the weight of one of its rows; None for 1."""
+Batches = Callable[[TaskData], tuple[TaskData, Tensor]]
+"""Draws a batch and gives, for each task (T,), the weight of one of its rows."""
 
 SMALL_PART = 8
 """Rows of the longest task per row of a batch from which on the rows are not shuffled anew."""
@@ -34,8 +34,8 @@ class RandomRows:
     Each row counts as (rows of the task) / (rows in the batch), so that the ELBO of a batch is an
     unbiased estimate of that of all rows. Rows are drawn without replacement. Where a batch is a
     small part of the longest task, each task is cut into as many equal parts as the batch has rows,
-    and one row is drawn of each: that takes no time for rows that are not drawn. A row where two
-    parts meet can then be drawn twice.
+    and one row is drawn of each: all rows need not be sorted for that. A row where two parts meet
+    can then be drawn twice.
 
     Parameters
     ----------
@@ -43,9 +43,6 @@ class RandomRows:
         Rows of each task; all of them where a task has fewer.
     max_total
         The most rows of all tasks together: with many tasks, fewer of each.
-    all_up_to
-        Nothing is drawn, and all rows are taken, where (tasks) x (rows of the longest) is at most
-        this.
 
     Examples
     --------
@@ -57,16 +54,13 @@ class RandomRows:
 
     num_rows: int
     max_total: int | None = None
-    all_up_to: int | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        check_positive(num_rows=self.num_rows, max_total=self.max_total, all_up_to=self.all_up_to)
+        check_positive(num_rows=self.num_rows, max_total=self.max_total)
 
-    def __call__(self, data: TaskData) -> tuple[TaskData, Tensor | None]:
+    def __call__(self, data: TaskData) -> tuple[TaskData, Tensor]:
         """Draw a batch and the weight of each task's rows."""
-        if self.all_up_to is not None and data.mask.numel() <= self.all_up_to:
-            return data, None
         size = min(self.num_rows, data.num_rows)
         if self.max_total is not None:
             size = max(1, min(size, self.max_total // data.num_tasks))
@@ -140,7 +134,7 @@ def _shuffled(data: TaskData) -> Tensor:
 
 
 def _one_of_each_part(data: TaskData, size: int) -> tuple[TaskData, Tensor]:
-    """Draw one row of each of ``size`` equal parts of every task, in time independent of N.
+    """Draw one row of each of ``size`` equal parts of every task, without sorting all rows.
 
     A row of a task with n rows is drawn size / n times on average, whatever the rounding: the
     places (j + u) n / size with u uniform from 0 to 1 are uniform from 0 to n.

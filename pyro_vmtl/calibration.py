@@ -79,7 +79,7 @@ class Calibration:
         return _corrected(draws, self.spread, self.temperature)
 
     @classmethod
-    def learn(cls, draws: Distribution, y: Tensor) -> Calibration:
+    def learn(cls, draws: Distribution, y: Tensor, *, weight: Tensor | None = None) -> Calibration:
         """Find the numbers of largest predictive density.
 
         A weak prior bounds them where there are few rows: log-normal about 1 for the temperature
@@ -91,6 +91,8 @@ class Calibration:
             What draws predict for rows that were held out, batch (S, rows).
         y
             (rows,), their targets.
+        weight
+            (rows,), how much each row counts; all 1 by default.
         """
         spread = torch.tensor(0.5, device=y.device, requires_grad=True)
         # The dispersion of counts is at least 1, so that its logarithm is a square.
@@ -103,6 +105,7 @@ class Calibration:
             log_temperature = raw**2 if of_counts else raw
             corrected = _corrected(draws, spread.abs(), log_temperature.exp())
             density = corrected.log_prob(y).logsumexp(0) - math.log(draws.batch_shape[0])
+            density = density if weight is None else weight * density
             value = 0.5 * (spread**2 + log_temperature**2) - density.sum()
             value.backward()
             return value

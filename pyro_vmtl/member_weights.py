@@ -14,7 +14,12 @@ NUM_ITERATIONS = 300
 
 
 def stacking_weights(
-    log_density: Tensor, task: Tensor, num_tasks: int, *, prior_mean: Tensor | None = None
+    log_density: Tensor,
+    task: Tensor,
+    num_tasks: int,
+    *,
+    sample_weight: Tensor | None = None,
+    prior_mean: Tensor | None = None,
 ) -> Tensor:
     """Find weights of large held-out log density, by expectation maximisation from even ones.
 
@@ -26,6 +31,8 @@ def stacking_weights(
         (rows,), the task of each row, from 0 on.
     num_tasks
         T.
+    sample_weight
+        (rows,), how much each row counts; all 1 by default.
     prior_mean
         (M,), what the weights of tasks are drawn to; their mean by default.
 
@@ -40,12 +47,13 @@ def stacking_weights(
     tensor([[1., 0.]])
     """
     density = (log_density - log_density.amax(1, keepdim=True)).exp()
-    counts = torch.bincount(task, minlength=num_tasks).to(density)[:, None]
+    rows = density.new_ones(len(task), 1) if sample_weight is None else sample_weight[:, None]
+    counts = density.new_zeros(num_tasks, 1).index_add_(0, task, rows.to(density))
     weights = density.new_full((num_tasks, density.shape[1]), 1 / density.shape[1])
     mean = weights[0] if prior_mean is None else prior_mean.to(weights)
     for _ in range(NUM_ITERATIONS):
         responsibility = density * weights[task]
-        responsibility = responsibility / responsibility.sum(1, keepdim=True)
+        responsibility = rows * responsibility / responsibility.sum(1, keepdim=True)
         sums = torch.zeros_like(weights).index_add_(0, task, responsibility)
         weights = (sums + PRIOR_ROWS * mean) / (counts + PRIOR_ROWS)
         mean = weights.mean(0) if prior_mean is None else mean

@@ -33,7 +33,6 @@ from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.handled import Handled
 from pyro_vmtl.held_out import HeldOut, of_rows
 from pyro_vmtl.isolated import isolated, validation
-from pyro_vmtl.member_weights import stacking_weights
 from pyro_vmtl.mixture import remade
 from pyro_vmtl.models.linear_regressor import TaskNoise
 from pyro_vmtl.sources import Sources
@@ -146,14 +145,11 @@ def weigh_newcomers(
             name: of_rows(newcomer_draws(fitted, rows, seed=seed, without=t), rows.mask)
             for name, fitted in members.items()
         }
-        assert rows.y is not None
-        y = rows.y[rows.mask]
-        parts.append(HeldOut(draws, y, torch.zeros_like(y, dtype=torch.int64), 1))
+        parts.append(HeldOut.of_new_task(draws, rows))
     held_out = HeldOut.joined(parts)
     assert held_out is not None
     calibrations = held_out.calibrations() if calibrated else {}
-    weights = stacking_weights(held_out.log_density(calibrations), held_out.task, 1)
-    return weights[0].cpu(), calibrations
+    return held_out.member_weights(calibrations)[0], calibrations
 
 
 def _first_of(task: int) -> Callable[[Tensor], Tensor]:

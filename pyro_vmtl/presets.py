@@ -45,9 +45,13 @@ __all__ = [
 SHARED = Preset(
     sharing={"start": "nearest", "temperature": Exponential(1.0, 0.5, steps=250)},
     kl_weights={"w": 0.2},
-    fitting={
-        "tasks": TaskBlocks(512),  # with a thousand tasks, all at once take twice the memory
-        "batches": RandomRows(1000, max_total=20_000, all_up_to=200_000),
+    fitting={"tasks": TaskBlocks(512)},  # with a thousand tasks, all at once take twice the memory
+    # The noise of batches moves the means, at the usual rate by more than is unknown of them.
+    fitting_large={
+        "tasks": None,
+        "batches": RandomRows(40_000, max_total=40_000),
+        "learning_rate": 0.02,
+        "num_steps": 1000,
     },
 )
 """A linear model of the features with shared coefficients: each task borrows from some others."""

@@ -28,7 +28,6 @@ from pyro_vmtl.data import TaskData
 from pyro_vmtl.fitted import Fitted
 from pyro_vmtl.fitting import FitResult
 from pyro_vmtl.held_out import HeldOut, of_rows
-from pyro_vmtl.member_weights import stacking_weights
 from pyro_vmtl.mixture import mixed
 from pyro_vmtl.newcomers import newcomer_draws, weigh_newcomers
 from pyro_vmtl.preset import Preset
@@ -37,8 +36,8 @@ from pyro_vmtl.progress import fits_bar
 __all__ = ["FittedStack", "Stack"]
 
 MOST_HELD_OUT = 20_000
-"""Rows held out that are predicted, all folds together: two numbers of a calibration and weights of
-a few members need no more."""
+"""Rows held out that are predicted, all folds together: two numbers of a calibration, and weights
+of a few members, need no more, and 200 draws of so many take 16 MB for each class."""
 
 
 @dataclass(frozen=True)
@@ -191,8 +190,7 @@ class Stack:
         draws = {
             name: of_rows(fitted.draws(held, seed=seed), known) for name, fitted in members.items()
         }
-        assert held.y is not None
-        return HeldOut(draws, held.y[known], known.nonzero()[:, 0], held.num_tasks)
+        return HeldOut.of_tasks(draws, held, known)
 
     def weigh(
         self, members: Mapping[str, Fitted], held_out: HeldOut, result: FitResult
@@ -209,9 +207,8 @@ class Stack:
             History and time of the whole.
         """
         calibrations = held_out.calibrations() if self.calibrated else {}
-        density = held_out.log_density(calibrations)
-        weights = stacking_weights(density, held_out.task, held_out.num_tasks)
-        return FittedStack(members, weights.cpu(), result, calibrations)
+        weights = held_out.member_weights(calibrations)
+        return FittedStack(members, weights, result, calibrations)
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,6 +69,9 @@ def least_squares_start(data: TaskData, *, kl_weight: float = 1.0) -> tuple[Tens
         curvature, diagonal = 1 / num_classes, (1 - 1 / num_classes) / num_classes
         target = (functional.one_hot(data.y, num_classes) - curvature) * data.mask[..., None]
         target = target.to(x)
+    if data.weight is not None:
+        root = data.weight.sqrt()[..., None]
+        x, target = root * x, root * target
     loc = _ridge(x, target, kl_weight, curvature=curvature)
     scale = (1 + diagonal / kl_weight * (x**2).sum(1)).rsqrt()  # (T, F)
     if data.classes is None:
@@ -109,23 +112,24 @@ def counts_start(
     (1.94, 699)
     """
     y, x, mask = check_counts(data)[..., None].double(), data.x.double(), data.mask[..., None]
+    weight = (data.mask if data.weight is None else data.weight * data.mask)[..., None].double()
     # Each task's mean, with one more row that has the mean of all: none is 0.
     usual = math.exp(usual_log_rate(data))
-    mean = (y.sum(1, keepdim=True) + usual) / (mask.sum(1, keepdim=True) + 1)
+    mean = ((weight * y).sum(1, keepdim=True) + usual) / (weight.sum(1, keepdim=True) + 1)
     rate = (y + mean) / 2 * mask
     loc, loss = x.new_zeros(len(x), x.shape[2], 1), torch.full_like(mean, torch.inf)
     for _ in range(NEWTON_STEPS):
         target = (rate.log() - log_rate + y / rate - 1).where(mask, 0.0)
-        root = rate.sqrt()
+        root = (weight * rate).sqrt()
         step = _ridge(root * x, root * target, kl_weight)
         log_rates = (log_rate + x @ step).clamp(max=MOST_LOG_RATE)
-        new = (log_rates.exp() - y * log_rates).where(mask, 0.0).sum(1, keepdim=True)
+        new = (weight * (log_rates.exp() - y * log_rates)).sum(1, keepdim=True)
         new = new + 0.5 * kl_weight * (step**2).sum(1, keepdim=True)
         # A step can be too long where rates are small; a task then stays where it was.
         better = new < loss
         loc, loss = step.where(better, loc), new.where(better, loss)
         rate = ((log_rate + x @ loc).clamp(-MOST_LOG_RATE, MOST_LOG_RATE).exp()) * mask
-    scale = (1 + (rate * x**2).sum(1) / kl_weight).rsqrt()
+    scale = (1 + (weight * rate * x**2).sum(1) / kl_weight).rsqrt()
     return loc.squeeze(-1).to(data.x), scale.to(data.x)
 
 
@@ -138,7 +142,8 @@ def usual_log_rate(data: TaskData) -> float:
     1.32
     """
     assert data.y is not None
-    return math.log((data.y[data.mask].sum().item() + 0.5) / int(data.mask.sum()))
+    weight = data.mask.double() if data.weight is None else data.weight * data.mask
+    return math.log(((weight * data.y).sum().item() + 0.5) / weight.sum().item())
 
 
 def _ridge(x: Tensor, target: Tensor, ridge: float, *, curvature: float = 1.0) -> Tensor:

@@ -33,3 +33,15 @@ def test_the_quick_form_measures_everything(tmp_path):
     assert results["padding"][0]["padding"] > 1
     assert "## Step against its floor" in out["speed.md"].read_text()
     assert out["speed.png"].stat().st_size > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["regression", "classification"])
+def test_the_benchmark_of_large_data_prints_its_table(kind):
+    command = [sys.executable, "-m", "benchmarks.scale", "long-tasks", "--kind", kind]
+    command += ["--tasks", "3", "--rows", "200", "--features", "2"]
+    run = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    lines = {line.split("  ")[0]: line.split() for line in run.stdout.splitlines()}
+    # the error, or the root mean square: nobody is better than Bayes but by chance
+    ours, bayes = float(lines["default"][1]), float(lines["Bayes"][1])
+    assert 0.97 * bayes < ours < 1.1 * bayes
