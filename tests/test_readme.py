@@ -4,15 +4,43 @@ import doctest
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+
+from pyro_vmtl import VMTLRegressor
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.slow
+def test_a_table_of_ones_own_takes_ten_lines(tmp_path, monkeypatch, capsys):
+    code, _ = BLOCKS
+    lines = [line for line in code.splitlines() if line.strip()]
+    assert len(lines) <= 10
+    rng = np.random.RandomState(0)
+    exams = pd.DataFrame(rng.uniform(5, 18, (60, 2)), columns=["age", "hours"])
+    exams["school"] = np.repeat(["Ash", "Birch", "Cedar"], 20)
+    exams["score"] = 3 * exams["age"] + exams["hours"] + rng.normal(size=60)
+    exams.to_csv(tmp_path / "exams.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert "Birch" in capsys.readouterr().out
+    error = names["mean"] - exams["score"]
+    assert error.std() < 1.3 and 0.7 < names["std"].mean() < 1.6  # the noise is 1
+    assert (tmp_path / "relatedness.png").exists()
+    again = VMTLRegressor.load(tmp_path / "model")
+    assert again.tasks_ == ("Ash", "Birch", "Cedar", "new school")
+
+
 @pytest.mark.slow
 def test_the_model_in_the_readme_becomes_vmtl(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    _, code = BLOCKS
     assert len(code.strip().splitlines()) <= 25
     names: dict = {}
     exec(compile(code, "README.md", "exec"), names)
