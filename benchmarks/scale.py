@@ -132,7 +132,8 @@ def run(args: argparse.Namespace, seed: int) -> None:
     if args.kind == "regression":
         density = distribution.log_prob(asked.y)[asked.mask]
         table["default"]["nll"] = float(-density.mean())
-        table["Bayes"]["nll"] = float(0.5 * np.log(2 * np.pi * NOISE**2 * np.e))
+        misses = (test.y - test.truth) / NOISE
+        table["Bayes"]["nll"] = float(0.5 * (np.log(2 * np.pi * NOISE**2) + (misses**2).mean()))
     print(pd.DataFrame(table).T.round(4).to_string(), end="\n\n", flush=True)
 
 

@@ -45,7 +45,7 @@ from pyro_vmtl.tempering import temper
 __all__ = ["Preset"]
 
 LARGE = 200_000
-"""Rows, with padding, above which ``fitting_large`` counts: all of them take 20 ms a step there."""
+"""Rows, with padding, above which ``fitting_large`` counts: all of them take 30 ms a step there."""
 
 
 @dataclass(frozen=True)
