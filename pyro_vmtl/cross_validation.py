@@ -11,11 +11,11 @@ from torch import Tensor
 
 from pyro_vmtl.data import TaskData
 
-__all__ = ["folds"]
+__all__ = ["folds", "needed_folds"]
 
 
 def folds(
-    data: TaskData, num_folds: int, *, seed: int = 0, most_held_out: int | None = None
+    data: TaskData, num_folds: int, *, seed: int = 0, enough: int | None = None
 ) -> Iterator[tuple[TaskData, TaskData]]:
     """Split the rows into folds, each held out once.
 
@@ -30,9 +30,9 @@ def folds(
         At least 2; with fewer rows than that, one row to a fold.
     seed
         Seed of the order in which rows are dealt out.
-    most_held_out
-        Where there are more rows, give about so many of those held out, all folds together: the
-        same part of every task, drawn at random. All others are still in the parts to fit.
+    enough
+        Rows held out that are enough: no more folds are given once there are so many, and of a
+        larger fold about so many only, the same part of every task, drawn at random.
 
     Yields
     ------
@@ -48,11 +48,18 @@ def folds(
     """
     fold = _deal(data, num_folds, seed)
     total = int(data.mask.sum())
-    part = 1.0 if most_held_out is None else most_held_out / total
+    part = 1.0 if enough is None else enough * num_folds / total
     generator = torch.Generator().manual_seed(seed)
-    for k in range(min(num_folds, total)):
+    for k in range(needed_folds(data, num_folds, enough=enough)):
         held = _some(data.mask & (fold == k), part, generator)
         yield _rows(data, data.mask & (fold != k)), _rows(data, held)
+
+
+def needed_folds(data: TaskData, num_folds: int, *, enough: int | None = None) -> int:
+    """Give how many folds :func:`folds` gives."""
+    total = int(data.mask.sum())
+    needed = min(num_folds, total)
+    return needed if enough is None else min(needed, -(-enough * num_folds // total))
 
 
 def _some(chosen: Tensor, part: float, generator: torch.Generator) -> Tensor:

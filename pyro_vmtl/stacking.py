@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_vmtl.calibration import Calibration
-from pyro_vmtl.cross_validation import folds
+from pyro_vmtl.cross_validation import folds, needed_folds
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.fitted import Fitted
 from pyro_vmtl.fitting import FitResult
@@ -35,9 +35,8 @@ from pyro_vmtl.progress import fits_bar
 
 __all__ = ["FittedStack", "Stack"]
 
-MOST_HELD_OUT = 20_000
-"""Rows held out that are predicted, all folds together: two numbers of a calibration, and weights
-of a few members, need no more, and 200 draws of so many take 16 MB for each class."""
+ENOUGH_HELD_OUT = 20_000
+"""Rows held out that are enough to calibrate and to weigh members: above 100,000, one fold."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,8 @@ class Stack:
             then each member is fitted once.
         """
         started = time.perf_counter()
-        num_fits = len(self.members) * (1 if validation is not None else self.num_folds + 1)
+        left_out = needed_folds(data, self.num_folds, enough=ENOUGH_HELD_OUT)
+        num_fits = len(self.members) * (1 if validation is not None else left_out + 1)
         with fits_bar(num_fits, visible=progress) as report:
             members = self._members(data, seed, report, checkpoints)
             stopped = any(fitted.result.stopped == "interrupted" for fitted in members.values())
@@ -149,7 +149,7 @@ class Stack:
         report: Callable[[str], None] = lambda name: None,
         checkpoints: Path | None = None,
     ) -> tuple[HeldOut | None, bool]:
-        """Predict rows by fits that did not see them: every row, or about ``MOST_HELD_OUT``.
+        """Predict rows by fits that did not see them: all, or 20,000.
 
         Parameters
         ----------
@@ -169,7 +169,7 @@ class Stack:
             interrupted.
         """
         parts: list[HeldOut] = []
-        for train, held in folds(data, self.num_folds, seed=seed, most_held_out=MOST_HELD_OUT):
+        for train, held in folds(data, self.num_folds, seed=seed, enough=ENOUGH_HELD_OUT):
             members, number = {}, len(parts) + 1
             for name, preset in self.members.items():
                 report(f"{name}, without fold {number}")
