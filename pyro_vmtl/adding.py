@@ -60,8 +60,8 @@ def add_task(
 
     Notes
     -----
-    With fewer than 20 rows its noise is the mean of the others', and the members of a stack have the
-    weights of new tasks; with more, both are learned from its own rows.
+    With fewer than 20 rows its noise is the mean of the others', and the members of a stack have
+    the weights of new tasks; with more, both are learned from its own rows.
 
     Examples
     --------

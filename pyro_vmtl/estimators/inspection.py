@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,45 +46,49 @@ class InspectionMixin:
         """
         import xarray as xr
 
-        table = self._relatedness_table()
-        sources = list(dict.fromkeys(table.columns.get_level_values(0)))
+        table = self._relatedness_table(range(len(self.tasks_)))
+        sources = [*self.tasks_, "base"]
         names = {"mean": "mean", "lower": "5%", "upper": "95%"}
         return xr.Dataset(
             {
                 name: (("task", "source"), table.xs(level, axis=1, level=1).to_numpy())
                 for name, level in names.items()
             },
-            coords={"task": list(self.tasks_), "source": sources},
+            coords={
+                name: (name, np.fromiter(labels, dtype=object, count=len(labels)))
+                for name, labels in (("task", self.tasks_), ("source", sources))
+            },
         )
 
-    def _relatedness_table(self) -> pd.DataFrame:
+    def _relatedness_table(self, labels: Sequence[Hashable]) -> pd.DataFrame:
         from pyro_vmtl.analysis import relatedness_table
 
         check_is_fitted(self)
         size = len(self.tasks_) * (len(self.tasks_) + 1)
         draws = max(20, min(1000, MOST_WEIGHTS // size))
         fitted = self._fitted.relatedness(num_samples=draws, seed=self.random_state)
-        return relatedness_table(fitted, self.tasks_)
+        return relatedness_table(fitted, labels)
 
     def summary(self) -> pd.DataFrame:
         """Give a row per task: its training rows, how much it borrows, and from whom most.
 
         Columns ``rows``, ``borrowed`` (all but the base), ``nearest`` (the source with the largest
-        mean weight), ``weight`` (that weight) and, for a stack, how much each member counts.
+        mean weight; None where nothing is borrowed), ``weight`` (that weight) and, for a stack, how
+        much each member counts.
         """
         import pandas as pd
 
-        mean = self._relatedness_table().xs("mean", axis=1, level=1)
+        mean = self._relatedness_table(range(len(self.tasks_))).xs("mean", axis=1, level=1)
         sources = np.nan_to_num(mean.to_numpy()[:, :-1])
-        nearest = sources.argmax(1)
+        nearest = np.where(sources.any(1), sources.argmax(1), -1)
         table = pd.DataFrame(
             {
                 "rows": self.task_sizes_,
                 "borrowed": sources.sum(1),
-                "nearest": [self.tasks_[i] if len(self.tasks_) > 1 else None for i in nearest],
+                "nearest": [None if i < 0 else self.tasks_[i] for i in nearest],
                 "weight": sources.max(1),
             },
-            index=pd.Index(list(self.tasks_), name="task"),
+            index=pd.Index(list(self.tasks_), name="task", tupleize_cols=False),
         )
         if isinstance(self._fitted, FittedStack):
             weights = self._fitted.weights.numpy()
@@ -102,4 +106,7 @@ class InspectionMixin:
         """
         from pyro_vmtl.analysis import plot_relatedness
 
-        return plot_relatedness(self._relatedness_table(), ax)
+        names = [str(label) for label in self.tasks_]
+        if len({*names, "base"}) <= len(names):  # such as 1 and "1"
+            names = [repr(label) for label in self.tasks_]
+        return plot_relatedness(self._relatedness_table(names), ax)

@@ -105,7 +105,7 @@ def laid_out(
 def template(
     num_features: int, task_labels: tuple[Hashable, ...], num_classes: int | None, *, device: str
 ) -> TaskData:
-    """Make rows of zeros, one of each task, that have the form of those of a fit.
+    """Make rows of zeros, of every task and class, that have the form of those of a fit.
 
     Parameters
     ----------
@@ -118,12 +118,13 @@ def template(
     device
         Where they are.
     """
-    shape = len(task_labels), 1
+    shape = len(task_labels), -(-(num_classes or 1) // len(task_labels))
+    row = torch.arange(shape[0] * shape[1]).reshape(shape)
     return TaskData(
         x=torch.zeros(*shape, num_features + 1),
-        y=torch.zeros(shape, dtype=torch.float32 if num_classes is None else torch.int64),
+        y=torch.zeros(shape) if num_classes is None else row % num_classes,
         mask=torch.ones(shape, dtype=torch.bool),
-        row=torch.arange(shape[0])[:, None],
+        row=row,
         task_labels=task_labels,
         classes=None if num_classes is None else tuple(range(num_classes)),
         intercept=True,
