@@ -209,15 +209,16 @@ def read_row_weights(sample_weight: Any, X: Any) -> np.ndarray | None:
     """
     if sample_weight is None:
         return None
-    weight: np.ndarray = _check_sample_weight(as_array(sample_weight), X, dtype=np.float64)
+    given = as_array(sample_weight)
+    if not np.any(given):
+        raise ValueError("sample_weight is 0 in every row, expected some rows that count.")
+    weight: np.ndarray = _check_sample_weight(given, X, dtype=np.float64)
     if (weight < 0).any():
         row = int(np.argmin(weight))
         raise ValueError(
             f"sample_weight has {weight[row]} in row {row}, expected at least 0. To leave a row "
             "out, give it 0."
         )
-    if not weight.any():
-        raise ValueError("sample_weight is 0 in every row, expected some rows that count.")
     return weight
 
 
