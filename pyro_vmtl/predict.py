@@ -257,7 +257,7 @@ def _likelihoods(
     with validation(False), _evaluating(model, guide):
         with isolated(seed):
             nodes = _run(model, guide, args)
-        check_no_bare_parameters(model, guide)
+            check_no_bare_parameters(model, guide)
         if site not in nodes:
             raise ValueError(f"The model has no site {site!r}, found {sorted(nodes)}.")
         frames = [frame for node in nodes.values() for frame in node["cond_indep_stack"]]

@@ -453,7 +453,7 @@ def test_without_tasks_all_rows_are_of_one(rows):
 
 
 def test_one_row_is_enough(rows):
-    X, y, tasks = rows
+    X, y, _ = rows
     mean, std = regressor().fit(X[:1], y[:1]).predict(X, return_std=True)
     assert_allclose(mean[0], y[0], atol=3 * std[0])
     assert (std > 0).all()
