@@ -278,6 +278,7 @@ def test_a_new_task_finds_its_group():
     assert weights[4:8].sum() > 0.8 * weights[:8].sum()
 
 
+@pytest.mark.slow
 def test_the_error_falls_with_rows_to_that_of_a_whole_fit():
     """Slopes of the others are from 1 to 3, that of the new task is 5."""
     data, method = lines([1.0, 1.5, 2.0, 2.5, 3.0], 30), quick(SHARED, 500)
@@ -295,6 +296,7 @@ def test_the_error_falls_with_rows_to_that_of_a_whole_fit():
     assert errors[-1] < 0.33
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["shared", "alone", "hierarchical"])
 def test_a_task_that_was_added_is_predicted_as_by_a_whole_fit(name):
     """Both fits stop by about a tenth of the posterior's width from the optimum."""
@@ -321,6 +323,12 @@ def estimators(kind):
     return VMTLRegressor(Stack(members, num_folds=2), likelihood=likelihood, num_samples=50)
 
 
+def values(fitted, X, tasks):
+    classes = isinstance(fitted, VMTLClassifier)
+    return fitted.predict_proba(X, tasks) if classes else fitted.predict(X, tasks)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["regression", "classification", "counts"])
 def test_tasks_are_added_to_an_estimator_one_by_one(kind, tmp_path):
     rng = np.random.default_rng(0)
@@ -330,12 +338,12 @@ def test_tasks_are_added_to_an_estimator_one_by_one(kind, tmp_path):
     y = {"regression": y, "classification": y > 0, "counts": rng.poisson(np.exp(0.5 * y))}[kind]
     old, d, e = (np.isin(tasks, list(names)) for names in ("abc", "d", "e"))
     fitted = estimators(kind).fit(X[old], y[old], tasks[old])
-    before = fitted.predict(X[old], tasks[old])
+    before = values(fitted, X[old], tasks[old])
     fitted.add_task(X[d], y[d], task="d")
     # draws of the weights of more sources come before those of coefficients
     close = {"rtol": 0.05, "atol": 0.05}
-    assert_allclose(fitted.predict(X[old], tasks[old]), before, **close)
-    first = fitted.predict(X[d], tasks[d])
+    assert_allclose(values(fitted, X[old], tasks[old]), before, **close)
+    first = values(fitted, X[d], tasks[d])
     assert fitted.score(X[d], y[d], tasks[d]) > (0.3 if kind == "counts" else 0.8)
     fitted.save(tmp_path / "fit")
     again = type(fitted).load(tmp_path / "fit")
@@ -343,11 +351,11 @@ def test_tasks_are_added_to_an_estimator_one_by_one(kind, tmp_path):
         estimator.add_task(X[e], y[e], task="e")
         assert estimator.tasks_ == ("a", "b", "c", "d", "e")
         assert estimator.task_sizes_ == (20, 20, 20, 25, 3)
-        assert_allclose(estimator.predict(X[old], tasks[old]), before, **close)
-        assert_allclose(estimator.predict(X[d], tasks[d]), first, **close)
+        assert_allclose(values(estimator, X[old], tasks[old]), before, **close)
+        assert_allclose(values(estimator, X[d], tasks[d]), first, **close)
         assert estimator.relatedness_["mean"].shape == (5, 6)
         assert len(estimator.summary()) == 5
-    assert_array_equal(again.predict(X[e], tasks[e]), fitted.predict(X[e], tasks[e]))
+    assert_array_equal(values(again, X[e], tasks[e]), values(fitted, X[e], tasks[e]))
     with pytest.raises(ValueError, match="task 'd' is among the tasks of the fit"):
         fitted.add_task(X[d], y[d], task="d")
 
