@@ -29,7 +29,7 @@ class Scaling:
     Attributes
     ----------
     mean, scale
-        (F,), in the units of the columns; a scale is 1 where a column is constant.
+        (F,), in the units of the columns; that of a constant is 1, or of its size.
 
     Examples
     --------
@@ -63,7 +63,9 @@ class Scaling:
                 dense(X, rows) / unit, sample_weight=None if weight is None else weight[rows]
             )
         constant = (scaler.scale_ == 1) & (scaler.var_ != 1)
-        return cls(scaler.mean_ * unit, np.where(constant, 1.0, scaler.scale_ * unit))
+        # What rounding leaves of a large constant is to be small.
+        scale = np.where(constant, np.maximum(unit, 1.0), scaler.scale_ * unit)
+        return cls(scaler.mean_ * unit, scale)
 
     def __call__(self, X: Any) -> Tensor:
         """Scale rows (rows, F), as float32."""
