@@ -336,7 +336,7 @@ def test_weight_2_is_a_row_twice(rows, kind):
 def test_wrong_weights_are_refused(rows):
     for weight, match in (
         (-np.ones(30), "sample_weight has -1.0 in row 0"),
-        (np.zeros(30), "sample_weight is 0 in every row"),
+        (np.zeros(30), "Sample weights must contain at least one non-zero number"),
     ):
         with pytest.raises(ValueError, match=match):
             regressor().fit(*rows, sample_weight=weight)

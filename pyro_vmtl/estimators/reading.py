@@ -210,8 +210,6 @@ def read_row_weights(sample_weight: Any, X: Any) -> np.ndarray | None:
     if sample_weight is None:
         return None
     given = as_array(sample_weight)
-    if not np.any(given):
-        raise ValueError("sample_weight is 0 in every row, expected some rows that count.")
     weight: np.ndarray = _check_sample_weight(given, X, dtype=np.float64)
     if (weight < 0).any():
         row = int(np.argmin(weight))
