@@ -121,7 +121,9 @@ def _grown(fitted: Fitted, rows: TaskData, seed: int) -> Fitted:
         sources.begin()  # where the weights of the new task start
         sources.start = "even"
     _take_over_weights(new, old)
-    settings = {k: v for k, v in preset.fitting.items() if k not in ("tasks", "batches")}
+    # a decay would be one of all tasks
+    others = ("tasks", "batches", "weight_decay")
+    settings = {k: v for k, v in preset.fitting.items() if k not in others}
     few = bool(rows.mask.sum() < PRIOR_ROWS)
     with _only_last_learns(new, old, but=("raw_noise_scale",) if few else ()):
         elbo = MeanFieldELBO(preset.num_particles, num_draws=preset.num_draws)
@@ -182,9 +184,11 @@ def _only_last_learns(
     held: list[Tensor] = []
     hooks = []
     for name, parameter in new.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if parameter.shape != learned[name].shape and not name.endswith(but):
             hooks.append(parameter.register_hook(_of_last))
-        elif parameter.requires_grad:
+        else:
             held.append(parameter.requires_grad_(False))
     try:
         yield

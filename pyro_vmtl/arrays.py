@@ -12,6 +12,7 @@ from torch import Tensor
 __all__ = [
     "check_finite",
     "class_index",
+    "is_missing",
     "read_labels",
     "read_real",
     "read_targets",
@@ -79,14 +80,21 @@ def read_labels(values: Any, name: str) -> list[Hashable]:
     if isinstance(values, str) or not hasattr(values, "__len__"):
         raise ValueError(f"{name} is {type(values).__name__}, expected one label per row.")
     labels = values.tolist() if hasattr(values, "tolist") else list(values)
+    # numbers of numpy and torch: those of torch would all be different
+    labels = [v.item() if getattr(v, "shape", None) == () else v for v in labels]
     for row, label in enumerate(labels):
-        if label is None or label != label:
+        if is_missing(label):
             raise ValueError(f"{name} has no label in row {row}. Fill it in or drop the row.")
         if not isinstance(label, Hashable):
             raise ValueError(
                 f"{name} has {label!r} in row {row}, expected a hashable label such as a string."
             )
     return labels
+
+
+def is_missing(value: Any) -> bool:
+    """Tell None, NaN and the missing values of pandas from others."""
+    return value is None or type(value).__name__ == "NAType" or bool(value != value)
 
 
 def check_finite(values: Tensor, tasks: list[Hashable], name: str) -> None:

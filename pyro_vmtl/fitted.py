@@ -16,6 +16,7 @@ from pyro_vmtl.newcomers import newcomer_draws
 from pyro_vmtl.one_task import as_one_task, of_each_task
 from pyro_vmtl.predict import likelihood_draws
 from pyro_vmtl.sharing import relatedness
+from pyro_vmtl.stripped import bare
 from pyro_vmtl.task_batches import some_tasks
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Fitted:
         tasks
             (B,), indices in ascending order of those tasks to predict, (S, B, N); all by default.
         """
-        programs = self.model, self.guide
+        programs = bare(self.model), bare(self.guide)
         settings: dict[str, Any] = {"num_samples": num_samples, "seed": seed}
         if not self.preset.pooled:
             with some_tasks(tasks):

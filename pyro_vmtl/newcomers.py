@@ -30,12 +30,12 @@ from torch.distributions import Distribution
 
 from pyro_vmtl.calibration import Calibration
 from pyro_vmtl.guides import MeanFieldNormal
-from pyro_vmtl.handled import Handled
 from pyro_vmtl.held_out import HeldOut, of_rows
 from pyro_vmtl.isolated import isolated, validation
 from pyro_vmtl.mixture import remade
 from pyro_vmtl.models.linear_regressor import TaskNoise
 from pyro_vmtl.sources import Sources
+from pyro_vmtl.stripped import bare
 
 if TYPE_CHECKING:
     from pyro_vmtl.data import TaskData
@@ -95,7 +95,7 @@ def newcomer_draws(
         drawn = torch.multinomial(weights, num_samples, replacement=True)
         from_source = drawn < guide.num_tasks
         source = drawn.where(from_source, _any_source(guide.num_tasks, without, drawn))
-        model = _plain(fitted.model)
+        model = copy.deepcopy(bare(fitted.model)).eval()
         noise = _part(model, TaskNoise)
         if noise is not None:
             noise.raw_noise_scale = nn.Parameter(noise.raw_noise_scale[source].unsqueeze(1))
@@ -197,13 +197,6 @@ def _run(model: nn.Module, rows: TaskData, given: dict[str, Tensor], num_samples
     """Run a model with what is given, under many draws at once."""
     with pyro.plate("draws", num_samples, dim=-3):
         return poutine.trace(poutine.condition(model, data=given)).get_trace(rows).nodes
-
-
-def _plain(model: nn.Module) -> nn.Module:
-    """Copy the model that knows nothing of sharing."""
-    while isinstance(model, Handled):
-        model = model.program  # type: ignore[assignment]
-    return copy.deepcopy(model).eval()
 
 
 def _part(program: nn.Module, kind: type[Any]) -> Any:

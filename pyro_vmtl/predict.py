@@ -254,9 +254,10 @@ def _likelihoods(
     """Give a model's site as traced under batches of draws, their dimension first."""
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}, expected at least 1.")
-    with isolated(seed), validation(False), _evaluating(model, guide):
-        nodes = _run(model, guide, args)
-        check_no_bare_parameters(model, guide)
+    with validation(False), _evaluating(model, guide):
+        with isolated(seed):
+            nodes = _run(model, guide, args)
+            check_no_bare_parameters(model, guide)
         if site not in nodes:
             raise ValueError(f"The model has no site {site!r}, found {sorted(nodes)}.")
         frames = [frame for node in nodes.values() for frame in node["cond_indep_stack"]]
@@ -268,10 +269,12 @@ def _likelihoods(
             if isinstance(value, Tensor)
         )
         batch = max(1, MOST_NUMBERS // numbers)
-        for start in range(0, num_samples, batch):
-            with pyro.plate("draws", min(batch, num_samples - start), dim=dim):
-                nodes = _run(model, guide, args)
-            yield nodes[site]
+        # anew, as targets were drawn above: coefficients do not depend on the number of rows
+        with isolated(seed):
+            for start in range(0, num_samples, batch):
+                with pyro.plate("draws", min(batch, num_samples - start), dim=dim):
+                    nodes = _run(model, guide, args)
+                yield nodes[site]
 
 
 @contextmanager

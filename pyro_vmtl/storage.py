@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
 
+from pyro_vmtl.attention import attend
 from pyro_vmtl.calibration import Calibration
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.fitted import Fitted
@@ -86,7 +88,7 @@ def _stack(config: Mapping[str, Any], tensors: Mapping[str, Tensor], like: TaskD
         for name, member in config["members"].items()
     }
     calibrations, newcomer_calibrations = (
-        {name: Calibration(**c) for name, c in config[role].items()}
+        {name: _calibration(**c) for name, c in config[role].items()}
         for role in ("calibrations", "newcomer_calibrations")
     )
     weights, newcomer_weights = tensors["weights"], tensors["newcomer_weights"]
@@ -102,11 +104,21 @@ def _stack(config: Mapping[str, Any], tensors: Mapping[str, Tensor], like: TaskD
     )
 
 
+def _calibration(*, spread: float, temperature: float) -> Calibration:
+    if not (0 <= spread < math.inf and 0 < temperature < math.inf):
+        raise ValueError(f"A calibration has spread {spread} and temperature {temperature}.")
+    return Calibration(spread, temperature)
+
+
 def _single(config: Mapping[str, Any], tensors: Mapping[str, Tensor], like: TaskData) -> Fitted:
     preset = from_json(config["preset"])
     if not isinstance(preset, Preset):
         raise ValueError(f"The settings are of {type(preset).__name__}, expected Preset.")
+    if config["num_tasks"] != like.num_tasks:
+        raise ValueError(f"There are {like.num_tasks} tasks, expected {config['num_tasks']}.")
     rows = as_one_task(like) if preset.pooled else like
+    if "z" in preset.shared:
+        rows = attend(rows, target_in_key=preset.target_in_key)
     with isolated(0):
         model, guide = preset.programs(rows)
         guide(rows)  # makes the lazy parameters

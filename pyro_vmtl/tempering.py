@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_vmtl.handled import UNCONSTRAINED, Handled, Program, SiteMessenger
 from pyro_vmtl.schedule import Schedule, Scheduled, as_schedule
 
-__all__ = ["temper"]
+__all__ = ["ScaleSites", "temper"]
 
 
 def temper(
@@ -55,7 +55,7 @@ def temper(
         if not callable(weight) and not weight >= 0:
             raise ValueError(f"kl_weights[{site!r}] is {weight}, expected a number of at least 0.")
     weights = KLWeights(kl_weights)
-    return Handled(model, _ScaleSites, weights), Handled(guide, _ScaleSites, weights)
+    return Handled(model, ScaleSites, weights), Handled(guide, ScaleSites, weights)
 
 
 class KLWeights(Scheduled):
@@ -92,7 +92,15 @@ class KLWeights(Scheduled):
         return tuple(weight != 0 for weight in self.now)
 
 
-class _ScaleSites(SiteMessenger):
+class ScaleSites(SiteMessenger):
+    """Scales tempered sites, and leaves those with weight 0 out.
+
+    Parameters
+    ----------
+    weights
+        The weights of all of them.
+    """
+
     def __init__(self, weights: KLWeights) -> None:
         super().__init__(weights.sites)
         self.weights = weights

@@ -25,6 +25,7 @@ from pyro_vmtl import member_weights as module
 from pyro_vmtl.held_out import HeldOut
 from pyro_vmtl.member_weights import stacking_weights
 from pyro_vmtl.presets import ALONE, DEFAULT, POOLED, SHARED, presets
+from pyro_vmtl.stripped import bare
 
 
 @pytest.fixture
@@ -170,7 +171,7 @@ def test_a_calibration_of_one_and_one_changes_nothing():
 def test_a_predictive_is_what_the_functions_for_programs_give(rows):
     fitted = quick(SHARED).fit(rows)
     predictive = fitted.predictive(rows, num_samples=50, seed=3)
-    program = (fitted.model, fitted.guide, rows)
+    program = (bare(fitted.model), bare(fitted.guide), rows)
     settings = {"num_samples": 50, "seed": 3}
     mean, std = predict_moments(*program, **settings)
     mask = rows.mask
@@ -182,7 +183,7 @@ def test_a_predictive_is_what_the_functions_for_programs_give(rows):
     torch.testing.assert_close(predictive.cdf(rows.y)[mask], below[mask])
     fitted = quick(SHARED).fit(classes_of(rows))
     predictive = fitted.predictive(rows, num_samples=50, seed=3)
-    proba = predict_proba(fitted.model, fitted.guide, rows, **settings)
+    proba = predict_proba(bare(fitted.model), bare(fitted.guide), rows, **settings)
     torch.testing.assert_close(predictive.probs[mask], proba[mask])
 
 

@@ -24,10 +24,12 @@ from pyro_vmtl.estimators.reading import (
     known_targets,
     read_features,
     read_row_weights,
+    read_targets,
     read_tasks,
 )
-from pyro_vmtl.estimators.rows import capped, laid_out, windows
+from pyro_vmtl.estimators.rows import canonical_order, capped, laid_out, windows
 from pyro_vmtl.estimators.scaling import Scaling
+from pyro_vmtl.preset import Preset
 from pyro_vmtl.presets import Method, presets
 from pyro_vmtl.stacking import Stack
 
@@ -53,17 +55,23 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
         tags.input_tags.sparse = True
         return tags
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_fitted")
+
     # What the two differ in
 
     def _kind(self) -> str:
         """Kind of the presets."""
         raise NotImplementedError
 
-    def _learn_targets(self, y: Any, weight: np.ndarray | None) -> Tensor:
-        """Check targets, remember what they look like, and make numbers for a fit of them."""
+    def _learn_targets(self, y: Any, weight: np.ndarray | None, rows: np.ndarray) -> Tensor:
+        """Check targets, remember what they look like, and make numbers for a fit of them.
+
+        ``rows`` says which of the user's rows they are of.
+        """
         raise NotImplementedError
 
-    def _targets(self, y: Any) -> Tensor:
+    def _targets(self, y: Any, rows: np.ndarray) -> Tensor:
         """Make numbers for a fit of targets of other rows."""
         raise NotImplementedError
 
@@ -80,14 +88,16 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
         tasks: Any,
         sample_weight: Any,
         validation_data: tuple[Any, ...] | None,
-        checkpoints: Path | None,
+        checkpoints: str | Path | None,
     ) -> Self:
         self._check_settings()
+        method = self._method()
+        self.__dict__.pop("_fitted", None)  # where this fit fails, there is none
         X = read_features(self, X, first=True)
         labels = read_tasks(tasks, X.shape[0])
         weight = read_row_weights(sample_weight, X)
         names = getattr(self, "feature_names_in_", None)
-        y = _column(y, X.shape[0])
+        y = read_targets(y, X.shape[0])
         used = known_targets(y, labels)
         if weight is not None:
             used &= weight > 0
@@ -95,21 +105,21 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
         if len(rows) < X.shape[0]:
             X, y, labels = X[rows], y[rows], [labels[row] for row in rows]
             weight = None if weight is None else weight[rows]
-        check_finite(X, labels, names)
-        targets = self._learn_targets(y, weight)
+        check_finite(X, labels, names, rows)
+        targets = self._learn_targets(y, weight, rows)
         self._scaling = Scaling.learn(X, weight)
-        self.tasks_ = tuple(dict.fromkeys(labels))
-        counts = dict.fromkeys(self.tasks_, 0)
-        for label in labels:
-            counts[label] += 1
-        self.task_sizes_ = tuple(counts.values())
-        data = laid_out(
-            self._scaling(X), targets, labels, self.tasks_, self._num_classes(), weight
-        ).to(self.device)
-        del X, targets
-        self._relatedness = None
-        settings: dict[str, Any] = {"checkpoints": checkpoints}
-        method = self._method()
+        x = self._scaling(X)
+        del X
+        order, self._sizes = canonical_order(x, targets, labels, weight)
+        x, targets, labels = x[order], targets[order], [labels[row] for row in order]
+        weight = None if weight is None else weight[order]
+        data = laid_out(x, targets, labels, tuple(self._sizes), self._num_classes(), weight)
+        data = data.to(self.device)
+        del x, targets
+        self._table = None
+        settings: dict[str, Any] = {
+            "checkpoints": None if checkpoints is None else Path(checkpoints)
+        }
         if validation_data is not None:
             if not isinstance(method, Stack):
                 raise ValueError(
@@ -128,6 +138,9 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
                 f"random_state is {self.random_state!r}, expected a whole number from 0 on: the "
                 "same number gives the same fit."
             )
+        self._check_device()
+
+    def _check_device(self) -> None:
         try:
             torch.zeros(1, device=self.device)
         except (RuntimeError, AssertionError) as error:
@@ -137,7 +150,7 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
             ) from error
 
     def _method(self) -> Method:
-        if not isinstance(self.method, str):
+        if isinstance(self.method, Preset | Stack):
             return self.method
         known = presets(self._kind())  # type: ignore[arg-type]
         if self.method not in known:
@@ -153,22 +166,23 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
             raise ValueError("validation_data is expected as (X, y, tasks).")
         X, y, tasks = (*validation_data, None)[:3]
         X, labels = self._read(X, tasks)
-        y = _column(y, X.shape[0])
-        new = set(labels) - set(self.tasks_)
+        y = read_targets(y, X.shape[0])
+        rows = np.flatnonzero(known_targets(y, labels))
+        X, y, labels = X[rows], y[rows], [labels[row] for row in rows]
+        new = set(labels) - set(self._sizes)
         if new:
             raise ValueError(
                 f"validation_data has rows of task {next(iter(new))!r}, which has no training "
                 "rows. Leave them out."
             )
-        targets = self._targets(y)
-        x = self._scaling(X)
-        return laid_out(x, targets, labels, self.tasks_, self._num_classes()).to(self.device)
+        targets = self._targets(y, rows)
+        x, tasks = self._scaling(X), tuple(self._sizes)
+        return laid_out(x, targets, labels, tasks, self._num_classes()).to(self.device)
 
     def _read(self, X: Any, tasks: Any) -> tuple[Any, list[Any]]:
-        """Read features and tasks of rows after the fit."""
-        check_is_fitted(self)
+        """Read features and tasks of rows after those of the fit."""
         X = read_features(self, X, first=False)
-        labels = read_tasks(tasks, X.shape[0], known=self.tasks_)
+        labels = read_tasks(tasks, X.shape[0], known=list(self._sizes))
         check_finite(X, labels, getattr(self, "feature_names_in_", None))
         return X, labels
 
@@ -194,20 +208,24 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
         ValueError
             If the task is there already, or rows cannot be used.
         """
+        check_is_fitted(self)
         X, labels = self._read(X, [task] * _length(X))
-        if task in self.tasks_:
+        if task in self._sizes:
             raise ValueError(
                 f"task {task!r} is among the tasks of the fit. To learn from more rows of it, fit "
                 "again."
             )
-        y = _column(y, X.shape[0])
-        used = known_targets(y, labels)
-        x, targets = self._scaling(X[used]), self._targets(y[used])
-        rows = laid_out(x, targets, [task] * len(targets), (task,), self._num_classes())
-        self._relatedness = None
+        y = read_targets(y, X.shape[0])
+        used = np.flatnonzero(known_targets(y, labels))
+        x, targets, labels = (
+            self._scaling(X[used]),
+            self._targets(y[used], used),
+            labels[: len(used)],
+        )
+        rows = laid_out(x, targets, labels, (labels[0],), self._num_classes())
         self._fitted = add_task(self._fitted, rows.to(self.device), seed=self.random_state)
-        self.tasks_ = (*self.tasks_, task)
-        self.task_sizes_ = (*self.task_sizes_, len(targets))
+        self._sizes = {**self._sizes, labels[0]: len(targets)}
+        self._table = None
         return self
 
     # Predicting
@@ -221,8 +239,9 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
             Indices of rows, a distribution (B, N), and where these rows are in it, (B, N), in
             the same order.
         """
+        check_is_fitted(self)
         X, labels = self._read(X, tasks)
-        new = list(dict.fromkeys(label for label in labels if label not in self._known()))
+        new = list(dict.fromkeys(label for label in labels if label not in self._sizes))
         if new:
             named = ", ".join(map(repr, new[:5])) + (" and more" if len(new) > 5 else "")
             warnings.warn(
@@ -232,7 +251,7 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
                 stacklevel=3,
             )
         cost = self.num_samples * max(self._num_classes() or 0, 2)
-        for window in windows(labels, self.tasks_, X.shape[1], cost):
+        for window in windows(labels, tuple(self._sizes), X.shape[1], cost):
             x = self._scaling(X[window.rows])
             rows = window.lay_out(x, self._num_classes()).to(self.device)
             settings = {"num_samples": self.num_samples, "seed": self.random_state}
@@ -243,9 +262,6 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
                 predictive = self._fitted.predictive(rows, tasks=chosen, **settings)
                 rows = rows.map_rows(partial(torch.Tensor.index_select, dim=0, index=chosen))
             yield window.rows[rows.row[rows.mask].cpu().numpy()], predictive, rows.mask
-
-    def _known(self) -> frozenset[Hashable]:
-        return frozenset(self.tasks_)
 
     # Keeping it
 
@@ -292,23 +308,6 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
         from pyro_vmtl.estimators.saving import load
 
         return load(cls, Path(path), device=device)
-
-
-def _column(y: Any, num_rows: int) -> np.ndarray:
-    """Read targets as an array (rows,)."""
-    from sklearn.utils import column_or_1d
-
-    if y is None:
-        raise ValueError(
-            "This estimator requires y to be passed, but the target y is None: expected one target "
-            "for each row of X."
-        )
-    if hasattr(y, "detach"):
-        y = y.detach().cpu().numpy()
-    values: np.ndarray = column_or_1d(y, warn=True)
-    if len(values) != num_rows:
-        raise ValueError(f"y has {len(values)} rows, expected {num_rows} as in X.")
-    return values
 
 
 def _length(X: Any) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from pyro_vmtl.estimators.base import VMTLEstimator
+from pyro_vmtl.estimators.reading import read_targets
 from pyro_vmtl.presets import Method
 
 __all__ = ["VMTLClassifier"]
@@ -90,7 +91,7 @@ class VMTLClassifier(ClassifierMixin, VMTLEstimator):
         *,
         sample_weight: Any = None,
         validation_data: tuple[Any, ...] | None = None,
-        checkpoints: Path | None = None,
+        checkpoints: str | Path | None = None,
     ) -> Self:
         """Fit all tasks together.
 
@@ -154,7 +155,8 @@ class VMTLClassifier(ClassifierMixin, VMTLEstimator):
         X, tasks
             As for :meth:`predict_proba`.
         """
-        return self.classes_[self.predict_proba(X, tasks).argmax(axis=1)]
+        best = self.predict_proba(X, tasks).argmax(axis=1)
+        return self.classes_[best]
 
     def score(self, X: Any, y: Any, tasks: Any = None, sample_weight: Any = None) -> float:
         """Give the accuracy, over all rows.
@@ -168,7 +170,9 @@ class VMTLClassifier(ClassifierMixin, VMTLEstimator):
         sample_weight
             (rows,), how much each row counts.
         """
-        return float(accuracy_score(y, self.predict(X, tasks), sample_weight=sample_weight))
+        found = self.predict(X, tasks)
+        y = _of_one_kind(read_targets(y, len(found)))
+        return float(accuracy_score(y, found, sample_weight=sample_weight))
 
     def _kind(self) -> str:
         return "classification"
@@ -176,7 +180,8 @@ class VMTLClassifier(ClassifierMixin, VMTLEstimator):
     def _num_classes(self) -> int:
         return len(self.classes_)
 
-    def _learn_targets(self, y: np.ndarray, weight: np.ndarray | None) -> Tensor:
+    def _learn_targets(self, y: np.ndarray, weight: np.ndarray | None, rows: np.ndarray) -> Tensor:
+        y = _of_one_kind(y)
         check_classification_targets(y)
         try:
             self.classes_, index = np.unique(y, return_inverse=True)
@@ -192,12 +197,19 @@ class VMTLClassifier(ClassifierMixin, VMTLEstimator):
             )
         return torch.from_numpy(index)
 
-    def _targets(self, y: np.ndarray) -> Tensor:
+    def _targets(self, y: np.ndarray, rows: np.ndarray) -> Tensor:
+        y = _of_one_kind(y)
         place = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
         wrong = np.flatnonzero(self.classes_[place] != y)
         if len(wrong):
             raise ValueError(
-                f"y has class {y[wrong[0]]!r} in row {wrong[0]}, expected one of "
+                f"y has class {y[wrong].tolist()[0]!r} in row {rows[wrong[0]]}, expected one of "
                 f"{self.classes_.tolist()}: a class is known from the fit, or not at all."
             )
         return torch.from_numpy(place)
+
+
+def _of_one_kind(y: np.ndarray) -> np.ndarray:
+    """Make an ordinary array of objects that are all of one kind, such as rows without a None."""
+    plain = y.dtype == object and len({type(value) for value in y}) == 1
+    return np.array(y.tolist()) if plain and not isinstance(y[0], str) else y

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from pyro_vmtl.fitted import Fitted
 from pyro_vmtl.fitting import FitResult
@@ -27,22 +29,47 @@ MOST_WEIGHTS = 20_000_000
 class InspectionMixin:
     """What there is to see of a fit."""
 
-    tasks_: tuple[Hashable, ...]
-    task_sizes_: tuple[int, ...]
     random_state: int
+    _sizes: dict[Hashable, int]  # training rows of each task, in the order of the fit
     _fitted: Fitted | FittedStack
-    _relatedness: pd.DataFrame | None = None
+    _table: pd.DataFrame | None = None  # who borrows from whom, once it was asked for
+
+    @property
+    def tasks_(self) -> tuple[Hashable, ...]:
+        """Labels of the T tasks, sorted; by kind first where they are of several."""
+        check_is_fitted(self)
+        try:
+            return tuple(sorted(self._sizes))  # type: ignore[type-var]
+        except TypeError:
+            return tuple(sorted(self._sizes, key=lambda task: (type(task).__name__, str(task))))
+
+    @property
+    def task_sizes_(self) -> tuple[int, ...]:
+        """Training rows of each task."""
+        return tuple(self._sizes[task] for task in self.tasks_)
 
     @property
     def fit_result_(self) -> FitResult:
         """History and time of the fit, and why it ended."""
         check_is_fitted(self)
-        return self._fitted.result
+        history, place = self._fitted.result.history, self._places()
+
+        def in_order(terms: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {site: v if v.ndim == 1 else v[:, place] for site, v in terms.items()}
+
+        log_likelihood, kl = in_order(history.log_likelihood), in_order(history.kl)
+        history = replace(history, log_likelihood=log_likelihood, kl=kl)
+        return replace(self._fitted.result, history=history)
 
     @property
     def history_(self) -> History:
-        """Loss of the fit at every step, and its terms."""
+        """Loss of the fit at every step, and its terms, tasks in the order of ``tasks_``."""
         return self.fit_result_.history
+
+    def _places(self) -> list[int]:
+        """Give the place of each of ``tasks_`` in the fit."""
+        place = {task: t for t, task in enumerate(self._sizes)}
+        return [place[task] for task in self.tasks_]
 
     @property
     def relatedness_(self) -> xr.Dataset:
@@ -53,52 +80,71 @@ class InspectionMixin:
         """
         import xarray as xr
 
-        table = self.relatedness_table()
-        sources = list(dict.fromkeys(table.columns.get_level_values(0)))
+        table = self.relatedness_table(range(len(self.tasks_)))
+        sources = [*self.tasks_, "base"]
         names = {"mean": "mean", "lower": "5%", "upper": "95%"}
         return xr.Dataset(
             {
                 name: (("task", "source"), table.xs(level, axis=1, level=1).to_numpy())
                 for name, level in names.items()
             },
-            coords={"task": list(self.tasks_), "source": sources},
+            coords={
+                name: (name, np.fromiter(labels, dtype=object, count=len(labels)))
+                for name, labels in (("task", self.tasks_), ("source", sources))
+            },
         )
 
-    def relatedness_table(self) -> pd.DataFrame:
-        """Give the same as a table, as :func:`~pyro_vmtl.analysis.relatedness_table` does."""
+    def relatedness_table(self, labels: Sequence[Hashable] | None = None) -> pd.DataFrame:
+        """Give the same as a table, as :func:`~pyro_vmtl.analysis.relatedness_table` does.
+
+        Parameters
+        ----------
+        labels
+            What the T tasks are called in it; ``tasks_`` by default.
+        """
+        import pandas as pd
+
         from pyro_vmtl.analysis import relatedness_table
 
-        check_is_fitted(self)
-        if self._relatedness is not None:
-            return self._relatedness
-        size = len(self.tasks_) * (len(self.tasks_) + 1)
-        draws = max(20, min(1000, MOST_WEIGHTS // size))
-        fitted = self._fitted.relatedness(num_samples=draws, seed=self.random_state)
-        self._relatedness = relatedness_table(fitted, self.tasks_)
-        return self._relatedness
+        labels = self.tasks_ if labels is None else labels
+        if self._table is None:
+            size = len(labels) * (len(labels) + 1)
+            draws = max(20, min(1000, MOST_WEIGHTS // size))
+            drawn = self._fitted.relatedness(num_samples=draws, seed=self.random_state)
+            place = self._places()
+            drawn = drawn[:, place][:, :, [*place, len(place)]]
+            self._table = relatedness_table(drawn, range(len(labels)))
+        table = self._table.copy()
+        sources = [*labels, "base"]
+        levels = table.columns.get_level_values(1)
+        every = [source for source in sources for _ in range(len(levels) // len(sources))]
+        table.columns = pd.MultiIndex.from_arrays([pd.Index(every, dtype=object), levels])
+        table.index = pd.Index(list(labels), name="task", tupleize_cols=False)
+        return table
 
     def summary(self) -> pd.DataFrame:
         """Give a row per task: its training rows, how much it borrows, and from whom most.
 
         Columns ``rows``, ``borrowed`` (all but the base), ``nearest`` (the source with the largest
-        mean weight), ``weight`` (that weight) and, for a stack, how much each member counts.
+        mean weight; None where nothing is borrowed), ``weight`` (that weight) and, for a stack, how
+        much each member counts.
         """
         import pandas as pd
 
-        mean = self.relatedness_table().xs("mean", axis=1, level=1)
+        mean = self.relatedness_table(range(len(self.tasks_))).xs("mean", axis=1, level=1)
         sources = np.nan_to_num(mean.to_numpy()[:, :-1])
-        nearest = sources.argmax(1)
+        nearest = np.where(sources.any(1), sources.argmax(1), -1)
         table = pd.DataFrame(
             {
                 "rows": self.task_sizes_,
                 "borrowed": sources.sum(1),
-                "nearest": [self.tasks_[i] if len(self.tasks_) > 1 else None for i in nearest],
+                "nearest": [None if i < 0 else self.tasks_[i] for i in nearest],
                 "weight": sources.max(1),
             },
-            index=pd.Index(list(self.tasks_), name="task"),
+            index=pd.Index(list(self.tasks_), name="task", tupleize_cols=False),
         )
         if isinstance(self._fitted, FittedStack):
-            weights = self._fitted.weights.numpy()
+            weights = self._fitted.weights.numpy()[self._places()]
             for name, column in zip(self._fitted.members, weights.T, strict=True):
                 table[name] = column
         return table
@@ -113,4 +159,7 @@ class InspectionMixin:
         """
         from pyro_vmtl.analysis import plot_relatedness
 
-        return plot_relatedness(self.relatedness_table(), ax)
+        names = [str(label) for label in self.tasks_]
+        if len({*names, "base"}) <= len(names):  # such as 1 and "1"
+            names = [repr(label) for label in self.tasks_]
+        return plot_relatedness(self.relatedness_table(names), ax)

@@ -7,25 +7,37 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator
+from sklearn.utils import column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from pyro_vmtl.arrays import read_labels
+from pyro_vmtl.arrays import is_missing, read_labels
 from pyro_vmtl.estimators.notices import DataNotice
 
 __all__ = [
     "ALL",
+    "as_array",
     "check_finite",
     "dense",
     "known_targets",
     "read_features",
     "read_row_weights",
+    "read_targets",
     "read_tasks",
 ]
 
 ALL = "all"
 """Label of the task that all rows are of where there are no labels."""
+
+
+def as_array(values: Any) -> Any:
+    """Make an array of a tensor; others stay as they are."""
+    if not isinstance(values, torch.Tensor):
+        return values
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def read_features(estimator: BaseEstimator, X: Any, *, first: bool) -> Any:
@@ -46,11 +58,9 @@ def read_features(estimator: BaseEstimator, X: Any, *, first: bool) -> Any:
         (rows, F), float32 where it was, else float64.
     """
     _check_columns(X)
-    if hasattr(X, "detach"):
-        X = X.detach().cpu().numpy()
     return validate_data(
         estimator,
-        X,
+        as_array(X),
         reset=first,
         accept_sparse="csr",
         dtype=[np.float64, np.float32],
@@ -88,8 +98,24 @@ def dense(X: Any, rows: slice | np.ndarray) -> np.ndarray:
     return part.toarray() if sparse.issparse(part) else np.asarray(part)
 
 
-def check_finite(X: Any, tasks: Sequence[Hashable], names: Sequence[str] | None) -> None:
+def check_finite(
+    X: Any,
+    tasks: Sequence[Hashable],
+    names: Sequence[str] | None,
+    rows: np.ndarray | None = None,
+) -> None:
     """Check features, and name the row, column and task of the first that is not finite.
+
+    Parameters
+    ----------
+    X
+        (rows, F), an array or a sparse array.
+    tasks
+        (rows,), their tasks.
+    names
+        (F,), names of the columns.
+    rows
+        (rows,), which of the user's rows these are; by default all.
 
     Raises
     ------
@@ -97,15 +123,18 @@ def check_finite(X: Any, tasks: Sequence[Hashable], names: Sequence[str] | None)
         If there is one.
     """
     values = X.data if sparse.issparse(X) else X
-    if np.isfinite(values.sum()) or np.isfinite(values).all():  # a sum needs no memory
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = values.sum()  # needs no memory
+    if np.isfinite(total) or np.isfinite(values).all():
         return
     bad = ~np.isfinite(X.toarray() if sparse.issparse(X) else X)
     row, column = (int(i) for i in np.argwhere(bad)[0])
+    where = row if rows is None else rows[row]
     value = dense(X, slice(row, row + 1))[0, column]
     name = f"column {column}" if names is None else f"column {names[column]!r}"
     what = "NaN" if np.isnan(value) else "infinity"
     raise ValueError(
-        f"X has {what} in row {row}, {name} (task {tasks[row]!r}), and {int(bad.sum()) - 1} more "
+        f"X has {what} in row {where}, {name} (task {tasks[row]!r}), and {int(bad.sum()) - 1} more "
         "such values; expected finite numbers. Impute them first, with "
         "sklearn.impute.SimpleImputer for example, or drop the rows."
     )
@@ -144,6 +173,32 @@ def read_tasks(tasks: Any, num_rows: int, *, known: Sequence[Hashable] | None = 
     return labels
 
 
+def read_targets(y: Any, num_rows: int) -> np.ndarray:
+    """Read targets.
+
+    Parameters
+    ----------
+    y
+        (rows,) or (rows, 1).
+    num_rows
+        Rows that there are.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or not as many as rows.
+    """
+    if y is None:
+        raise ValueError(
+            "This estimator requires y to be passed, but the target y is None: expected one target "
+            "for each row of X."
+        )
+    values: np.ndarray = column_or_1d(as_array(y), warn=True)
+    if len(values) != num_rows:
+        raise ValueError(f"y has {len(values)} rows, expected {num_rows} as in X.")
+    return values
+
+
 def read_row_weights(sample_weight: Any, X: Any) -> np.ndarray | None:
     """Read weights of rows; None where all count alike.
 
@@ -154,15 +209,14 @@ def read_row_weights(sample_weight: Any, X: Any) -> np.ndarray | None:
     """
     if sample_weight is None:
         return None
-    weight: np.ndarray = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    given = as_array(sample_weight)
+    weight: np.ndarray = _check_sample_weight(given, X, dtype=np.float64)
     if (weight < 0).any():
         row = int(np.argmin(weight))
         raise ValueError(
             f"sample_weight has {weight[row]} in row {row}, expected at least 0. To leave a row "
             "out, give it 0."
         )
-    if not weight.any():
-        raise ValueError("sample_weight is 0 in every row, expected some rows that count.")
     return weight
 
 
@@ -189,7 +243,7 @@ def known_targets(y: Any, tasks: Sequence[Hashable]) -> np.ndarray:
     if y.dtype.kind == "f":
         known = ~np.isnan(y)
     elif y.dtype == object:
-        known = np.array([value is not None and value == value for value in y], dtype=bool)
+        known = np.array([not is_missing(value) for value in y], dtype=bool)
     else:
         known = np.ones(len(y), dtype=bool)
     if known.all():

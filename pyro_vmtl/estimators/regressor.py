@@ -88,7 +88,7 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
         *,
         sample_weight: Any = None,
         validation_data: tuple[Any, ...] | None = None,
-        checkpoints: Path | None = None,
+        checkpoints: str | Path | None = None,
     ) -> Self:
         """Fit all tasks together.
 
@@ -181,7 +181,7 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
         y
             (rows,), true targets.
         """
-        targets = self._scaled(self._numbers(y))
+        targets = self._targets(y, np.arange(len(y)))
         density = np.empty(len(targets))
         for rows, predictive, mask in self._predictive(X, tasks):
             y_at = torch.zeros(mask.shape, device=mask.device)
@@ -209,12 +209,14 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
     def _num_classes(self) -> None:
         return None
 
-    def _learn_targets(self, y: np.ndarray, weight: np.ndarray | None) -> Tensor:
-        values = self._numbers(y)
+    def _learn_targets(self, y: np.ndarray, weight: np.ndarray | None, rows: np.ndarray) -> Tensor:
+        values = self._numbers(y, rows)
         self._centre, self._unit = 0.0, 1.0
         if self.likelihood == "normal":
             self._centre = float(np.average(values, weights=weight))
-            self._unit = float(np.sqrt(np.average((values - self._centre) ** 2, weights=weight)))
+            off = values - self._centre
+            most = np.abs(off).max() or 1.0  # squares of very large or small numbers are none
+            self._unit = float(most * np.sqrt(np.average((off / most) ** 2, weights=weight)))
         if len(values) > 1 and values.min() == values.max():
             raise ValueError(
                 f"y is {values[0]:g} in all {len(values)} rows, expected targets that differ: "
@@ -223,14 +225,14 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
         self._unit = self._unit or 1.0  # a single row
         return self._scaled(values)
 
-    def _targets(self, y: np.ndarray) -> Tensor:
-        return self._scaled(self._numbers(y))
+    def _targets(self, y: np.ndarray, rows: np.ndarray) -> Tensor:
+        return self._scaled(self._numbers(y, rows))
 
     def _scaled(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy((values - self._centre) / self._unit).float()
 
-    def _numbers(self, y: np.ndarray) -> np.ndarray:
-        """Read targets as numbers, and name the first that is none, or no count."""
+    def _numbers(self, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Read targets as numbers, and name the row of the first that is none, or no count."""
         try:
             values = np.asarray(y, dtype=np.float64)
         except (TypeError, ValueError) as error:
@@ -243,5 +245,7 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
             wrong = np.flatnonzero((values < 0) | (values != np.floor(values)))
             expected = "a count, 0, 1, 2 and so on. For other targets use likelihood='normal'"
         if len(wrong):
-            raise ValueError(f"y has {values[wrong[0]]} in row {wrong[0]}, expected {expected}.")
+            raise ValueError(
+                f"y has {values[wrong[0]]} in row {rows[wrong[0]]}, expected {expected}."
+            )
         return values

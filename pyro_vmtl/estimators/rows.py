@@ -8,15 +8,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from sklearn.utils import gen_batches
 from torch import Tensor
 
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.estimators.notices import DataNotice
 
-__all__ = ["Window", "capped", "laid_out", "template", "windows"]
+__all__ = ["Window", "canonical_order", "capped", "laid_out", "template", "windows"]
 
 MOST_PADDED = 250_000_000
 """Numbers in padded rows, 1 GB: with very unequal tasks, padding is nearly all of them."""
+
+FEW_TASKS = 256
+"""So many are predicted together, also where only some have rows."""
 
 MOST_AT_ONCE = 20_000_000
 """Numbers that predictions of a window may have, over all draws."""
@@ -69,6 +73,49 @@ def capped(
     return np.sort(rows[order[place < most]])
 
 
+def canonical_order(
+    x: Tensor, targets: Tensor, labels: Sequence[Hashable], weight: np.ndarray | None = None
+) -> tuple[np.ndarray, dict[Hashable, int]]:
+    """Order tasks and rows by what is in them, not by their names or places.
+
+    Random numbers belong to places. In this order, a fit does not change when rows are permuted or
+    tasks are renamed.
+
+    Parameters
+    ----------
+    x
+        (rows, F), scaled features.
+    targets
+        (rows,), indices of classes or scaled real targets.
+    labels
+        (rows,), their tasks.
+    weight
+        (rows,), how much each row counts.
+
+    Returns
+    -------
+    tuple
+        Indices of rows, and the tasks with their numbers of rows, those that count most first.
+    """
+    index: dict[Hashable, int] = {}
+    task = np.array([index.setdefault(label, len(index)) for label in labels])
+    direction = torch.from_numpy(np.random.RandomState(0).normal(size=x.shape[1] + 1))
+    key = torch.empty(len(x), dtype=torch.float64)
+    for rows in gen_batches(len(x), 50_000):
+        key[rows] = x[rows].double() @ direction[1:] + targets[rows].double() * direction[0]
+    of_row = key.numpy()
+    order = np.lexsort((of_row, task))
+    counts = np.bincount(task)
+    starts = np.cumsum(counts) - counts
+    each = np.ones(len(task)) if weight is None else weight
+    total, sums = (np.add.reduceat(v[order], starts) for v in (each, each * of_row))
+    tasks = np.lexsort((sums / total, -total))
+    rank = np.empty_like(tasks)
+    rank[tasks] = np.arange(len(tasks))
+    known = list(index)
+    return np.lexsort((of_row, rank[task])), {known[t]: int(counts[t]) for t in tasks}
+
+
 def laid_out(
     x: Tensor,
     targets: Tensor | None,
@@ -105,7 +152,7 @@ def laid_out(
 def template(
     num_features: int, task_labels: tuple[Hashable, ...], num_classes: int | None, *, device: str
 ) -> TaskData:
-    """Make rows of zeros, one of each task, that have the form of those of a fit.
+    """Make rows of zeros, of every task and class, that have the form of those of a fit.
 
     Parameters
     ----------
@@ -118,12 +165,13 @@ def template(
     device
         Where they are.
     """
-    shape = len(task_labels), 1
+    shape = len(task_labels), -(-(num_classes or 1) // len(task_labels))
+    row = torch.arange(shape[0] * shape[1]).reshape(shape)
     return TaskData(
         x=torch.zeros(*shape, num_features + 1),
-        y=torch.zeros(shape, dtype=torch.float32 if num_classes is None else torch.int64),
+        y=torch.zeros(shape) if num_classes is None else row % num_classes,
         mask=torch.ones(shape, dtype=torch.bool),
-        row=torch.arange(shape[0])[:, None],
+        row=row,
         task_labels=task_labels,
         classes=None if num_classes is None else tuple(range(num_classes)),
         intercept=True,
@@ -143,7 +191,7 @@ class Window:
     task_labels
         all tasks of the fit; for rows of new tasks that one.
     tasks
-        (B,), indices of the tasks that have rows here; None for rows of new tasks.
+        (B,), indices of the tasks to predict; None for rows of new tasks.
     """
 
     rows: np.ndarray
@@ -190,6 +238,8 @@ def windows(
     start = 0
     while len(order) and start < counts.max():
         present = np.flatnonzero(counts > start)
+        if len(task_labels) <= FEW_TASKS:  # all, so that draws do not depend on who is asked for
+            present = np.arange(len(task_labels))
         numbers = len(present) * cost + len(task_labels) * num_features
         size = max(1, MOST_AT_ONCE // numbers)
         rows = np.sort(order[(place >= start) & (place < start + size)])

@@ -36,6 +36,9 @@ WEIGHTS = "weights.safetensors"
 FORMAT = 1
 """Number of the form of these files; it grows when an older one can no longer be read."""
 
+WRONG = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""Errors that files cause where something else is in them than what was written."""
+
 Estimator = TypeVar("Estimator", bound="VMTLEstimator")
 
 
@@ -60,8 +63,8 @@ def save(estimator: VMTLEstimator, path: Path, *, overwrite: bool = False) -> No
     }
     fitted, tensors = fitted_parts(estimator._fitted)
     kept: dict[str, Any] = {
-        "tasks": _labels(estimator.tasks_, "tasks"),
-        "task_sizes": list(estimator.task_sizes_),
+        "tasks": _labels(list(estimator._sizes), "tasks"),
+        "task_sizes": list(estimator._sizes.values()),
         "num_features": estimator.n_features_in_,
         "features": None,
     }
@@ -98,11 +101,13 @@ def load(kind: type[Estimator], path: Path, *, device: str = "cpu") -> Estimator
     named = config["estimator"]
     if named != kind.__name__:
         raise ValueError(f"{path} holds a {named}, expected a {kind.__name__}. Use {named}.load.")
+    estimator = kind(device=device)
+    estimator._check_device()
     try:
-        estimator = kind(**from_json(config["settings"]))
-        estimator.device = device
+        estimator.set_params(**from_json(config["settings"]))
+        estimator._check_settings()
         _fill(estimator, config, tensors, device)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except WRONG as error:
         raise ValueError(
             f"{path} is broken: its {CONFIG} and {WEIGHTS} do not belong together ({error}). "
             "Fit again, or take an unchanged copy."
@@ -119,16 +124,16 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise FileNotFoundError(f"{path} has no {name}: it is no saved fit, or a part of one.")
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-        found = int(config["format"])
-        checksum, _ = config["checksum"], config["estimator"]
-    except (ValueError, KeyError, TypeError) as error:
+        found, checksum, _ = config["format"], config["checksum"], config["estimator"]
+        newer, written = found > FORMAT, dict(config["versions"])
+    except WRONG as error:
         raise ValueError(
             f"{path / CONFIG} cannot be read ({error}). Take an unchanged copy."
         ) from error
-    if found > FORMAT:
-        raise ValueError(
-            f"{path} was written by a newer version ({config.get('versions')}). Update pyro_vmtl."
-        )
+    if newer:
+        raise ValueError(f"{path} was written by a newer version ({written}). Update pyro_vmtl.")
+    if found != FORMAT:
+        raise ValueError(f"{path / CONFIG} has format {found!r}, expected {FORMAT}.")
     if checksum != _checksum(path / WEIGHTS):
         raise ValueError(
             f"{path / WEIGHTS} is not the file that was saved: it was changed, or cut short. Take "
@@ -138,7 +143,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors = load_file(path / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path / WEIGHTS} cannot be read ({error}).") from error
-    _tell_version(config.get("versions", {}), path)
+    _tell_version(written, path)
     return config, tensors
 
 
@@ -159,22 +164,31 @@ def _fill(
     estimator: VMTLEstimator, config: Mapping[str, Any], tensors: dict[str, Tensor], device: str
 ) -> None:
     """Set what a fit would have set."""
-    estimator.tasks_ = tuple(config["tasks"])
-    estimator.task_sizes_ = tuple(config["task_sizes"])
+    tasks, sizes = _different(config["tasks"], "tasks"), config["task_sizes"]
+    if len(sizes) != len(tasks):
+        raise ValueError(f"{len(tasks)} tasks, and sizes {sizes}")
+    estimator._sizes = dict(zip(tasks, map(int, sizes), strict=True))
     estimator.n_features_in_ = config["num_features"]
-    if config["features"] is not None:
-        estimator.feature_names_in_ = np.array(config["features"], dtype=object)
-    if "classes" in config:
-        estimator.classes_ = np.array(config["classes"])
-    else:
-        estimator._centre, estimator._unit = config["centre"], config["unit"]
     size = (estimator.n_features_in_,)
-    columns = [tensors.pop(f"features.{name}") for name in ("mean", "scale")]
-    for column in columns:
-        if column.shape != size:
-            raise ValueError(f"features have shape {tuple(column.shape)}, not {size}")
-    estimator._scaling = Scaling(*(column.numpy() for column in columns))
-    like = template(*size, estimator.tasks_, estimator._num_classes(), device=device)
+    if config["features"] is not None:
+        names = np.array(_different(config["features"], "features"), dtype=object)
+        estimator.feature_names_in_ = names
+        if names.shape != size:
+            raise ValueError(f"{len(names)} names of {size[0]} features")
+    if hasattr(estimator, "predict_proba"):
+        estimator.classes_ = np.array(_different(config["classes"], "classes"))
+        if not 1 < len(estimator.classes_) == len(np.unique(estimator.classes_)):
+            raise ValueError(f"classes are {config['classes']}")
+    else:
+        estimator._centre, estimator._unit = float(config["centre"]), float(config["unit"])
+    mean, scale = (tensors.pop(f"features.{name}").numpy() for name in ("mean", "scale"))
+    if not mean.shape == scale.shape == size:
+        raise ValueError(f"features have shapes {mean.shape} and {scale.shape}, not {size}")
+    unit = getattr(estimator, "_unit", 1.0)
+    if not (np.isfinite([*mean, *scale, unit]).all() and min(*scale, unit) > 0):
+        raise ValueError("units are not above 0, or not finite")
+    estimator._scaling = Scaling(mean, scale)
+    like = template(*size, tuple(estimator._sizes), estimator._num_classes(), device=device)
     estimator._fitted = fitted_from(config["fitted"], tensors, like)
 
 
@@ -187,6 +201,13 @@ def _labels(labels: Sequence[Hashable], name: str) -> list[Any]:
                 "others cannot be saved. Make strings of them before the fit."
             )
     return list(labels)
+
+
+def _different(labels: Any, name: str) -> list[Any]:
+    """Check labels that were read: a list, each once."""
+    if not isinstance(labels, list) or len(set(labels)) != len(labels) or not labels:
+        raise ValueError(f"{name} are {labels!r:.80}, not labels that differ")
+    return _labels(labels, name)
 
 
 def _checksum(path: Path) -> str:

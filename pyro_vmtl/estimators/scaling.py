@@ -15,6 +15,9 @@ from pyro_vmtl.estimators.reading import dense
 
 __all__ = ["Scaling"]
 
+LARGEST = 1e15
+"""Of a scaled feature: further off than any row to learn from, and its square is finite."""
+
 BATCH = 50_000
 """Rows that are scaled at once: scikit-learn copies them."""
 
@@ -26,7 +29,7 @@ class Scaling:
     Attributes
     ----------
     mean, scale
-        (F,), in the units of the columns; a scale is 1 where a column is constant.
+        (F,), in the units of the columns; that of a constant is 1, or of its size.
 
     Examples
     --------
@@ -49,16 +52,26 @@ class Scaling:
         weight
             (rows,), how much each row counts.
         """
+        # By a power of two, which loses nothing, so that the squares of all columns are finite.
+        largest = np.zeros(X.shape[1])
+        for rows in gen_batches(X.shape[0], BATCH):
+            np.maximum(largest, np.abs(dense(X, rows)).max(axis=0), out=largest)
+        unit = np.ldexp(1.0, np.frexp(largest)[1] - 1)
         scaler = StandardScaler()
         for rows in gen_batches(X.shape[0], BATCH):
             scaler.partial_fit(
-                dense(X, rows), sample_weight=None if weight is None else weight[rows]
+                dense(X, rows) / unit, sample_weight=None if weight is None else weight[rows]
             )
-        return cls(scaler.mean_, scaler.scale_)
+        constant = (scaler.scale_ == 1) & (scaler.var_ != 1)
+        # What rounding leaves of a large constant is to be small.
+        scale = np.where(constant, np.maximum(unit, 1.0), scaler.scale_ * unit)
+        return cls(scaler.mean_ * unit, scale)
 
     def __call__(self, X: Any) -> Tensor:
         """Scale rows (rows, F), as float32."""
         scaled = torch.empty(X.shape, dtype=torch.float32)
         for rows in gen_batches(X.shape[0], BATCH):
-            scaled[rows] = torch.from_numpy((dense(X, rows) - self.mean) / self.scale)
+            with np.errstate(over="ignore"):
+                values = (dense(X, rows) - self.mean) / self.scale
+            scaled[rows] = torch.from_numpy(values.clip(-LARGEST, LARGEST))
         return scaled
