@@ -19,11 +19,14 @@ from pyro_vmtl.data import TaskData
 from pyro_vmtl.elbo import MeanFieldELBO
 from pyro_vmtl.fitted import Fitted
 from pyro_vmtl.fitting import fit
+from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.held_out import HeldOut, of_rows
 from pyro_vmtl.isolated import isolated
 from pyro_vmtl.member_weights import PRIOR_ROWS
+from pyro_vmtl.models import LinearCounts
 from pyro_vmtl.sources import Sources
 from pyro_vmtl.stacking import FittedStack
+from pyro_vmtl.starting import counts_start
 from pyro_vmtl.task_batches import Part, TaskBatches
 
 __all__ = ["add_task"]
@@ -51,7 +54,8 @@ def add_task(
     Returns
     -------
     Fitted or FittedStack
-        The same with T + 1 tasks, the new one last. The old ones predict and borrow as before.
+        The same with T + 1 tasks, the new one last. What was learned of the old ones stays as it
+        is, and the new one is no source of theirs; the anchor of their base becomes 1 / (T + 1).
 
     Raises
     ------
@@ -72,9 +76,10 @@ def add_task(
     >>> add_task(SHARED.fit(data), new).num_tasks
     3
     """
+    few = bool(rows.mask.sum() < PRIOR_ROWS)
     if isinstance(fitted, Fitted):
-        return _grown(fitted, rows, seed)
-    members = {name: _grown(member, rows, seed) for name, member in fitted.members.items()}
+        return _grown(fitted, rows, seed, few=few)
+    members = {n: _grown(member, rows, seed, few=few) for n, member in fitted.members.items()}
     weights = torch.cat([fitted.weights, _weights(fitted, rows, seed)[None]])
     return replace(fitted, members=members, weights=weights)
 
@@ -87,7 +92,7 @@ def _weights(fitted: FittedStack, rows: TaskData, seed: int) -> Tensor:
     for train, held in folds(rows, NUM_FOLDS, seed=seed):
         wide = _after(held, len(fitted.weights))
         draws = {
-            name: of_rows(_grown(member, train, seed).draws(wide, seed=seed), wide.mask)
+            name: of_rows(_grown(member, train, seed, few=False).draws(wide, seed=seed), wide.mask)
             for name, member in fitted.members.items()
         }
         parts.append(HeldOut.of_new_task(draws, wide))
@@ -97,8 +102,8 @@ def _weights(fitted: FittedStack, rows: TaskData, seed: int) -> Tensor:
     return held_out.member_weights(fitted.calibrations, prior_mean=prior)[0]
 
 
-def _grown(fitted: Fitted, rows: TaskData, seed: int) -> Fitted:
-    """Fit one task more."""
+def _grown(fitted: Fitted, rows: TaskData, seed: int, *, few: bool) -> Fitted:
+    """Fit one task more; with few rows, its noise is that of the others."""
     preset, num_tasks = fitted.preset, fitted.num_tasks
     if preset.latent_size is not None or preset.amortized:
         raise ValueError(
@@ -113,6 +118,12 @@ def _grown(fitted: Fitted, rows: TaskData, seed: int) -> Fitted:
         guide(wide)  # makes the lazy parameters, and notes where the posteriors start
     new = nn.ModuleDict({"model": model, "guide": guide})
     old = nn.ModuleDict({"model": fitted.model, "guide": fitted.guide})
+    if preset.counts:
+        new["model"].load_state_dict(
+            {n: v for n, v in old["model"].state_dict().items() if n.endswith("log_rate")},
+            strict=False,
+        )
+        _start_counts(new, rows, preset.last_kl_weight())
     _take_over(new, old)
     with isolated(seed), torch.no_grad():
         guide(wide)  # notes the posteriors that were taken over
@@ -124,7 +135,6 @@ def _grown(fitted: Fitted, rows: TaskData, seed: int) -> Fitted:
     # a decay would be one of all tasks
     others = ("tasks", "batches", "weight_decay")
     settings = {k: v for k, v in preset.fitting.items() if k not in others}
-    few = bool(rows.mask.sum() < PRIOR_ROWS)
     with _only_last_learns(new, old, but=("raw_noise_scale",) if few else ()):
         elbo = MeanFieldELBO(preset.num_particles, num_draws=preset.num_draws)
         only = _only(num_tasks)
@@ -159,6 +169,19 @@ def _take_over(new: nn.Module, old: nn.Module) -> None:
             value[:-1] = learned
             if name.endswith(("raw_noise_scale", "raw_transfer_scale")):
                 value[-1] = learned.mean(0)  # there is no better guess
+    for module in new.modules():
+        if isinstance(module, MeanFieldNormal):
+            for site, common in module.raw_common_scales.items():
+                module.raw_scales[site][-1] -= common  # the new task's widths start as they were
+
+
+@torch.no_grad()
+def _start_counts(new: nn.Module, rows: TaskData, kl_weight: float) -> None:
+    """Start at the rows of the new task, relative to the usual rate of the old ones."""
+    (model,) = (module for module in new.modules() if isinstance(module, LinearCounts))
+    loc, scale = counts_start(rows, kl_weight=kl_weight, log_rate=model.log_rate.item())
+    (guide,) = (module for module in new.modules() if isinstance(module, MeanFieldNormal))
+    guide.locs["w"][-1], guide.raw_scales["w"][-1] = loc, scale.log()
 
 
 @torch.no_grad()

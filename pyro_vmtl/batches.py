@@ -144,17 +144,13 @@ def _one_of_each_part(data: TaskData, size: int) -> tuple[TaskData, Tensor]:
     counts = torch.searchsorted((~data.mask).view(torch.uint8), one)  # (T, 1)
     part = torch.arange(size, device=data.x.device)
     place = part + torch.rand(data.num_tasks, size, dtype=torch.float64, device=data.x.device)
-    index = (place * (counts / size)).long().minimum(counts - 1).clamp(min=0)
+    index = (place * (counts.double() / size)).long().minimum(counts - 1).clamp(min=0)
     index = torch.where(counts > size, index, part.expand_as(index))
     mask = part < counts
     at = torch.arange(data.num_tasks, device=data.x.device)[:, None], index
-    batch = replace(
-        data,
-        x=data.x[at],  # whole rows are copied faster than by `take`, which looks up each number
-        y=None if data.y is None else data.y[at],
-        mask=mask,
-        row=data.row[at].masked_fill(~mask, -1),
-    )
+    # Whole rows are copied faster than by `take`, which looks up each number.
+    batch = data.map_rows(lambda values: values[at])
+    batch = replace(batch, mask=mask, row=batch.row.masked_fill(~mask, -1))
     weight = (counts / mask.sum(1, keepdim=True).clamp(min=1)).squeeze(1)
     return batch, weight.to(data.x)
 

@@ -1,8 +1,10 @@
 """Checkpoints: a fit that is stopped in any way goes on later, to the same numbers.
 
-All that a step depends on is kept: learned numbers, the optimiser's moments, torch's random state,
-and what decides when to stop. The file is replaced as a whole, so that there is always either the
-old or the new one. It holds tensors and JSON, and nothing that could be executed.
+All that a step of this library depends on is kept: learned numbers, the optimiser's moments,
+torch's random state, and what decides when to stop. Programs and batches of somebody else that draw
+from other generators, or count their steps, go on with those as they are then. The file is replaced
+as a whole, so that there is always either the old or the new one. It holds tensors and JSON, and
+nothing that could be executed.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -23,7 +26,6 @@ from torch import Tensor, nn
 
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.elbo import ELBOTerms
-from pyro_vmtl.schedule import Scheduled
 from pyro_vmtl.sources import Sources
 from pyro_vmtl.whole import written_whole
 
@@ -31,6 +33,9 @@ __all__ = ["Checkpoint", "CheckpointError", "Progress", "fingerprint"]
 
 EVERY = 20.0
 """Seconds from one checkpoint to the next."""
+
+SETTINGS = (bool, int, float, str, tuple, dict, type)
+"""Kinds of attributes that are settings of an object."""
 
 Stopped = Literal["settled", "steps", "interrupted"]
 
@@ -110,6 +115,7 @@ class Checkpoint:
         self.optimizer = optimizer
         self.every = EVERY if every is None else every
         self.sources = [m for m in module.modules() if isinstance(m, Sources)]
+        self.device = next(module.parameters()).device
         self.written = time.monotonic()
 
     @property
@@ -127,14 +133,15 @@ class Checkpoint:
                 for name, value in state.items()
             }
             tensors["random"] = torch.get_rng_state()
-            if torch.cuda.is_initialized():
-                tensors["random.cuda"] = torch.stack(torch.cuda.get_rng_state_all())
+            if self.device.type == "cuda":
+                tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
         tensors["losses"] = torch.tensor(progress.losses, dtype=torch.float64)
         tensors["noted"] = torch.tensor(list(progress.terms), dtype=torch.int64)
         for kind in ("log_likelihood", "kl"):
             of_steps = [getattr(terms, kind) for terms in progress.terms.values()]
             for site in of_steps[0] if of_steps else ():
-                tensors[f"{kind}.{site}"] = torch.stack([values[site] for values in of_steps])
+                noted = [values[site].cpu() for values in of_steps]
+                tensors[f"{kind}.{site}"] = torch.stack(noted)
         meta = {
             "problem": self.problem,
             **{name: getattr(progress, name) for name in ("end", "step", "stopped", "over")},
@@ -194,7 +201,7 @@ class Checkpoint:
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         torch.set_rng_state(tensors["random"])
         if "random.cuda" in tensors:
-            torch.cuda.set_rng_state_all(list(tensors["random.cuda"]))
+            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
 
 
 def _of_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -212,7 +219,8 @@ def fingerprint(module: nn.Module, args: Iterable[object], *settings: object) ->
     args
         What these are called with: of rows, what they hold.
     settings
-        All else, by its ``repr``, but for addresses in it.
+        All else: tensors and arrays by their numbers, other objects by their ``repr``, but for
+        addresses in it, and by their attributes that are plain settings.
 
     Examples
     --------
@@ -220,18 +228,36 @@ def fingerprint(module: nn.Module, args: Iterable[object], *settings: object) ->
     False
     """
     digest = hashlib.blake2b(digest_size=16)
-    for name, value in module.state_dict().items():
-        digest.update(f"{name} {tuple(value.shape)} ".encode())
-        digest.update(_bytes(value))
-    for rows in args:
-        if isinstance(rows, TaskData):
-            for tensor in (rows.x, rows.y, rows.mask, rows.weight):
-                digest.update(b"none" if tensor is None else _bytes(tensor))
-    schedules = [m.schedules for m in module.modules() if isinstance(m, Scheduled)]
-    text = repr((torch.__version__, schedules, *settings))
-    digest.update(re.sub(" at 0x[0-9a-f]+", "", text).encode())
+
+    def add(*values: object) -> None:
+        for value in values:
+            if isinstance(value, Tensor):
+                value = value.detach().cpu().numpy()
+            if isinstance(value, np.ndarray):
+                add_text(value.shape, value.dtype)
+                digest.update(np.ascontiguousarray(value).data)
+            elif isinstance(value, TaskData):
+                add(value.x, value.y, value.mask, value.weight)
+                add(*vars(value.attended).values() if value.attended is not None else ())
+            else:
+                add_text(value, _settings(value))
+
+    def add_text(*values: object) -> None:
+        digest.update(re.sub(" at 0x[0-9a-f]+", "", repr(values)).encode())
+
+    for name, tensor in module.state_dict().items():
+        add(name, tensor)
+    for part in module.modules():
+        add_text(type(part), _settings(part))
+    device = next((tensor.device.type for tensor in module.parameters()), "cpu")
+    add(torch.__version__, device, *args, *settings)
     return digest.hexdigest()
 
 
-def _bytes(tensor: Tensor) -> memoryview:
-    return tensor.detach().cpu().contiguous().numpy().data
+def _settings(value: object) -> dict[str, object]:
+    """Give the attributes of an object that are plain settings."""
+    return {
+        name: setting
+        for name, setting in getattr(value, "__dict__", {}).items()
+        if not name.startswith("_") and name != "training" and isinstance(setting, SETTINGS)
+    }

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_vmtl.data import TaskData
 
-__all__ = ["folds", "needed_folds"]
+__all__ = ["at_most", "folds", "needed_folds"]
 
 
 def folds(
@@ -60,6 +60,14 @@ def needed_folds(data: TaskData, num_folds: int, *, enough: int | None = None) -
     total = int(data.mask.sum())
     needed = min(num_folds, total)
     return needed if enough is None else min(needed, -(-enough * num_folds // total))
+
+
+def at_most(data: TaskData, num_rows: int, *, seed: int = 0) -> TaskData:
+    """Take about so many rows where there are more, the same part of every task, at random."""
+    part = num_rows / int(data.mask.sum())
+    if part >= 1:
+        return data
+    return _rows(data, _some(data.mask, part, torch.Generator().manual_seed(seed)))
 
 
 def _some(chosen: Tensor, part: float, generator: torch.Generator) -> Tensor:

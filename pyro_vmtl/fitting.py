@@ -171,8 +171,8 @@ def fit(
         step_of.begin()
         keeper = None
         if checkpoint is not None:
-            settings = [elbo.num_particles, num_steps, learning_rate, weight_decay, compile, seed]
-            problem = fingerprint(loss_of, args, type(elbo), batches, tasks, *settings)
+            settings = [num_steps, learning_rate, weight_decay, compile, seed]
+            problem = fingerprint(loss_of, args, elbo, batches, tasks, *settings)
             keeper = Checkpoint(checkpoint, problem, loss_of, optimizer)
             done = keeper.read() or done
         # To read a loss is to wait for the device, which on a GPU would take most of a step.

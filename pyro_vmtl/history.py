@@ -54,7 +54,7 @@ class History:
         def stack(kind: str) -> dict[str, Tensor]:
             sites = getattr(noted[0], kind) if noted else ()
             return {
-                site: torch.stack([getattr(t, kind)[site] for t in noted]).cpu() for site in sites
+                site: torch.stack([getattr(t, kind)[site].cpu() for t in noted]) for site in sites
             }
 
         return cls(

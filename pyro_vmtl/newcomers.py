@@ -18,8 +18,9 @@ The noise is that of a source, too.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyro
@@ -28,7 +29,6 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_vmtl.calibration import Calibration
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.held_out import HeldOut, of_rows
 from pyro_vmtl.isolated import isolated, validation
@@ -85,10 +85,11 @@ def newcomer_draws(
         If the preset has representations or amortised coefficients.
     """
     preset, guide = fitted.preset, _part(fitted.guide, MeanFieldNormal)
-    if preset.latent_size is not None or guide is None:
+    if not _has_coefficients(fitted):
         raise ValueError(
             f"A new task needs a linear preset such as 'shared', found one with latent_size "
-            f"{preset.latent_size}. Fit again with rows of that task."
+            f"{preset.latent_size} and amortized {preset.amortized}. Fit again with rows of that "
+            "task."
         )
     with isolated(seed), validation(False):
         weights = _weights(fitted, guide.num_tasks, without).to(rows.x.device)
@@ -107,13 +108,13 @@ def newcomer_draws(
         return remade([_run(model, rows, given, num_samples)["y"]["fn"]], lambda values: values[0])
 
 
-def weigh_newcomers(
-    members: Mapping[str, Fitted], data: TaskData, *, calibrated: bool = True, seed: int = 0
-) -> tuple[Tensor, dict[str, Calibration]]:
-    """Learn how much each member counts for a new task.
+def weigh_newcomers(members: Mapping[str, Fitted], data: TaskData, *, seed: int = 0) -> Tensor:
+    """Find how much each member counts for a new task, (M,).
 
-    Each task in turn is taken for a new one, and is then no source. That is an approximation, a
-    little in favour of members that pool: the fits have seen its rows.
+    Each task in turn is taken for a new one, and is then no source. It counts as one row, as it is
+    one example of what a new task is like, against a prior of 20 that all members are as good. The
+    fits have seen its rows, which is in favour of members that pool where tasks are few; there the
+    prior decides.
 
     Parameters
     ----------
@@ -121,39 +122,38 @@ def weigh_newcomers(
         Fits to ``data``, by name.
     data
         Training rows.
-    calibrated
-        Learn a calibration of each member, too?
     seed
-        Seed of the choice of tasks, where there are many, and of the draws.
-
-    Returns
-    -------
-    tuple
-        Weights of the members, (M,), and calibrations; the weights are even where there is but one
-        task, or a member makes no predictions for new tasks.
+        Seed of the choice of tasks and rows, where there are many, and of the draws.
     """
     even = torch.full((len(members),), 1 / len(members))
-    order = torch.randperm(data.num_tasks, generator=torch.Generator().manual_seed(seed))
-    if data.num_tasks == 1 or any(f.preset.latent_size is not None for f in members.values()):
-        return even, {}
-    parts = []
-    for t in order[:MOST_TASKS].tolist():
-        rows = replace(data.map_rows(_first_of(t)), task_labels=("new",))
-        if not rows.mask.any():
+    if data.num_tasks == 1 or not all(map(_has_coefficients, members.values())):
+        return even
+    generator, parts = torch.Generator().manual_seed(seed), []
+    for t in torch.randperm(data.num_tasks, generator=generator)[:MOST_TASKS].tolist():
+        places = data.mask[t].nonzero().flatten().cpu()
+        places = places[torch.randperm(len(places), generator=generator)[:MOST_ROWS]]
+        if not len(places):
             continue
+        rows = data.map_rows(partial(_some_of, t, places.to(data.x.device)))
+        rows = replace(
+            rows, task_labels=("new",), weight=torch.full(rows.mask.shape, 1 / len(places))
+        )
         draws = {
             name: of_rows(newcomer_draws(fitted, rows, seed=seed, without=t), rows.mask)
             for name, fitted in members.items()
         }
         parts.append(HeldOut.of_new_task(draws, rows))
     held_out = HeldOut.joined(parts)
-    assert held_out is not None
-    calibrations = held_out.calibrations() if calibrated else {}
-    return held_out.member_weights(calibrations)[0], calibrations
+    return even if held_out is None else held_out.member_weights({}, prior_mean=even)[0]
 
 
-def _first_of(task: int) -> Callable[[Tensor], Tensor]:
-    return lambda values: values[task : task + 1, :MOST_ROWS]
+def _some_of(task: int, places: Tensor, values: Tensor) -> Tensor:
+    return values[task : task + 1, places]
+
+
+def _has_coefficients(fitted: Fitted) -> bool:
+    """Tell whether there are numbers of every task that a new one may have, too."""
+    return fitted.preset.latent_size is None and not fitted.preset.amortized
 
 
 def _weights(fitted: Fitted, num_tasks: int, without: int | None) -> Tensor:
@@ -185,7 +185,8 @@ def _any_source(num_tasks: int, without: int | None, like: Tensor) -> Tensor:
 def _of_sources(fitted: Fitted, guide: MeanFieldNormal, source: Tensor) -> Tensor:
     """Draw coefficients of sources, widened by their transfer scales, (S, 1, *event)."""
     posterior = guide.posterior("w")
-    loc, var = posterior.mean, posterior.variance
+    loc = posterior.mean
+    var = torch.zeros_like(loc) if fitted.preset.deterministic else posterior.variance
     sources = _part(fitted.guide, Sources)
     if sources is not None:
         var = var + torch.as_tensor(sources.transfer_var).to(var)

@@ -239,12 +239,12 @@ class Preset:
         return EncodedNormal(encoder, guide)
 
     def _start(self, data: TaskData) -> tuple[Tensor, Tensor]:
-        kl_weight = self._last_kl_weight()
+        kl_weight = self.last_kl_weight()
         if self.counts:
             return counts_start(data, kl_weight=kl_weight, log_rate=usual_log_rate(data))
         return least_squares_start(data, kl_weight=kl_weight)
 
-    def _last_kl_weight(self) -> float:
+    def last_kl_weight(self) -> float:
         """KL weight of ``w`` at the end of a fit, or close to 0."""
         weight = as_schedule(self.kl_weights.get("w", 1.0))
         return max(weight(self.fitting.get("num_steps", 2000)), 1e-3)

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_vmtl.calibration import Calibration
-from pyro_vmtl.cross_validation import folds, needed_folds
+from pyro_vmtl.cross_validation import at_most, folds, needed_folds
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.fitted import Fitted
 from pyro_vmtl.fitting import FitResult
@@ -111,7 +111,8 @@ class Stack:
             stopped = any(fitted.result.stopped == "interrupted" for fitted in members.values())
             held_out = None
             if not stopped and validation is not None:
-                held_out = self._predicted(members, data, validation, seed)
+                some = at_most(validation, ENOUGH_HELD_OUT, seed=seed)
+                held_out = self._predicted(members, data, some, seed)
             elif not stopped and data.mask.sum() > 1:
                 held_out, stopped = self.held_out(
                     data, seed=seed, report=report, checkpoints=checkpoints
@@ -126,8 +127,7 @@ class Stack:
             even = torch.full((data.num_tasks, len(members)), 1 / len(members))
             return FittedStack(members, even, result)
         fitted = self.weigh(members, held_out, result)
-        weights, like = weigh_newcomers(members, data, calibrated=self.calibrated, seed=seed)
-        return replace(fitted, newcomer_weights=weights, newcomer_calibrations=like)
+        return replace(fitted, newcomer_weights=weigh_newcomers(members, data, seed=seed))
 
     def _members(
         self, data: TaskData, seed: int, report: Callable[[str], None], checkpoints: Path | None
@@ -228,8 +228,6 @@ class FittedStack:
     newcomer_weights
         (M,), how much each member counts for a task that is not among these; by default the mean
         of ``weights``.
-    newcomer_calibrations
-        the same as ``calibrations`` for such tasks.
     """
 
     members: Mapping[str, Fitted]
@@ -237,7 +235,6 @@ class FittedStack:
     result: FitResult
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     newcomer_weights: Tensor = field(default=None)  # type: ignore[assignment]
-    newcomer_calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Weigh members for new tasks as for others, until more is known."""
@@ -283,10 +280,10 @@ class FittedStack:
         num_samples, seed
             As for :meth:`predictive`.
         """
-        parts = []
-        for name, fitted in self.members.items():
-            draws = newcomer_draws(fitted, rows, num_samples=num_samples, seed=seed)
-            parts.append(self.newcomer_calibrations.get(name, Calibration())(draws))
+        parts = [
+            newcomer_draws(fitted, rows, num_samples=num_samples, seed=seed)
+            for fitted in self.members.values()
+        ]
         return mixed(parts, self.newcomer_weights[None])
 
     def relatedness(self, *, num_samples: int = 1000, seed: int = 0) -> Tensor:

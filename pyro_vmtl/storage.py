@@ -50,8 +50,7 @@ def fitted_parts(fitted: Fitted | FittedStack) -> Parts:
     for name, member in fitted.members.items():
         config["members"][name], parts = fitted_parts(member)
         tensors |= {f"{name}/{key}": value for key, value in parts.items()}
-    for role, calibrations in _calibrations(fitted).items():
-        config[role] = {name: asdict(c) for name, c in calibrations.items()}
+    config["calibrations"] = {name: asdict(c) for name, c in fitted.calibrations.items()}
     tensors["weights"], tensors["newcomer_weights"] = fitted.weights, fitted.newcomer_weights
     return config, tensors
 
@@ -87,10 +86,7 @@ def _stack(config: Mapping[str, Any], tensors: Mapping[str, Tensor], like: TaskD
         name: _single(member, _of_prefix(tensors, f"{name}/"), like)
         for name, member in config["members"].items()
     }
-    calibrations, newcomer_calibrations = (
-        {name: _calibration(**c) for name, c in config[role].items()}
-        for role in ("calibrations", "newcomer_calibrations")
-    )
+    calibrations = {name: _calibration(**c) for name, c in config["calibrations"].items()}
     weights, newcomer_weights = tensors["weights"], tensors["newcomer_weights"]
     if weights.shape != (like.num_tasks, len(members)) or len(newcomer_weights) != len(members):
         raise ValueError(
@@ -99,9 +95,7 @@ def _stack(config: Mapping[str, Any], tensors: Mapping[str, Tensor], like: TaskD
             f"{(len(members),)}."
         )
     result = _result(config, tensors)
-    return FittedStack(
-        members, weights, result, calibrations, newcomer_weights, newcomer_calibrations
-    )
+    return FittedStack(members, weights, result, calibrations, newcomer_weights)
 
 
 def _calibration(*, spread: float, temperature: float) -> Calibration:
@@ -126,13 +120,6 @@ def _single(config: Mapping[str, Any], tensors: Mapping[str, Tensor], like: Task
         program.load_state_dict(_of_prefix(tensors, f"{part}."))
         program.to(like.x.device).eval()
     return Fitted(preset, model, guide, _result(config, tensors), config["num_tasks"])
-
-
-def _calibrations(fitted: FittedStack) -> dict[str, Mapping[str, Calibration]]:
-    return {
-        "calibrations": fitted.calibrations,
-        "newcomer_calibrations": fitted.newcomer_calibrations,
-    }
 
 
 def _result_parts(result: FitResult) -> Parts:

@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoNormal
 
-from pyro_vmtl import RandomRows, RandomTasks, TaskBlocks, TaskData
+from pyro_vmtl import GaussianSumPool, RandomRows, RandomTasks, TaskBlocks, TaskData, fit
 from pyro_vmtl import checkpoint as module
 from pyro_vmtl.checkpoint import Checkpoint, CheckpointError
 from pyro_vmtl.presets import HIERARCHICAL, SHARED, presets
@@ -109,6 +112,12 @@ def test_a_checkpoint_of_another_fit_is_refused(data, tmp_path):
         (preset(learning_rate=0.01), data, 0),
         (preset(batches=RandomRows(3)), data, 0),
         (replace(method, kl_weights={"w": 0.3}), data, 0),
+        (replace(method, sharing={**method.sharing, "anchor": False}), data, 0),
+        (replace(method, sharing={**method.sharing, "weights": "softmax"}), data, 0),
+        (replace(method, sharing={**method.sharing, "detach_sources": True}), data, 0),
+        (replace(method, sharing={**method.sharing, "pool": GaussianSumPool}), data, 0),
+        (replace(method, num_particles=2), data, 0),
+        (replace(method, num_particles=2, num_draws={"w": 1}), data, 0),
         (method, data, 1),
     ]
     for other, rows, seed in others:
@@ -143,3 +152,28 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(data, tmp_path, monkeypatc
         method.fit(data, checkpoints=tmp_path)
     assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
     assert_same(method.fit(data, checkpoints=tmp_path), preset().fit(data))
+
+
+def test_tensors_and_settings_of_a_users_program_count(tmp_path):
+    class Model(torch.nn.Module):
+        def __init__(self, scale):
+            super().__init__()
+            self.scale = scale
+
+        def forward(self, x, y):
+            w = pyro.sample("w", dist.Normal(0.0, self.scale))
+            with pyro.plate("data", len(x)):
+                pyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
+
+    x = torch.linspace(-1, 1, 9)
+    path = tmp_path / "fit.safetensors"
+
+    def fitted(scale, y):
+        model = Model(scale)
+        fit(model, AutoNormal(model), x, y, num_steps=30, checkpoint=path)
+
+    fitted(1.0, 2 * x)
+    fitted(1.0, 2 * x)
+    for scale, y in ((1.0, -2 * x), (0.01, 2 * x)):
+        with pytest.raises(CheckpointError, match="of another fit"):
+            fitted(scale, y)

@@ -28,6 +28,7 @@ from pyro_vmtl.models import LinearCounts, StandardNormal
 from pyro_vmtl.preset import Preset
 from pyro_vmtl.presets import DEFAULT, presets
 from pyro_vmtl.starting import counts_start, usual_log_rate
+from pyro_vmtl.stripped import bare
 
 
 def grouped(seed, *, tasks=12, groups=3, rows=10, features=4, rate=5.0, noise=1.0):
@@ -239,7 +240,7 @@ def test_every_member_fits_and_predicts(name):
     if name == "pooled":
         return
     settings = {"num_samples": 30, "seed": 0}
-    program = (fitted.model, fitted.guide, test)
+    program = (bare(fitted.model), bare(fitted.guide), test)
     mean, std = predict_moments(*program, **settings)
     torch.testing.assert_close(predictive.mean, mean)
     torch.testing.assert_close(predictive.variance.sqrt(), std, rtol=1e-4, atol=1e-4)

@@ -102,3 +102,22 @@ def test_weights_go_where_their_rows_go(ragged):
 def test_weights_that_make_no_sense_are_refused(weight, message):
     with pytest.raises(ValueError, match=message):
         TaskData.regression([[1.0], [2.0]], [1.0, 2.0], ["a", "b"], sample_weight=weight)
+
+
+def test_batches_much_smaller_than_tasks_are_weighed_too():
+    """One row of each part, of 150 rows; the mean over many batches is the loss of all rows."""
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(300, 3, generator=generator, dtype=F64)
+    y, weight = (X[:, 0] > 0).long(), torch.rand(300, generator=generator, dtype=F64)
+    data = TaskData.classification(X, y, [0] * 150 + [1] * 150, sample_weight=weight)
+    programs = classifier(data)
+    losses = []
+    for seed in range(1500):
+        torch.manual_seed(seed)
+        with batch_of((data,), RandomRows(8)) as batch:
+            assert batch[0].weight.shape == (2, 8)
+            torch.manual_seed(3)  # the same w for all batches: only the rows differ
+            losses.append(MeanFieldELBO().loss(*programs, *batch))
+    losses = torch.tensor(losses)
+    error = losses.std() / len(losses) ** 0.5
+    assert abs(losses.mean() - loss(data, *programs)) < 5 * error  # 5 standard errors
