@@ -31,6 +31,10 @@ from pyro_vmtl.task_batches import of_plate
 __all__ = ["LinearRegressor", "TaskNoise"]
 
 
+FEW_ROWS = 12
+"""With fewer, the noise of a task is not its own."""
+
+
 class TaskNoise(nn.Module):
     """Normal noise with a learned standard deviation in every task.
 
@@ -45,6 +49,23 @@ class TaskNoise(nn.Module):
     def __init__(self, num_tasks: int, init_noise_scale: float) -> None:
         super().__init__()
         self.raw_noise_scale = nn.Parameter(torch.full((num_tasks, 1), init_noise_scale).log())
+
+    @torch.no_grad()
+    def widen(self, counts: Tensor) -> None:
+        """Let tasks with few rows have at least the noise of the others.
+
+        A few rows are fitted nearly exactly, and the noise that is left of them is none of theirs.
+
+        Parameters
+        ----------
+        counts
+            (T,), rows of each task, or the sum of their weights.
+        """
+        few = (counts < FEW_ROWS)[:, None]
+        usual = self.raw_noise_scale[~few] if not few.all() else self.raw_noise_scale
+        self.raw_noise_scale.copy_(
+            torch.where(few, self.raw_noise_scale.clamp(min=usual.mean()), self.raw_noise_scale)
+        )
 
     @property
     def noise_scale(self) -> Tensor:

@@ -165,7 +165,7 @@ class Checkpoint:
         """
         if not self.path.is_file():
             return None
-        way_out = "Begin anew, without the checkpoints."
+        way_out = "Begin anew, without the checkpoints (--overwrite)."
         try:
             with safe_open(self.path, framework="pt") as file:
                 meta = json.loads(file.metadata()["fit"])

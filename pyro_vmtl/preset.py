@@ -35,6 +35,7 @@ from pyro_vmtl.models import (
     StandardNormal,
     ZeroMeanNormal,
 )
+from pyro_vmtl.models.linear_regressor import TaskNoise
 from pyro_vmtl.one_task import as_one_task
 from pyro_vmtl.points import point_estimates
 from pyro_vmtl.schedule import Schedule, as_schedule
@@ -195,6 +196,10 @@ class Preset:
         )
         if large:  # recorded steps hold the rows in circles of references
             gc.collect()
+        counts = data.mask.sum(1) if data.weight is None else (data.weight * data.mask).sum(1)
+        for part in model.modules():
+            if isinstance(part, TaskNoise):
+                part.widen(counts)
         return Fitted(self, model, guide, result, num_tasks)
 
     def _model(self, data: TaskData) -> nn.Module:

@@ -48,7 +48,9 @@ def check_free(out: Path, *, overwrite: bool, marker: str) -> None:
         message names the way out.
     """
     if out.exists() and not overwrite:
-        raise FileExistsError(f"{out} exists already. Choose another folder, or ask to overwrite.")
+        raise FileExistsError(
+            f"{out} exists already. Choose another folder, or pass --overwrite (overwrite=True)."
+        )
     if out.exists() and not (out / marker).is_file():
         raise FileExistsError(
             f"{out} was not written by pyro_vmtl (it has no {marker}), so it is not overwritten. "

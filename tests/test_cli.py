@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from pyro_vmtl import TaskData, as_one_task
 from pyro_vmtl.analysis import own_group_share
 from pyro_vmtl.cli.main import app
-from pyro_vmtl.cli.runs import new_directory
 from pyro_vmtl.presets import DEFAULT
+from pyro_vmtl.whole import new_directory
 
 TASKS = ["0", "10", "20", "90", "100", "110"]
 
@@ -97,11 +97,14 @@ def test_a_run_is_not_overwritten_unless_asked(done):
 def test_overwriting_replaces_a_run_as_a_whole(tmp_path):
     out = tmp_path / "run"
     for content in ("old", "new"):
-        with new_directory(out, overwrite=content == "new") as folder:
+        with new_directory(out, overwrite=content == "new", marker="metrics.json") as folder:
             (folder / "metrics.json").write_text(content)
             (folder / content).touch()
     assert {p.name for p in out.iterdir()} == {"metrics.json", "new"}
-    with pytest.raises(ZeroDivisionError), new_directory(out, overwrite=True) as folder:
+    with (
+        pytest.raises(ZeroDivisionError),
+        new_directory(out, overwrite=True, marker="metrics.json") as folder,
+    ):
         (folder / "metrics.json").write_text("broken")
         _ = 1 / 0
     assert (out / "metrics.json").read_text() == "new"
@@ -111,10 +114,10 @@ def test_overwriting_replaces_a_run_as_a_whole(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fit", "nothing.csv"], "SOURCE is 'nothing.csv', expected 'digits'"),
+        (["fit", "nothing.csv"], "--target is missing, expected a column of nothing.csv"),
         (["fit", "digits", "--device", "quantum"], "--device quantum cannot be used"),
         (["fit", "digits", "--seed", "-1"], "--seed"),
-        (["fit"], "Missing argument"),
+        (["fit"], "There is no SOURCE"),
     ],
 )
 def test_bad_input_ends_with_2_and_no_traceback(arguments, message, tmp_path, monkeypatch):
@@ -131,7 +134,7 @@ def test_a_folder_that_is_no_run_is_never_overwritten(tmp_path):
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
     out = str(tmp_path / "thesis")
     result = CliRunner().invoke(app, ["fit", "digits", "--out", out, "--overwrite"])
-    assert result.exit_code == 2 and "is not a run directory" in result.output
+    assert result.exit_code == 2 and "was not written by pyro_vmtl" in result.output
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
 
 

@@ -543,7 +543,8 @@ def test_the_summary_is_made_of_the_relatedness(rows):
     assert_allclose(table["borrowed"], 1 - mean.sel(source="base"), rtol=1e-5)
     for task in fitted.tasks_:
         of_task = mean.sel(task=task).drop_sel(source="base").fillna(0)
-        assert table["nearest"][task] == of_task.idxmax().item()
+        stands_out = of_task.max() > 0.6 * of_task.sum()  # of two others
+        assert table["nearest"][task] == (of_task.idxmax().item() if stands_out else None)
         assert table["weight"][task] == pytest.approx(of_task.max().item())
     assert_allclose(table[["shared", "alone"]].sum(axis=1), 1.0, rtol=1e-5)
 
@@ -559,7 +560,7 @@ def test_the_picture_shows_the_relatedness(rows):
     shown = ax.images[0].get_array()
     assert_array_equal(np.ma.filled(shown, np.nan), fitted.relatedness_["mean"].values)
     names = [text.get_text() for text in ax.get_yticklabels()]
-    assert names == ["Ada", "Bo", "Cy"]
+    assert names == ["Ada (10)", "Bo (10)", "Cy (10)"]  # with their numbers of rows
     assert fitted.plot_relatedness(ax) is ax
 
 

@@ -2,6 +2,7 @@
 
 import doctest
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pyro_vmtl import VMTLRegressor
+from pyro_vmtl import Stack, VMTLRegressor, presets
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -28,6 +29,11 @@ def test_a_table_of_ones_own_takes_ten_lines(tmp_path, monkeypatch, capsys):
     exams["score"] = 3 * exams["age"] + exams["hours"] + rng.normal(size=60)
     exams.to_csv(tmp_path / "exams.csv", index=False)
     monkeypatch.chdir(tmp_path)
+    members = {  # few steps, to be quick here
+        name: replace(member, fitting={**member.fitting, "num_steps": 250})
+        for name, member in presets.DEFAULT.members.items()
+    }
+    monkeypatch.setattr(presets, "DEFAULT", Stack(members, num_folds=2))
     names: dict = {}
     exec(compile(code, "README.md", "exec"), names)
     assert "Birch" in capsys.readouterr().out

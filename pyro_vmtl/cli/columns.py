@@ -189,6 +189,27 @@ class Columns:
             names += [f"{name}={category}" for category in known]
         return X, names
 
+    def unusual(self, table: pd.DataFrame) -> list[str]:
+        """Say what :meth:`features` fills in, and which categories it does not know."""
+        found = []
+        for name, median in self.medians.items():
+            absent = int(np.isnan(read_numbers(table[name], name)).sum())
+            if absent:
+                found.append(
+                    f"Column {name!r} has no value in {absent} of {len(table)} rows, where the "
+                    f"median of the fit, {median:g}, is used."
+                )
+        for name, known in self.categories.items():
+            entries = _written(plain(table[name]))
+            new = sorted(set(entries) - set(known))
+            if new:
+                rows = sum(entry in new for entry in entries)
+                found.append(
+                    f"Column {name!r} has {listed(new, most=5)} in {rows} of {len(table)} rows, "
+                    "which the fit has not seen: there it says nothing."
+                )
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """Give what :meth:`from_json` reads, of types that JSON has."""
         return {**asdict(self), "notices": list(self.notices)}

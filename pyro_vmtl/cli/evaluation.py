@@ -93,7 +93,8 @@ def score_table(
             part = _errors(predicted, np.asarray(y, dtype=float), labels)
         counts = pd.Series(labels, dtype=object).value_counts(sort=False)
         part.insert(0, "rows", counts.reindex(part.index).to_numpy())
-        parts.append(part)
+        part["rows"] = part["rows"].astype(int)
+        parts.append(part.loc[sorted(part.index, key=str)])
     return pd.concat(parts)
 
 

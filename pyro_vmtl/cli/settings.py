@@ -134,7 +134,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     for name, value in content.items():
         if name not in kinds:
             raise InputError(
-                f"--config {path} has {name!r}, which is no option of `fit`."
+                f"--config {path} has {name!r}, which is no option of `fit`. "
                 f"{did_you_mean(name, list(kinds))}"
             )
         kind = kinds[name]

@@ -35,9 +35,9 @@ def show_run_of_table(metrics: Mapping[str, Any], summary: pd.DataFrame, out: Pa
     if "all" in metrics:
         scores = pd.DataFrame.from_dict(
             {ALL: metrics["all"], **metrics["per_task"]}, orient="index"
-        )
+        ).astype({"rows": int})
         show_scores(scores, console)
-    title = "Tasks: how much they borrow, and from whom most"
+    title = "Who borrows from whom"
     columns = ["rows", "borrowed", "nearest", "weight"]
     console.print(_table(title, summary[columns], "summary.csv"))
     members = ", ".join(f"{name} {weight:.2f}" for name, weight in metrics["members"].items())
@@ -68,7 +68,7 @@ def _table(title: str, frame: pd.DataFrame, where: str) -> Table:
     table.add_column("task", justify="right")
     for name in frame.columns:
         table.add_column(str(name).replace("_", " "), justify="right")
-    for label, row in shown.iterrows():
+    for label, *row in shown.itertuples():
         style = "bold" if label == ALL else None
         table.add_row(str(label), *map(_cell, row), style=style)
     return table
@@ -78,5 +78,5 @@ def _cell(value: Any) -> str:
     if value is None or value != value:
         return "–"
     if isinstance(value, float):
-        return f"{value:.0f}" if value.is_integer() and abs(value) > 1 else f"{value:.3f}"
+        return f"{value:.3f}"
     return str(value)

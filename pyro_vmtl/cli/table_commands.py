@@ -77,9 +77,12 @@ def predict_table(
         if out.exists() and not overwrite:
             raise InputError(f"{out} exists already. Choose another --out, or pass --overwrite.")
         run = TableRun.load(folder, device=device)
-        rows = run.read(read_table(table))
+        content = read_table(table)
+        rows = run.read(content)
+        _tell(run, content, notes)
         predicted = predictions(run.estimator, rows.X, rows.tasks)
-        predicted.insert(0, run.columns.task, rows.tasks)
+        predicted.insert(0, "row", range(2, len(predicted) + 2))  # as a spreadsheet counts
+        predicted.insert(1, run.columns.task, rows.tasks)
         write_table(predicted, out, overwrite=overwrite)
     if as_json:
         typer.echo(json.dumps({"predictions": str(out), "rows": len(predicted), "notices": notes}))
@@ -91,15 +94,24 @@ def evaluate_table(folder: Path, table: Path, *, device: str, as_json: bool) -> 
     """Test a run on the rows of a table."""
     with told(as_json=as_json) as notes:
         run = TableRun.load(folder, device=device)
-        rows = run.read(read_table(table), with_target=True)
+        content = read_table(table)
+        rows = run.read(content, with_target=True)
+        _tell(run, content, notes)
         predicted = predictions(run.estimator, rows.X, rows.tasks, rows.y)
         scores = score_table(run.estimator, predicted, rows.y, rows.tasks)
     if as_json:
         per_task = {str(task): row.to_dict() for task, row in scores.drop(index=ALL).iterrows()}
-        content = {"all": scores.loc[ALL].to_dict(), "per_task": per_task, "notices": notes}
-        typer.echo(json.dumps(content))
+        found = {"all": scores.loc[ALL].to_dict(), "per_task": per_task, "notices": notes}
+        typer.echo(json.dumps(found))
     else:
         show_scores(scores)
+
+
+def _tell(run: TableRun, table: pd.DataFrame, notes: list[str]) -> None:
+    """Tell what was filled in, or is new."""
+    for message in run.columns.unusual(table):
+        notes.append(message)
+        note(message)
 
 
 def report_run(folder: Path, *, as_json: bool) -> None:
@@ -118,7 +130,9 @@ def _read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
         raise InputError(f"{folder} is no run directory (it has no {METRICS}). Fit first.")
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        summary = pd.read_csv(folder / "summary.csv", index_col="task", dtype={"task": str})
+        summary = pd.read_csv(
+            folder / "summary.csv", index_col="task", dtype={"task": str, "nearest": str}
+        )
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} is no run on a table ({error}).") from error
     return metrics, summary

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -182,7 +182,9 @@ def write_table_run(
         run.save(folder)
         text = json.dumps(metrics, indent=2, ensure_ascii=False, default=str) + "\n"
         (folder / METRICS).write_text(text, encoding="utf-8")
-        (folder / "config.toml").write_text(problem.settings.to_toml(), encoding="utf-8")
+        source = str(Path(problem.settings.source).absolute())  # from whatever folder it is run
+        settings = replace(problem.settings, source=source, out=str(out))
+        (folder / "config.toml").write_text(settings.to_toml(), encoding="utf-8")
         summary.to_csv(folder / "summary.csv")
         flat_relatedness(relatedness).to_csv(folder / "relatedness.csv")
         if len(test.tasks):

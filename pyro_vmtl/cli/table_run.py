@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pyro_vmtl.cli.columns import Columns
-from pyro_vmtl.cli.errors import InputError
+from pyro_vmtl.cli.errors import InputError, did_you_mean
 from pyro_vmtl.cli.target import TargetKind, match_labels, read_target, read_tasks
 from pyro_vmtl.estimators import VMTLClassifier, VMTLRegressor
 
@@ -112,6 +112,13 @@ class TableRun:
         InputError
             If columns are missing, or hold what cannot be used.
         """
+        needed = [self.columns.task, *([self.columns.target] if with_target else [])]
+        for name in needed:
+            if name not in table:
+                raise InputError(
+                    f"The table has no column {name!r}, which the run needs. "
+                    f"{did_you_mean(name, [str(column) for column in table])}"
+                )
         X, _ = self.columns.features(table)
         tasks = match_labels(read_tasks(table, self.columns.task), self.estimator.tasks_)
         rows = Rows(X, tasks)

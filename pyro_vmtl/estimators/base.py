@@ -294,7 +294,7 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
         Parameters
         ----------
         path
-            What :meth:`save` wrote.
+            What :meth:`save` wrote, or a run directory of ``pyro-vmtl fit TABLE``.
         device
             Where to predict.
 

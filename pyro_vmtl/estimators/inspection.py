@@ -126,14 +126,17 @@ class InspectionMixin:
         """Give a row per task: its training rows, how much it borrows, and from whom most.
 
         Columns ``rows``, ``borrowed`` (all but the base), ``nearest`` (the source with the largest
-        mean weight; None where nothing is borrowed), ``weight`` (that weight) and, for a stack, how
-        much each member counts.
+        mean weight; None where none has one and a half times an even share of what is borrowed),
+        ``weight`` (that weight) and, for a stack, how much each member counts.
         """
         import pandas as pd
 
         mean = self.relatedness_table(range(len(self.tasks_))).xs("mean", axis=1, level=1)
         sources = np.nan_to_num(mean.to_numpy()[:, :-1])
-        nearest = np.where(sources.any(1), sources.argmax(1), -1)
+        # of what is borrowed, clearly more than an even share
+        share = min(1.5 / max(len(sources) - 1, 1), 0.6)
+        stands_out = sources.max(1) > share * sources.sum(1)
+        nearest = np.where(stands_out, sources.argmax(1), -1)
         table = pd.DataFrame(
             {
                 "rows": self.task_sizes_,
@@ -162,4 +165,9 @@ class InspectionMixin:
         names = [str(label) for label in self.tasks_]
         if len({*names, "base"}) <= len(names):  # such as 1 and "1"
             names = [repr(label) for label in self.tasks_]
-        return plot_relatedness(self.relatedness_table(names), ax)
+        ax = plot_relatedness(self.relatedness_table(names), ax)
+        sizes = dict(zip(names, self.task_sizes_, strict=True))
+        labels = [text.get_text() for text in ax.get_yticklabels()]
+        ax.set_yticks(ax.get_yticks(), [f"{label} ({sizes[label]})" for label in labels])
+        ax.set_ylabel("task (rows)")
+        return ax

@@ -33,6 +33,9 @@ __all__ = ["CONFIG", "load", "save", "versions"]
 
 CONFIG = "estimator.json"
 WEIGHTS = "weights.safetensors"
+IN_RUN = "estimator"
+"""Folder of the estimator in a run directory of the command line."""
+
 FORMAT = 1
 """Number of the form of these files; it grows when an older one can no longer be read."""
 
@@ -97,6 +100,8 @@ def save(estimator: VMTLEstimator, path: Path, *, overwrite: bool = False) -> No
 
 def load(kind: type[Estimator], path: Path, *, device: str = "cpu") -> Estimator:
     """Read a fitted estimator from a folder."""
+    if (path / IN_RUN / CONFIG).is_file():
+        path = path / IN_RUN
     config, tensors = _read(path)
     named = config["estimator"]
     if named != kind.__name__:
