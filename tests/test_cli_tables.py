@@ -156,6 +156,16 @@ def test_other_kinds_of_targets(kind, tmp_path):
         assert metrics["all"]["explained_variance"] > 0 and metrics["all"]["coverage_90"] > 0.7
 
 
+def test_every_class_has_a_row_in_the_fit(tmp_path):
+    table = exams(60).assign(score=["low", "high"] * 29 + ["rare", "once"])
+    table.to_csv(tmp_path / "a.csv", index=False)
+    for seed in range(4):
+        out = tmp_path / f"run-{seed}"
+        result = run("fit", tmp_path / "a.csv", *FIT, "--holdout=0.6", "--seed", seed, "--out", out)
+        assert result.exit_code == 0, result.output
+        assert {"p(rare)", "p(once)"} <= set(pd.read_csv(out / "holdout.csv").columns)
+
+
 # What is refused
 
 

@@ -81,6 +81,8 @@ def read_problem(settings: FitSettings) -> TableProblem:
     found = read_target(table, target, cast(TargetKind | None, settings.kind))
     y = np.array(found.values, dtype=object if found.kind == "classification" else float)
     kept = _kept(tasks, pd.notna(y), settings.holdout, settings.seed)
+    if found.kind == "classification":  # a class that was not fitted could not be predicted
+        kept &= np.isin(pd.factorize(y)[0], pd.factorize(y)[0][~kept])
     training = table[~kept].reset_index(drop=True)
     columns = Columns.learn(training, target=target, task=task, features=settings.features)
     X, _ = columns.features(table)
