@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from pyro_vmtl import checkpoint
 from pyro_vmtl.cli import table_commands, table_fit
 from pyro_vmtl.cli.main import app
+from pyro_vmtl.cli.settings import FitSettings
 from pyro_vmtl.estimators import VMTLRegressor
 
 USUAL = {"target": "score", "task": "school"}
@@ -159,11 +160,12 @@ def test_other_kinds_of_targets(kind, tmp_path):
 def test_every_class_has_a_row_in_the_fit(tmp_path):
     table = exams(60).assign(score=["low", "high"] * 29 + ["rare", "once"])
     table.to_csv(tmp_path / "a.csv", index=False)
-    for seed in range(4):
-        out = tmp_path / f"run-{seed}"
-        result = run("fit", tmp_path / "a.csv", *FIT, "--holdout=0.6", "--seed", seed, "--out", out)
-        assert result.exit_code == 0, result.output
-        assert {"p(rare)", "p(once)"} <= set(pd.read_csv(out / "holdout.csv").columns)
+    for seed in range(20):
+        problem = table_fit.read_problem(
+            FitSettings(str(tmp_path / "a.csv"), "score", "school", holdout=0.6, seed=seed)
+        )
+        assert set(problem.train.y) == {"low", "high", "rare", "once"}
+        assert 30 < len(problem.test.y) < 40
 
 
 # What is refused
