@@ -11,7 +11,7 @@ demo: $(INSTALLED)
 
 ## Run all tests; ARGS are passed on, as in: make test ARGS="-m 'not slow'"
 test: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses=2 --dist=loadfile --durations=5 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses=2 --dist=worksteal --durations=5 $(ARGS)
 
 ## Lint, format check, types
 check: $(INSTALLED)

@@ -13,7 +13,7 @@ from pyro_vmtl.estimators import VMTLClassifier, VMTLRegressor
 from pyro_vmtl.presets import presets
 
 quickly = settings(
-    max_examples=20,
+    max_examples=12,
     deadline=None,
     derandomize=True,
     phases=[Phase.generate],  # to shrink an example would take minutes
