@@ -96,8 +96,6 @@ class Checkpoint:
         Model and guide.
     optimizer
         The optimiser.
-    every
-        Seconds from one to the next.
     """
 
     def __init__(
@@ -106,14 +104,11 @@ class Checkpoint:
         problem: str,
         module: nn.Module,
         optimizer: torch.optim.Optimizer,
-        *,
-        every: float | None = None,
     ) -> None:
         self.path = path
         self.problem = problem
         self.module = module
         self.optimizer = optimizer
-        self.every = EVERY if every is None else every
         self.sources = [m for m in module.modules() if isinstance(m, Sources)]
         self.device = next(module.parameters()).device
         self.written = time.monotonic()
@@ -121,7 +116,7 @@ class Checkpoint:
     @property
     def due(self) -> bool:
         """Is it time to write?"""
-        return time.monotonic() - self.written >= self.every
+        return time.monotonic() - self.written >= EVERY
 
     def write(self, progress: Progress) -> None:
         """Write the state after a step."""

@@ -135,9 +135,8 @@ def weigh_newcomers(members: Mapping[str, Fitted], data: TaskData, *, seed: int 
         if not len(places):
             continue
         rows = data.map_rows(partial(_some_of, t, places.to(data.x.device)))
-        rows = replace(
-            rows, task_labels=("new",), weight=torch.full(rows.mask.shape, 1 / len(places))
-        )
+        weight = torch.full(rows.mask.shape, 1 / len(places), device=rows.x.device)
+        rows = replace(rows, task_labels=("new",), weight=weight)
         draws = {
             name: of_rows(newcomer_draws(fitted, rows, seed=seed, without=t), rows.mask)
             for name, fitted in members.items()

@@ -11,7 +11,7 @@ import pandas as pd
 from pyro_vmtl.analysis import classification_metrics
 from pyro_vmtl.estimators import VMTLClassifier, VMTLRegressor
 
-__all__ = ["ALL", "PROBABILITIES", "predictions", "score_table"]
+__all__ = ["ALL", "PROBABILITIES", "predictions", "score_table", "scores_as_json"]
 
 ALL = "all rows"
 """Label of the line that is of all rows together."""
@@ -96,6 +96,15 @@ def score_table(
         part["rows"] = part["rows"].astype(int)
         parts.append(part.loc[sorted(part.index, key=str)])
     return pd.concat(parts)
+
+
+def scores_as_json(scores: pd.DataFrame) -> dict[str, Any]:
+    """Give what :func:`score_table` gave as ``all`` and ``per_task``, of types that JSON has."""
+    tasks = scores.drop(index=ALL)
+    return {
+        "all": scores.loc[ALL].to_dict(),
+        "per_task": {str(task): row.to_dict() for task, row in tasks.iterrows()},
+    }
 
 
 def _errors(predicted: pd.DataFrame, y: np.ndarray, labels: list[Hashable]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import pandas as pd
 import typer
 
 from pyro_vmtl.cli.errors import InputError
-from pyro_vmtl.cli.evaluation import ALL, predictions, score_table
+from pyro_vmtl.cli.evaluation import predictions, score_table, scores_as_json
 from pyro_vmtl.cli.runs import METRICS
 from pyro_vmtl.cli.settings import FitSettings
 from pyro_vmtl.cli.shown import show_run_of_table, show_scores
@@ -100,9 +100,7 @@ def evaluate_table(folder: Path, table: Path, *, device: str, as_json: bool) -> 
         predicted = predictions(run.estimator, rows.X, rows.tasks, rows.y)
         scores = score_table(run.estimator, predicted, rows.y, rows.tasks)
     if as_json:
-        per_task = {str(task): row.to_dict() for task, row in scores.drop(index=ALL).iterrows()}
-        found = {"all": scores.loc[ALL].to_dict(), "per_task": per_task, "notices": notes}
-        typer.echo(json.dumps(found))
+        typer.echo(json.dumps({**scores_as_json(scores), "notices": notes}))
     else:
         show_scores(scores)
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from pyro_vmtl.analysis import plot_history
 from pyro_vmtl.cli.columns import Columns
 from pyro_vmtl.cli.errors import InputError
-from pyro_vmtl.cli.evaluation import ALL, predictions, score_table
+from pyro_vmtl.cli.evaluation import predictions, score_table, scores_as_json
 from pyro_vmtl.cli.runs import METRICS, flat_relatedness
 from pyro_vmtl.cli.settings import FitSettings
 from pyro_vmtl.cli.table_files import read_table
@@ -167,10 +167,7 @@ def write_table_run(
     if len(test.tasks):
         predicted = predictions(estimator, test.X, test.tasks, test.y)
         scores = score_table(estimator, predicted, test.y, test.tasks)
-        metrics["all"] = scores.loc[ALL].to_dict()
-        metrics["per_task"] = {
-            str(task): row.to_dict() for task, row in scores.drop(index=ALL).iterrows()
-        }
+        metrics |= scores_as_json(scores)
     members = summary.columns[4:]
     metrics |= {
         "members": {name: float(summary[name].mean()) for name in members},
