@@ -13,6 +13,8 @@ from pyro_vmtl.analysis.baselines import (
 )
 from pyro_vmtl.analysis.comparison import ALL_TASKS, plot_comparison, summarise
 from pyro_vmtl.analysis.gaussian_process import gaussian_process
+from pyro_vmtl.analysis.khat import plot_khat, psis_khat
+from pyro_vmtl.analysis.leave_one_out import compare_fits, loo, loo_by_task
 from pyro_vmtl.analysis.metrics import (
     classification_metrics,
     expected_calibration_error,
@@ -28,16 +30,21 @@ __all__ = [
     "boosted_trees_classification",
     "boosted_trees_regression",
     "classification_metrics",
+    "compare_fits",
     "expected_calibration_error",
     "gaussian_process",
     "judge",
     "logistic_regression_per_task",
     "logistic_regression_pooled",
+    "loo",
+    "loo_by_task",
     "own_group_share",
     "plot_average_ranks",
     "plot_comparison",
     "plot_history",
+    "plot_khat",
     "plot_relatedness",
+    "psis_khat",
     "regression_metrics",
     "relatedness_table",
     "ridge_per_task",

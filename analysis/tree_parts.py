@@ -1,0 +1,69 @@
+"""Parts of a DataTree that a function needs, and names short enough for a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+import xarray as xr
+
+__all__ = ["SAMPLE_DIMS", "needed", "row_tasks", "shortened"]
+
+SAMPLE_DIMS = ("chain", "draw")
+"""Dimensions of draws, as ArviZ names them."""
+
+
+def needed(data: xr.DataTree, group: str, variable: str) -> xr.DataArray:
+    """Get a variable of a group, or say what is missing.
+
+    Raises
+    ------
+    ValueError
+        If there is no such group or variable. The message names what there is, and the way out.
+
+    Examples
+    --------
+    >>> tree = xr.DataTree.from_dict({"posterior": xr.Dataset({"w": ("draw", [1.0, 2.0])})})
+    >>> needed(tree, "posterior", "w").sizes["draw"]
+    2
+    """
+    if group in data.children and variable in data[group].data_vars:
+        return data[group].dataset[variable]
+    if "stack" in data.children:
+        members = [name for name, child in data.children.items() if "posterior" in child.children]
+        raise ValueError(
+            f"The tree is that of a stack and has no {variable!r} in the group {group!r} of its "
+            f"own. Pass the tree of a member, such as data[{members[0] if members else 'name'!r}]."
+        )
+    found = (
+        f"a group {group!r} with {sorted(map(str, data[group].data_vars))}"
+        if group in data.children
+        else f"the groups {sorted(data.children)}"
+    )
+    raise ValueError(
+        f"The tree has no variable {variable!r} in a group {group!r}, found {found}. Make it "
+        "with to_datatree from the fit and its training rows."
+    )
+
+
+def row_tasks(log_likelihood: xr.DataArray) -> np.ndarray:
+    """Get the task of every row of a variable with the dimension ``row``, (rows,)."""
+    if "row" not in log_likelihood.dims or "task" not in log_likelihood.coords:
+        raise ValueError(
+            f"{str(log_likelihood.name)!r} has the dimensions {list(log_likelihood.dims)} and the "
+            f"coordinates {list(map(str, log_likelihood.coords))}, expected a dimension 'row' with "
+            "a coordinate 'task' along it."
+        )
+    return np.asarray(log_likelihood["task"].values)
+
+
+def shortened(label: Hashable, most: int = 22) -> str:
+    """Write a label with at most so many letters, the end replaced by an ellipsis.
+
+    Examples
+    --------
+    >>> shortened("a task with a long name", 10)
+    'a task wi…'
+    """
+    text = str(label)
+    return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
