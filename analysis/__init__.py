@@ -20,7 +20,9 @@ from pyro_vmtl.analysis.metrics import (
     expected_calibration_error,
     regression_metrics,
 )
+from pyro_vmtl.analysis.nuts import nuts_reference
 from pyro_vmtl.analysis.plots import plot_history, plot_relatedness
+from pyro_vmtl.analysis.reference_plot import plot_reference
 from pyro_vmtl.analysis.relatedness import own_group_share, relatedness_table
 from pyro_vmtl.analysis.suite import average_ranks, judge, plot_average_ranks, suite_means
 
@@ -38,11 +40,13 @@ __all__ = [
     "logistic_regression_pooled",
     "loo",
     "loo_by_task",
+    "nuts_reference",
     "own_group_share",
     "plot_average_ranks",
     "plot_comparison",
     "plot_history",
     "plot_khat",
+    "plot_reference",
     "plot_relatedness",
     "psis_khat",
     "regression_metrics",

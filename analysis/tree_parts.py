@@ -58,12 +58,19 @@ def row_tasks(log_likelihood: xr.DataArray) -> np.ndarray:
 
 
 def shortened(label: Hashable, most: int = 22) -> str:
-    """Write a label with at most so many letters, the end replaced by an ellipsis.
+    """Write a label with at most so many letters, an ellipsis in place of its middle.
+
+    The ends stay, as names of many things often begin alike and end in a number.
 
     Examples
     --------
-    >>> shortened("a task with a long name", 10)
-    'a task wi…'
+    >>> shortened("a task with a long name 12", 12)
+    'a task…me 12'
     """
     text = str(label)
-    return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    tail = (most - 1) // 2
+    return (
+        text
+        if len(text) <= most
+        else f"{text[: most - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{text[-tail:]}"
+    )

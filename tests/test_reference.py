@@ -1,0 +1,85 @@
+"""NUTS as a reference, against the closed form of what it samples."""
+
+import matplotlib as mpl
+import numpy as np
+import pyro
+import pytest
+import torch
+import xarray as xr
+from conjugate_trees import problem as tasks_of
+from conjugate_trees import tree
+from problems import F64, randomize_sources
+from test_conjugate import NOISE, PRIOR, F, problem, programs
+
+from pyro_vmtl import relatedness, share, temper
+from pyro_vmtl.analysis import nuts_reference, plot_reference
+
+mpl.use("agg")
+
+
+def like(num_tasks):
+    dims = ("chain", "draw", "task", "feature")
+    w = xr.Dataset(
+        {"w": (dims, np.zeros((1, 2, num_tasks, F)))}, {"task": list("abcd"[:num_tasks])}
+    )
+    return xr.DataTree.from_dict({"posterior": w})
+
+
+@pytest.mark.slow
+def test_the_reference_of_a_shared_and_tempered_model_is_the_posterior_under_its_pools():
+    data, kl_weight = problem(3), 0.5
+    model, guide = programs(data)
+    with torch.no_grad():
+        guide.locs["w"].normal_()
+        guide.raw_scales["w"].uniform_(-2.0, -0.5)
+    shared_model, shared_guide = share(model, guide, sites=["w"])
+    shared_guide(data)
+    randomize_sources(shared_guide)
+    pair = temper(shared_model, shared_guide, kl_weights={"w": kl_weight})
+    before = torch.random.get_rng_state(), dict(pyro.get_param_store().named_parameters())
+    reference = nuts_reference(*pair, data, like=like(3), num_samples=160, warmup=80, num_chains=1)
+    assert torch.equal(torch.random.get_rng_state(), before[0])
+    assert dict(pyro.get_param_store().named_parameters()) == before[1]
+    w = reference["posterior"]["w"]
+    assert w.dims == ("chain", "draw", "task", "feature") and list(w.task.values) == list("abc")
+    assert list(reference["posterior"].data_vars) == ["w"]
+    assert not reference["sample_stats"]["diverging"].any()
+
+    # The logarithmic pool is a normal: precisions and their means, weighed, add up.
+    weights = relatedness(shared_guide, "w", num_samples=4000).double().mean(0)
+    posterior = guide.posterior("w")
+    loc, var = posterior.mean[:, 0].detach(), posterior.variance[:, 0].detach()
+    precision = 1 / (var + shared_guide.state["w"].transfer_var.detach().reshape(3, 1))
+    prior = weights[:, :3] @ precision + weights[:, 3:] / PRIOR**2
+    pulled = weights[:, :3] @ (loc * precision)
+    for t in range(3):
+        x, y = data.x[t] / NOISE, data.y[t] / NOISE
+        exact = torch.linalg.inv(x.T @ x / kl_weight + torch.diag(prior[t]))
+        mean, sd = exact @ (x.T @ y / kl_weight + pulled[t]), exact.diagonal().sqrt()
+        draws = torch.as_tensor(w.isel(task=t, chain=0).values, dtype=F64)
+        # of 160 draws, hardly dependent ones: 4 standard errors
+        assert ((draws.mean(0) - mean).abs() < 4 * sd / 120**0.5).all()
+        assert ((draws.std(0) / sd - 1).abs() < 4 / 240**0.5).all()
+
+
+def test_a_model_whose_sites_are_tempered_apart_has_no_target():
+    data = problem(2)
+    pair = temper(*programs(data), kl_weights={"w": 0.0})
+    with pytest.raises(ValueError, match=r"KL weights of the latent sites are \{'w': 0.0\}"):
+        nuts_reference(*pair, data, like=like(2))
+
+
+def test_the_picture_of_the_reference_shows_means_and_intervals():
+    tasks = tasks_of()
+    fit, reference = tree(tasks, width=0.5), tree(tasks, seed=1)
+    ax = plot_reference(fit, reference, coords={"task": "t1"}, ci_prob=0.8)
+    for line, marks, data in zip(ax.collections, ax.lines, (fit, reference), strict=True):
+        draws = data["posterior"]["w"].sel(task="t1").values[0]
+        np.testing.assert_allclose(marks.get_xdata(), draws.mean(0))
+        ends = [segment[:, 0] for segment in line.get_segments()]
+        np.testing.assert_allclose(ends, np.quantile(draws, [0.1, 0.9], axis=0).T)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["w[t1, f0]", "w[t1, f1]"]
+    assert [t.get_text() for t in ax.texts] == ["fit", "reference"]
+    many = tasks_of((3,) * 20)
+    ax = plot_reference(tree(many, shift=0.5), tree(many))
+    assert len(ax.get_yticks()) == 30 and "30 of 40 numbers" in ax.get_title(loc="left")
