@@ -24,6 +24,7 @@ from pyro_vmtl.analysis.nuts import nuts_reference
 from pyro_vmtl.analysis.plots import plot_history, plot_relatedness
 from pyro_vmtl.analysis.reference_plot import plot_reference
 from pyro_vmtl.analysis.relatedness import own_group_share, relatedness_table
+from pyro_vmtl.analysis.restarts import plot_restarts, restart_spread
 from pyro_vmtl.analysis.suite import average_ranks, judge, plot_average_ranks, suite_means
 
 __all__ = [
@@ -48,9 +49,11 @@ __all__ = [
     "plot_khat",
     "plot_reference",
     "plot_relatedness",
+    "plot_restarts",
     "psis_khat",
     "regression_metrics",
     "relatedness_table",
+    "restart_spread",
     "ridge_per_task",
     "ridge_pooled",
     "suite_means",
