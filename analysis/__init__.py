@@ -12,6 +12,7 @@ from pyro_vmtl.analysis.baselines import (
     ridge_pooled,
 )
 from pyro_vmtl.analysis.comparison import ALL_TASKS, plot_comparison, summarise
+from pyro_vmtl.analysis.datatree import to_datatree
 from pyro_vmtl.analysis.gaussian_process import gaussian_process
 from pyro_vmtl.analysis.metrics import (
     classification_metrics,
@@ -19,8 +20,10 @@ from pyro_vmtl.analysis.metrics import (
     regression_metrics,
 )
 from pyro_vmtl.analysis.plots import plot_history, plot_relatedness
+from pyro_vmtl.analysis.pyro_svi import from_pyro_svi
 from pyro_vmtl.analysis.relatedness import own_group_share, relatedness_table
 from pyro_vmtl.analysis.suite import average_ranks, judge, plot_average_ranks, suite_means
+from pyro_vmtl.analysis.tree_files import read_netcdf, write_netcdf
 
 __all__ = [
     "ALL_TASKS",
@@ -29,6 +32,7 @@ __all__ = [
     "boosted_trees_regression",
     "classification_metrics",
     "expected_calibration_error",
+    "from_pyro_svi",
     "gaussian_process",
     "judge",
     "logistic_regression_per_task",
@@ -38,10 +42,13 @@ __all__ = [
     "plot_comparison",
     "plot_history",
     "plot_relatedness",
+    "read_netcdf",
     "regression_metrics",
     "relatedness_table",
     "ridge_per_task",
     "ridge_pooled",
     "suite_means",
     "summarise",
+    "to_datatree",
+    "write_netcdf",
 ]
