@@ -12,6 +12,7 @@ from pyro_vmtl.analysis.baselines import (
     ridge_pooled,
 )
 from pyro_vmtl.analysis.comparison import ALL_TASKS, plot_comparison, summarise
+from pyro_vmtl.analysis.datatree import to_datatree
 from pyro_vmtl.analysis.gaussian_process import gaussian_process
 from pyro_vmtl.analysis.khat import plot_khat, psis_khat
 from pyro_vmtl.analysis.leave_one_out import compare_fits, loo, loo_by_task
@@ -22,10 +23,12 @@ from pyro_vmtl.analysis.metrics import (
 )
 from pyro_vmtl.analysis.nuts import nuts_reference
 from pyro_vmtl.analysis.plots import plot_history, plot_relatedness
+from pyro_vmtl.analysis.pyro_svi import from_pyro_svi
 from pyro_vmtl.analysis.reference_plot import plot_reference
 from pyro_vmtl.analysis.relatedness import own_group_share, relatedness_table
 from pyro_vmtl.analysis.restarts import plot_restarts, restart_spread
 from pyro_vmtl.analysis.suite import average_ranks, judge, plot_average_ranks, suite_means
+from pyro_vmtl.analysis.tree_files import read_netcdf, write_netcdf
 
 __all__ = [
     "ALL_TASKS",
@@ -35,6 +38,7 @@ __all__ = [
     "classification_metrics",
     "compare_fits",
     "expected_calibration_error",
+    "from_pyro_svi",
     "gaussian_process",
     "judge",
     "logistic_regression_per_task",
@@ -51,6 +55,7 @@ __all__ = [
     "plot_relatedness",
     "plot_restarts",
     "psis_khat",
+    "read_netcdf",
     "regression_metrics",
     "relatedness_table",
     "restart_spread",
@@ -58,4 +63,6 @@ __all__ = [
     "ridge_pooled",
     "suite_means",
     "summarise",
+    "to_datatree",
+    "write_netcdf",
 ]

@@ -10,7 +10,7 @@ import pyro
 import torch
 from torch import nn
 
-__all__ = ["check_no_bare_parameters", "isolated", "validation"]
+__all__ = ["bare_parameters", "check_no_bare_parameters", "evaluating", "isolated", "validation"]
 
 
 @contextmanager
@@ -47,6 +47,28 @@ def validation(enabled: bool) -> Iterator[None]:
         torch.distributions.Distribution.set_default_validate_args(before)
 
 
+@contextmanager
+def evaluating(*programs: Any) -> Iterator[None]:
+    """Switch off what belongs to training, such as dropout; give the mode back as it was."""
+    modules = [m for p in programs if isinstance(p, nn.Module) for m in p.modules()]
+    training = [module for module in modules if module.training]
+    try:
+        for module in training:
+            module.training = False
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def bare_parameters(*programs: Any) -> list[str]:
+    """Names in the parameter store that belong to none of the programs that are modules."""
+    modules = [program for program in programs if isinstance(program, nn.Module)]
+    known = {id(parameter) for module in modules for parameter in module.parameters()}
+    store = pyro.get_param_store()
+    return [name for name, value in store.named_parameters() if id(value) not in known]
+
+
 def check_no_bare_parameters(*programs: Any) -> None:
     """Check that all that was put into the empty parameter store belongs to a module.
 
@@ -56,12 +78,9 @@ def check_no_bare_parameters(*programs: Any) -> None:
         If a program has a bare ``pyro.param``, which lives in the global store alone: in here it
         would start anew, and be forgotten.
     """
-    modules = [program for program in programs if isinstance(program, nn.Module)]
-    known = {id(parameter) for module in modules for parameter in module.parameters()}
-    for name, value in pyro.get_param_store().named_parameters():
-        if id(value) not in known:
-            raise ValueError(
-                f"pyro.param({name!r}) is not a parameter of the model or guide module, and would "
-                "not be kept. Make the program an nn.Module with an nn.Parameter, or a PyroModule "
-                "with a PyroParam."
-            )
+    for name in bare_parameters(*programs):
+        raise ValueError(
+            f"pyro.param({name!r}) is not a parameter of the model or guide module, and would "
+            "not be kept. Make the program an nn.Module with an nn.Parameter, or a PyroModule "
+            "with a PyroParam."
+        )

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
 from pyro_vmtl.handled import Program
-from pyro_vmtl.isolated import check_no_bare_parameters, isolated, validation
+from pyro_vmtl.isolated import check_no_bare_parameters, evaluating, isolated, validation
 from pyro_vmtl.mixture import check_known, remade
 
 __all__ = [
@@ -254,7 +253,7 @@ def _likelihoods(
     """Give a model's site as traced under batches of draws, their dimension first."""
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}, expected at least 1.")
-    with validation(False), _evaluating(model, guide):
+    with validation(False), evaluating(model, guide):
         with isolated(seed):
             nodes = _run(model, guide, args)
             check_no_bare_parameters(model, guide)
@@ -275,20 +274,6 @@ def _likelihoods(
                 with pyro.plate("draws", min(batch, num_samples - start), dim=dim):
                     nodes = _run(model, guide, args)
                 yield nodes[site]
-
-
-@contextmanager
-def _evaluating(*programs: Program) -> Iterator[None]:
-    """Switch off what belongs to training, such as dropout; give the mode back as it was."""
-    modules = [m for p in programs if isinstance(p, nn.Module) for m in p.modules()]
-    training = [module for module in modules if module.training]
-    try:
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _run(model: Program, guide: Program, args: tuple[Any, ...]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch.distributions import Distribution, MixtureSameFamily, Normal
 
 from pyro_vmtl.counts import LEAST_EXCESS, Counts
 
-__all__ = ["quantiles"]
+__all__ = ["at_most", "quantiles"]
 
 MOST_NUMBERS = 2_000_000
 """Components of the rows that are inverted at a time: 16 MB in float64, several times."""
@@ -120,7 +120,7 @@ def _of_counts(weight: Tensor, rate: Tensor, excess: Tensor, probability: float)
 
     def is_reached(count: np.ndarray, rows: np.ndarray) -> np.ndarray:
         weights, rates, excesses = (each[rows] for each in numbers)
-        below = (weights * _at_most(count[:, None], rates, excesses)).sum(1)
+        below = (weights * at_most(count[:, None], rates, excesses)).sum(1)
         return below >= probability * (1 - ROUNDING)
 
     high = np.ceil((numbers[0] * numbers[1]).sum(1))  # the mean
@@ -137,7 +137,7 @@ def _of_counts(weight: Tensor, rate: Tensor, excess: Tensor, probability: float)
     return torch.as_tensor(high)
 
 
-def _at_most(count: np.ndarray, rate: np.ndarray, excess: np.ndarray) -> np.ndarray:
+def at_most(count: np.ndarray, rate: np.ndarray, excess: np.ndarray) -> np.ndarray:
     """Give the probability that counts are at most some number."""
     poisson = excess <= LEAST_EXCESS
     below = np.empty(rate.shape)

@@ -1,0 +1,166 @@
+"""Draws collected batch by batch, as variables with named dimensions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pyro_vmtl.analysis.densities import log_densities, splits_by_task
+from pyro_vmtl.analysis.labels import Variable
+from pyro_vmtl.analysis.site_dims import SiteDims
+from pyro_vmtl.analysis.tracing import Nodes, Traced
+from pyro_vmtl.handled import Program
+from pyro_vmtl.handlers import Sharing
+from pyro_vmtl.isolated import isolated
+from pyro_vmtl.source_weights import SourceWeights
+from pyro_vmtl.sources import Sources
+
+__all__ = ["MOST_NUMBERS", "Collected"]
+
+MOST_NUMBERS = 50_000_000
+"""Numbers in a group, 200 MB in float32: of a larger one, only the first draws are kept."""
+
+Group = dict[str, Variable]
+
+
+class Collected:
+    """Draws of all sites.
+
+    Parameters
+    ----------
+    traced
+        The programs.
+    layout
+        Names the dimensions of sites.
+    latent
+        Names of the latent sites.
+    site
+        Name of the observed one.
+    """
+
+    def __init__(self, traced: Traced, layout: SiteDims, latent: list[str], site: str) -> None:
+        self.traced, self.layout, self.latent, self.site = traced, layout, latent, site
+        modules = traced.guide.modules() if isinstance(traced.guide, nn.Module) else ()
+        self.sharings = [module for module in modules if isinstance(module, Sharing)]
+        self.sources = {
+            f"{name}_sources": sources for s in self.sharings for name, sources in s.items()
+        }
+
+    @torch.no_grad()
+    def posterior(self, num_samples: int) -> dict[str, Group]:
+        """Give the groups of draws from the posterior, and the observed data."""
+        num_latent, num_rows = self._num_kept(num_samples)
+        posterior, predictive = _Joined(num_latent), _Joined(num_rows)
+        density, stats = _Joined(num_rows), _Joined(num_samples)
+        by_task = splits_by_task(self.traced.model_sites, self.traced.guide_sites)
+        observed: Group = {}
+        for start, model_sites, guide_sites in self.traced.posterior(num_samples):
+            if start < num_latent:
+                self._add_latent(posterior, model_sites)
+            if start < num_rows:
+                y = model_sites[self.site]
+                log_prob = y["fn"].log_prob(y["value"])
+                predictive.add(self.site, self.layout(self.site, y, y["fn"].sample()))
+                density.add(self.site, self.layout(self.site, y, log_prob, event_dim=0))
+                if not observed:
+                    observed[self.site] = self.layout(self.site, y, y["value"], drawn=False)
+            for name, sites in (("log_p", model_sites), ("log_q", guide_sites)):
+                total, each = log_densities(sites, self.traced.dim)
+                stats.add(name, Variable(("draw",), total.cpu().numpy()))
+                if each is not None and by_task:
+                    of_tasks = Variable(("draw", "task"), each.cpu().numpy())
+                    stats.add(f"{name}_task", of_tasks)
+        return {
+            "posterior": posterior.group(),
+            "posterior_predictive": predictive.group(),
+            "log_likelihood": density.group(),
+            "sample_stats": stats.group(),
+            "observed_data": observed,
+        }
+
+    @torch.no_grad()
+    def prior(self, model: Program, num_samples: int) -> tuple[Group, Group]:
+        """Give what is drawn from a model alone: its latent sites, and targets.
+
+        Parameters
+        ----------
+        model
+            The model with its plain priors.
+        num_samples
+            Draws.
+        """
+        num_latent, num_rows = self._num_kept(num_samples)
+        prior, predictive = _Joined(num_latent), _Joined(num_rows)
+        for start, sites in self.traced.prior(model, max(num_latent, num_rows)):
+            if start < num_latent:
+                self._add_latent(prior, sites)
+            if start < num_rows:
+                y = sites[self.site]
+                predictive.add(self.site, self.layout(self.site, y, y["value"]))
+        with isolated(self.traced.seed):
+            for sharing in self.sharings:
+                for name, sources in sharing.items():
+                    if sharing.weights_prior:
+                        even = torch.zeros_like(sources.logits)
+                        weights = SourceWeights(sources.temperature, logits=even)
+                        drawn = weights.sample(torch.Size([num_latent]))
+                        prior.add(f"{name}_sources", _pool_weights(sources, drawn))
+        return prior.group(), predictive.group()
+
+    def _num_kept(self, num_samples: int) -> tuple[int, int]:
+        """Give the numbers of draws of latent sites and of rows."""
+        sites = self.traced.model_sites
+        sizes = [
+            self.sources[name].num_tasks ** 2
+            if name in self.sources
+            else sites[name]["value"].numel()
+            for name in self.latent
+        ]
+        in_all = (sum(sizes), sites[self.site]["value"].numel())
+        latent, rows = (min(num_samples, max(1, MOST_NUMBERS // max(n, 1))) for n in in_all)
+        return latent, rows
+
+    def _add_latent(self, group: _Joined, sites: Nodes) -> None:
+        for name in self.latent:
+            if name in sites:  # a model alone has no source weights
+                node = sites[name]
+                if name in self.sources:
+                    weights = node["value"].detach().flatten(1, -2)
+                    group.add(name, _pool_weights(self.sources[name], weights))
+                else:
+                    group.add(name, self.layout(name, node, node["value"]))
+
+
+class _Joined:
+    """Variables whose first draws are kept, as they come batch by batch."""
+
+    def __init__(self, num_draws: int) -> None:
+        self.num_draws = num_draws
+        self.parts: dict[str, list[Any]] = {}
+        self.dims: dict[str, tuple[str, ...]] = {}
+
+    def add(self, name: str, variable: Variable) -> None:
+        self.dims[name] = variable.dims
+        self.parts.setdefault(name, []).append(variable.values)
+
+    def group(self) -> Group:
+        return {
+            name: Variable(self.dims[name], np.concatenate(parts)[: self.num_draws])
+            for name, parts in self.parts.items()
+        }
+
+
+def _pool_weights(sources: Sources, weights: Tensor) -> Variable:
+    """Lay weights over candidates, (S, T, K), out over all tasks and the base, (S, T, T + 1)."""
+    with torch.no_grad():
+        pooled = sources.pool_weights(weights)
+        if sources.candidates is not None:
+            found, num_tasks = pooled, sources.num_tasks
+            pooled = found.new_zeros(len(found), num_tasks, num_tasks + 1)
+            pooled[..., -1] = found[..., -1]
+            index = sources.candidates.expand(len(found), -1, -1)
+            pooled.scatter_(2, index, found[..., :-1])
+    return Variable(("draw", "task", "source"), pooled.cpu().numpy())

@@ -1,0 +1,93 @@
+r"""Log densities of draws: under the target of a fit, and under its guide.
+
+The ELBO is the mean over draws of an integrand: the log density of all sites of the model less that
+of all sites of the guide, each as weighed in it. Divided by the least KL weight :math:`b`,
+
+.. math:: \log p(\theta) - \log q(\theta), \qquad
+    p(\theta) \propto p(\theta) \prod_n p(y_n \mid \theta)^{1/b}
+
+where all sites have that weight: the generalised posterior which a tempered fit is after. Where
+sites have weights of their own, each enters with its weight over the least one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor, nn
+
+from pyro_vmtl.analysis.tracing import Nodes, is_latent
+from pyro_vmtl.handled import TASK_PLATE, UNCONSTRAINED, Program
+from pyro_vmtl.tempering import KLWeights
+
+__all__ = ["least_kl_weight", "log_densities", "splits_by_task"]
+
+
+def least_kl_weight(model: Program, sites: Nodes) -> float:
+    """Give the least KL weight of the latent sites, those apart that are left out of the ELBO.
+
+    Parameters
+    ----------
+    model
+        The model, tempered or not.
+    sites
+        Its sample sites.
+    """
+    modules = model.modules() if isinstance(model, nn.Module) else ()
+    tempered = [module for module in modules if isinstance(module, KLWeights)]
+    weights = []
+    for name, node in sites.items():
+        if is_latent(node) and not node["is_observed"] and node["mask"] is not False:
+            weight = 1.0
+            for module in tempered:
+                if name in module.sites:
+                    weight *= module.now[module.sites.index(name)]
+            weights.append(weight)
+    return min((weight for weight in weights if weight > 0), default=1.0)
+
+
+def splits_by_task(model_sites: Nodes, guide_sites: Nodes) -> bool:
+    """Are the densities sums over tasks: is each site of the guide one of the model's?
+
+    A guide that draws all sites at once has one density for all tasks.
+    """
+    plates = {frame.name for node in model_sites.values() for frame in node["cond_indep_stack"]}
+    known = all(name.removesuffix(UNCONSTRAINED) in model_sites for name in guide_sites)
+    return TASK_PLATE in plates and known
+
+
+def log_densities(sites: Nodes, draws: int) -> tuple[Tensor, Tensor | None]:
+    """Add the log densities of sites up, as weighed in the ELBO, in float64.
+
+    Parameters
+    ----------
+    sites
+        Sample sites of a run on many draws.
+    draws
+        Dimension of the draws, to the left of all plates.
+
+    Returns
+    -------
+    tuple of Tensor
+        (S,), and (S, T) of what is inside the task plate; None where nothing is.
+    """
+    total: Any = 0.0
+    by_task: Any = None
+    for site in sites.values():
+        if site["mask"] is False or site["infer"].get("_deterministic"):
+            continue
+        fn = site["fn"]
+        values = scale_and_mask(fn.log_prob(site["value"]), site["scale"], site["mask"]).double()
+        values = values.expand(torch.broadcast_shapes(values.shape, fn.batch_shape))
+        dims = {frame.name: frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
+        values = values.movedim(draws, 0)  # the others keep their places from the right
+        if TASK_PLATE in dims:
+            each = values.movedim(dims[TASK_PLATE], 1)
+            each = each.reshape(*each.shape[:2], -1).sum(2)
+            by_task = each if by_task is None else by_task + each
+            total = total + each.sum(1)
+        else:
+            total = total + values.reshape(len(values), -1).sum(1)
+    return total, by_task

@@ -1,0 +1,49 @@
+"""Where a tree comes from: versions, time, and settings of the fit."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pyro
+import torch
+import xarray as xr
+
+from pyro_vmtl._version import __version__
+from pyro_vmtl.preset import Preset
+from pyro_vmtl.specification import to_json
+from pyro_vmtl.stacking import Stack
+
+__all__ = ["provenance", "settings_text"]
+
+
+def provenance(**attrs: Any) -> dict[str, Any]:
+    """Give attributes for the root of a tree: versions as JSON, the time, and others.
+
+    Examples
+    --------
+    >>> sorted(provenance(seed=0))
+    ['created_at', 'creation_library', 'inference_library', 'seed', 'versions']
+    """
+    versions = {
+        "pyro_vmtl": __version__,
+        "pyro": pyro.__version__,
+        "torch": torch.__version__,
+        "xarray": xr.__version__,
+    }
+    return {
+        "created_at": datetime.now(UTC).isoformat(),
+        "creation_library": "pyro_vmtl",
+        "inference_library": "pyro",
+        "versions": json.dumps(versions),
+        **attrs,
+    }
+
+
+def settings_text(settings: Preset | Stack) -> str:
+    """Write settings as JSON; as Python shows them where they hold objects of the user's own."""
+    try:
+        return json.dumps(to_json(settings))
+    except ValueError:
+        return repr(settings)

@@ -1,0 +1,200 @@
+"""Fitted Pyro programs as a DataTree, for ArviZ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import xarray as xr
+from torch import nn
+
+from pyro_vmtl.analysis.collected import Collected
+from pyro_vmtl.analysis.densities import least_kl_weight
+from pyro_vmtl.analysis.labels import Labels, Variable
+from pyro_vmtl.analysis.provenance import provenance
+from pyro_vmtl.analysis.site_dims import DATA_PLATE, SiteDims
+from pyro_vmtl.analysis.told_history import history_dataset
+from pyro_vmtl.analysis.tracing import Traced, is_latent
+from pyro_vmtl.data import TaskData
+from pyro_vmtl.handled import TASK_PLATE, Program
+from pyro_vmtl.history import History
+from pyro_vmtl.stripped import bare
+
+__all__ = ["constants", "from_pyro_svi", "note_classes", "tree_of_programs"]
+
+
+def from_pyro_svi(
+    model: Program,
+    guide: Program,
+    *args: Any,
+    num_samples: int = 500,
+    seed: int = 0,
+    site: str = "y",
+    coords: Mapping[str, Any] | None = None,
+    dims: Mapping[str, Sequence[str]] | None = None,
+    history: History | Sequence[float] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.DataTree:
+    """Draw from a fit, and lay the draws out for ArviZ.
+
+    Model and guide are any Pyro programs, shared and tempered or not, that run on all their data.
+    Dimensions have the names of plates. With a :class:`~pyro_vmtl.TaskData` among the arguments,
+    they have the labels of its tasks, classes and features, and rows are in the user's order,
+    without padding. The fit stays as it is.
+
+    Parameters
+    ----------
+    model, guide
+        Pyro programs, fitted.
+    *args
+        What they are called with, targets included.
+    num_samples
+        S, draws from the posterior.
+    seed
+        Seed of the draws.
+    site
+        The observed site.
+    coords
+        For dimensions their labels, as in ArviZ.
+    dims
+        For sites the names of their dimensions, as in ArviZ: of all but chain and draw, or of those
+        that are no plates.
+    history
+        Of the fit, or its loss at every step: gives a group ``history``.
+    attrs
+        More attributes of the tree, numbers and texts.
+
+    Returns
+    -------
+    DataTree
+        Groups ``posterior``, ``prior``, ``prior_predictive``, ``posterior_predictive``,
+        ``log_likelihood`` (in nats, rows unweighted), ``sample_stats``, ``observed_data`` and,
+        where there is something in them, ``constant_data`` and ``history``. Source weights are
+        those of the pool, (task, source), with the base last. ``sample_stats`` has the log density
+        of the target, ``log_p``, and of the guide, ``log_q``; their difference is the integrand of
+        the ELBO over the least KL weight. Of a very large group there are fewer draws.
+
+    Raises
+    ------
+    ValueError
+        If the site is not observed, a latent site is not in the guide, a plate takes a part of its
+        data only, or ``dims`` or ``coords`` do not fit.
+
+    Examples
+    --------
+    >>> import pyro, pyro.distributions as dist, torch
+    >>> from pyro.infer.autoguide import AutoNormal
+    >>> from pyro_vmtl import fit
+    >>> def model(y):
+    ...     spread = pyro.sample("spread", dist.LogNormal(0.0, 1.0))
+    ...     with pyro.plate("school", 3, dim=-2):
+    ...         mean = pyro.sample("mean", dist.Normal(0.0, spread))
+    ...         with pyro.plate("pupil", 4, dim=-1):
+    ...             pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+    >>> y = torch.tensor([[1.0], [2.0], [9.0]]) + torch.linspace(-1, 1, 4)
+    >>> guide = AutoNormal(model)
+    >>> result = fit(model, guide, y, num_steps=20)
+    >>> tree = from_pyro_svi(model, guide, y, coords={"school": ["Ash", "Elm", "Oak"]})
+    >>> dict(tree["posterior"]["mean"].sel(school="Oak").sizes)
+    {'chain': 1, 'draw': 500}
+    >>> tree["log_likelihood"]["y"].dims
+    ('chain', 'draw', 'school', 'pupil')
+    """
+    rows = next((arg for arg in args if isinstance(arg, TaskData)), None)
+    return tree_of_programs(
+        *(model, guide, args, Labels(rows, coords)),
+        num_samples=num_samples,
+        seed=seed,
+        site=site,
+        dims=dims,
+        history=history,
+        attrs=attrs,
+    )
+
+
+def tree_of_programs(
+    model: Program,
+    guide: Program,
+    args: tuple[Any, ...],
+    labels: Labels,
+    *,
+    num_samples: int,
+    seed: int,
+    site: str = "y",
+    dims: Mapping[str, Sequence[str]] | None = None,
+    history: History | Sequence[float] | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.DataTree:
+    """Do what :func:`from_pyro_svi` does, with labels that are known already."""
+    if num_samples < 1:
+        raise ValueError(f"num_samples is {num_samples}, expected at least 1.")
+    traced = Traced(model, guide, args, seed)
+    _check(traced, site)
+    latent = [name for name, node in traced.model_sites.items() if is_latent(node)]
+    layout = SiteDims(labels, dims, representations=_has_representations(traced, latent, labels))
+    collected = Collected(traced, layout, latent, site)
+    drawn = collected.posterior(num_samples)
+    prior, prior_predictive = collected.prior(
+        bare(model) if isinstance(model, nn.Module) else model, num_samples
+    )
+    kl_weight = least_kl_weight(model, traced.model_sites)
+    stats = {name: values / kl_weight for name, values in drawn.pop("sample_stats").items()}
+    groups = {
+        **{name: labels.dataset(found) for name, found in drawn.items()},
+        "sample_stats": labels.dataset(stats, kl_weight=kl_weight),
+        "prior": labels.dataset(prior),
+        "prior_predictive": labels.dataset(prior_predictive),
+    }
+    if labels.rows is not None:
+        groups["constant_data"] = labels.dataset(constants(labels.rows, labels))
+    if history is not None:
+        groups["history"] = history_dataset(history, labels)
+    groups = {name: group for name, group in groups.items() if group.data_vars}
+    note_classes(groups, site, labels)
+    tree = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
+    tree.attrs = provenance(num_samples=num_samples, seed=seed, **(attrs or {}))
+    return tree
+
+
+def constants(rows: TaskData, labels: Labels) -> dict[str, Variable]:
+    """Give what programs are told of rows: features, and how much each counts."""
+    found: dict[str, Variable] = {}
+    for name, values, dims in (("x", rows.x, ("feature",)), ("sample_weight", rows.weight, ())):
+        if values is not None:
+            found[name] = Variable(("row", *dims), labels.of_rows(values[None])[0].cpu().numpy())
+    return found
+
+
+def note_classes(groups: Mapping[str, xr.Dataset], site: str, labels: Labels) -> None:
+    """Note which classes the whole numbers of a target stand for."""
+    if labels.rows is None or labels.rows.classes is None:
+        return
+    names = json.dumps(labels.coords["class"].tolist())
+    for name in ("observed_data", "posterior_predictive", "prior_predictive", "predictions"):
+        if name in groups and site in groups[name]:
+            groups[name][site].attrs["classes"] = names
+
+
+def _check(traced: Traced, site: str) -> None:
+    found = traced.model_sites
+    if site not in found:
+        raise ValueError(f"The model has no site {site!r}, found {sorted(found)}.")
+    if not found[site]["is_observed"] or is_latent(found[site]):
+        raise ValueError(
+            f"Site {site!r} is not observed. Call this with the rows of the fit and their targets."
+        )
+    for name, node in found.items():
+        if is_latent(node) and not node["is_observed"] and name not in traced.guide_sites:
+            raise ValueError(
+                f"Latent site {name!r} is not in the guide, which has "
+                f"{sorted(traced.guide_sites)}. Pass the guide that belongs to the model."
+            )
+
+
+def _has_representations(traced: Traced, latent: list[str], labels: Labels) -> bool:
+    """Is there a latent site for every row? Then coefficients are not of the features."""
+    if labels.rows is None:
+        return False
+    frames = [traced.model_sites[name]["cond_indep_stack"] for name in latent]
+    return any({TASK_PLATE, DATA_PLATE} <= {f.name for f in each} for each in frames)
