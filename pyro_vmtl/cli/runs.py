@@ -24,6 +24,9 @@ from pyro_vmtl.whole import new_directory
 
 __all__ = ["METRICS", "flat_relatedness", "write_run"]
 
+POSTERIOR = "posterior.nc"
+"""Draws of the fit, for ArviZ."""
+
 METRICS = "metrics.json"
 """The file that makes a folder a run directory."""
 

@@ -1,0 +1,189 @@
+"""A report: pictures with what they show and what would be a bad sign, in one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pyro_vmtl.whole import written_whole
+
+__all__ = ["Picture", "ReportTable", "Section", "write_report"]
+
+PICTURES = "pictures"
+"""Folder of the pictures, beside the page."""
+
+MOST_ROWS = 20
+"""Rows of a table that are printed."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a report.
+
+    Parameters
+    ----------
+    name
+        Name of its files, without suffix.
+    title
+        Heading.
+    shows
+        What is seen, in a sentence or three.
+    bad_sign
+        What would be a reason to worry, and what to do then.
+    draw
+        Draws it on new Axes.
+    """
+
+    name: str
+    title: str
+    shows: str
+    bad_sign: str
+    draw: Callable[[], Axes]
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A table of a report.
+
+    Parameters
+    ----------
+    title
+        Caption.
+    frame
+        What is in it; the index comes first.
+    note
+        A sentence below.
+    first_is_total
+        Is the first row that of all tasks together?
+    """
+
+    title: str
+    frame: pd.DataFrame
+    note: str = ""
+    first_is_total: bool = False
+
+    @property
+    def head(self) -> list[str]:
+        """Names of the columns."""
+        return [str(self.frame.index.name or ""), *map(_words, self.frame.columns)]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """Cells as text."""
+        shown = self.frame.head(MOST_ROWS)
+        return [[_cell(cell) for cell in row] for row in shown.itertuples()]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report, with a heading.
+
+    Parameters
+    ----------
+    name
+        Anchor.
+    title
+        Heading.
+    text
+        What the part is about.
+    tables, pictures, code
+        What is in it, in this order.
+    """
+
+    name: str
+    title: str
+    text: str = ""
+    tables: Sequence[ReportTable] = ()
+    pictures: Sequence[Picture] = ()
+    code: Sequence[str] = field(default=())
+
+
+def write_report(
+    folder: Path, sections: Sequence[Section], *, title: str, summary: Sequence[str], footer: str
+) -> Path:
+    """Write ``report.html``, which holds all it needs, and the pictures as PNG and SVG beside it.
+
+    Parameters
+    ----------
+    folder
+        A folder that is there.
+    sections
+        What is in the report; sections without content are left out.
+    title
+        Heading of the page.
+    summary
+        Lines below it.
+    footer
+        The last line.
+
+    Returns
+    -------
+    Path
+        The page.
+    """
+    (folder / PICTURES).mkdir(exist_ok=True)
+    shown = [part for part in sections if part.tables or part.pictures or part.code]
+    content: dict[str, Any] = {"title": title, "summary": summary, "footer": footer}
+    content["sections"] = [
+        {
+            **{"name": part.name, "title": part.title, "text": part.text, "code": part.code},
+            "tables": part.tables,
+            "pictures": [_drawn(picture, folder / PICTURES) for picture in part.pictures],
+        }
+        for part in shown
+    ]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    template = (resources.files("pyro_vmtl.analysis") / "report.html").read_text("utf-8")
+    page = folder / "report.html"
+    with written_whole(page) as path:
+        path.write_text(environment.from_string(template).render(content), encoding="utf-8")
+    return page
+
+
+def _drawn(picture: Picture, folder: Path) -> dict[str, Any]:
+    """Draw a picture, write it, and give what the page needs of it."""
+    figure = picture.draw().get_figure()
+    assert isinstance(figure, Figure)
+    svg = io.BytesIO()
+    # letters as outlines look the same everywhere; without a date, the same run gives the same file
+    with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": picture.name}):
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    for suffix in ("svg", "png"):
+        with written_whole(folder / f"{picture.name}.{suffix}") as path:
+            if suffix == "svg":
+                path.write_bytes(svg.getvalue())
+            else:
+                figure.savefig(path, format="png", dpi=150)
+    width, height = figure.get_size_inches() * 96
+    plt.close(figure)
+    return {
+        **{"name": picture.name, "title": picture.title, "shows": picture.shows},
+        "bad_sign": picture.bad_sign,
+        "source": f"data:image/svg+xml;base64,{base64.b64encode(svg.getvalue()).decode()}",
+        "width": round(width),
+        "height": round(height),
+    }
+
+
+def _words(name: object) -> str:
+    return str(name).replace("_", " ")
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+    return str(value)
