@@ -142,7 +142,8 @@ def _rows(data: xr.DataTree) -> xr.Dataset:
     for task in dict.fromkeys(tasks):  # one by one, as all weights at once would fill the memory
         rows = np.flatnonzero(tasks == task)
         of_rows = log_likelihood.isel(row=rows).astype(float).reset_coords(drop=True)
-        own = ratio.isel(task=int(np.flatnonzero(labels == task)[0])).reset_coords(drop=True)
+        place = np.flatnonzero(labels == task) if len(labels) > 1 else [0]  # one for all: pooled
+        own = ratio.isel(task=int(place[0])).reset_coords(drop=True)
         without = own - power.isel(row=rows).reset_coords(drop=True) * of_rows
         log_weights, pareto_k = smoothed_weights(without)
         of_rows = of_rows.transpose("row", *SAMPLE_DIMS)
