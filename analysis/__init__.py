@@ -17,6 +17,7 @@ from pyro_vmtl.analysis.gaussian_process import gaussian_process
 from pyro_vmtl.analysis.history_plots import plot_elbo, plot_elbo_terms, plot_history
 from pyro_vmtl.analysis.khat import plot_khat, psis_khat
 from pyro_vmtl.analysis.leave_one_out import compare_fits, loo, loo_by_task
+from pyro_vmtl.analysis.loo_plot import plot_loo
 from pyro_vmtl.analysis.metrics import (
     classification_metrics,
     expected_calibration_error,
@@ -54,6 +55,7 @@ __all__ = [
     "plot_elbo_terms",
     "plot_history",
     "plot_khat",
+    "plot_loo",
     "plot_reference",
     "plot_relatedness",
     "plot_restarts",
