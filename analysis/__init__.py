@@ -14,15 +14,17 @@ from pyro_vmtl.analysis.baselines import (
 from pyro_vmtl.analysis.comparison import ALL_TASKS, plot_comparison, summarise
 from pyro_vmtl.analysis.datatree import to_datatree
 from pyro_vmtl.analysis.gaussian_process import gaussian_process
+from pyro_vmtl.analysis.history_plots import plot_elbo, plot_elbo_terms, plot_history
 from pyro_vmtl.analysis.khat import plot_khat, psis_khat
 from pyro_vmtl.analysis.leave_one_out import compare_fits, loo, loo_by_task
+from pyro_vmtl.analysis.loo_plot import plot_loo
 from pyro_vmtl.analysis.metrics import (
     classification_metrics,
     expected_calibration_error,
     regression_metrics,
 )
 from pyro_vmtl.analysis.nuts import nuts_reference
-from pyro_vmtl.analysis.plots import plot_history, plot_relatedness
+from pyro_vmtl.analysis.plots import plot_relatedness
 from pyro_vmtl.analysis.pyro_svi import from_pyro_svi
 from pyro_vmtl.analysis.reference_plot import plot_reference
 from pyro_vmtl.analysis.relatedness import own_group_share, relatedness_table
@@ -49,8 +51,11 @@ __all__ = [
     "own_group_share",
     "plot_average_ranks",
     "plot_comparison",
+    "plot_elbo",
+    "plot_elbo_terms",
     "plot_history",
     "plot_khat",
+    "plot_loo",
     "plot_reference",
     "plot_relatedness",
     "plot_restarts",

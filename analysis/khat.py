@@ -18,7 +18,9 @@ With few draws large shapes cannot be told, so that ``good_k`` is
 :math:`\min(1 - 1 / \log_{10} S, 0.7)` (Vehtari et al., JMLR 2024). A small one does not tell that
 nothing is missed: a mode that no draw came near is not seen. All tasks together have as many
 dimensions as all coefficients, and every one adds to the spread of the ratios. What is predicted in
-a task needs only that of the task.
+a task needs only that of the task. In a fit tempered by a KL weight :math:`b` the log ratios are
+:math:`1 / b` times what they are in the ELBO, and with them those of source weights, whose KL is
+not tempered: these alone can make a large :math:`\hat k`.
 """
 
 from __future__ import annotations

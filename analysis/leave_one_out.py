@@ -75,6 +75,19 @@ def loo_by_task(data: xr.DataTree) -> pd.DataFrame:
         predictive density of its rows (nats, larger is better), its standard error ``se``, and
         ``p_loo``, the effective number of parameters; ``num_rows``; ``max_pareto_k`` over rows and
         ``num_bad_k``, the rows whose k-hat is too large for the estimate to be trusted.
+
+    Examples
+    --------
+    >>> from scipy.stats import norm
+    >>> w = np.random.default_rng(0).normal(size=(1, 1000, 1))  # the prior is the posterior, nearly
+    >>> dims, y = ("chain", "draw"), np.array([0.0, 3.0])
+    >>> rows = {"row": [0, 1], "task": ("row", ["a", "a"])}
+    >>> y_draws = xr.Dataset({"y": ((*dims, "row"), norm.logpdf(y, 0.01 * w, 1.0))}, rows)
+    >>> density = xr.Dataset({"log_p_task": ((*dims, "task"), -w**2 / 2)}, {"task": ["a"]})
+    >>> density["log_q_task"] = density["log_p_task"]
+    >>> tree = xr.DataTree.from_dict({"log_likelihood": y_draws, "sample_stats": density})
+    >>> loo_by_task(tree)["elpd_loo"].round(1).to_dict()
+    {'a': -6.3, '(all)': -6.3}
     """
     rows, num_samples = _rows(data), _num_samples(data)
     tasks = rows["task"].values
@@ -142,7 +155,8 @@ def _rows(data: xr.DataTree) -> xr.Dataset:
     for task in dict.fromkeys(tasks):  # one by one, as all weights at once would fill the memory
         rows = np.flatnonzero(tasks == task)
         of_rows = log_likelihood.isel(row=rows).astype(float).reset_coords(drop=True)
-        own = ratio.isel(task=int(np.flatnonzero(labels == task)[0])).reset_coords(drop=True)
+        place = np.flatnonzero(labels == task) if len(labels) > 1 else [0]  # one for all: pooled
+        own = ratio.isel(task=int(place[0])).reset_coords(drop=True)
         without = own - power.isel(row=rows).reset_coords(drop=True) * of_rows
         log_weights, pareto_k = smoothed_weights(without)
         of_rows = of_rows.transpose("row", *SAMPLE_DIMS)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Sequence
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from pyro_vmtl.history import History
-
-__all__ = ["plot_history", "plot_relatedness"]
+__all__ = ["plot_relatedness"]
 
 MOST_LABELS = 40
 """Tasks that are named along an axis."""
@@ -68,71 +63,3 @@ def plot_relatedness(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
             ax.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
     ax.figure.colorbar(image, ax=ax, label="mean weight")
     return ax
-
-
-def plot_history(
-    history: History,
-    task_labels: Sequence[Hashable],
-    axes: Sequence[Axes] | None = None,
-) -> list[Axes]:
-    """Learning curves: the loss, then log-likelihood and KL of every task.
-
-    Parameters
-    ----------
-    history
-        History of a fit.
-    task_labels
-        The T labels of the tasks.
-    axes
-        One Axes for the loss and one for each site; new ones by default.
-
-    Returns
-    -------
-    list of Axes
-        In that order. All values are in nats.
-    """
-    terms = {
-        **{f"log-likelihood of {site}": v for site, v in history.log_likelihood.items()},
-        **{f"KL of {site}, as weighted": v for site, v in history.kl.items() if v.any()},
-    }
-    if axes is None:
-        count = 1 + len(terms)
-        rows, columns = math.ceil(count / 2), min(count, 2)
-        size = (5 * columns, 3.4 * rows)
-        figure, grid = plt.subplots(
-            rows, columns, figsize=size, layout="constrained", squeeze=False
-        )
-        axes = list(grid.flat)
-        while len(axes) > count:
-            figure.delaxes(axes.pop())
-    axes = list(axes)
-    loss = history.loss.numpy()
-    smooth = pd.Series(loss).rolling(50, center=True, min_periods=1).mean()
-    axes[0].plot(loss, color="0.75", linewidth=0.6, label="each step")
-    axes[0].plot(smooth, color="black", linewidth=1.4, label="mean of 50 steps")
-    axes[0].set(xlabel="step", ylabel="nats", title="loss (negative ELBO)")
-    axes[0].legend(frameon=False)
-    _skip_start(axes[0], loss)
-    colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(task_labels)))
-    steps = history.step.numpy()
-    for ax, (title, values) in zip(axes[1:], terms.items(), strict=False):
-        curves = values.numpy()
-        if curves.ndim == 1:
-            ax.plot(steps, curves, color="black")
-        else:
-            for t, label in enumerate(task_labels):
-                ax.plot(steps, curves[:, t], color=colors[t], linewidth=1, label=str(label))
-            if len(task_labels) <= 10:
-                ax.legend(title="task", frameon=False, fontsize=8)
-        unit = "nats" if curves.ndim == 1 else "nats per task"
-        ax.set(xlabel="step", ylabel=unit, title=title)
-        _skip_start(ax, curves)
-    return axes
-
-
-def _skip_start(ax: Axes, curves: np.ndarray) -> None:
-    """Scale the y axis to all but the first twentieth, whose fall would flatten the rest."""
-    shown = curves[len(curves) // 20 :]
-    if len(shown) and np.ptp(shown):
-        margin = 0.05 * np.ptp(shown)
-        ax.set_ylim(shown.min() - margin, shown.max() + margin)

@@ -54,6 +54,17 @@ def restart_spread(
     ------
     ValueError
         If there are fewer than two fits, or a variable is missing.
+
+    Examples
+    --------
+    >>> def tree(shift, loss):
+    ...     w = np.random.default_rng(0).normal(size=(1, 100, 2)) + shift
+    ...     posterior = xr.Dataset({"w": (("chain", "draw", "task"), w)})
+    ...     history = xr.Dataset({"loss": ("step", np.full(100, loss))})
+    ...     return xr.DataTree.from_dict({"posterior": posterior, "history": history})
+    >>> spread = restart_spread({"seed 0": tree(0.0, 10.0), "seed 1": tree(2.0, 15.0)})
+    >>> spread["elbo"].values, spread["distance"].values.round()
+    (array([-10., -15.]), array([0., 2.]))
     """
     if len(fits) < 2:
         raise ValueError(f"fits has {list(fits)}, expected at least two restarts to compare.")

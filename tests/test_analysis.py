@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 import torch
 
-from pyro_vmtl import History
 from pyro_vmtl.analysis import (
     ALL_TASKS,
     classification_metrics,
@@ -15,7 +14,6 @@ from pyro_vmtl.analysis import (
     logistic_regression_pooled,
     own_group_share,
     plot_comparison,
-    plot_history,
     plot_relatedness,
     regression_metrics,
     relatedness_table,
@@ -214,22 +212,6 @@ def test_the_heat_map_shows_the_means(table):
     assert [t.get_text() for t in axes.get_xticklabels()] == ["x", "7", "('y', 1)", "base"]
     assert axes.texts[1].get_text().startswith(f"{means[0, 1]:.2f}\n[")
     assert axes.texts[0].get_text() == "–"
-
-
-def test_the_learning_curves_show_the_history():
-    history = History(
-        loss=torch.linspace(10, 1, 100),
-        step=torch.tensor([0, 50, 99]),
-        log_likelihood={"y": torch.randn(3, 2)},
-        kl={"w": torch.rand(3, 2), "w_sources": torch.zeros(3, 2), "m": torch.rand(3)},
-    )
-    axes = plot_history(history, ["a", "b"])
-    assert len(axes) == 4  # loss, y, w, m: a KL that is 0 throughout has nothing to show
-    np.testing.assert_allclose(axes[0].lines[0].get_ydata(), history.loss)
-    np.testing.assert_allclose(axes[2].lines[1].get_ydata(), history.kl["w"][:, 1])
-    np.testing.assert_allclose(axes[3].lines[0].get_ydata(), history.kl["m"])
-    assert [t.get_text() for t in axes[1].get_legend().get_texts()] == ["a", "b"]
-    assert all(ax.get_xlabel() == "step" and "nats" in ax.get_ylabel() for ax in axes)
 
 
 def test_pictures_do_not_change_the_style(table):

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 from conjugate_trees import left_out, problem, tree
 
-from pyro_vmtl.analysis import compare_fits, loo, loo_by_task, plot_khat, psis_khat
+from pyro_vmtl.analysis import compare_fits, loo, loo_by_task, plot_khat, plot_loo, psis_khat
 from pyro_vmtl.analysis.arviz_api import az
 
 mpl.use("agg")
@@ -69,7 +69,7 @@ def test_the_picture_of_khat_with_many_tasks_names_the_worst():
     data = tree(tasks, width=[0.2] + [1.0] * 39, num_samples=200, labels=labels)
     ax = plot_khat(data)
     assert [t.get_text() for t in ax.get_yticklabels()] == ["all together"]
-    assert ax.texts[-1].get_text() == "the worst:\na school with a rathe…"
+    assert ax.texts[-1].get_text() == "the worst:\na school wi…ong name 0"
 
 
 @pytest.mark.parametrize("kl_weight", [1.0, 0.5])
@@ -123,3 +123,19 @@ def test_fits_of_the_same_rows_are_ranked(tasks):
     assert table.loc["poor", "dse"] == pytest.approx(np.sqrt(24) * difference.std())
     with pytest.raises(ValueError, match="'other' has 14 rows and 'exact' has 24"):
         compare_fits({"exact": fits["exact"], "other": tree(tasks[:1])})
+
+
+def test_the_picture_of_rows_left_out_shows_them_in_their_tasks(tasks):
+    data = tree(tasks, width=[1.2, 0.3])
+    result = loo(data)
+    trusted = result.pareto_k.values <= result.good_k
+    assert 0 < trusted.sum() < 24
+    ax = plot_loo(data)
+    for line, kept in zip(ax.lines, (trusted, ~trusted), strict=True):
+        np.testing.assert_allclose(line.get_xdata(), result.elpd_i.values[kept])
+        task = np.repeat([0, 1], [14, 10])[kept]
+        np.testing.assert_array_equal(np.round(line.get_ydata()), task)
+    assert ax.texts[0].get_text() == f"row {result.elpd_i.values.argmin()}"
+    assert f"in {(~trusted).sum()} of 24 rows" in ax.get_xlabel()
+    ax = plot_loo(tree(problem((3,) * 40), num_samples=100))
+    assert len(ax.get_yticks()) == 30 and ax.get_ylabel() == "the 30 tasks with the worst rows"

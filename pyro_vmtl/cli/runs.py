@@ -17,6 +17,7 @@ from torch import nn
 
 from pyro_vmtl import __version__
 from pyro_vmtl.analysis import plot_history, plot_relatedness
+from pyro_vmtl.analysis.history_tree import tree_of_history
 from pyro_vmtl.cli.digits import DigitsRun
 from pyro_vmtl.fitted import Fitted
 from pyro_vmtl.stacking import FittedStack
@@ -64,7 +65,10 @@ def write_run(
         figure = plot_relatedness(run.relatedness).get_figure()
         assert isinstance(figure, Figure)
         figure.savefig(folder / "relatedness.png", dpi=150)
-        figure = plot_history(run.result.history, run.data.task_labels)[0].get_figure()
+        labels = run.data.task_labels
+        row_tasks = [labels[t] for t in run.data.mask.nonzero()[:, 0].tolist()]
+        history = tree_of_history(run.result.history, labels, row_tasks)
+        figure = plot_history(history)[0].get_figure()
         assert isinstance(figure, Figure)
         figure.savefig(folder / "learning_curves.png", dpi=150)
 

@@ -15,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 
 from pyro_vmtl.analysis import plot_history
+from pyro_vmtl.analysis.history_tree import tree_of_history
 from pyro_vmtl.cli.columns import Columns
 from pyro_vmtl.cli.errors import InputError
 from pyro_vmtl.cli.evaluation import predictions, score_table, scores_as_json
@@ -194,7 +195,8 @@ def write_table_run(
         figure = estimator.plot_relatedness().get_figure()
         assert isinstance(figure, Figure)
         figure.savefig(folder / "relatedness.png", dpi=150)
-        figure = plot_history(result.history, estimator.tasks_)[0].get_figure()
+        history = tree_of_history(result.history, estimator.tasks_, problem.train.tasks)
+        figure = plot_history(history)[0].get_figure()
         assert isinstance(figure, Figure)
         figure.savefig(folder / "learning_curves.png", dpi=150)
     shutil.rmtree(checkpoints_of(out), ignore_errors=True)

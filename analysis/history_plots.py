@@ -1,0 +1,229 @@
+"""Pictures of a fit over its steps: the loss, and what it was made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+
+from pyro_vmtl.analysis.canvas import COLORS, INK, dressed, on_axes
+from pyro_vmtl.analysis.tree_parts import needed, shortened
+
+__all__ = ["plot_elbo", "plot_elbo_terms", "plot_history"]
+
+Term = Literal["log_likelihood", "kl"]
+
+MOST_LINES = 7
+"""Tasks that have a line of their own, as there are so many colours."""
+
+SMOOTHED_STEPS = 51
+"""Steps that a running median is taken over."""
+
+SMOOTHED_NOTES = 9
+"""Notes that a running median is taken over."""
+
+ROOM = 0.075
+"""Least distance of two names at the ends of lines, as part of the height."""
+
+
+def plot_elbo(data: xr.DataTree, ax: Axes | None = None) -> Axes:
+    """Picture of the loss over the steps of a fit.
+
+    Parameters
+    ----------
+    data
+        Tree of a fit, with ``loss`` (step) in the group ``history``, in nats.
+    ax
+        Axes to draw on; new ones by default.
+
+    Returns
+    -------
+    Axes
+        Every step, and the running median of 51 steps. A step has the loss of a draw or a few, so
+        that it jumps. The axis leaves out the fall of the first twentieth of the steps, and the
+        highest jumps.
+
+    Examples
+    --------
+    >>> history = xr.Dataset({"loss": ("step", np.linspace(9.0, 1.0, 400))})
+    >>> plot_elbo(xr.DataTree.from_dict({"history": history})).get_title(loc="left")
+    'Loss (negative ELBO): 1.251 nats at the end'
+    """
+    loss = needed(data, "history", "loss").values
+    ax = on_axes(ax)
+    ax.plot(loss, color="0.78", linewidth=0.6, label="each step, of few draws")
+    smooth = _smooth(loss, SMOOTHED_STEPS)
+    ax.plot(smooth, color=INK, linewidth=1.8, label=f"median of {SMOOTHED_STEPS} steps")
+    shown = loss[len(loss) // 20 :]
+    _limit(ax, np.quantile(shown, [0.0, 0.995]), smooth[len(loss) // 20 :])
+    ax.legend(loc="upper right")
+    title = f"Loss (negative ELBO): {smooth[-1]:.4g} nats at the end"
+    return dressed(ax, title=title, xlabel="step", ylabel="nats")
+
+
+def plot_elbo_terms(
+    data: xr.DataTree,
+    ax: Axes | None = None,
+    *,
+    term: Term = "log_likelihood",
+    site: str | None = None,
+) -> Axes:
+    """Picture of one term of the ELBO over the steps of a fit, task by task.
+
+    Parameters
+    ----------
+    data
+        Tree of a fit, with ``log_likelihood_{site}`` and ``kl_{site}`` (noted_step, task) or
+        (noted_step) in the group ``history``, in nats.
+    ax
+        Axes to draw on; new ones by default.
+    term
+        ``"log_likelihood"`` of an observed site, or ``"kl"`` of a latent one, as weighted in the
+        loss.
+    site
+        Name of the site; by default the first that has such a term.
+
+    Returns
+    -------
+    Axes
+        Running medians of 9 notes: a line for each task, with its name at the end, or with more
+        than seven tasks their median and the middle half and nine tenths of them. The
+        log-likelihood of a task is divided by its rows where the tree has them, as that of a large
+        task is the larger.
+
+    Raises
+    ------
+    ValueError
+        If there is no such term.
+    """
+    site = next(iter(_sites(data, term)), "y") if site is None else site
+    values = needed(data, "history", f"{term}_{site}")
+    ax = on_axes(ax)
+    split = "task" in values.dims
+    curves = values.transpose("noted_step", ...).values.reshape(values.sizes["noted_step"], -1)
+    unit = "nats per task" if split else "nats"
+    counts = _num_rows(data, values)
+    if term == "log_likelihood" and counts is not None:
+        curves, unit = curves / counts, "nats per row"
+    steps = np.asarray(values["noted_step"].values)
+    smooth = np.stack([_smooth(curve, SMOOTHED_NOTES) for curve in curves.T], axis=1)
+    if smooth.shape[1] > MOST_LINES:
+        _draw_bands(ax, steps, smooth)
+    else:
+        labels = [shortened(label, 16) for label in values["task"].values] if split else [""]
+        ends = []
+        for curve, label, color in zip(smooth.T, labels, COLORS, strict=False):
+            line = color if split else INK
+            ax.plot(steps, curve, color=line, linewidth=1.8, label=label)
+            ends.append((float(curve[-1]), label, line))
+        _limit(ax, smooth[len(smooth) // 20 :])
+        _name_ends(ax, float(steps[-1]), ends)
+    title = f"Log-likelihood of {site}" if term == "log_likelihood" else _kl_title(str(site))
+    return dressed(ax, title=title, xlabel="step", ylabel=unit)
+
+
+def plot_history(data: xr.DataTree, axes: Sequence[Axes] | None = None) -> list[Axes]:
+    """Pictures of the loss and all of its terms over the steps of a fit.
+
+    Parameters
+    ----------
+    data
+        Tree of a fit, with a group ``history``.
+    axes
+        One Axes for the loss and one for each term; new ones in one figure by default.
+
+    Returns
+    -------
+    list of Axes
+        :func:`plot_elbo`, then :func:`plot_elbo_terms` for each term that is not 0 throughout.
+    """
+    kinds: tuple[Term, ...] = ("log_likelihood", "kl")
+    terms = [(kind, site) for kind in kinds for site in _sites(data, kind)]
+    if axes is None:
+        columns = min(2, 1 + len(terms))
+        rows = math.ceil((1 + len(terms)) / columns)
+        size = (6.0 * columns, 3.8 * rows)
+        figure, grid = plt.subplots(
+            rows, columns, figsize=size, layout="constrained", squeeze=False
+        )
+        axes = list(grid.flat)
+        for left_over in axes[1 + len(terms) :]:
+            figure.delaxes(left_over)
+    first, *others = axes[: 1 + len(terms)]
+    drawn = [plot_elbo(data, first)]
+    for (kind, site), ax in zip(terms, others, strict=True):
+        drawn.append(plot_elbo_terms(data, ax, term=kind, site=site))
+    return drawn
+
+
+def _sites(data: xr.DataTree, term: Term) -> list[str]:
+    """Name the sites that have such a term, source weights last."""
+    needed(data, "history", "loss")
+    history, start = data["history"].dataset, f"{term}_"
+    found = [str(name) for name in history.data_vars if str(name).startswith(start)]
+    sites = [name.removeprefix(start) for name in found if bool(history[name].any())]
+    return sorted(sites, key=lambda site: site.endswith("_sources"))
+
+
+def _kl_title(site: str) -> str:
+    if site.endswith("_sources"):
+        return f"KL of {site}: the price of choosing sources"
+    return f"KL of {site}: from the prior, as weighted"
+
+
+def _num_rows(data: xr.DataTree, values: xr.DataArray) -> np.ndarray | None:
+    """Count the rows of each task, where the tree has the tasks of its rows."""
+    if "task" not in values.dims:
+        return None
+    if "observed_data" not in data.children or "task" not in data["observed_data"].coords:
+        return None
+    counts = pd.Series(data["observed_data"].dataset["task"].values).value_counts()
+    counts = counts.reindex(values["task"].values)
+    return None if counts.isna().any() else counts.to_numpy(float)
+
+
+def _smooth(values: np.ndarray, window: int) -> np.ndarray:
+    smooth = pd.Series(values).rolling(window, center=True, min_periods=1).median()
+    return smooth.to_numpy()
+
+
+def _limit(ax: Axes, *shown: np.ndarray) -> None:
+    """Scale the y axis to what is to be seen."""
+    values = np.concatenate([each.ravel() for each in shown])
+    values = values[np.isfinite(values)]
+    if len(values) and np.ptp(values):
+        margin = 0.06 * np.ptp(values)
+        ax.set_ylim(values.min() - margin, values.max() + margin)
+
+
+def _draw_bands(ax: Axes, steps: np.ndarray, curves: np.ndarray) -> None:
+    low, lower, median, upper, high = np.quantile(curves, [0.05, 0.25, 0.5, 0.75, 0.95], axis=1)
+    ax.fill_between(steps, low, high, color=COLORS[0], alpha=0.18, linewidth=0, label="9 in 10")
+    ax.fill_between(steps, lower, upper, color=COLORS[0], alpha=0.35, linewidth=0, label="1 in 2")
+    ax.plot(steps, median, color=INK, linewidth=1.8, label="median")
+    start = len(steps) // 20
+    _limit(ax, low[start:], high[start:])
+    ends = [(float(high[-1]), "9 in 10 tasks", INK), (float(upper[-1]), "1 in 2 tasks", INK)]
+    _name_ends(ax, float(steps[-1]), [*ends, (float(median[-1]), "median task", INK)])
+
+
+def _name_ends(ax: Axes, last: float, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Write names to the right of the ends of lines, moved apart where they would overlap."""
+    low, high = ax.get_ylim()
+    room, order = ROOM * (high - low), sorted(ends)
+    heights = [min(max(value, low), high) for value, _, _ in order]
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + room)
+    over = max(0.0, heights[-1] - high)
+    heights = [height - over for height in heights]  # the top name stays inside
+    for i in range(len(heights) - 2, -1, -1):
+        heights[i] = min(heights[i], heights[i + 1] - room)
+    for (_, label, color), height in zip(order, heights, strict=True):
+        text = ax.annotate(label, (last, height), (6, 0), textcoords="offset points", va="center")
+        text.set(fontsize=11, color=color)

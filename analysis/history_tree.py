@@ -1,0 +1,44 @@
+"""The history of a fit as a tree of its own, where there is no tree of the whole fit."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import xarray as xr
+
+from pyro_vmtl.analysis.labels import Labels, as_labels
+from pyro_vmtl.analysis.told_history import history_dataset
+from pyro_vmtl.history import History
+
+__all__ = ["tree_of_history"]
+
+
+def tree_of_history(
+    history: History, task_labels: Sequence[Hashable], row_tasks: Sequence[Hashable]
+) -> xr.DataTree:
+    """Lay out the history of a fit for :func:`plot_history`.
+
+    Parameters
+    ----------
+    history
+        Of a fit.
+    task_labels
+        The T labels of its tasks.
+    row_tasks
+        (rows,), the label of each training row.
+
+    Returns
+    -------
+    DataTree
+        Groups ``history``, and ``observed_data`` with the task of each row.
+    """
+    terms = [*history.log_likelihood.values(), *history.kl.values()]
+    num_tasks = {values.shape[1] for values in terms if values.ndim > 1}
+    tasks, place = as_labels(task_labels), {label: i for i, label in enumerate(task_labels)}
+    of_rows = tasks[[place[label] for label in row_tasks]]
+    if num_tasks == {1} and len(tasks) > 1:  # taken for one
+        tasks, of_rows = np.array(["all tasks"]), np.full(len(of_rows), "all tasks")
+    rows = xr.Dataset(coords={"row": np.arange(len(of_rows)), "task": ("row", of_rows)})
+    told = history_dataset(history, Labels(coords={"task": tasks}))
+    return xr.DataTree.from_dict({"/history": told, "/observed_data": rows})
