@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test check format clean
+.PHONY: demo test test-arviz1 check format clean
 
 ## Run the main job; ARGS are passed on, as in: make demo ARGS="--seed 1 --out runs/seed-1"
 demo: $(INSTALLED)
@@ -12,6 +12,11 @@ demo: $(INSTALLED)
 ## Run all tests; ARGS are passed on, as in: make test ARGS="-m 'not slow'"
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses=2 --dist=worksteal --durations=5 $(ARGS)
+
+## Run the tests that touch ArviZ under ArviZ 1.x, which needs Python 3.12: PYTHON312 names it
+test-arviz1: .venv-arviz1/.installed
+	OMP_NUM_THREADS=1 .venv-arviz1/bin/python -m pytest -q --numprocesses=2 --dist=worksteal $(ARGS) \
+		tests/test_conjugate.py $$(grep -lE 'pyro_vmtl.analysis|arviz' tests/test_*.py) pyro_vmtl/analysis
 
 ## Lint, format check, types
 check: $(INSTALLED)
@@ -24,10 +29,14 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-arviz1 build dist *.egg-info
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.12, say.")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv-arviz1/.installed: pyproject.toml constraints.txt .ci/arviz1
+	PYTHON312="$(PYTHON312)" .ci/arviz1 .venv-arviz1
 	touch $@

@@ -1,3 +1,4 @@
+import browser
 import pyro
 import pytest
 import torch
@@ -19,3 +20,14 @@ def ragged() -> TaskData:
 def empty_parameter_store():
     """Pyro's store gives a later AutoNormal the values of an earlier one, outside of `fit`."""
     pyro.clear_param_store()
+
+
+@pytest.fixture(scope="session")
+def opened():
+    """Give a function that opens an HTML file in a browser and says what it saw."""
+    path = browser.executable()
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as started:
+        launched = started.chromium.launch(executable_path=path, args=[*browser.FLAGS])
+        yield lambda page: browser.look(launched, page)
+        launched.close()
