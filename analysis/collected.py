@@ -20,8 +20,8 @@ from pyro_vmtl.sources import Sources
 
 __all__ = ["MOST_NUMBERS", "Collected"]
 
-MOST_NUMBERS = 50_000_000
-"""Numbers in a group, 200 MB in float32: of a larger one, only the first draws are kept."""
+MOST_NUMBERS = 20_000_000
+"""Numbers in a group, 80 MB in float32: of a larger one, only the first draws are kept."""
 
 Group = dict[str, Variable]
 

@@ -52,8 +52,9 @@ def to_datatree(
     DataTree
         The groups of :func:`~pyro_vmtl.analysis.from_pyro_svi`, with ``history``, and with
         ``predictions`` of ``rows``. A stack is a tree of its members, ``tree["shared"]`` and so on,
-        each with all groups. Its root has those of rows for the mixture, calibrated, and a group
-        ``stack``: how much each member counts in each task.
+        each with all groups but predictions. Its root has those of rows for the mixture, calibrated,
+        ``posterior`` with source weights in the mean of the members, and a group ``stack``: how
+        much each member counts in each task.
 
     Raises
     ------
@@ -91,7 +92,7 @@ def to_datatree(
         raise ValueError(f"A member of the stack is called {taken[0]!r}, as a group is. Rename it.")
     tree = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
     for name, member in fitted.members.items():
-        tree[name] = _tree_of_one(member, data, rows, **settings)
+        tree[name] = _tree_of_one(member, data, None, **settings)
     tree.attrs = provenance(num_samples=num_samples, seed=seed)
     return tree
 

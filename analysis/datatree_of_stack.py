@@ -21,6 +21,9 @@ from pyro_vmtl.stacking import FittedStack
 
 __all__ = ["mixture_groups"]
 
+FEWER_DRAWS = 200
+"""Draws of each member that predict new rows, as those of ``predictive``."""
+
 
 def mixture_groups(
     stack: FittedStack,
@@ -43,20 +46,22 @@ def mixture_groups(
         As for :func:`~pyro_vmtl.analysis.to_datatree`.
     """
 
-    def draws(name: str, some: TaskData) -> Distribution:
+    def draws(name: str, some: TaskData, num_samples: int = num_samples) -> Distribution:
         drawn = stack.members[name].draws(some, num_samples=num_samples, seed=seed)
         return stack.calibrations.get(name, Calibration())(drawn)
 
     labels = Labels(data, coords)
     groups = _of_training(stack, data, labels, draws, num_samples, seed)
+    groups["posterior"] = _relatedness(stack, labels, num_samples, seed)
     groups["stack"] = _members(stack, labels)
     note_classes(groups, "y", labels)
     if rows is not None:
         labels = Labels(rows, coords)
+        each = min(num_samples, FEWER_DRAWS)
         found = predictions(
-            lambda some: [draws(name, some) for name in stack.members],
+            lambda some: [draws(name, some, each) for name in stack.members],
             *(stack.weights, rows, labels),
-            num_draws=num_samples * len(stack.members),
+            num_draws=each * len(stack.members),
             seed=seed,
         )
         groups["predictions"] = labels.dataset(found)
@@ -89,6 +94,14 @@ def _of_training(
     variables["observed_data"] = labels.dataset({"y": Variable(("row",), y)})
     variables["constant_data"] = labels.dataset(constants(data, labels))
     return variables
+
+
+def _relatedness(stack: FittedStack, labels: Labels, num_samples: int, seed: int) -> xr.Dataset:
+    """Draw who borrows from whom, in the mean of the members."""
+    num_tasks = len(stack.weights)
+    kept = min(num_samples, max(1, MOST_NUMBERS // (num_tasks * (num_tasks + 1))))
+    drawn = stack.relatedness(num_samples=kept, seed=seed).cpu().numpy()
+    return labels.dataset({"w_sources": Variable(("draw", "task", "source"), drawn)})
 
 
 def _members(stack: FittedStack, labels: Labels) -> xr.Dataset:

@@ -23,6 +23,9 @@ from pyro_vmtl.stripped import bare
 
 __all__ = ["constants", "from_pyro_svi", "note_classes", "tree_of_programs"]
 
+PRIOR_DRAWS = 100
+"""Draws from the prior: for checks by eye, which need no more, and would take half of a file."""
+
 
 def from_pyro_svi(
     model: Program,
@@ -136,7 +139,7 @@ def tree_of_programs(
     collected = Collected(traced, layout, latent, site)
     drawn = collected.posterior(num_samples)
     prior, prior_predictive = collected.prior(
-        bare(model) if isinstance(model, nn.Module) else model, num_samples
+        bare(model) if isinstance(model, nn.Module) else model, min(num_samples, PRIOR_DRAWS)
     )
     kl_weight = least_kl_weight(model, traced.model_sites)
     stats = {name: values / kl_weight for name, values in drawn.pop("sample_stats").items()}

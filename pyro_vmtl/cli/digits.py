@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from torch.distributions import Categorical
 
 from pyro_vmtl.analysis import (
@@ -14,6 +15,7 @@ from pyro_vmtl.analysis import (
     logistic_regression_per_task,
     logistic_regression_pooled,
     relatedness_table,
+    to_datatree,
 )
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.datasets import Split
@@ -24,6 +26,8 @@ from pyro_vmtl.stacking import FittedStack
 
 __all__ = ["DigitsRun", "baseline_metrics", "fit_digits"]
 
+FEATURES = [*(f"pixel {row}, {column}" for row in range(8) for column in range(8)), "intercept"]
+
 
 @dataclass(frozen=True, eq=False)
 class DigitsRun:
@@ -33,6 +37,8 @@ class DigitsRun:
     ----------
     data
         the training rows as the model saw them.
+    test
+        the test rows, with their targets.
     fitted
         what was fitted.
     metrics
@@ -40,6 +46,7 @@ class DigitsRun:
     """
 
     data: TaskData
+    test: TaskData
     fitted: Fitted | FittedStack
     metrics: pd.DataFrame
 
@@ -53,6 +60,13 @@ class DigitsRun:
         """Mean and 90 % interval of every task's weights."""
         draws = self.fitted.relatedness(num_samples=2000)
         return relatedness_table(draws, self.data.task_labels)
+
+    @cached_property
+    def tree(self) -> xr.DataTree:
+        """Draws of the fit, for ArviZ."""
+        data = to_datatree(self.fitted, self.data, rows=self.test, coords={"feature": FEATURES})
+        data.attrs["task_name"] = "angle (degrees)"
+        return data
 
     @cached_property
     def members(self) -> pd.DataFrame:
@@ -92,7 +106,7 @@ def fit_digits(
     centre = split.X_train.mean(axis=0)
     data = TaskData.classification(split.X_train - centre, split.y_train, split.tasks_train)
     data = data.with_intercept().to(device)
-    test = data.new_rows(split.X_test - centre, split.tasks_test)
+    test = data.new_rows(split.X_test - centre, split.tasks_test, split.y_test)
 
     fitted = method.fit(data, seed=seed, progress=progress)
     predictive = fitted.predictive(test, seed=seed)
@@ -104,7 +118,7 @@ def fit_digits(
         split.tasks_test,
         data.classes or (),
     )
-    return DigitsRun(data, fitted, metrics)
+    return DigitsRun(data, test, fitted, metrics)
 
 
 def baseline_metrics(split: Split) -> dict[str, pd.DataFrame]:

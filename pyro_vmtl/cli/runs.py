@@ -11,25 +11,18 @@ from typing import Any
 import pandas as pd
 import pyro
 import torch
-from matplotlib.figure import Figure
 from safetensors.torch import save_model
 from torch import nn
 
 from pyro_vmtl import __version__
-from pyro_vmtl.analysis import plot_history, plot_relatedness
-from pyro_vmtl.analysis.history_tree import tree_of_history
+from pyro_vmtl.analysis import write_netcdf
 from pyro_vmtl.cli.digits import DigitsRun
+from pyro_vmtl.cli.run_report import METRICS, POSTERIOR, write_run_report
 from pyro_vmtl.fitted import Fitted
 from pyro_vmtl.stacking import FittedStack
 from pyro_vmtl.whole import new_directory
 
 __all__ = ["METRICS", "flat_relatedness", "write_run"]
-
-POSTERIOR = "posterior.nc"
-"""Draws of the fit, for ArviZ."""
-
-METRICS = "metrics.json"
-"""The file that makes a folder a run directory."""
 
 
 def write_run(
@@ -56,21 +49,15 @@ def write_run(
         May an earlier run be there? It stays until the new one is complete.
     """
     with new_directory(out, overwrite=overwrite, marker=METRICS) as folder:
-        _write_json(folder / METRICS, {**_metrics(run, baselines), "settings": settings})
+        metrics = {**_metrics(run, baselines), "settings": settings}
+        _write_json(folder / METRICS, metrics)
         flat_relatedness(run.relatedness).to_csv(folder / "relatedness.csv")
         weights = folder / "weights.safetensors"
         save_model(_programs(run), str(weights))  # save_file objects to tensors held in common
         weights.chmod((folder / METRICS).stat().st_mode)  # safetensors would keep it to the owner
         _write_json(folder / "config.json", {**_config(run), "settings": settings})
-        figure = plot_relatedness(run.relatedness).get_figure()
-        assert isinstance(figure, Figure)
-        figure.savefig(folder / "relatedness.png", dpi=150)
-        labels = run.data.task_labels
-        row_tasks = [labels[t] for t in run.data.mask.nonzero()[:, 0].tolist()]
-        history = tree_of_history(run.result.history, labels, row_tasks)
-        figure = plot_history(history)[0].get_figure()
-        assert isinstance(figure, Figure)
-        figure.savefig(folder / "learning_curves.png", dpi=150)
+        write_netcdf(run.tree, folder / POSTERIOR)
+        write_run_report(folder, metrics, run.tree, out=out)
 
 
 def _programs(run: DigitsRun) -> nn.ModuleDict:
@@ -90,6 +77,9 @@ def _metrics(run: DigitsRun, baselines: dict[str, pd.DataFrame]) -> dict[str, An
         return {str(task): row.to_dict() for task, row in table.iterrows()}
 
     return {
+        "kind": "classification",
+        "tasks": run.data.num_tasks,
+        "rows": {"fit": int(run.data.mask.sum()), "test": int(run.test.mask.sum())},
         "mean": run.metrics.mean().to_dict(),
         "per_task": per_task(run.metrics),
         "baselines": {

@@ -13,7 +13,7 @@ import typer
 
 from pyro_vmtl.cli.errors import InputError
 from pyro_vmtl.cli.evaluation import predictions, score_table, scores_as_json
-from pyro_vmtl.cli.runs import METRICS
+from pyro_vmtl.cli.run_report import METRICS
 from pyro_vmtl.cli.settings import FitSettings
 from pyro_vmtl.cli.shown import show_run_of_table, show_scores
 from pyro_vmtl.cli.table_files import read_table, write_table

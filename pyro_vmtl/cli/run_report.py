@@ -1,0 +1,126 @@
+"""The report of a run directory: its tables and pictures in one page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from pyro_vmtl.analysis import ReportTable, Section, report_sections, write_report
+from pyro_vmtl.cli.evaluation import ALL
+
+__all__ = ["METRICS", "POSTERIOR", "write_run_report"]
+
+METRICS = "metrics.json"
+"""The file that makes a folder a run directory."""
+
+POSTERIOR = "posterior.nc"
+"""Draws of the fit, for ArviZ."""
+
+SCORES = {
+    "rows": "rows",
+    "accuracy": "accuracy",
+    "nll": "NLL (nats per row)",
+    "ece": "ECE",
+    "rmse": "RMSE",
+    "explained_variance": "explained variance",
+    "coverage_50": "inside 50 %",
+    "coverage_90": "inside 90 %",
+}
+"""Names of scores, in the order they are shown in."""
+
+
+def write_run_report(
+    folder: Path, metrics: Mapping[str, Any], data: xr.DataTree, *, out: Path | None = None
+) -> Path:
+    """Write the report of a run into its folder.
+
+    Parameters
+    ----------
+    folder
+        The folder to write to.
+    metrics
+        What its ``metrics.json`` holds.
+    data
+        What its ``posterior.nc`` holds.
+    out
+        The run directory that the folder is to be; the folder itself by default.
+
+    Returns
+    -------
+    Path
+        The page.
+    """
+    settings, versions = metrics["settings"], json.loads(data.attrs["versions"])
+    source = Path(str(settings["source"])).name
+    sections = [
+        Section(
+            "scores",
+            "Scores on rows that were not fitted",
+            tables=[_scores(metrics)] if "per_task" in metrics else [],
+        ),
+        *report_sections(data),
+        Section(
+            "reproduce",
+            "Reproduce it, and look further",
+            code=_code(folder if out is None else out, settings),
+        ),
+    ]
+    return write_report(
+        folder,
+        sections,
+        title=f"{source}: who borrows from whom, and how sure it is",
+        summary=_summary(metrics, data),
+        footer="Written by pyro_vmtl "
+        + ", ".join(f"{name} {version}" for name, version in versions.items()).removeprefix(
+            "pyro_vmtl "
+        ),
+    )
+
+
+def _summary(metrics: Mapping[str, Any], data: xr.DataTree) -> list[str]:
+    rows = metrics["rows"]
+    ends = {
+        "settled": "the loss had settled",
+        "steps": "it used all its steps: more may help",
+        "interrupted": "it was interrupted",
+    }
+    tested = f", {rows['test']:,} to test" if rows["test"] else ", none kept for testing"
+    return [
+        f"{metrics['tasks']} tasks, {rows['fit']:,} rows to learn from{tested} "
+        f"({metrics['kind']}). Fitted in {metrics['seconds']:.0f} s; {ends[metrics['stopped']]}.",
+    ]
+
+
+def _scores(metrics: Mapping[str, Any]) -> ReportTable:
+    """Lay out the scores: all rows first, then each task."""
+    first, every = (ALL, "all") if "all" in metrics else ("mean over tasks", "mean")
+    lines = {first: metrics[every], **metrics["per_task"]}
+    frame = pd.DataFrame.from_dict(lines, orient="index").rename_axis("task")
+    columns = [name for name in SCORES if name in frame]
+    frame = frame[columns].rename(columns=SCORES)
+    if "rows" in frame:
+        frame["rows"] = frame["rows"].astype(int)
+    for method, scores in metrics.get("baselines", {}).items():
+        others = {first: scores, **scores["per_task"]}
+        for name in ("accuracy", "nll"):
+            frame[f"{SCORES[name]}, {method}"] = [others[label][name] for label in frame.index]
+    return ReportTable("Scores by task", frame, first_is_total=True)
+
+
+def _code(folder: Path, settings: Mapping[str, Any]) -> list[str]:
+    again = (
+        f"pyro-vmtl fit digits --seed {settings['seed']} --out {folder}-again"
+        if settings["source"] == "digits"
+        else f"pyro-vmtl fit --config {folder / 'config.toml'} --out {folder}-again"
+    )
+    look = (
+        "from pyro_vmtl.analysis import read_netcdf\n\n"
+        f'data = read_netcdf("{folder / POSTERIOR}")  # an xarray DataTree, for ArviZ\n'
+        'data["shared"]["posterior"]["w_sources"].mean(["chain", "draw"])'
+    )
+    return [again, look]
