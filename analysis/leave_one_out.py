@@ -21,6 +21,7 @@ little too good.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -72,9 +73,10 @@ def loo_by_task(data: xr.DataTree) -> pd.DataFrame:
     -------
     DataFrame
         A row for each task that has rows, and ``(all)`` last. ``elpd_loo``, the expected log
-        predictive density of its rows (nats, larger is better), its standard error ``se``, and
-        ``p_loo``, the effective number of parameters; ``num_rows``; ``max_pareto_k`` over rows and
-        ``num_bad_k``, the rows whose k-hat is too large for the estimate to be trusted.
+        predictive density of its rows (nats, larger is better), its standard error ``se`` (NaN
+        for a single row), and ``p_loo``, the effective number of parameters; ``num_rows``;
+        ``max_pareto_k`` over rows and ``num_bad_k``, the rows whose k-hat is too large for the
+        estimate to be trusted.
 
     Examples
     --------
@@ -110,10 +112,11 @@ def compare_fits(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        What ``az.compare`` gives, the best first: ``elpd`` and ``se``, the difference ``elpd_diff``
-        from the best and its standard error ``dse`` (nats), the stacking ``weight`` and whether
-        there is a ``warning``. Goes into ``az.plot_compare``. A difference of less than four nats
-        is small, and one of less than twice its ``dse`` may be chance.
+        What ``az.compare`` gives, the best first: ``rank``, ``elpd`` and ``se``, the difference
+        ``elpd_diff`` from the best, at most 0, and its standard error ``dse`` (nats, not rounded),
+        ``p``, and the stacking ``weight``; other columns are those of the ArviZ there is. Goes into
+        ``az.plot_compare``. A difference of less than four nats is small, and one of less than
+        twice its ``dse`` may be chance.
 
     Raises
     ------
@@ -133,7 +136,15 @@ def compare_fits(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
                 "expected the same rows of the same tasks in the same order. Make the trees from "
                 "the same training rows."
             )
-    return pd.DataFrame(az.compare({name: loo(tree) for name, tree in fits.items()}))
+    results = {name: loo(tree) for name, tree in fits.items()}
+    table = pd.DataFrame(az.compare(results))
+    best = results[table.index[0]]
+    for name, result in results.items():  # ArviZ 1 rounds, and the one before has another sign
+        difference = (result.elpd_i - best.elpd_i).values
+        dse = np.sqrt(difference.size * difference.var())
+        columns = ["elpd", "se", "p", "elpd_diff", "dse"]
+        table.loc[name, columns] = [result.elpd, result.se, result.p, difference.sum(), dse]
+    return table
 
 
 def _num_samples(data: xr.DataTree) -> int:
@@ -174,21 +185,27 @@ def _rows(data: xr.DataTree) -> xr.Dataset:
 
 def _elpd_data(rows: xr.Dataset, num_samples: int) -> Any:
     elpd, pareto_k = rows["elpd"], rows["pareto_k"]
+    total, se, p = elpd.sum(), np.nan, rows["p"].sum()
+    if elpd.size > 1:
+        total, se, p, *_ = elpd.azstats.loo_summary(rows["p"])
     good_k = good_khat(num_samples)
-    return az.ELPDData(
-        kind="loo",
-        elpd=float(elpd.sum()),
-        se=float(np.sqrt(elpd.size * elpd.var())),
-        p=float(rows["p"].sum()),
-        n_samples=num_samples,
-        n_data_points=elpd.size,
-        scale="log",
-        warning=bool((pareto_k > good_k).any()),
-        good_k=good_k,
-        elpd_i=elpd,
-        pareto_k=pareto_k,
-        approx_posterior=True,
-    )
+    values = {
+        "kind": "loo",
+        "elpd": float(total),
+        "se": float(se),
+        "p": float(p),
+        "n_samples": num_samples,
+        "n_data_points": elpd.size,
+        "scale": "log",
+        "warning": bool((pareto_k > good_k).any()),
+        "good_k": good_k,
+        "elpd_i": elpd,
+        "pareto_k": pareto_k,
+        "approx_posterior": True,
+    }
+    # ArviZ 1 has a class for each estimate, which knows its kind.
+    made = getattr(az, "ELPDDataLOO", az.ELPDData)
+    return made(**{f.name: values[f.name] for f in fields(made) if f.init and f.name in values})
 
 
 def _summary(rows: xr.Dataset, num_samples: int) -> dict[str, float]:

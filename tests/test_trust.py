@@ -82,10 +82,19 @@ def test_loo_is_that_of_fits_without_each_row(tasks, kl_weight):
     assert result.elpd == pytest.approx(expected.sum(), abs=0.2)
     assert list(table.index) == ["t0", "t1", "(all)"]
     assert table.loc["t1", "elpd_loo"] == pytest.approx(expected[14:].sum(), abs=0.1)
-    assert table.loc["t1", "se"] == pytest.approx(np.sqrt(10) * expected[14:].std(), rel=0.02)
+    # with 9 or 10 rows below the root, as ArviZ has changed its mind
+    assert table.loc["t1", "se"] == pytest.approx(np.sqrt(10) * expected[14:].std(), rel=0.08)
     assert list(table["num_rows"]) == [14, 10, 24]
     # some two coefficients in each task, less what the prior knows; see test above for errors
     assert table.loc["t0", "p_loo"] == pytest.approx(2.0, abs=1.0 / kl_weight)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_task_of_one_row_has_no_standard_error():
+    single = tree(problem((6, 3)), width=1.2).isel(row=slice(7))
+    table = loo_by_task(single)
+    assert table.loc["t1", "num_rows"] == 1 and np.isnan(table.loc["t1", "se"])
+    assert table.loc["t0", "se"] > 0 and table.loc["(all)", "se"] > 0
 
 
 def test_loo_of_one_task_is_that_of_arviz(tasks):
@@ -119,8 +128,9 @@ def test_fits_of_the_same_rows_are_ranked(tasks):
     table = compare_fits(fits)
     assert list(table.index) == ["exact", "poor"] and table.loc["exact", "weight"] > 0.8
     difference = loo(fits["poor"]).elpd_i.values - loo(fits["exact"]).elpd_i.values
-    assert abs(table.loc["poor", "elpd_diff"]) == pytest.approx(-difference.sum())
+    assert table.loc["poor", "elpd_diff"] == pytest.approx(difference.sum())
     assert table.loc["poor", "dse"] == pytest.approx(np.sqrt(24) * difference.std())
+    az.plot_compare(table)  # takes it
     with pytest.raises(ValueError, match="'other' has 14 rows and 'exact' has 24"):
         compare_fits({"exact": fits["exact"], "other": tree(tasks[:1])})
 
