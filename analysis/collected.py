@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pyro_vmtl.analysis.densities import log_densities, splits_by_task
+from pyro_vmtl.analysis.densities import log_densities, num_tasks_apart
 from pyro_vmtl.analysis.labels import Variable
 from pyro_vmtl.analysis.site_dims import SiteDims
 from pyro_vmtl.analysis.tracing import Nodes, Traced
@@ -55,12 +55,12 @@ class Collected:
         num_latent, num_rows = self._num_kept(num_samples)
         posterior, predictive = _Joined(num_latent), _Joined(num_rows)
         density, stats = _Joined(num_rows), _Joined(num_samples)
-        by_task = splits_by_task(self.traced.model_sites, self.traced.guide_sites)
+        num_tasks = num_tasks_apart(self.traced.model_sites, self.traced.guide_sites)
         observed: Group = {}
-        for start, model_sites, guide_sites in self.traced.posterior(num_samples):
-            if start < num_latent:
+        for draws, model_sites, guide_sites in self.traced.posterior(num_samples):
+            if draws.start < num_latent:
                 self._add_latent(posterior, model_sites)
-            if start < num_rows:
+            if draws.start < num_rows:
                 y = model_sites[self.site]
                 log_prob = y["fn"].log_prob(y["value"])
                 predictive.add(self.site, self.layout(self.site, y, y["fn"].sample()))
@@ -68,11 +68,10 @@ class Collected:
                 if not observed:
                     observed[self.site] = self.layout(self.site, y, y["value"], drawn=False)
             for name, sites in (("log_p", model_sites), ("log_q", guide_sites)):
-                total, each = log_densities(sites, self.traced.dim)
-                stats.add(name, Variable(("draw",), total.cpu().numpy()))
-                if each is not None and by_task:
-                    of_tasks = Variable(("draw", "task"), each.cpu().numpy())
-                    stats.add(f"{name}_task", of_tasks)
+                total, each = log_densities(sites, self.traced.dim, len(draws), num_tasks)
+                stats.add(name, Variable(("draw",), total.numpy()))
+                if each is not None:
+                    stats.add(f"{name}_task", Variable(("draw", "task"), each.numpy()))
         return {
             "posterior": posterior.group(),
             "posterior_predictive": predictive.group(),
@@ -94,16 +93,17 @@ class Collected:
         """
         num_latent, num_rows = self._num_kept(num_samples)
         prior, predictive = _Joined(num_latent), _Joined(num_rows)
-        for start, sites in self.traced.prior(model, max(num_latent, num_rows)):
-            if start < num_latent:
+        for draws, sites in self.traced.prior(model, max(num_latent, num_rows)):
+            if draws.start < num_latent:
                 self._add_latent(prior, sites)
-            if start < num_rows:
+            if draws.start < num_rows:
                 y = sites[self.site]
                 predictive.add(self.site, self.layout(self.site, y, y["value"]))
         with isolated(self.traced.seed):
             for sharing in self.sharings:
                 for name, sources in sharing.items():
-                    if sharing.weights_prior:
+                    numbers = num_samples * sources.num_tasks**2
+                    if sharing.weights_prior and numbers <= MOST_NUMBERS:
                         even = torch.zeros_like(sources.logits)
                         weights = SourceWeights(sources.temperature, logits=even)
                         drawn = weights.sample(torch.Size([num_latent]))

@@ -12,8 +12,6 @@ sites have weights of their own, each enters with its weight over the least one.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
@@ -22,7 +20,7 @@ from pyro_vmtl.analysis.tracing import Nodes, is_latent
 from pyro_vmtl.handled import TASK_PLATE, UNCONSTRAINED, Program
 from pyro_vmtl.tempering import KLWeights
 
-__all__ = ["least_kl_weight", "log_densities", "splits_by_task"]
+__all__ = ["least_kl_weight", "log_densities", "num_tasks_apart"]
 
 
 def least_kl_weight(model: Program, sites: Nodes) -> float:
@@ -48,17 +46,20 @@ def least_kl_weight(model: Program, sites: Nodes) -> float:
     return min((weight for weight in weights if weight > 0), default=1.0)
 
 
-def splits_by_task(model_sites: Nodes, guide_sites: Nodes) -> bool:
-    """Are the densities sums over tasks: is each site of the guide one of the model's?
+def num_tasks_apart(model_sites: Nodes, guide_sites: Nodes) -> int | None:
+    """Count the tasks over which densities are sums; None where they are not.
 
     A guide that draws all sites at once has one density for all tasks.
     """
-    plates = {frame.name for node in model_sites.values() for frame in node["cond_indep_stack"]}
+    frames = (frame for node in model_sites.values() for frame in node["cond_indep_stack"])
+    sizes = [frame.size for frame in frames if frame.name == TASK_PLATE and frame.vectorized]
     known = all(name.removesuffix(UNCONSTRAINED) in model_sites for name in guide_sites)
-    return TASK_PLATE in plates and known
+    return sizes[0] if sizes and known else None
 
 
-def log_densities(sites: Nodes, draws: int) -> tuple[Tensor, Tensor | None]:
+def log_densities(
+    sites: Nodes, draws: int, num_draws: int, num_tasks: int | None
+) -> tuple[Tensor, Tensor | None]:
     """Add the log densities of sites up, as weighed in the ELBO, in float64.
 
     Parameters
@@ -67,14 +68,18 @@ def log_densities(sites: Nodes, draws: int) -> tuple[Tensor, Tensor | None]:
         Sample sites of a run on many draws.
     draws
         Dimension of the draws, to the left of all plates.
+    num_draws
+        S.
+    num_tasks
+        T; None where tasks are not told apart.
 
     Returns
     -------
     tuple of Tensor
-        (S,), and (S, T) of what is inside the task plate; None where nothing is.
+        (S,), and (S, T) of what is inside the task plate.
     """
-    total: Any = 0.0
-    by_task: Any = None
+    total = torch.zeros(num_draws, dtype=torch.float64)
+    by_task = None if num_tasks is None else torch.zeros(num_draws, num_tasks, dtype=torch.float64)
     for site in sites.values():
         if site["mask"] is False or site["infer"].get("_deterministic"):
             continue
@@ -82,12 +87,9 @@ def log_densities(sites: Nodes, draws: int) -> tuple[Tensor, Tensor | None]:
         values = scale_and_mask(fn.log_prob(site["value"]), site["scale"], site["mask"]).double()
         values = values.expand(torch.broadcast_shapes(values.shape, fn.batch_shape))
         dims = {frame.name: frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
-        values = values.movedim(draws, 0)  # the others keep their places from the right
-        if TASK_PLATE in dims:
+        values = values.movedim(draws, 0).cpu()  # the others keep their places from the right
+        if by_task is not None and TASK_PLATE in dims:
             each = values.movedim(dims[TASK_PLATE], 1)
-            each = each.reshape(*each.shape[:2], -1).sum(2)
-            by_task = each if by_task is None else by_task + each
-            total = total + each.sum(1)
-        else:
-            total = total + values.reshape(len(values), -1).sum(1)
+            by_task = by_task + each.reshape(*each.shape[:2], -1).sum(2)
+        total = total + values.reshape(num_draws, -1).sum(1)
     return total, by_task

@@ -151,6 +151,10 @@ def tree_of_programs(
     if history is not None:
         groups["history"] = history_dataset(history, labels)
     groups = {name: group for name, group in groups.items() if group.data_vars}
+    for group in groups.values():
+        if group.sizes.get("draw", num_samples) < num_samples:
+            few = group.sizes["draw"]
+            group.attrs["note"] = f"the first {few} of {num_samples} draws, as all are too large"
     note_classes(groups, site, labels)
     tree = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
     tree.attrs = provenance(num_samples=num_samples, seed=seed, **(attrs or {}))

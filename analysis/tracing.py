@@ -72,28 +72,28 @@ class Traced:
         ]
         self.dim = min((frame.dim for frame in frames if frame.vectorized), default=0) - 1
 
-    def posterior(self, num_samples: int) -> Iterator[tuple[int, Nodes, Nodes]]:
-        """Give batches of draws: the first one's number, sites of the model and of the guide."""
+    def posterior(self, num_samples: int) -> Iterator[tuple[range, Nodes, Nodes]]:
+        """Give batches of draws: their numbers, sites of the model and of the guide."""
         numbers = numbers_of([*self.model_sites.values(), *self.guide_sites.values()])
-        for start, _ in self._batches(num_samples, numbers):
-            yield start, *self._run()
+        for draws in self._batches(num_samples, numbers):
+            yield draws, *self._run()
 
-    def prior(self, model: Program, num_samples: int) -> Iterator[tuple[int, Nodes]]:
+    def prior(self, model: Program, num_samples: int) -> Iterator[tuple[range, Nodes]]:
         """Give batches of draws of a model alone, targets included."""
         numbers = numbers_of(list(self.model_sites.values()))
-        for start, _ in self._batches(num_samples, numbers):
+        for draws in self._batches(num_samples, numbers):
             with _Unconditioned():
                 trace = poutine.trace(model).get_trace(*self.args)
-            yield start, _sites(trace)
+            yield draws, _sites(trace)
 
     @torch.no_grad()
-    def _batches(self, num_samples: int, numbers: int) -> Iterator[tuple[int, int]]:
+    def _batches(self, num_samples: int, numbers: int) -> Iterator[range]:
         step = max(1, MOST_AT_ONCE // numbers)
         with self._kept(), self._seeded():
             for start in range(0, num_samples, step):
-                size = min(step, num_samples - start)
-                with pyro.plate(DRAWS, size, dim=self.dim):
-                    yield start, size
+                draws = range(start, min(start + step, num_samples))
+                with pyro.plate(DRAWS, len(draws), dim=self.dim):
+                    yield draws
 
     @torch.no_grad()
     def _run(self) -> tuple[Nodes, Nodes]:

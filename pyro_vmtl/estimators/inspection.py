@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
     from matplotlib.axes import Axes
+
+    from pyro_vmtl.estimators.base import VMTLEstimator
 
 __all__ = ["InspectionMixin"]
 
@@ -151,6 +153,50 @@ class InspectionMixin:
             for name, column in zip(self._fitted.members, weights.T, strict=True):
                 table[name] = column
         return table
+
+    def to_datatree(
+        self,
+        X: Any,
+        y: Any,
+        tasks: Any = None,
+        *,
+        sample_weight: Any = None,
+        rows: Sequence[Any] | None = None,
+        num_samples: int = 500,
+    ) -> xr.DataTree:
+        """Draw from the fit, and lay the draws out for ArviZ, with the user's labels.
+
+        Parameters
+        ----------
+        X, y, tasks, sample_weight
+            The rows of the fit, as they were given to ``fit``: an estimator does not keep them.
+        rows
+            Other rows with targets, (X, y, tasks), to predict: gives a group ``predictions``.
+        num_samples
+            S, draws from the posterior; for a stack, of each member.
+
+        Returns
+        -------
+        DataTree
+            As :func:`~pyro_vmtl.analysis.to_datatree` gives it, tasks in the order of ``tasks_``,
+            and ``row`` the place among the rows given. Targets, what is predicted of them and
+            their log-likelihood are in the unit of the targets. Coefficients and features are
+            standardised, as the attribute ``units`` of their groups says.
+
+        Raises
+        ------
+        ValueError
+            If rows are of tasks or classes that are not in the fit, or cannot be used.
+        """
+        from pyro_vmtl.estimators.exporting import exported
+
+        return exported(
+            cast("VMTLEstimator", self),
+            *(X, y, tasks),
+            sample_weight=sample_weight,
+            rows=rows,
+            num_samples=num_samples,
+        )
 
     def plot_relatedness(self, ax: Axes | None = None) -> Axes:
         """Draw a heat map of mean weights: who borrows from whom.
