@@ -28,12 +28,16 @@ from pyro_vmtl.analysis.plots import plot_relatedness
 from pyro_vmtl.analysis.pyro_svi import from_pyro_svi
 from pyro_vmtl.analysis.reference_plot import plot_reference
 from pyro_vmtl.analysis.relatedness import own_group_share, relatedness_table
+from pyro_vmtl.analysis.report import Picture, ReportTable, Section, write_report
 from pyro_vmtl.analysis.restarts import plot_restarts, restart_spread
 from pyro_vmtl.analysis.suite import average_ranks, judge, plot_average_ranks, suite_means
 from pyro_vmtl.analysis.tree_files import read_netcdf, write_netcdf
 
 __all__ = [
     "ALL_TASKS",
+    "Picture",
+    "ReportTable",
+    "Section",
     "average_ranks",
     "boosted_trees_classification",
     "boosted_trees_regression",
@@ -70,4 +74,5 @@ __all__ = [
     "summarise",
     "to_datatree",
     "write_netcdf",
+    "write_report",
 ]

@@ -80,6 +80,11 @@ class ReportTable:
         return [str(self.frame.index.name or ""), *map(_words, self.frame.columns)]
 
     @property
+    def more(self) -> int:
+        """How many rows are not shown."""
+        return max(0, len(self.frame) - MOST_ROWS)
+
+    @property
     def rows(self) -> list[list[str]]:
         """Cells as text."""
         shown = self.frame.head(MOST_ROWS)

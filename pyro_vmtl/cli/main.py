@@ -92,8 +92,9 @@ def fit(
 
     pyro-vmtl fit --config runs/exams/config.toml --seed 1 --out runs/exams-1
 
-    A run directory holds metrics.json, summary.csv, relatedness.csv, two pictures, the settings
-    that reproduce it (config.toml) and all that predictions need. While a fit runs, its state is
+    A run directory holds report.html with its pictures, metrics.json, summary.csv, relatedness.csv,
+    draws for ArviZ (posterior.nc), the settings that reproduce it (config.toml) and all that
+    predictions need. While a fit runs, its state is
     kept in OUT.checkpoints: if it is interrupted in any way, the same command with --resume goes
     on, to the same numbers.
     """
@@ -155,11 +156,17 @@ def evaluate(run: Run, table: Table, device: Device = "cpu", as_json: AsJSON = F
 
 
 @app.command()
-def report(run: Run, as_json: AsJSON = False) -> None:
-    """Show what a run came to: its scores, who borrows from whom, and where its pictures are.
+def report(
+    run: Run,
+    open_page: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Write the report of a run anew: tables and pictures, with what they show, in one page.
 
-    Example: pyro-vmtl report runs/exams
+    The page holds all that it needs; its pictures are in the run directory as PNG and SVG, too.
+
+    Example: pyro-vmtl report runs/exams --open
     """
-    from pyro_vmtl.cli.table_commands import report_run
+    from pyro_vmtl.cli.report_command import report_run
 
-    report_run(run, as_json=as_json)
+    report_run(run, open_page=open_page, as_json=as_json)

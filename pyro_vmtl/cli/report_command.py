@@ -8,40 +8,57 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pandas as pd
 import typer
 
 from pyro_vmtl.analysis import read_netcdf
 from pyro_vmtl.cli.errors import InputError
 from pyro_vmtl.cli.run_report import METRICS, POSTERIOR, write_run_report
+from pyro_vmtl.cli.shown import show_run_of_table
 from pyro_vmtl.cli.told import told
 
 __all__ = ["report_run"]
 
+SUMMARY = "summary.csv"
+
 
 def report_run(folder: Path, *, open_page: bool, as_json: bool) -> None:
-    """Write the report of a run, and say where it is."""
+    """Write the report of a run, show its tables, and say where it is."""
     matplotlib.use("agg")  # pictures go to files: no window, no display needed
     with told(as_json=as_json):
-        metrics = _read_metrics(folder)
+        metrics, summary = _read_run(folder)
         if not (folder / POSTERIOR).is_file():
             raise InputError(
-                f"{folder} has no {POSTERIOR}: it was written by an earlier version, or not whole. "
-                "Fit again with --overwrite."
+                f"{folder} has no {POSTERIOR}: it was written by an earlier version, or is not "
+                "whole. Fit again with --overwrite."
             )
         page = write_run_report(folder, metrics, read_netcdf(folder / POSTERIOR))
     if as_json:
         typer.echo(json.dumps({"run": str(folder), "report": str(page), **metrics}))
+    elif summary is not None:
+        show_run_of_table(metrics, summary, folder)
     else:
         typer.echo(f"Report:   {page}")
     if open_page:
         webbrowser.open(page.absolute().as_uri())
 
 
-def _read_metrics(folder: Path) -> dict[str, Any]:
+def _read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame | None]:
+    """Read the metrics of a run directory and, if it is of a table, its summary."""
     if not (folder / METRICS).is_file():
         raise InputError(f"{folder} is no run directory (it has no {METRICS}). Fit first.")
     try:
-        metrics: dict[str, Any] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{folder / METRICS} cannot be read ({error}).") from error
-    return metrics
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        if not {"kind", "rows", "tasks", "seconds", "stopped", "settings"} <= set(metrics):
+            raise InputError(
+                f"{folder / METRICS} is no run of `pyro-vmtl fit`, or of an earlier version. "
+                "Fit again with --overwrite."
+            )
+        if not (folder / SUMMARY).is_file():
+            return metrics, None
+        texts = {"task": str, "nearest": str}
+        return metrics, pd.read_csv(folder / SUMMARY, index_col="task", dtype=texts)
+    except InputError:
+        raise
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{folder} cannot be read ({error}). Take an unchanged copy.") from error

@@ -42,13 +42,12 @@ def show_run_of_table(metrics: Mapping[str, Any], summary: pd.DataFrame, out: Pa
     console.print(_table(title, summary[columns], "summary.csv"))
     members = ", ".join(f"{name} {weight:.2f}" for name, weight in metrics["members"].items())
     rows = metrics["rows"]
-    names = ["relatedness.png", "learning_curves.png"]
     lines = [
         f"Fitted {rows['fit']} rows of {metrics['tasks']} tasks ({metrics['kind']}) in "
         f"{metrics['seconds']:.1f} s.",
         *([f"Weights of the members: {members}"] if members else []),
         f"Results:  {out / 'metrics.json'}  {out / 'relatedness.csv'}",
-        f"Pictures: {'  '.join(str(out / name) for name in names)}",
+        f"Report:   {out / 'report.html'}",
         f"Predict:  pyro-vmtl predict {out} FILE --out predictions.csv",
     ]
     console.print(*lines, sep="\n", highlight=False, soft_wrap=True, markup=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -28,7 +27,7 @@ from pyro_vmtl.cli.told import check_device, note, told
 from pyro_vmtl.presets import presets
 from pyro_vmtl.whole import check_free
 
-__all__ = ["evaluate_table", "fit_table_run", "predict_table", "report_run"]
+__all__ = ["evaluate_table", "fit_table_run", "predict_table"]
 
 SPACE = 100_000_000
 """Bytes that should be free before a fit."""
@@ -110,30 +109,6 @@ def _tell(run: TableRun, table: pd.DataFrame, notes: list[str]) -> None:
     for message in run.columns.unusual(table):
         notes.append(message)
         note(message)
-
-
-def report_run(folder: Path, *, as_json: bool) -> None:
-    """Show what a run came to."""
-    with told(as_json=as_json):
-        metrics, summary = _read_run(folder)
-    if as_json:
-        typer.echo(json.dumps({"run": str(folder), **metrics}))
-    else:
-        show_run_of_table(metrics, summary, folder)
-
-
-def _read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Read the metrics and the summary of a run directory."""
-    if not (folder / METRICS).is_file():
-        raise InputError(f"{folder} is no run directory (it has no {METRICS}). Fit first.")
-    try:
-        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        summary = pd.read_csv(
-            folder / "summary.csv", index_col="task", dtype={"task": str, "nearest": str}
-        )
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} is no run on a table ({error}).") from error
-    return metrics, summary
 
 
 def _check_checkpoints(checkpoints: Path, *, overwrite: bool, resume: bool) -> None:

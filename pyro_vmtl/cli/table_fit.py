@@ -12,14 +12,14 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
+import xarray as xr
 
-from pyro_vmtl.analysis import plot_history
-from pyro_vmtl.analysis.history_tree import tree_of_history
+from pyro_vmtl.analysis import write_netcdf
 from pyro_vmtl.cli.columns import Columns
 from pyro_vmtl.cli.errors import InputError
 from pyro_vmtl.cli.evaluation import predictions, score_table, scores_as_json
-from pyro_vmtl.cli.runs import METRICS, flat_relatedness
+from pyro_vmtl.cli.run_report import METRICS, POSTERIOR, write_run_report
+from pyro_vmtl.cli.runs import flat_relatedness
 from pyro_vmtl.cli.settings import FitSettings
 from pyro_vmtl.cli.table_files import read_table
 from pyro_vmtl.cli.table_run import Rows, TableRun
@@ -28,6 +28,11 @@ from pyro_vmtl.estimators import VMTLClassifier, VMTLRegressor, versions
 from pyro_vmtl.whole import new_directory
 
 __all__ = ["TableProblem", "checkpoints_of", "fit_table", "read_problem", "write_table_run"]
+
+MOST_DRAWN = 10_000_000
+"""Rows times draws, above which there are fewer draws."""
+
+FEWEST_DRAWS = 50
 
 SMALL = 20_000_000
 """Numbers in a table on which threads would only wait for one another."""
@@ -43,6 +48,8 @@ class TableProblem:
         what the user asked for.
     columns
         how features are read.
+    names
+        names of the features.
     kind
         what the target is.
     train, test
@@ -55,6 +62,7 @@ class TableProblem:
 
     settings: FitSettings
     columns: Columns
+    names: list[str]
     kind: TargetKind
     train: Rows
     test: Rows
@@ -86,11 +94,12 @@ def read_problem(settings: FitSettings) -> TableProblem:
         kept &= np.isin(pd.factorize(y)[0], pd.factorize(y)[0][~kept])
     training = table[~kept].reset_index(drop=True)
     columns = Columns.learn(training, target=target, task=task, features=settings.features)
-    X, _ = columns.features(table)
+    X, names = columns.features(table)
     every = Rows(X, tasks, y)
     return TableProblem(
         settings,
         columns,
+        names,
         found.kind,
         every.take(np.flatnonzero(~kept)),
         every.take(np.flatnonzero(kept)),
@@ -159,6 +168,7 @@ def write_table_run(
     """
     estimator, test, out = run.estimator, problem.test, problem.settings.folder
     summary, relatedness = estimator.summary(), estimator.relatedness_table()
+    tree = _tree(problem, run)
     result = estimator.fit_result_
     metrics: dict[str, Any] = {
         "kind": problem.kind,
@@ -192,12 +202,23 @@ def write_table_run(
             predicted.insert(1, problem.columns.task, test.tasks)
             predicted.insert(2, problem.columns.target, test.y)
             predicted.to_csv(folder / "holdout.csv", index=False)
-        figure = estimator.plot_relatedness().get_figure()
-        assert isinstance(figure, Figure)
-        figure.savefig(folder / "relatedness.png", dpi=150)
-        history = tree_of_history(result.history, estimator.tasks_, problem.train.tasks)
-        figure = plot_history(history)[0].get_figure()
-        assert isinstance(figure, Figure)
-        figure.savefig(folder / "learning_curves.png", dpi=150)
+        write_netcdf(tree, folder / POSTERIOR)
+        write_run_report(folder, metrics, tree, out=out)
     shutil.rmtree(checkpoints_of(out), ignore_errors=True)
     return metrics
+
+
+def _tree(problem: TableProblem, run: TableRun) -> xr.DataTree:
+    """Draw from the fit, for ArviZ: fewer draws where there are many rows."""
+    train, test = problem.train, problem.test
+    most = max(len(train.tasks), len(test.tasks), 1)
+    tree = run.estimator.to_datatree(
+        *(train.X, train.y, train.tasks),
+        rows=(test.X, test.y, test.tasks) if len(test.tasks) else None,
+        num_samples=min(500, max(FEWEST_DRAWS, MOST_DRAWN // most)),
+    )
+    for node in tree.subtree:
+        if "feature" in node.coords:
+            node.dataset = node.to_dataset().assign_coords(feature=[*problem.names, "intercept"])
+    tree.attrs["task_name"] = problem.columns.task
+    return tree

@@ -38,7 +38,7 @@ def show_run(run: DigitsRun, baselines: dict[str, pd.DataFrame], out: Path) -> N
     console.print(
         f"Fitted in {result.seconds:.1f} s.",
         f"Results:  {out / 'metrics.json'}  {out / 'relatedness.csv'}",
-        f"Pictures: {out / 'relatedness.png'}  {out / 'learning_curves.png'}",
+        f"Report:   {out / 'report.html'}",
         sep="\n",
         highlight=False,
         soft_wrap=True,
