@@ -3,6 +3,7 @@
 if __name__ == "analysis":
     raise ImportError("Import this as pyro_vmtl.analysis: `analysis` would be a second copy of it.")
 
+from pyro_vmtl.analysis.band_plots import plot_regression_bands
 from pyro_vmtl.analysis.baselines import (
     boosted_trees_classification,
     boosted_trees_regression,
@@ -13,6 +14,7 @@ from pyro_vmtl.analysis.baselines import (
 )
 from pyro_vmtl.analysis.comparison import ALL_TASKS, plot_comparison, summarise
 from pyro_vmtl.analysis.datatree import to_datatree
+from pyro_vmtl.analysis.decision_plots import plot_decision_regions
 from pyro_vmtl.analysis.gaussian_process import gaussian_process
 from pyro_vmtl.analysis.history_plots import plot_elbo, plot_elbo_terms, plot_history
 from pyro_vmtl.analysis.khat import plot_khat, psis_khat
@@ -25,13 +27,17 @@ from pyro_vmtl.analysis.metrics import (
 )
 from pyro_vmtl.analysis.nuts import nuts_reference
 from pyro_vmtl.analysis.plots import plot_relatedness
+from pyro_vmtl.analysis.prediction_grids import decision_grid, regression_grid
 from pyro_vmtl.analysis.pyro_svi import from_pyro_svi
 from pyro_vmtl.analysis.reference_plot import plot_reference
 from pyro_vmtl.analysis.relatedness import own_group_share, relatedness_table
 from pyro_vmtl.analysis.report import Picture, ReportTable, Section, write_report
 from pyro_vmtl.analysis.restarts import plot_restarts, restart_spread
+from pyro_vmtl.analysis.shrinkage_plots import plot_shrinkage
 from pyro_vmtl.analysis.suite import average_ranks, judge, plot_average_ranks, suite_means
 from pyro_vmtl.analysis.tree_files import read_netcdf, write_netcdf
+from pyro_vmtl.analysis.uncertain_rows import most_uncertain_rows, plot_uncertain_rows
+from pyro_vmtl.analysis.uncertainty_plots import plot_uncertainty
 
 __all__ = [
     "ALL_TASKS",
@@ -43,6 +49,7 @@ __all__ = [
     "boosted_trees_regression",
     "classification_metrics",
     "compare_fits",
+    "decision_grid",
     "expected_calibration_error",
     "from_pyro_svi",
     "gaussian_process",
@@ -51,20 +58,27 @@ __all__ = [
     "logistic_regression_pooled",
     "loo",
     "loo_by_task",
+    "most_uncertain_rows",
     "nuts_reference",
     "own_group_share",
     "plot_average_ranks",
     "plot_comparison",
+    "plot_decision_regions",
     "plot_elbo",
     "plot_elbo_terms",
     "plot_history",
     "plot_khat",
     "plot_loo",
     "plot_reference",
+    "plot_regression_bands",
     "plot_relatedness",
     "plot_restarts",
+    "plot_shrinkage",
+    "plot_uncertain_rows",
+    "plot_uncertainty",
     "psis_khat",
     "read_netcdf",
+    "regression_grid",
     "regression_metrics",
     "relatedness_table",
     "restart_spread",
