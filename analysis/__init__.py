@@ -11,6 +11,12 @@ from pyro_vmtl.analysis.baselines import (
     ridge_per_task,
     ridge_pooled,
 )
+from pyro_vmtl.analysis.calibration_curves import (
+    ece_interval,
+    plot_coverage,
+    plot_pit,
+    plot_reliability,
+)
 from pyro_vmtl.analysis.comparison import ALL_TASKS, plot_comparison, summarise
 from pyro_vmtl.analysis.datatree import to_datatree
 from pyro_vmtl.analysis.gaussian_process import gaussian_process
@@ -39,6 +45,7 @@ __all__ = [
     "boosted_trees_regression",
     "classification_metrics",
     "compare_fits",
+    "ece_interval",
     "expected_calibration_error",
     "from_pyro_svi",
     "gaussian_process",
@@ -51,13 +58,16 @@ __all__ = [
     "own_group_share",
     "plot_average_ranks",
     "plot_comparison",
+    "plot_coverage",
     "plot_elbo",
     "plot_elbo_terms",
     "plot_history",
     "plot_khat",
     "plot_loo",
+    "plot_pit",
     "plot_reference",
     "plot_relatedness",
+    "plot_reliability",
     "plot_restarts",
     "psis_khat",
     "read_netcdf",
