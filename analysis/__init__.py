@@ -12,6 +12,12 @@ from pyro_vmtl.analysis.baselines import (
     ridge_per_task,
     ridge_pooled,
 )
+from pyro_vmtl.analysis.calibration_curves import (
+    ece_interval,
+    plot_coverage,
+    plot_pit,
+    plot_reliability,
+)
 from pyro_vmtl.analysis.comparison import ALL_TASKS, plot_comparison, summarise
 from pyro_vmtl.analysis.datatree import to_datatree
 from pyro_vmtl.analysis.decision_plots import plot_decision_regions
@@ -50,6 +56,7 @@ __all__ = [
     "classification_metrics",
     "compare_fits",
     "decision_grid",
+    "ece_interval",
     "expected_calibration_error",
     "from_pyro_svi",
     "gaussian_process",
@@ -63,15 +70,18 @@ __all__ = [
     "own_group_share",
     "plot_average_ranks",
     "plot_comparison",
+    "plot_coverage",
     "plot_decision_regions",
     "plot_elbo",
     "plot_elbo_terms",
     "plot_history",
     "plot_khat",
     "plot_loo",
+    "plot_pit",
     "plot_reference",
     "plot_regression_bands",
     "plot_relatedness",
+    "plot_reliability",
     "plot_restarts",
     "plot_shrinkage",
     "plot_uncertain_rows",

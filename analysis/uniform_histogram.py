@@ -1,0 +1,91 @@
+"""A histogram of what should be uniform, with the band that it then keeps to."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED
+from pyro_vmtl.analysis.uniform_bands import histogram_limits, normal_scores
+
+__all__ = ["draw_uniform_histogram", "draw_uniform_steps", "how_far", "num_bins_of"]
+
+LEAST_PER_BIN = 8
+"""Independent numbers to expect in a bin."""
+
+
+def num_bins_of(number: int) -> int:
+    """Give the number of bins for so many independent numbers, from 5 to 20."""
+    return int(np.clip(number // LEAST_PER_BIN, 5, 20))
+
+
+def draw_uniform_histogram(ax: Axes, values: np.ndarray, number: int, ci_prob: float) -> None:
+    """Draw bars, on the band that they keep to with a probability if all is well.
+
+    Parameters
+    ----------
+    ax
+        Axes to draw on.
+    values
+        Numbers from 0 to 1.
+    number
+        How many independent ones say as much.
+    ci_prob
+        The probability that no bar leaves the band.
+    """
+    num_bins = num_bins_of(number)
+    low, high = histogram_limits(number, num_bins, ci_prob)
+    heights, edges = np.histogram(values, bins=num_bins, range=(0, 1), density=True)
+    outside = (heights < low) | (heights > high)
+    bars = ax.bar(edges[:-1], heights, np.diff(edges), align="edge", edgecolor="white", zorder=2)
+    for bar, out in zip(bars, outside, strict=True):
+        bar.set(facecolor=COLORS[1] if out else COLORS[5], hatch="//" if out else None)
+    _draw_band(ax, low, high, f"{ci_prob:.0%} band if calibrated")
+    _draw_level(ax, max(high, heights.max()))
+
+
+def draw_uniform_steps(ax: Axes, values: dict[str, tuple[np.ndarray, int]], ci_prob: float) -> None:
+    """Draw outlines of several histograms, and the band of the one with the fewest numbers.
+
+    Parameters
+    ----------
+    ax
+        Axes to draw on.
+    values
+        For each label its numbers, and how many independent ones say as much.
+    ci_prob
+        The probability that no step leaves the band.
+    """
+    least = min(number for _, number in values.values())
+    num_bins = num_bins_of(least)
+    low, high = histogram_limits(least, num_bins, ci_prob)
+    _draw_band(ax, low, high, f"{ci_prob:.0%} band if calibrated")
+    styles = ("-", "--", "-.", ":")
+    highest = high
+    for i, (label, (numbers, _)) in enumerate(values.items()):
+        heights, edges = np.histogram(numbers, bins=num_bins, range=(0, 1), density=True)
+        color, style = COLORS[i % len(COLORS)], styles[i % len(styles)]
+        ax.stairs(heights, edges, color=color, linestyle=style, linewidth=2, label=label, zorder=3)
+        highest = max(highest, heights.max())
+    _draw_level(ax, highest)
+
+
+def _draw_band(ax: Axes, low: float, high: float, label: str) -> None:
+    ax.axhspan(low, high, color=MUTED, alpha=0.35, linewidth=0, zorder=2.5, label=label)
+
+
+def _draw_level(ax: Axes, highest: float) -> None:
+    ax.axhline(1.0, color=INK, linewidth=1, zorder=2.6)
+    # Room for the legend above the highest bar.
+    ax.set(xlim=(0, 1), ylim=(0, 1.25 * highest))
+    ax.legend(loc="upper center", ncols=2)
+
+
+def how_far(values: np.ndarray, verdict: str) -> str:
+    """Say a fault as a number, in words."""
+    bias, width = normal_scores(values)
+    if verdict.startswith("biased"):
+        return f"by {abs(bias):.1f} of its standard deviations"
+    if verdict.startswith("too"):
+        return f"{width:.2g} times the right width"
+    return ""
