@@ -69,7 +69,7 @@ def _main_member(data: xr.DataTree) -> str | None:
     if "stack" not in data:
         return None
     weights = data["stack"]["member_weights"].mean("task")
-    return str(weights["member"].values[int(weights.argmax())])
+    return str(weights["member"].values[int(weights.values.argmax())])
 
 
 def _relatedness(data: xr.DataTree) -> Iterator[Picture]:

@@ -144,8 +144,8 @@ def _labels(y: xr.DataArray, classes: np.ndarray) -> np.ndarray:
 
 
 def _described(row: dict[Hashable, Any]) -> str:
-    """Write a row in a line, such as ``row 812 · B · true 3, says 8 (0.41)``."""
-    start = f"row {row['row']} · {shortened(row['task'], 14)} · "
+    """Write a row in a line, such as ``row 812 · task B · true 3, says 8 (0.41)``."""
+    start = f"row {row['row']} · task {shortened(row['task'], 14)} · "
     if "predicted" in row:
         true = f"true {shortened(row['true'], 12)}, " if "true" in row else ""
         return f"{start}{true}says {shortened(row['predicted'], 12)} ({row['probability']:.2f})"

@@ -54,8 +54,8 @@ class TableProblem:
         what the target is.
     train, test
         rows to fit, and rows kept for testing.
-    test_rows
-        which rows of the table the latter are, from 0 on.
+    train_rows, test_rows
+        which rows of the table these are, from 0 on.
     notices
         what the user should know, a sentence each.
     """
@@ -66,6 +66,7 @@ class TableProblem:
     kind: TargetKind
     train: Rows
     test: Rows
+    train_rows: np.ndarray
     test_rows: np.ndarray
     notices: tuple[str, ...]
 
@@ -103,6 +104,7 @@ def read_problem(settings: FitSettings) -> TableProblem:
         found.kind,
         every.take(np.flatnonzero(~kept)),
         every.take(np.flatnonzero(kept)),
+        np.flatnonzero(~kept),
         np.flatnonzero(kept),
         (*columns.notices, *found.notices),
     )
@@ -218,7 +220,12 @@ def _tree(problem: TableProblem, run: TableRun) -> xr.DataTree:
         num_samples=min(500, max(FEWEST_DRAWS, MOST_DRAWN // most)),
     )
     for node in tree.subtree:
+        labels: dict[str, Any] = {}
         if "feature" in node.coords:
-            node.dataset = node.to_dataset().assign_coords(feature=[*problem.names, "intercept"])
+            labels["feature"] = [*problem.names, "intercept"]
+        if "row" in node.coords:  # as a spreadsheet counts
+            rows = problem.test_rows if node.name == "predictions" else problem.train_rows
+            labels["row"] = rows[node["row"].values] + 2
+        node.dataset = node.to_dataset().assign_coords(labels)
     tree.attrs["task_name"] = problem.columns.task
     return tree
