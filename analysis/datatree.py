@@ -52,9 +52,9 @@ def to_datatree(
     DataTree
         The groups of :func:`~pyro_vmtl.analysis.from_pyro_svi`, with ``history``, and with
         ``predictions`` of ``rows``. A stack is a tree of its members, ``tree["shared"]`` and so on,
-        each with all groups but predictions. Its root has those of rows for the mixture, calibrated,
-        ``posterior`` with source weights in the mean of the members, and a group ``stack``: how
-        much each member counts in each task.
+        each with all groups but predictions. Its root has those of rows for the mixture,
+        calibrated, ``posterior`` with source weights in the mean of the members, and a group
+        ``stack``: how much each member counts in each task.
 
     Raises
     ------

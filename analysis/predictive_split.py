@@ -141,7 +141,7 @@ def _of_estimator(estimator: Any, X: Any, tasks: Sequence[Hashable]) -> xr.Datas
 
 
 def _labelled(found: dict[str, np.ndarray], classes: Any = ()) -> xr.Dataset:
-    last = {"proba": ("class", classes), "quantile": ("probability", PROBABILITIES)}
+    last = {"proba": ("class", classes), "quantile": ("probability", list(PROBABILITIES))}
     dims = {name: ("row", *last.get(name, ())[:1]) for name in found}
     return xr.Dataset(
         {name: (dims[name], values) for name, values in found.items()},

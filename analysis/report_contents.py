@@ -6,19 +6,19 @@ from collections.abc import Iterator
 from functools import partial
 
 import xarray as xr
-from pyro_vmtl.analysis.calibration_curves import plot_coverage, plot_pit, plot_reliability
 from pyro_vmtl.analysis.evolution import plot_relatedness_evolution
 from pyro_vmtl.analysis.graph import plot_relatedness_graph
 from pyro_vmtl.analysis.heat_map import plot_relatedness
 from pyro_vmtl.analysis.predictive_checks import plot_ppc_by_task
-from pyro_vmtl.analysis.shrinkage_plots import plot_shrinkage
-from pyro_vmtl.analysis.uncertain_rows import plot_uncertain_rows
-from pyro_vmtl.analysis.uncertainty_plots import plot_uncertainty
 
+from pyro_vmtl.analysis.calibration_curves import plot_coverage, plot_pit, plot_reliability
 from pyro_vmtl.analysis.history_plots import plot_elbo, plot_elbo_terms
 from pyro_vmtl.analysis.khat import plot_khat
 from pyro_vmtl.analysis.loo_plot import plot_loo
 from pyro_vmtl.analysis.report import Picture, Section
+from pyro_vmtl.analysis.shrinkage_plots import plot_shrinkage
+from pyro_vmtl.analysis.uncertain_rows import plot_uncertain_rows
+from pyro_vmtl.analysis.uncertainty_plots import plot_uncertainty
 
 __all__ = ["report_sections"]
 
@@ -80,8 +80,8 @@ def _relatedness(data: xr.DataTree) -> Iterator[Picture]:
         "How much each task borrows, and from whom",
         "Rows borrow, columns lend: the darker, the more. Tasks that borrow alike stand side by "
         "side, so that groups show as blocks along the diagonal.",
-        "A task that you know to be unlike all others, and that hardly uses the base; or two you "
-        "know to be alike, in different blocks. Look at their rows: a mislabelled column does that.",
+        "A task that you know to be unlike all others, and that hardly uses the base; or two that "
+        "you know to be alike, in different blocks. Look at their rows: wrong labels do that.",
         partial(plot_relatedness, data),
     )
     yield Picture(
@@ -148,7 +148,7 @@ def _predictions(data: xr.DataTree) -> Iterator[Picture]:
         "uncertain-rows",
         "The rows it knows least about",
         "Rows whose prediction would gain most from more data.",
-        "Rows that have something in common, such as a task, a date or a sensor: look at them first.",
+        "Rows that have something in common, such as a task, a day or a sensor: look there first.",
         partial(plot_uncertain_rows, data),
     )
 

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, dressed, on_axes
+from pyro_vmtl.analysis.legends import legend_above
 from pyro_vmtl.analysis.tree_parts import SAMPLE_DIMS, needed, shortened
-from pyro_vmtl.analysis.uncertainty_plots import below
 
 __all__ = ["plot_shrinkage"]
 
@@ -46,7 +46,8 @@ def plot_shrinkage(
         The site.
     coords
         Which coefficient, such as ``{"feature": "hours", "class": "high"}``. Where a dimension is
-        left out, the one is taken whose shared means differ most between tasks.
+        left out, the one is taken whose shared means differ most between tasks, relative to
+        how uncertain they are.
     ci_prob
         Probability of the intervals, with equal tails.
 
@@ -73,7 +74,7 @@ def plot_shrinkage(
     ...     return xr.DataTree.from_dict({"posterior": xr.Dataset({"w": (dims, w)}, labels)})
     >>> ax = plot_shrinkage(tree([1.0, 2.0]), tree([0.0, 5.0]))
     >>> ax.get_xlabel()
-    "'hours' (standard units)"
+    "'hours', standard units"
     """
     data, reference = _members(data, reference)
     if not 0 < ci_prob < 1:
@@ -115,13 +116,13 @@ def plot_shrinkage(
     every = range(num - 1, -1, -num // MOST_LABELS)
     ax.set_yticks(list(every), [shortened(tasks[i]) for i in every])
     ax.set_ylim(-0.7, num - 0.2)
-    below(ax, ncols=3)
-    return dressed(
+    dressed(
         ax,
         title="What sharing does to a coefficient",
         xlabel=_named(var_names, chosen),
         ylabel="task",
     )
+    return legend_above(ax, ncols=2)
 
 
 def _members(data: xr.DataTree, reference: xr.DataTree | None) -> tuple[xr.DataTree, xr.DataTree]:
@@ -149,7 +150,7 @@ def _of_tasks(data: xr.DataTree, name: str) -> xr.DataArray:
 
 
 def _chosen(values: xr.DataArray, coords: dict[str, Any]) -> dict[str, Any]:
-    """Complete the choice of a coefficient by the one that differs most between tasks."""
+    """Complete the choice by the coefficient whose tasks differ most, relative to their width."""
     dims = [str(dim) for dim in values.dims if dim not in (*SAMPLE_DIMS, "task")]
     for dim, label in coords.items():
         if dim not in dims:
@@ -160,8 +161,11 @@ def _chosen(values: xr.DataArray, coords: dict[str, Any]) -> dict[str, Any]:
                 f"coords has {dim} {label!r}, expected one of {known[:10]}"
                 f"{' and more' if len(known) > 10 else ''}."
             )
-    spread = values.sel(coords).mean(SAMPLE_DIMS).std("task")
-    largest = spread.argmax(...) if spread.dims else {}
+    left = values.sel(coords)
+    width = np.sqrt(left.var(SAMPLE_DIMS).mean("task"))
+    # What draws cannot tell apart from no width counts as little, not as infinitely much.
+    clear = left.mean(SAMPLE_DIMS).std("task") / width.where(width > 0, np.inf)
+    largest = clear.argmax(...) if clear.dims else {}
     return coords | {
         str(dim): values[dim].values.tolist()[int(place)] for dim, place in largest.items()
     }
@@ -175,10 +179,9 @@ def _prior_mean(data: xr.DataTree, name: str, chosen: dict[str, Any]) -> float |
 
 
 def _named(name: str, chosen: dict[str, Any]) -> str:
-    labels = {
-        dim: repr(shortened(label, 24)) if isinstance(label, str) else str(label)
-        for dim, label in chosen.items()
-    }
+    """Write a coefficient in words, such as ``'pixel 3, 4' of class 7, standard units``."""
+    labels = {dim: shortened(label, 24) for dim, label in chosen.items()}
     feature = labels.pop("feature", None)
-    named = [feature or name, *(f"{dim} {label}" for dim, label in labels.items())]
-    return f"{', '.join(named)} (standard units)"
+    what = name if feature is None else f"'{feature}'"
+    where = " and ".join(f"{dim} {label}" for dim, label in labels.items())
+    return f"{what}{' of ' if where else ''}{where}, standard units"

@@ -12,6 +12,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from pyro_vmtl.analysis.canvas import dressed, on_axes
+from pyro_vmtl.analysis.legends import legend_above
 from pyro_vmtl.analysis.tree_parts import needed, row_tasks, shortened
 from pyro_vmtl.analysis.uncertainty_plots import OF_REAL as OF_VARIANCE
 from pyro_vmtl.analysis.uncertainty_plots import stacked_parts, uncertainty_parts
@@ -118,17 +119,18 @@ def plot_uncertain_rows(
     removable, remaining, unit = uncertainty_parts(data)
     place = {row: i for i, row in enumerate(_rows(removable))}
     places = [place[row] for row in table["row"]]
-    ax = on_axes(ax, (8.0, 1.9 + 0.34 * min(len(table), 20)))
+    ax = on_axes(ax, (7.2, 1.9 + 0.44 * len(table)))
     stacked_parts(ax, removable.values[places], remaining.values[places])
     labels = [_described(row) for row in table.to_dict("records")]
     ax.set_yticks(range(len(table)), labels)
     classes = unit == "nats"
     order = by or (OF_CLASSES if classes else OF_REAL)[0]
-    return dressed(
+    dressed(
         ax,
-        title=f"Rows with the largest {order.replace('_std', ' std').replace('_', ' ')}",
+        title=f"Largest {order.replace('_std', ' std').replace('_', ' ')}",
         xlabel="entropy (nats)" if classes else OF_VARIANCE,
     )
+    return legend_above(ax)
 
 
 def _rows(values: xr.DataArray) -> list[Any]:
@@ -144,8 +146,8 @@ def _labels(y: xr.DataArray, classes: np.ndarray) -> np.ndarray:
 
 
 def _described(row: dict[Hashable, Any]) -> str:
-    """Write a row in a line, such as ``row 812 · task B · true 3, says 8 (0.41)``."""
-    start = f"row {row['row']} · task {shortened(row['task'], 14)} · "
+    """Write a row in two lines, such as ``row 812 · task B`` and ``true 3, says 8 (0.41)``."""
+    start = f"row {row['row']} · task {shortened(row['task'])}\n"
     if "predicted" in row:
         true = f"true {shortened(row['true'], 12)}, " if "true" in row else ""
         return f"{start}{true}says {shortened(row['predicted'], 12)} ({row['probability']:.2f})"

@@ -11,9 +11,10 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from pyro_vmtl.analysis.canvas import COLORS, dressed, on_axes
+from pyro_vmtl.analysis.legends import legend_above
 from pyro_vmtl.analysis.tree_parts import needed, row_tasks, shortened
 
-__all__ = ["OF_REAL", "below", "plot_uncertainty", "stacked_parts", "uncertainty_parts"]
+__all__ = ["OF_REAL", "plot_uncertainty", "stacked_parts", "uncertainty_parts"]
 
 MOST_LABELS = 30
 """Tasks that are named along the axis."""
@@ -62,7 +63,7 @@ def plot_uncertainty(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     means = table.groupby(pd.Index(tasks, tupleize_cols=False), sort=False).mean()
     means = means.loc[means.sum(axis=1).sort_values(kind="stable").index]  # the largest on top
     num = len(means)
-    ax = on_axes(ax, (6.8, 1.7 + 0.34 * min(num, 14)))
+    ax = on_axes(ax, (6.8, 2.0 + 0.34 * min(num, 14)))
     stacked_parts(ax, means["removable"].to_numpy(), means["remaining"].to_numpy())
     sizes = _training_rows(data)
     every = range(num - 1, -1, -num // MOST_LABELS)
@@ -72,12 +73,13 @@ def plot_uncertainty(data: xr.DataTree, ax: Axes | None = None) -> Axes:
         [shortened(name) + (f" ({sizes[name]})" if name in sizes else "") for name in names],
     )
     what = "entropy (nats)" if unit == "nats" else OF_REAL
-    return dressed(
+    dressed(
         ax,
         title="How uncertain predictions are, by task",
         xlabel=f"mean {what}",
         ylabel="task (training rows)" if sizes else "task",
     )
+    return legend_above(ax)
 
 
 def uncertainty_parts(data: xr.DataTree) -> tuple[xr.DataArray, xr.DataArray, str]:
@@ -115,12 +117,6 @@ def stacked_parts(ax: Axes, removable: np.ndarray, remaining: np.ndarray) -> Non
     )
     ax.set_ylim(-0.6, num - 0.4)
     ax.set_xlim(left=0.0)
-    below(ax, ncols=2)
-
-
-def below(ax: Axes, *, ncols: int) -> None:
-    """Put the legend under the axis, where nothing is drawn; its distance is in letters."""
-    ax.legend(loc="upper center", bbox_to_anchor=(0.42, 0.0), borderaxespad=4.3, ncols=ncols)
 
 
 def _training_rows(data: xr.DataTree) -> dict[object, int]:
