@@ -31,11 +31,13 @@ from pyro_vmtl.analysis.metrics import (
 )
 from pyro_vmtl.analysis.nuts import nuts_reference
 from pyro_vmtl.analysis.plots import plot_relatedness
+from pyro_vmtl.analysis.predictive_checks import plot_ppc, plot_ppc_by_task
 from pyro_vmtl.analysis.pyro_svi import from_pyro_svi
 from pyro_vmtl.analysis.reference_plot import plot_reference
 from pyro_vmtl.analysis.relatedness import own_group_share, relatedness_table
 from pyro_vmtl.analysis.restarts import plot_restarts, restart_spread
 from pyro_vmtl.analysis.suite import average_ranks, judge, plot_average_ranks, suite_means
+from pyro_vmtl.analysis.task_statistics import predictive_pvalues
 from pyro_vmtl.analysis.tree_files import read_netcdf, write_netcdf
 
 __all__ = [
@@ -65,10 +67,13 @@ __all__ = [
     "plot_khat",
     "plot_loo",
     "plot_pit",
+    "plot_ppc",
+    "plot_ppc_by_task",
     "plot_reference",
     "plot_relatedness",
     "plot_reliability",
     "plot_restarts",
+    "predictive_pvalues",
     "psis_khat",
     "read_netcdf",
     "regression_metrics",
