@@ -34,6 +34,7 @@ from pyro_vmtl.analysis.metrics import (
 from pyro_vmtl.analysis.nuts import nuts_reference
 from pyro_vmtl.analysis.plots import plot_relatedness
 from pyro_vmtl.analysis.prediction_grids import decision_grid, regression_grid
+from pyro_vmtl.analysis.predictive_checks import plot_ppc, plot_ppc_by_task
 from pyro_vmtl.analysis.pyro_svi import from_pyro_svi
 from pyro_vmtl.analysis.reference_plot import plot_reference
 from pyro_vmtl.analysis.relatedness import own_group_share, relatedness_table
@@ -41,6 +42,7 @@ from pyro_vmtl.analysis.report import Picture, ReportTable, Section, write_repor
 from pyro_vmtl.analysis.restarts import plot_restarts, restart_spread
 from pyro_vmtl.analysis.shrinkage_plots import plot_shrinkage
 from pyro_vmtl.analysis.suite import average_ranks, judge, plot_average_ranks, suite_means
+from pyro_vmtl.analysis.task_statistics import predictive_pvalues
 from pyro_vmtl.analysis.tree_files import read_netcdf, write_netcdf
 from pyro_vmtl.analysis.uncertain_rows import most_uncertain_rows, plot_uncertain_rows
 from pyro_vmtl.analysis.uncertainty_plots import plot_uncertainty
@@ -78,6 +80,8 @@ __all__ = [
     "plot_khat",
     "plot_loo",
     "plot_pit",
+    "plot_ppc",
+    "plot_ppc_by_task",
     "plot_reference",
     "plot_regression_bands",
     "plot_relatedness",
@@ -86,6 +90,7 @@ __all__ = [
     "plot_shrinkage",
     "plot_uncertain_rows",
     "plot_uncertainty",
+    "predictive_pvalues",
     "psis_khat",
     "read_netcdf",
     "regression_grid",

@@ -129,7 +129,7 @@ def test_coverage_is_that_counted_and_its_band_simultaneous():
         counted = (np.abs(y) <= 0.6 * norm.ppf(0.5 + place / 200)).mean()
         assert x[place] == pytest.approx(place / 100) and height[place] == pytest.approx(counted)
     title = ax.get_title("left")
-    assert title.startswith(f"Intervals are too narrow: those of 90 %\nhold {height[90]:.0%}")
+    assert title.startswith(f"Intervals are too narrow: {height[90]:.0%} of 1000 targets\n")
     assert "too wide" in plot_coverage(real(width=1.5)).get_title("left")
     assert inside(ax)
 
