@@ -60,7 +60,8 @@ class InspectionMixin:
             return {site: v if v.ndim == 1 else v[:, place] for site, v in terms.items()}
 
         log_likelihood, kl = in_order(history.log_likelihood), in_order(history.kl)
-        history = replace(history, log_likelihood=log_likelihood, kl=kl)
+        related = {s: v[:, place][:, :, [*place, -1]] for s, v in history.relatedness.items()}
+        history = replace(history, log_likelihood=log_likelihood, kl=kl, relatedness=related)
         return replace(self._fitted.result, history=history)
 
     @property
