@@ -14,6 +14,7 @@ from pyro_vmtl.analysis.baselines import (
 from pyro_vmtl.analysis.comparison import ALL_TASKS, plot_comparison, summarise
 from pyro_vmtl.analysis.datatree import to_datatree
 from pyro_vmtl.analysis.gaussian_process import gaussian_process
+from pyro_vmtl.analysis.heat_map import plot_relatedness
 from pyro_vmtl.analysis.history_plots import plot_elbo, plot_elbo_terms, plot_history
 from pyro_vmtl.analysis.khat import plot_khat, psis_khat
 from pyro_vmtl.analysis.leave_one_out import compare_fits, loo, loo_by_task
@@ -24,7 +25,7 @@ from pyro_vmtl.analysis.metrics import (
     regression_metrics,
 )
 from pyro_vmtl.analysis.nuts import nuts_reference
-from pyro_vmtl.analysis.plots import plot_relatedness
+from pyro_vmtl.analysis.pool_weights import relatedness_datatree
 from pyro_vmtl.analysis.pyro_svi import from_pyro_svi
 from pyro_vmtl.analysis.reference_plot import plot_reference
 from pyro_vmtl.analysis.relatedness import own_group_share, relatedness_table
@@ -62,6 +63,7 @@ __all__ = [
     "psis_khat",
     "read_netcdf",
     "regression_metrics",
+    "relatedness_datatree",
     "relatedness_table",
     "restart_spread",
     "ridge_per_task",

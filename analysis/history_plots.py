@@ -13,7 +13,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from pyro_vmtl.analysis.canvas import COLORS, INK, dressed, on_axes
-from pyro_vmtl.analysis.tree_parts import needed, shortened
+from pyro_vmtl.analysis.tree_parts import needed, shortened, task_sizes
 
 __all__ = ["plot_elbo", "plot_elbo_terms", "plot_history"]
 
@@ -181,11 +181,8 @@ def _num_rows(data: xr.DataTree, values: xr.DataArray) -> np.ndarray | None:
     """Count the rows of each task, where the tree has the tasks of its rows."""
     if "task" not in values.dims:
         return None
-    if "observed_data" not in data.children or "task" not in data["observed_data"].coords:
-        return None
-    counts = pd.Series(data["observed_data"].dataset["task"].values).value_counts()
-    counts = counts.reindex(values["task"].values)
-    return None if counts.isna().any() else counts.to_numpy(float)
+    sizes = task_sizes(data, values["task"].values.tolist())
+    return None if sizes is None else np.array(sizes, dtype=float)
 
 
 def _smooth(values: np.ndarray, window: int) -> np.ndarray:
