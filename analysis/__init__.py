@@ -13,6 +13,7 @@ from pyro_vmtl.analysis.baselines import (
 )
 from pyro_vmtl.analysis.comparison import ALL_TASKS, plot_comparison, summarise
 from pyro_vmtl.analysis.datatree import to_datatree
+from pyro_vmtl.analysis.evolution import plot_relatedness_evolution
 from pyro_vmtl.analysis.gaussian_process import gaussian_process
 from pyro_vmtl.analysis.heat_map import plot_relatedness
 from pyro_vmtl.analysis.history_plots import plot_elbo, plot_elbo_terms, plot_history
@@ -59,6 +60,7 @@ __all__ = [
     "plot_loo",
     "plot_reference",
     "plot_relatedness",
+    "plot_relatedness_evolution",
     "plot_restarts",
     "psis_khat",
     "read_netcdf",

@@ -16,8 +16,8 @@ def clustered_order(mean: np.ndarray) -> list[int]:
     """Order tasks by hierarchical clustering (average linkage) of how much they borrow.
 
     Two tasks are as near as one borrows from the other and the other from it, the base aside. Of
-    the orders that a clustering allows, the one is taken in which neighbours are nearest (Bar-Joseph
-    et al., 2001).
+    the orders that a clustering allows, the one is taken in which neighbours are nearest
+    (Bar-Joseph et al., 2001).
 
     Parameters
     ----------

@@ -7,7 +7,11 @@ import pytest
 import torch
 import xarray as xr
 
-from pyro_vmtl.analysis import plot_relatedness, relatedness_datatree
+from pyro_vmtl.analysis import (
+    plot_relatedness,
+    plot_relatedness_evolution,
+    relatedness_datatree,
+)
 from pyro_vmtl.analysis.ordering import clustered_order
 
 mpl.use("agg")
@@ -45,15 +49,12 @@ def means(data):
 
 
 def assert_nothing_is_cut_off(ax):
-    """All texts are inside the figure, up to the rounding of letters to pixels."""
+    """All that is drawn is inside the figure, up to the rounding of letters to pixels."""
     figure = ax.get_figure(root=True)
     figure.draw_without_rendering()
-    width, height = figure.canvas.get_width_height()
-    for text in figure.findobj(mpl.text.Text):
-        if text.get_text() and text.get_visible():
-            box = text.get_window_extent()
-            inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
-            assert inside, (text.get_text(), box, (width, height))
+    box, (width, height), pixel = figure.get_tightbbox(), figure.get_size_inches(), 0.01
+    assert box.x0 >= -pixel and box.x1 <= width + pixel, (box, width)
+    assert box.y0 >= -pixel and box.y1 <= height + pixel, (box, height)
 
 
 def test_the_heat_map_shows_the_means_and_intervals():
@@ -96,7 +97,7 @@ def test_nothing_of_the_heat_map_is_cut_off(num_tasks, long):
 
 def test_the_heat_map_draws_on_axes_given():
     before = dict(mpl.rcParams)
-    figure, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
+    _, axes = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
     assert plot_relatedness(tree_of(12), axes[1]) is axes[1]
     assert not axes[0].images
     assert_nothing_is_cut_off(axes[1])
@@ -134,3 +135,62 @@ def test_the_order_puts_groups_together():
     order = clustered_order(draws.mean(0).numpy())
     assert sorted(order) == list(range(30))
     assert (np.diff(group[order]) != 0).sum() == 2  # one border between each two groups
+
+
+def noted(num_tasks, num_steps=21):
+    """Weights that go from even shares to those of one draw by step 100, and then stay."""
+    final = drawn(num_tasks)[0][0].numpy()
+    even = np.full_like(final, 1 / num_tasks)
+    np.fill_diagonal(even[:, :-1], 0)
+    steps = np.arange(num_steps) * 10
+    done = np.minimum(steps / 100, 1)[:, None, None]
+    names = [f"t{t}" for t in range(num_tasks)]
+    history = xr.Dataset(
+        {"relatedness_w": (("snapshot_step", "task", "source"), even + done * (final - even))},
+        {"snapshot_step": steps, "task": names, "source": [*names, "base"]},
+    )
+    return xr.DataTree.from_dict({"history": history}), even, final
+
+
+def test_the_evolution_is_that_of_each_tasks_final_source():
+    data, even, final = noted(4)
+    ax = plot_relatedness_evolution(data)
+    best = final.argmax(1)
+    names = [*(f"t{t}" for t in range(4)), "base"]
+    lines = {line.get_label(): line for line in ax.lines if "←" in line.get_label()}
+    assert set(lines) == {f"t{t} ← {names[best[t]]}" for t in range(4)}
+    for t in range(4):
+        y = lines[f"t{t} ← {names[best[t]]}"].get_ydata()
+        assert y[0] == pytest.approx(even[t, best[t]]) and y[5] < y[10] + 1e-12
+        np.testing.assert_allclose(y[10:], final[t, best[t]], rtol=1e-12)
+    assert "at most 0.00 of any task's weights moved" in ax.texts[-1].get_text().replace("\n", " ")
+    assert_nothing_is_cut_off(ax)
+
+
+def test_the_evolution_says_how_much_still_moves():
+    data, even, final = noted(5, num_steps=11)  # ends while weights move: a tenth of the way
+    moved = 0.1 * 0.5 * np.abs(final - even).sum(1)
+    caption = plot_relatedness_evolution(data).texts[-1].get_text().replace("\n", " ")
+    assert f"at most {moved.max():.2f} of any" in caption
+    caption = plot_relatedness_evolution(data, task="t1").texts[-1].get_text().replace("\n", " ")
+    assert f" {moved[1]:.2f} of the weights" in caption
+
+
+def test_the_evolution_of_one_task_adds_up():
+    data, _, _ = noted(12)
+    ax = plot_relatedness_evolution(data, task="t3")
+    lines = [line for line in ax.lines if len(line.get_xdata()) == 21]
+    assert len(lines) == 7 and lines[-1].get_label() == "all others"
+    np.testing.assert_allclose(sum(line.get_ydata() for line in lines), 1, rtol=1e-12)
+    with pytest.raises(ValueError, match="no task 'x', expected one of 't0', 't1'"):
+        plot_relatedness_evolution(data, task="x")
+    with pytest.raises(ValueError, match="'relatedness_z' in a group 'history'"):
+        plot_relatedness_evolution(data, var_names="z")
+
+
+def test_the_evolution_of_many_tasks_is_a_band():
+    data, _, final = noted(40)
+    ax = plot_relatedness_evolution(data)
+    assert ax.lines[0].get_ydata()[-1] == pytest.approx(np.median(final.max(1)), rel=1e-12)
+    assert [t.get_text() for t in ax.texts[:3]] == ["median task", "1 in 2 tasks", "9 in 10 tasks"]
+    assert_nothing_is_cut_off(ax)

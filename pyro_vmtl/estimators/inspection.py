@@ -98,7 +98,7 @@ class InspectionMixin:
         )
 
     def _relatedness_draws(self) -> Tensor:
-        """Draw weights, (S, T, T + 1), tasks in the order of ``tasks_``; the same ones each time."""
+        """Draw weights, (S, T, T + 1), tasks in the order of ``tasks_``."""
         place = self._places()
         size = len(place) * (len(place) + 1)
         draws = max(20, min(1000, MOST_WEIGHTS // size))
