@@ -3,6 +3,8 @@
 if __name__ == "analysis":
     raise ImportError("Import this as pyro_vmtl.analysis: `analysis` would be a second copy of it.")
 
+from pyro_vmtl.analysis.plots import plot_relatedness
+
 from pyro_vmtl.analysis.band_plots import plot_regression_bands
 from pyro_vmtl.analysis.baselines import (
     boosted_trees_classification,
@@ -21,7 +23,9 @@ from pyro_vmtl.analysis.calibration_curves import (
 from pyro_vmtl.analysis.comparison import ALL_TASKS, plot_comparison, summarise
 from pyro_vmtl.analysis.datatree import to_datatree
 from pyro_vmtl.analysis.decision_plots import plot_decision_regions
+from pyro_vmtl.analysis.evolution import plot_relatedness_evolution
 from pyro_vmtl.analysis.gaussian_process import gaussian_process
+from pyro_vmtl.analysis.heat_map import plot_relatedness
 from pyro_vmtl.analysis.history_plots import plot_elbo, plot_elbo_terms, plot_history
 from pyro_vmtl.analysis.khat import plot_khat, psis_khat
 from pyro_vmtl.analysis.leave_one_out import compare_fits, loo, loo_by_task
@@ -32,7 +36,7 @@ from pyro_vmtl.analysis.metrics import (
     regression_metrics,
 )
 from pyro_vmtl.analysis.nuts import nuts_reference
-from pyro_vmtl.analysis.plots import plot_relatedness
+from pyro_vmtl.analysis.pool_weights import relatedness_datatree
 from pyro_vmtl.analysis.prediction_grids import decision_grid, regression_grid
 from pyro_vmtl.analysis.predictive_checks import plot_ppc, plot_ppc_by_task
 from pyro_vmtl.analysis.pyro_svi import from_pyro_svi
@@ -85,6 +89,7 @@ __all__ = [
     "plot_reference",
     "plot_regression_bands",
     "plot_relatedness",
+    "plot_relatedness_evolution",
     "plot_reliability",
     "plot_restarts",
     "plot_shrinkage",
@@ -95,6 +100,7 @@ __all__ = [
     "read_netcdf",
     "regression_grid",
     "regression_metrics",
+    "relatedness_datatree",
     "relatedness_table",
     "restart_spread",
     "ridge_per_task",

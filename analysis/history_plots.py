@@ -13,23 +13,18 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from pyro_vmtl.analysis.canvas import COLORS, INK, dressed, on_axes
-from pyro_vmtl.analysis.tree_parts import needed, shortened
+from pyro_vmtl.analysis.task_lines import MOST_LINES, draw_bands, name_ends, quantiles_of
+from pyro_vmtl.analysis.tree_parts import needed, shortened, task_sizes
 
 __all__ = ["plot_elbo", "plot_elbo_terms", "plot_history"]
 
 Term = Literal["log_likelihood", "kl"]
-
-MOST_LINES = 7
-"""Tasks that have a line of their own, as there are so many colours."""
 
 SMOOTHED_STEPS = 51
 """Steps that a running median is taken over."""
 
 SMOOTHED_NOTES = 9
 """Notes that a running median is taken over."""
-
-ROOM = 0.075
-"""Least distance of two names at the ends of lines, as part of the height."""
 
 
 def plot_elbo(data: xr.DataTree, ax: Axes | None = None) -> Axes:
@@ -114,7 +109,9 @@ def plot_elbo_terms(
     steps = np.asarray(values["noted_step"].values)
     smooth = np.stack([_smooth(curve, SMOOTHED_NOTES) for curve in curves.T], axis=1)
     if smooth.shape[1] > MOST_LINES:
-        _draw_bands(ax, steps, smooth)
+        ends = draw_bands(ax, steps, smooth)
+        low, *_, high = quantiles_of(smooth[len(smooth) // 20 :])
+        _limit(ax, low, high)
     else:
         labels = [shortened(label, 16) for label in values["task"].values] if split else [""]
         ends = []
@@ -123,7 +120,7 @@ def plot_elbo_terms(
             ax.plot(steps, curve, color=line, linewidth=1.8, label=label)
             ends.append((float(curve[-1]), label, line))
         _limit(ax, smooth[len(smooth) // 20 :])
-        _name_ends(ax, float(steps[-1]), ends)
+    name_ends(ax, float(steps[-1]), ends)
     title = f"Log-likelihood of {site}" if term == "log_likelihood" else _kl_title(str(site))
     return dressed(ax, title=title, xlabel="step", ylabel=unit)
 
@@ -181,11 +178,8 @@ def _num_rows(data: xr.DataTree, values: xr.DataArray) -> np.ndarray | None:
     """Count the rows of each task, where the tree has the tasks of its rows."""
     if "task" not in values.dims:
         return None
-    if "observed_data" not in data.children or "task" not in data["observed_data"].coords:
-        return None
-    counts = pd.Series(data["observed_data"].dataset["task"].values).value_counts()
-    counts = counts.reindex(values["task"].values)
-    return None if counts.isna().any() else counts.to_numpy(float)
+    sizes = task_sizes(data, values["task"].values.tolist())
+    return None if sizes is None else np.array(sizes, dtype=float)
 
 
 def _smooth(values: np.ndarray, window: int) -> np.ndarray:
@@ -200,30 +194,3 @@ def _limit(ax: Axes, *shown: np.ndarray) -> None:
     if len(values) and np.ptp(values):
         margin = 0.06 * np.ptp(values)
         ax.set_ylim(values.min() - margin, values.max() + margin)
-
-
-def _draw_bands(ax: Axes, steps: np.ndarray, curves: np.ndarray) -> None:
-    low, lower, median, upper, high = np.quantile(curves, [0.05, 0.25, 0.5, 0.75, 0.95], axis=1)
-    ax.fill_between(steps, low, high, color=COLORS[0], alpha=0.18, linewidth=0, label="9 in 10")
-    ax.fill_between(steps, lower, upper, color=COLORS[0], alpha=0.35, linewidth=0, label="1 in 2")
-    ax.plot(steps, median, color=INK, linewidth=1.8, label="median")
-    start = len(steps) // 20
-    _limit(ax, low[start:], high[start:])
-    ends = [(float(high[-1]), "9 in 10 tasks", INK), (float(upper[-1]), "1 in 2 tasks", INK)]
-    _name_ends(ax, float(steps[-1]), [*ends, (float(median[-1]), "median task", INK)])
-
-
-def _name_ends(ax: Axes, last: float, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Write names to the right of the ends of lines, moved apart where they would overlap."""
-    low, high = ax.get_ylim()
-    room, order = ROOM * (high - low), sorted(ends)
-    heights = [min(max(value, low), high) for value, _, _ in order]
-    for i in range(1, len(heights)):
-        heights[i] = max(heights[i], heights[i - 1] + room)
-    over = max(0.0, heights[-1] - high)
-    heights = [height - over for height in heights]  # the top name stays inside
-    for i in range(len(heights) - 2, -1, -1):
-        heights[i] = min(heights[i], heights[i + 1] - room)
-    for (_, label, color), height in zip(order, heights, strict=True):
-        text = ax.annotate(label, (last, height), (6, 0), textcoords="offset points", va="center")
-        text.set(fontsize=11, color=color)

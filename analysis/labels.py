@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_vmtl.data import TaskData
 
-__all__ = ["Labels", "Variable", "as_labels"]
+__all__ = ["Labels", "Variable", "as_labels", "source_labels"]
 
 BASE = "base"
 
@@ -75,7 +75,11 @@ class Labels:
         self.coords: dict[str, np.ndarray] = {}
         if rows is not None:
             tasks = as_labels(rows.task_labels)
-            self.coords |= {"task": tasks, "source": _sources(tasks), "feature": _features(rows)}
+            self.coords |= {
+                "task": tasks,
+                "source": source_labels(tasks),
+                "feature": _features(rows),
+            }
             self.coords["row"] = np.sort(rows.row[rows.mask].cpu().numpy())
             if rows.classes is not None:
                 self.coords["class"] = as_labels(rows.classes)
@@ -122,7 +126,8 @@ def _order(rows: TaskData) -> Tensor:
     return rows.row[rows.mask].argsort(stable=True).cpu()
 
 
-def _sources(tasks: np.ndarray) -> np.ndarray:
+def source_labels(tasks: np.ndarray) -> np.ndarray:
+    """Name the sources of weights: the tasks, and the base last."""
     texts = tasks.astype(str).tolist()
     if BASE in texts:  # a task of that name is not the base
         texts = [repr(text) for text in texts]

@@ -41,20 +41,20 @@ def relatedness_table(draws: Tensor, task_labels: Sequence[Hashable]) -> pd.Data
     return pd.DataFrame(columns, index=pd.Index(list(task_labels), name="task"))
 
 
-def own_group_share(mean: np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:
-    """Part of each task's source weight, base aside, that stays in its own group.
+def own_group_share(weights: np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:
+    r"""Part of each task's source weight, base aside, that stays in its own group.
 
     Parameters
     ----------
-    mean
-        (T, T + 1), mean weights with the base last; NaN counts as 0.
+    weights
+        (\*S, T, T + 1), weights with the base last; NaN counts as 0.
     groups
         The group of each task.
 
     Returns
     -------
     ndarray
-        (T,), from 0 to 1.
+        (\*S, T), from 0 to 1; NaN where nothing is borrowed.
 
     Examples
     --------
@@ -62,7 +62,10 @@ def own_group_share(mean: np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:
     >>> own_group_share(np.array([[0, 0.3, 0.1, 0.6], [0.5, 0, 0, 0.5], [1, 0, 0, 0]]), "aab")
     array([0.75, 1.  , 0.  ])
     """
-    sources = np.nan_to_num(mean[:, :-1])
-    labels = np.array(list(groups), dtype=object)
+    sources = np.nan_to_num(weights[..., :-1])
+    labels = np.empty(len(groups), dtype=object)
+    labels[:] = list(groups)
     same = labels[:, None] == labels
-    return (sources * same).sum(1) / sources.sum(1)
+    borrowed = sources.sum(-1)
+    share = np.full(borrowed.shape, np.nan)
+    return np.divide((sources * same).sum(-1), borrowed, out=share, where=borrowed > 0)

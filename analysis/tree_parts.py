@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 
 import numpy as np
 import xarray as xr
 
-__all__ = ["SAMPLE_DIMS", "needed", "row_tasks", "shortened"]
+__all__ = ["SAMPLE_DIMS", "needed", "row_tasks", "shortened", "task_sizes"]
 
 SAMPLE_DIMS = ("chain", "draw")
 """Dimensions of draws, as ArviZ names them."""
@@ -55,6 +55,17 @@ def row_tasks(log_likelihood: xr.DataArray) -> np.ndarray:
             "a coordinate 'task' along it."
         )
     return np.asarray(log_likelihood["task"].values)
+
+
+def task_sizes(data: xr.DataTree, tasks: Iterable[Hashable]) -> list[int] | None:
+    """Count the rows of each task; None where the tree does not have the tasks of its rows."""
+    for group in ("observed_data", "constant_data"):
+        if group in data.children and "task" in data[group].coords:
+            labels, counts = np.unique(data[group].dataset["task"].values, return_counts=True)
+            found = dict(zip(labels.tolist(), counts.tolist(), strict=True))
+            sizes = [found.get(task) for task in tasks]
+            return None if None in sizes else [int(size) for size in sizes if size is not None]
+    return None
 
 
 def shortened(label: Hashable, most: int = 22) -> str:

@@ -15,7 +15,7 @@ from joblib import Parallel, delayed
 from matplotlib.figure import Figure
 
 from pyro_vmtl import TaskData
-from pyro_vmtl.analysis import own_group_share, plot_relatedness, relatedness_table
+from pyro_vmtl.analysis import own_group_share, plot_relatedness, relatedness_datatree
 from pyro_vmtl.datasets import GroupedTasks
 from pyro_vmtl.presets import presets
 from pyro_vmtl.whole import written_whole
@@ -46,7 +46,7 @@ def picture(path: Path) -> None:
     order = sorted(range(32), key=lambda task: data_set.group[task])
     draws = fitted.relatedness()[:, order][:, :, [*order, 32]]
     names = [f"{'ABCD'[data_set.group[task]]}{task // 4 + 1}" for task in order]
-    figure = plot_relatedness(relatedness_table(draws, names)).get_figure()
+    figure = plot_relatedness(relatedness_datatree(draws, names)).get_figure()
     assert isinstance(figure, Figure)
     with written_whole(path) as scratch:
         figure.savefig(scratch, dpi=100, format="png")

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.elbo import ELBOTerms
+from pyro_vmtl.history import stacked
 from pyro_vmtl.sources import Sources
 from pyro_vmtl.whole import written_whole
 
@@ -62,6 +63,8 @@ class Progress:
         the loss at every step.
     terms
         for each noted step the terms of its loss.
+    snapshots
+        by the updates done, the relatedness of each shared site.
     seconds
         wall time up to the checkpoint that it goes on from.
     started
@@ -74,6 +77,7 @@ class Progress:
     over: bool = False
     losses: list[float] = field(default_factory=list)
     terms: dict[int, ELBOTerms] = field(default_factory=dict)
+    snapshots: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     seconds: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
@@ -137,6 +141,8 @@ class Checkpoint:
             for site in of_steps[0] if of_steps else ():
                 noted = [values[site].cpu() for values in of_steps]
                 tensors[f"{kind}.{site}"] = torch.stack(noted)
+        tensors["snapshots"] = torch.tensor(list(progress.snapshots), dtype=torch.int64)
+        tensors |= {f"relatedness.{s}": v for s, v in stacked(progress.snapshots).items()}
         meta = {
             "problem": self.problem,
             **{name: getattr(progress, name) for name in ("end", "step", "stopped", "over")},
@@ -179,8 +185,14 @@ class Checkpoint:
             step: ELBOTerms(**{k: {s: v[i] for s, v in stacked[k].items()} for k in kinds})
             for i, step in enumerate(noted)
         }
+        weights = _of_prefix(tensors, "relatedness")
+        snapshots = {
+            step: {site: values[i] for site, values in weights.items()}
+            for i, step in enumerate(tensors["snapshots"].tolist())
+        }
         kept = {name: meta[name] for name in ("end", "step", "stopped", "over", "seconds")}
-        return Progress(**kept, losses=tensors["losses"].tolist(), terms=terms)
+        losses = tensors["losses"].tolist()
+        return Progress(**kept, losses=losses, terms=terms, snapshots=snapshots)
 
     def _restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         self.module.load_state_dict(_of_prefix(tensors, "module"))

@@ -23,7 +23,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-__all__ = ["CandidateComponents", "CellComponents", "Components", "TaskComponents", "other_tasks"]
+__all__ = [
+    "CandidateComponents",
+    "CellComponents",
+    "Components",
+    "TaskComponents",
+    "other_tasks",
+    "over_all_tasks",
+]
 
 LOG_2_PI = math.log(2 * math.pi)
 
@@ -206,3 +213,21 @@ def other_tasks(num_tasks: int, device: torch.device | None = None) -> Tensor:
     task = torch.arange(num_tasks, device=device)
     index = task[:-1].expand(num_tasks, -1)
     return index + (index >= task[:, None])
+
+
+def over_all_tasks(weights: Tensor, candidates: Tensor | None) -> Tensor:
+    r"""Lay pool weights over candidates, (\*L, T, K + 1), out as (\*L, T, T + 1).
+
+    Parameters
+    ----------
+    weights
+        Rows on the simplex, the base last.
+    candidates
+        (T, K), the tasks they are of; None where these are all.
+    """
+    if candidates is None:
+        return weights
+    every = weights.new_zeros(*weights.shape[:-1], len(candidates) + 1)
+    every[..., -1] = weights[..., -1]
+    index = candidates.expand(*weights.shape[:-2], -1, -1)
+    return every.scatter_(-1, index, weights[..., :-1])

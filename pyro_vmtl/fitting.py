@@ -22,6 +22,7 @@ from pyro_vmtl.history import History
 from pyro_vmtl.isolated import check_no_bare_parameters, isolated, validation
 from pyro_vmtl.progress import progress_bar
 from pyro_vmtl.schedule import Cosine, Scheduled
+from pyro_vmtl.snapshots import Snapshots
 from pyro_vmtl.step import Step, batch_of, can_be_recorded, rows_of
 from pyro_vmtl.task_batches import TaskBatches, some_tasks
 
@@ -169,6 +170,7 @@ def fit(
         cool_down = Cosine(learning_rate, learning_rate / 100, max(cooling, 1))
         recordable = compile or can_be_recorded(loss_of, batches)
         step_of.begin()
+        snapshots = Snapshots(loss_of, NOTE_EVERY)
         keeper = None
         if checkpoint is not None:
             settings = [num_steps, learning_rate, weight_decay, compile, seed]
@@ -181,6 +183,8 @@ def fit(
         try:
             while done.step < done.end and not done.over:
                 step, end = done.step, done.end
+                if step % NOTE_EVERY == 0:
+                    snapshots.take(step, done.snapshots)
                 step_of.at(step)
                 step_of.recording = recordable and step >= RECORD_AFTER
                 for group in optimizer.param_groups:
@@ -211,9 +215,10 @@ def fit(
         except KeyboardInterrupt:
             done.stopped = "interrupted"
             done.losses += [loss.item() for loss, _ in unread]
+        snapshots.end(done.step, done.snapshots)
         step_of.forget()
         loss_of.eval()
-    history = History.from_terms(done.losses, done.terms)
+    history = History.from_terms(done.losses, done.terms, done.snapshots)
     return FitResult(history, done.elapsed, done.stopped)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pyro_vmtl.components import other_tasks
+from pyro_vmtl.components import other_tasks, over_all_tasks
 from pyro_vmtl.nearness import nearness
 from pyro_vmtl.pool import Pool
 from pyro_vmtl.schedule import Schedule, Scheduled
@@ -179,6 +179,12 @@ class Sources(Scheduled):
         """Variance added to the sources; 0 without transfer scale."""
         return 0.0 if self.raw_transfer_scale is None else (2 * self.raw_transfer_scale).exp()
 
+    @property
+    def location(self) -> Tensor:
+        """Chance of each source to have the most of the learned weights, as (T, T + 1)."""
+        weights = self.logits.detach().softmax(-1)
+        return over_all_tasks(self.pool_weights(weights), self.candidates)
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave the noted posterior out of copies and pickles: it hangs in an autograd graph."""
         return {**self.__dict__, "noted": False, "posterior": None, "pool": None}
@@ -307,14 +313,8 @@ class Sources(Scheduled):
             self.candidates if self.candidates is None or tasks is None else self.candidates[tasks]
         )
 
+    @torch.no_grad()
     def draw(self, num_samples: int) -> Tensor:
         """Draw pool weights from their posterior, (S, T, T + 1)."""
-        with torch.no_grad():
-            posterior = self.weights_posterior(self.logits)
-            pooled = self.pool_weights(posterior.sample(torch.Size([num_samples])))
-        if self.candidates is None:
-            return pooled
-        every = pooled.new_zeros(num_samples, self.num_tasks, self.num_tasks + 1)
-        every[..., -1] = pooled[..., -1]
-        index = self.candidates.expand(num_samples, -1, -1)
-        return every.scatter_(2, index, pooled[..., :-1])
+        weights = self.weights_posterior(self.logits).sample(torch.Size([num_samples]))
+        return over_all_tasks(self.pool_weights(weights), self.candidates)

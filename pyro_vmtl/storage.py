@@ -26,6 +26,12 @@ __all__ = ["fitted_from", "fitted_parts"]
 Parts = tuple[dict[str, Any], dict[str, Tensor]]
 """JSON, and tensors by name."""
 
+BY_STEP = ("loss", "step", "snapshot_step")
+"""What a history holds for the whole."""
+
+BY_SITE = ("log_likelihood", "kl", "relatedness")
+"""What a history holds for each site."""
+
 
 def fitted_parts(fitted: Fitted | FittedStack) -> Parts:
     """Take a fitted method apart.
@@ -124,15 +130,19 @@ def _single(config: Mapping[str, Any], tensors: Mapping[str, Tensor], like: Task
 
 def _result_parts(result: FitResult) -> Parts:
     history = result.history
-    tensors = {"history.loss": history.loss, "history.step": history.step}
-    for kind in ("log_likelihood", "kl"):
+    tensors = {f"history.{name}": getattr(history, name) for name in BY_STEP}
+    for kind in BY_SITE:
         tensors |= {f"history.{kind}.{s}": v for s, v in getattr(history, kind).items()}
     return {"seconds": result.seconds, "stopped": result.stopped}, tensors
 
 
 def _result(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FitResult:
-    terms = (_of_prefix(tensors, f"history.{kind}.") for kind in ("log_likelihood", "kl"))
-    history = History(tensors["history.loss"], tensors["history.step"], *terms)
+    # fits saved before there were snapshots have none
+    parts: dict[str, Any] = {
+        name: tensors[key] for name in BY_STEP if (key := f"history.{name}") in tensors
+    }
+    parts |= {kind: _of_prefix(tensors, f"history.{kind}.") for kind in BY_SITE}
+    history = History(**parts)
     return FitResult(history, config["seconds"], config["stopped"])
 
 

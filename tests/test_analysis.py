@@ -14,7 +14,6 @@ from pyro_vmtl.analysis import (
     logistic_regression_pooled,
     own_group_share,
     plot_comparison,
-    plot_relatedness,
     regression_metrics,
     relatedness_table,
     ridge_per_task,
@@ -202,20 +201,3 @@ def test_relatedness_table_summarises_the_draws(table):
 def test_own_group_share_leaves_the_base_aside():
     mean = np.array([[np.nan, 0.2, 0.2, 0.6], [0.0, np.nan, 0.5, 0.5], [0.1, 0.1, np.nan, 0.8]])
     np.testing.assert_allclose(own_group_share(mean, [0, 0, 1]), [0.5, 0.0, 0.0])
-
-
-def test_the_heat_map_shows_the_means(table):
-    _, frame = table
-    axes = plot_relatedness(frame)
-    means = frame.xs("mean", axis=1, level=1).to_numpy()
-    np.testing.assert_allclose(axes.images[0].get_array().filled(np.nan), means)
-    assert [t.get_text() for t in axes.get_xticklabels()] == ["x", "7", "('y', 1)", "base"]
-    assert axes.texts[1].get_text().startswith(f"{means[0, 1]:.2f}\n[")
-    assert axes.texts[0].get_text() == "–"
-
-
-def test_pictures_do_not_change_the_style(table):
-    before = dict(mpl.rcParams)
-    plot_relatedness(table[1])
-    assert dict(mpl.rcParams) == before
-    assert isinstance(table[1], pd.DataFrame)

@@ -50,7 +50,8 @@ def assert_same(one, other):
         assert a[0] == b[0] and torch.equal(a[1], b[1]), a[0]
     assert torch.equal(one.result.history.loss, other.result.history.loss)
     assert torch.equal(one.result.history.step, other.result.history.step)
-    for kind in ("log_likelihood", "kl"):
+    assert torch.equal(one.result.history.snapshot_step, other.result.history.snapshot_step)
+    for kind in ("log_likelihood", "kl", "relatedness"):
         for site, values in getattr(one.result.history, kind).items():
             assert torch.equal(values, getattr(other.result.history, kind)[site])
     assert one.result.stopped == other.result.stopped

@@ -60,7 +60,8 @@ class InspectionMixin:
             return {site: v if v.ndim == 1 else v[:, place] for site, v in terms.items()}
 
         log_likelihood, kl = in_order(history.log_likelihood), in_order(history.kl)
-        history = replace(history, log_likelihood=log_likelihood, kl=kl)
+        related = {s: v[:, place][:, :, [*place, -1]] for s, v in history.relatedness.items()}
+        history = replace(history, log_likelihood=log_likelihood, kl=kl, relatedness=related)
         return replace(self._fitted.result, history=history)
 
     @property
@@ -96,6 +97,14 @@ class InspectionMixin:
             },
         )
 
+    def _relatedness_draws(self) -> Tensor:
+        """Draw weights, (S, T, T + 1), tasks in the order of ``tasks_``."""
+        place = self._places()
+        size = len(place) * (len(place) + 1)
+        draws = max(20, min(1000, MOST_WEIGHTS // size))
+        drawn = self._fitted.relatedness(num_samples=draws, seed=self.random_state)
+        return drawn[:, place][:, :, [*place, len(place)]]
+
     def relatedness_table(self, labels: Sequence[Hashable] | None = None) -> pd.DataFrame:
         """Give the same as a table, as :func:`~pyro_vmtl.analysis.relatedness_table` does.
 
@@ -110,12 +119,7 @@ class InspectionMixin:
 
         labels = self.tasks_ if labels is None else labels
         if self._table is None:
-            size = len(labels) * (len(labels) + 1)
-            draws = max(20, min(1000, MOST_WEIGHTS // size))
-            drawn = self._fitted.relatedness(num_samples=draws, seed=self.random_state)
-            place = self._places()
-            drawn = drawn[:, place][:, :, [*place, len(place)]]
-            self._table = relatedness_table(drawn, range(len(labels)))
+            self._table = relatedness_table(self._relatedness_draws(), range(len(labels)))
         table = self._table.copy()
         sources = [*labels, "base"]
         levels = table.columns.get_level_values(1)
@@ -206,14 +210,9 @@ class InspectionMixin:
         ax
             Axes to draw on; new ones by default.
         """
-        from pyro_vmtl.analysis import plot_relatedness
+        from pyro_vmtl.analysis import plot_relatedness, relatedness_datatree
 
-        names = [str(label) for label in self.tasks_]
-        if len({*names, "base"}) <= len(names):  # such as 1 and "1"
-            names = [repr(label) for label in self.tasks_]
-        ax = plot_relatedness(self.relatedness_table(names), ax)
-        sizes = dict(zip(names, self.task_sizes_, strict=True))
-        labels = [text.get_text() for text in ax.get_yticklabels()]
-        ax.set_yticks(ax.get_yticks(), [f"{label} ({sizes[label]})" for label in labels])
-        ax.set_ylabel("task (rows)")
-        return ax
+        draws = self._relatedness_draws()
+        return plot_relatedness(
+            relatedness_datatree(draws, self.tasks_, task_sizes=self.task_sizes_), ax
+        )
