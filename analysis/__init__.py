@@ -3,7 +3,6 @@
 if __name__ == "analysis":
     raise ImportError("Import this as pyro_vmtl.analysis: `analysis` would be a second copy of it.")
 
-from pyro_vmtl.analysis.plots import plot_relatedness
 
 from pyro_vmtl.analysis.band_plots import plot_regression_bands
 from pyro_vmtl.analysis.baselines import (
