@@ -16,7 +16,7 @@ test: $(INSTALLED)
 ## Run the tests that touch ArviZ under ArviZ 1.x, which needs Python 3.12: PYTHON312 names it
 test-arviz1: .venv-arviz1/.installed
 	OMP_NUM_THREADS=1 .venv-arviz1/bin/python -m pytest -q --numprocesses=2 --dist=worksteal $(ARGS) \
-		tests/test_conjugate.py $$(grep -lE 'pyro_vmtl.analysis|arviz' tests/test_*.py) pyro_vmtl/analysis
+		tests/test_conjugate.py $$(grep -lE 'pyro_vmtl.analysis|arviz|datatree' tests/test_*.py) pyro_vmtl/analysis
 
 ## Lint, format check, types
 check: $(INSTALLED)

@@ -69,11 +69,12 @@ def add_task(
 
     Examples
     --------
-    >>> from pyro_vmtl.presets import SHARED
+    >>> from pyro_vmtl.preset import Preset
     >>> X = torch.linspace(-1, 1, 24)[:, None]
     >>> data = TaskData.regression(X, X[:, 0], ["a", "b"] * 12).with_intercept()
     >>> new = TaskData.regression([[0.5], [1.0]], [0.5, 1.0], ["c", "c"]).with_intercept()
-    >>> add_task(SHARED.fit(data), new).num_tasks
+    >>> fitted = Preset(fitting={"num_steps": 20}).fit(data)  # few, to be quick here
+    >>> add_task(fitted, new).num_tasks
     3
     """
     few = bool(rows.mask.sum() < PRIOR_ROWS)

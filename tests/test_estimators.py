@@ -21,12 +21,12 @@ CLOSE = {"rtol": 2e-4, "atol": 2e-4}
 """Of fits whose rows differ by float32 rounding: 1e-7, which 40 steps make about 1e-5."""
 
 
-def quick(kind, num_steps=40, **changes):
+def quick(kind, num_steps=20, **changes):
     return replace(presets(kind)["shared"], fitting={"num_steps": num_steps}, **changes)
 
 
 def quick_stack(kind):
-    members = {"shared": quick(kind), "alone": quick(kind, shared=())}
+    members = {"shared": quick(kind, 40), "alone": quick(kind, 40, shared=())}
     return Stack(members, num_folds=2)
 
 
@@ -567,7 +567,7 @@ def test_the_picture_shows_the_relatedness(rows):
 
 
 def test_the_history_is_that_of_the_fit(rows):
-    assert regressor().fit(*rows).history_.loss.shape == (40,)
+    assert regressor().fit(*rows).history_.loss.shape == (20,)
 
 
 def test_scores_are_those_of_scikit_learn(rows):

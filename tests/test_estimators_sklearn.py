@@ -20,7 +20,7 @@ from pyro_vmtl.preset import Preset
 from pyro_vmtl.presets import presets
 
 
-def quick(kind, name="shared", num_steps=40):
+def quick(kind, name="shared", num_steps=20):
     """A preset that is fitted in a moment."""
     return replace(presets(kind)[name], fitting={"num_steps": num_steps})
 

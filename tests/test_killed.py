@@ -22,11 +22,11 @@ from pyro_vmtl.cli.main import app
 
 torch.set_num_threads(1)
 checkpoint.EVERY = 0.05
-members = {  # few steps, to be quick here
-    name: replace(member, fitting={**member.fitting, "num_steps": 120})
+members = {  # few steps, to be quick here, some of them recorded ones
+    name: replace(member, fitting={**member.fitting, "num_steps": 80})
     for name, member in presets.DEFAULT.members.items()
 }
-presets.DEFAULT = Stack(members, num_folds=3)
+presets.DEFAULT = Stack(members, num_folds=2)
 kills, out, arguments = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
 chance, left, waits = random.Random(0), kills, []
 while True:
@@ -36,7 +36,7 @@ while True:
         app(["fit", *arguments, "--out", out, "--resume"], standalone_mode=True)
         os._exit(0)
     if left:
-        wait = chance.uniform(0.05, 0.5)
+        wait = chance.uniform(0.02, 0.35)
         time.sleep(wait)
         if os.waitpid(child, os.WNOHANG) == (0, 0):
             os.kill(child, signal.SIGKILL)

@@ -182,7 +182,7 @@ def test_new_tasks_weigh_the_member_that_suits_the_data():
     members = {"alone": ALONE, "pooled": POOLED}
     for slopes, best in ([1.0] * 48, "pooled"), ([3.0, -3.0] * 24, "alone"):
         data = lines(slopes, 8)
-        fits = {name: quick(preset, 200).fit(data) for name, preset in members.items()}
+        fits = {name: quick(preset).fit(data) for name, preset in members.items()}
         weights = weigh_newcomers(fits, data)
         assert weights.sum() == pytest.approx(1)
         # 48 tasks for it at most, and half of the 20 rows of the prior
@@ -193,7 +193,7 @@ def test_few_tasks_say_little_about_new_ones():
     """The pooled fit has seen the rows: with 3 strangers it looks better than it is."""
     members = {"alone": ALONE, "pooled": POOLED}
     data = lines([3.0, -3.0, 0.0], 8)
-    fits = {name: quick(preset, 200).fit(data) for name, preset in members.items()}
+    fits = {name: quick(preset).fit(data) for name, preset in members.items()}
     weights = weigh_newcomers(fits, data)
     assert (weights - 0.5).abs().max() <= 3 / (2 * 23) + 1e-6  # three rows against 20
 

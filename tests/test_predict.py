@@ -53,7 +53,7 @@ def test_targets_sharing_and_batches_do_not_change_a_prediction(ragged, monkeypa
     close = predict_proba(*shared_pair, ragged, num_samples=20_000)
     plain = predict_proba(model, guide, ragged, num_samples=20_000)
     torch.testing.assert_close(close, plain, rtol=0, atol=0.025)
-    monkeypatch.setattr("pyro_vmtl.predict.MOST_NUMBERS", 1000)
+    monkeypatch.setattr("pyro_vmtl.predict.MOST_NUMBERS", 10_000)
     batched = predict_proba(model, guide, ragged, num_samples=20_001)
     torch.testing.assert_close(batched, plain, rtol=0, atol=0.025)
     density = log_predictive_density(model, guide, ragged, num_samples=20_001)

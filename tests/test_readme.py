@@ -29,8 +29,8 @@ def test_a_table_of_ones_own_takes_ten_lines(tmp_path, monkeypatch, capsys):
     exams["score"] = 3 * exams["age"] + exams["hours"] + rng.normal(size=60)
     exams.to_csv(tmp_path / "exams.csv", index=False)
     monkeypatch.chdir(tmp_path)
-    members = {  # few steps, to be quick here
-        name: replace(member, fitting={**member.fitting, "num_steps": 250})
+    members = {  # few steps, to be quick here: after 50 a fit is recorded
+        name: replace(member, fitting={**member.fitting, "num_steps": 50})
         for name, member in presets.DEFAULT.members.items()
     }
     monkeypatch.setattr(presets, "DEFAULT", Stack(members, num_folds=2))
