@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-__all__ = ["COLORS", "INK", "MUTED", "SEQUENTIAL", "dressed", "on_axes", "task_colors"]
+__all__ = ["COLORS", "INK", "MUTED", "SEQUENTIAL", "dressed", "in_nats", "on_axes", "task_colors"]
 
 INK = "0.13"
 """Letters and main lines: dark on white."""
@@ -40,6 +40,17 @@ def dressed(ax: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "") ->
         for text in [legend.get_title(), *legend.get_texts()]:
             text.set_fontsize(11)
     return ax
+
+
+def in_nats(value: float) -> str:
+    """Write a log density: two digits after the point for small ones, none for large.
+
+    Examples
+    --------
+    >>> in_nats(-12.345), in_nats(13441.2)
+    ('-12.35 nats', '13,441 nats')
+    """
+    return f"{value:,.{2 if abs(value) < 100 else 0}f} nats"
 
 
 def task_colors(num_tasks: int) -> list[tuple[float, ...] | str]:

@@ -87,7 +87,7 @@ def plot_relatedness_evolution(
         curves, names = _largest(values[:, 0], weights["source"].values.tolist())
         title = f"Whom {shortened(task)} borrows from"
         most, whose = "", "the weights"
-    ax.set_ylim(0, 1.02)
+    ax.set_ylim(0, min(1.02, 1.2 * float(curves.max())) or 1.0)
     if curves.shape[1] > MOST_LINES:
         ends = draw_bands(ax, steps, curves)
     else:

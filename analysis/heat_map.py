@@ -108,10 +108,15 @@ def plot_relatedness(
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.045, pad=0.02)
     bar.set_label("mean weight", fontsize=12)
     bar.ax.tick_params(labelsize=11)
-    caption = f"Dots: above {least:.2g}, but the {ci_prob:.0%} interval includes an even share" + (
-        "." if round(least, 2) == round(even, 2) else f", {even:.2g}."
-    )
-    return captioned(ax, "Who borrows how much from whom", caption)
+    captions = ["Base: not borrowed, the task's own prior."]
+    if few and cell >= INTERVAL_WIDTH:
+        captions.insert(0, f"Mean weight, and its {ci_prob:.0%} interval.")
+    if len(rows):
+        share = "" if round(least, 2) == round(even, 2) else f", {even:.2g}"
+        captions.append(
+            f"Dots: above {least:.2g}, but the {ci_prob:.0%} interval has an even share{share}."
+        )
+    return captioned(ax, "Who borrows how much from whom", " ".join(captions))
 
 
 def _size(num_tasks: int) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 
-from pyro_vmtl.analysis.canvas import COLORS, INK, dressed, on_axes
+from pyro_vmtl.analysis.canvas import COLORS, INK, dressed, in_nats, on_axes
 from pyro_vmtl.analysis.task_lines import MOST_LINES, draw_bands, name_ends, quantiles_of
 from pyro_vmtl.analysis.tree_parts import needed, shortened, task_sizes
 
@@ -48,7 +48,7 @@ def plot_elbo(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     --------
     >>> history = xr.Dataset({"loss": ("step", np.linspace(9.0, 1.0, 400))})
     >>> plot_elbo(xr.DataTree.from_dict({"history": history})).get_title(loc="left")
-    'Loss (negative ELBO): 1.251 nats at the end'
+    'Loss (negative ELBO): 1.25 nats at the end'
     """
     loss = needed(data, "history", "loss").values
     ax = on_axes(ax)
@@ -58,7 +58,7 @@ def plot_elbo(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     shown = loss[len(loss) // 20 :]
     _limit(ax, np.quantile(shown, [0.0, 0.995]), smooth[len(loss) // 20 :])
     ax.legend(loc="upper right")
-    title = f"Loss (negative ELBO): {smooth[-1]:.4g} nats at the end"
+    title = f"Loss (negative ELBO): {in_nats(smooth[-1])} at the end"
     return dressed(ax, title=title, xlabel="step", ylabel="nats")
 
 

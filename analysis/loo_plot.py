@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from pyro_vmtl.analysis.canvas import COLORS, INK, dressed, on_axes
+from pyro_vmtl.analysis.canvas import COLORS, INK, dressed, in_nats, on_axes
 from pyro_vmtl.analysis.leave_one_out import loo
 from pyro_vmtl.analysis.tree_parts import shortened
 
@@ -63,7 +63,7 @@ def plot_loo(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     ax.set_ylim(len(order) - 0.5, -0.5)
     missing = len(place) < len(set(tasks))
     ylabel = f"the {len(order)} tasks with the worst rows" if missing else "task"
-    title = f"Rows left out: {result.elpd:.4g} nats (se {result.se:.2g})"
+    title = f"Rows left out: {in_nats(result.elpd)} (se {result.se:.2g})"
     xlabel = "log predictive density (nats)"
     if bad.any():
         cross = "\N{MULTIPLICATION SIGN}"

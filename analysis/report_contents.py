@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+import pandas as pd
 import xarray as xr
 from pyro_vmtl.analysis.graph import plot_relatedness_graph
 
@@ -12,11 +13,13 @@ from pyro_vmtl.analysis.calibration_curves import plot_coverage, plot_pit, plot_
 from pyro_vmtl.analysis.evolution import plot_relatedness_evolution
 from pyro_vmtl.analysis.heat_map import plot_relatedness
 from pyro_vmtl.analysis.history_plots import plot_elbo, plot_elbo_terms
-from pyro_vmtl.analysis.khat import plot_khat
+from pyro_vmtl.analysis.khat import plot_khat, psis_khat
+from pyro_vmtl.analysis.leave_one_out import loo_by_task
 from pyro_vmtl.analysis.loo_plot import plot_loo
 from pyro_vmtl.analysis.predictive_checks import plot_ppc_by_task
-from pyro_vmtl.analysis.report import Picture, Section
+from pyro_vmtl.analysis.report import Picture, ReportTable, Section
 from pyro_vmtl.analysis.shrinkage_plots import plot_shrinkage
+from pyro_vmtl.analysis.tree_parts import needed
 from pyro_vmtl.analysis.uncertain_rows import plot_uncertain_rows
 from pyro_vmtl.analysis.uncertainty_plots import plot_uncertainty
 
@@ -33,7 +36,7 @@ def report_sections(data: xr.DataTree) -> list[Section]:
         to test, is left out.
     """
     name = _main_member(data)
-    fit = data if name is None else data[name]
+    fit = data if name is None else data.children[name]
     which = "" if name is None else f" This is about {name}, the member that counts most here."
     return [
         Section(
@@ -59,6 +62,7 @@ def report_sections(data: xr.DataTree) -> list[Section]:
             "Can the posterior be trusted?",
             "Predictions are tested above, on rows that were not fitted. Here it is about the "
             f"draws of the coefficients themselves.{which}",
+            tables=[] if name is None else [_members(data)],
             pictures=list(_trust(fit)),
         ),
     ]
@@ -68,8 +72,29 @@ def _main_member(data: xr.DataTree) -> str | None:
     """Name the member of a stack that counts most; None for a single fit."""
     if "stack" not in data:
         return None
-    weights = data["stack"]["member_weights"].mean("task")
+    weights = needed(data, "stack", "member_weights").mean("task")
     return str(weights["member"].values[int(weights.values.argmax())])
+
+
+def _members(data: xr.DataTree) -> ReportTable:
+    """Lay out what the members of a stack are, and how much they count."""
+    weights = needed(data, "stack", "member_weights")
+    members = [str(member) for member in weights["member"].values]
+    table = pd.DataFrame(
+        {
+            "mean weight": weights.mean("task").values,
+            "least": weights.min("task").values,
+            "largest": weights.max("task").values,
+            "Pareto k": [float(psis_khat(data.children[member]).khat) for member in members],
+        },
+        pd.Index(members, name="member"),
+    )
+    return ReportTable(
+        "What the fit is made of",
+        table,
+        note="Weights are by how well each member predicted rows held out, task by task. Pareto k "
+        "is explained below.",
+    )
 
 
 def _relatedness(data: xr.DataTree) -> Iterator[Picture]:
@@ -167,6 +192,7 @@ def _coefficients(data: xr.DataTree) -> Iterator[Picture]:
 
 def _trust(fit: xr.DataTree) -> Iterator[Picture]:
     if "history" in fit:
+        site = "w" if "kl_w" in fit["history"].data_vars else None
         yield Picture(
             "elbo",
             "Had the fit settled?",
@@ -188,7 +214,9 @@ def _trust(fit: xr.DataTree) -> Iterator[Picture]:
             "The KL divergence of each task's coefficients from their prior, that is from the pool "
             "of tasks it borrows from: what the task costs beyond them.",
             "A task far above all others is a stranger here.",
-            partial(plot_elbo_terms, fit, term="kl"),
+            partial(
+                plot_elbo_terms, fit, term="kl", site="w" if "kl_w" in fit["history"] else None
+            ),
         )
     if "sample_stats" in fit:
         yield Picture(
@@ -200,13 +228,15 @@ def _trust(fit: xr.DataTree) -> Iterator[Picture]:
             "single coefficients as exact. Predictions can still be good; see their pictures.",
             partial(plot_khat, fit),
         )
-        yield Picture(
-            "loo",
-            "Which training rows surprise the model?",
-            "The log density of each training row when it is left out (PSIS-LOO).",
-            "Single rows far below all others of their task: outliers, or wrong labels.",
-            partial(plot_loo, fit),
-        )
+        found = loo_by_task(fit).iloc[-1]
+        if found["num_bad_k"] < found["num_rows"] / 2:  # else it says nothing
+            yield Picture(
+                "loo",
+                "Which training rows surprise the model?",
+                "The log density of each training row when it is left out (PSIS-LOO).",
+                "Single rows far below all others of their task: outliers, or wrong labels.",
+                partial(plot_loo, fit),
+            )
     if "posterior_predictive" in fit:
         yield Picture(
             "ppc",

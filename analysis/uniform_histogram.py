@@ -87,5 +87,5 @@ def how_far(values: np.ndarray, verdict: str) -> str:
     if verdict.startswith("biased"):
         return f"by {abs(bias):.1f} of its standard deviations"
     if verdict.startswith("too"):
-        return f"{width:.2g} times the right width"
+        return f"{width:.2f} times the right width"
     return ""

@@ -29,10 +29,13 @@ from pyro_vmtl.whole import new_directory
 
 __all__ = ["TableProblem", "checkpoints_of", "fit_table", "read_problem", "write_table_run"]
 
-MOST_DRAWN = 10_000_000
-"""Rows times draws, above which there are fewer draws."""
+MOST_DRAWN = 25_000_000
+"""Numbers that are drawn, 100 MB in a file, above which there are fewer draws."""
 
-FEWEST_DRAWS = 50
+FEWEST_DRAWS = 20
+
+OF_TASKS = ("rows", "borrowed", "nearest", "weight")
+"""Columns of a summary that are not members."""
 
 SMALL = 20_000_000
 """Numbers in a table on which threads would only wait for one another."""
@@ -181,7 +184,7 @@ def write_table_run(
         predicted = predictions(estimator, test.X, test.tasks, test.y)
         scores = score_table(estimator, predicted, test.y, test.tasks)
         metrics |= scores_as_json(scores)
-    members = summary.columns[4:]
+    members = summary.columns[len(OF_TASKS) :]
     metrics |= {
         "members": {name: float(summary[name].mean()) for name in members},
         "seconds": result.seconds,
@@ -212,12 +215,15 @@ def write_table_run(
 
 def _tree(problem: TableProblem, run: TableRun) -> xr.DataTree:
     """Draw from the fit, for ArviZ: fewer draws where there are many rows."""
-    train, test = problem.train, problem.test
-    most = max(len(train.tasks), len(test.tasks), 1)
-    tree = run.estimator.to_datatree(
+    train, test, estimator = problem.train, problem.test, run.estimator
+    num_tasks = len(estimator.tasks_)
+    coefficients = len(problem.names) * len(getattr(estimator, "classes_", [0]))
+    members = max(1, estimator.summary().shape[1] - len(OF_TASKS))
+    each = members * (2 * len(train.tasks) + num_tasks * (coefficients + num_tasks))
+    tree = estimator.to_datatree(
         *(train.X, train.y, train.tasks),
         rows=(test.X, test.y, test.tasks) if len(test.tasks) else None,
-        num_samples=min(500, max(FEWEST_DRAWS, MOST_DRAWN // most)),
+        num_samples=min(500, max(FEWEST_DRAWS, MOST_DRAWN // each)),
     )
     for node in tree.subtree:
         labels: dict[str, Any] = {}
@@ -225,7 +231,7 @@ def _tree(problem: TableProblem, run: TableRun) -> xr.DataTree:
             labels["feature"] = [*problem.names, "intercept"]
         if "row" in node.coords:  # as a spreadsheet counts
             rows = problem.test_rows if node.name == "predictions" else problem.train_rows
-            labels["row"] = rows[node["row"].values] + 2
+            labels["row"] = rows[node.coords["row"].to_numpy()] + 2
         node.dataset = node.to_dataset().assign_coords(labels)
     tree.attrs["task_name"] = problem.columns.task
     return tree
