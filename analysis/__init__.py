@@ -33,9 +33,11 @@ from pyro_vmtl.analysis.nuts import nuts_reference
 from pyro_vmtl.analysis.plots import plot_relatedness
 from pyro_vmtl.analysis.predictive_checks import plot_ppc, plot_ppc_by_task
 from pyro_vmtl.analysis.pyro_svi import from_pyro_svi
+from pyro_vmtl.analysis.ranks import plot_ranks, rank_uniformity
 from pyro_vmtl.analysis.reference_plot import plot_reference
 from pyro_vmtl.analysis.relatedness import own_group_share, relatedness_table
 from pyro_vmtl.analysis.restarts import plot_restarts, restart_spread
+from pyro_vmtl.analysis.simulation import simulate_ranks
 from pyro_vmtl.analysis.suite import average_ranks, judge, plot_average_ranks, suite_means
 from pyro_vmtl.analysis.task_statistics import predictive_pvalues
 from pyro_vmtl.analysis.tree_files import read_netcdf, write_netcdf
@@ -69,18 +71,21 @@ __all__ = [
     "plot_pit",
     "plot_ppc",
     "plot_ppc_by_task",
+    "plot_ranks",
     "plot_reference",
     "plot_relatedness",
     "plot_reliability",
     "plot_restarts",
     "predictive_pvalues",
     "psis_khat",
+    "rank_uniformity",
     "read_netcdf",
     "regression_metrics",
     "relatedness_table",
     "restart_spread",
     "ridge_per_task",
     "ridge_pooled",
+    "simulate_ranks",
     "suite_means",
     "summarise",
     "to_datatree",
