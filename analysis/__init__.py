@@ -39,11 +39,13 @@ from pyro_vmtl.analysis.pool_weights import relatedness_datatree
 from pyro_vmtl.analysis.prediction_grids import decision_grid, regression_grid
 from pyro_vmtl.analysis.predictive_checks import plot_ppc, plot_ppc_by_task
 from pyro_vmtl.analysis.pyro_svi import from_pyro_svi
+from pyro_vmtl.analysis.ranks import plot_ranks, rank_uniformity
 from pyro_vmtl.analysis.reference_plot import plot_reference
 from pyro_vmtl.analysis.relatedness import own_group_share, relatedness_table
 from pyro_vmtl.analysis.report import Picture, ReportTable, Section, write_report
 from pyro_vmtl.analysis.restarts import plot_restarts, restart_spread
 from pyro_vmtl.analysis.shrinkage_plots import plot_shrinkage
+from pyro_vmtl.analysis.simulation import simulate_ranks
 from pyro_vmtl.analysis.suite import average_ranks, judge, plot_average_ranks, suite_means
 from pyro_vmtl.analysis.task_statistics import predictive_pvalues
 from pyro_vmtl.analysis.tree_files import read_netcdf, write_netcdf
@@ -85,6 +87,7 @@ __all__ = [
     "plot_pit",
     "plot_ppc",
     "plot_ppc_by_task",
+    "plot_ranks",
     "plot_reference",
     "plot_regression_bands",
     "plot_relatedness",
@@ -96,6 +99,7 @@ __all__ = [
     "plot_uncertainty",
     "predictive_pvalues",
     "psis_khat",
+    "rank_uniformity",
     "read_netcdf",
     "regression_grid",
     "regression_metrics",
@@ -104,6 +108,7 @@ __all__ = [
     "restart_spread",
     "ridge_per_task",
     "ridge_pooled",
+    "simulate_ranks",
     "suite_means",
     "summarise",
     "to_datatree",

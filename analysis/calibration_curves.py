@@ -218,14 +218,14 @@ def plot_coverage(data: xr.DataTree, ax: Axes | None = None, *, ci_prob: float =
     found = "Intervals hold what they say"
     if below.any() or above.any():
         found = f"Intervals are too {'narrow' if below.sum() >= above.sum() else 'wide'}"
-    found += f": {held[1]:.0%} of {len(edges)} targets\n"
-    found += f"are in those of 90%, {held[0]:.0%} in those of 50%"
+    found += f": {held[1]:.0%} of {len(edges)} targets"
+    title = f"{found}\nare in those of 90%, {held[0]:.0%} in those of 50%"
     notes = f"band: {ci_prob:.0%} if calibrated\nabove: too wide\nbelow: too narrow"
     text = ax.text(0.02, 0.98, notes, fontsize=11, color=INK, va="top")
     text.set_transform(ax.transAxes)
     ax.set(xlim=(0, 1), ylim=(0, 1.02))
     xlabel = "probability of the central predictive interval"
-    return dressed(ax, title=found, xlabel=xlabel, ylabel="share of targets inside")
+    return dressed(ax, title=title, xlabel=xlabel, ylabel="share of targets inside")
 
 
 def plot_pit(data: xr.DataTree, ax: Axes | None = None, *, ci_prob: float = 0.9) -> Axes:
