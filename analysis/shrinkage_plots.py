@@ -76,6 +76,7 @@ def plot_shrinkage(
     >>> ax.get_xlabel()
     "'hours', standard units"
     """
+    task_name = shortened(data.attrs.get("task_name", "task"))
     data, reference = _members(data, reference)
     if not 0 < ci_prob < 1:
         raise ValueError(f"ci_prob is {ci_prob}, expected a probability between 0 and 1.")
@@ -120,7 +121,7 @@ def plot_shrinkage(
         ax,
         title="What sharing does to a coefficient",
         xlabel=_named(var_names, chosen),
-        ylabel="task",
+        ylabel=task_name,
     )
     return legend_above(ax, ncols=2)
 
