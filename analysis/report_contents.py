@@ -214,9 +214,7 @@ def _trust(fit: xr.DataTree) -> Iterator[Picture]:
             "The KL divergence of each task's coefficients from their prior, that is from the pool "
             "of tasks it borrows from: what the task costs beyond them.",
             "A task far above all others is a stranger here.",
-            partial(
-                plot_elbo_terms, fit, term="kl", site="w" if "kl_w" in fit["history"] else None
-            ),
+            partial(plot_elbo_terms, fit, term="kl", site=site),
         )
     if "sample_stats" in fit:
         yield Picture(
