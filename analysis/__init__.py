@@ -11,10 +11,12 @@ from pyro_vmtl.analysis.baselines import (
     ridge_per_task,
     ridge_pooled,
 )
+from pyro_vmtl.analysis.by_site import plot_relatedness_by_site
 from pyro_vmtl.analysis.comparison import ALL_TASKS, plot_comparison, summarise
 from pyro_vmtl.analysis.datatree import to_datatree
 from pyro_vmtl.analysis.evolution import plot_relatedness_evolution
 from pyro_vmtl.analysis.gaussian_process import gaussian_process
+from pyro_vmtl.analysis.graph import plot_relatedness_graph
 from pyro_vmtl.analysis.heat_map import plot_relatedness
 from pyro_vmtl.analysis.history_plots import plot_elbo, plot_elbo_terms, plot_history
 from pyro_vmtl.analysis.khat import plot_khat, psis_khat
@@ -28,6 +30,7 @@ from pyro_vmtl.analysis.metrics import (
 from pyro_vmtl.analysis.nuts import nuts_reference
 from pyro_vmtl.analysis.pool_weights import relatedness_datatree
 from pyro_vmtl.analysis.pyro_svi import from_pyro_svi
+from pyro_vmtl.analysis.recovery import plot_relatedness_truth, relatedness_recovery
 from pyro_vmtl.analysis.reference_plot import plot_reference
 from pyro_vmtl.analysis.relatedness import own_group_share, relatedness_table
 from pyro_vmtl.analysis.restarts import plot_restarts, restart_spread
@@ -60,12 +63,16 @@ __all__ = [
     "plot_loo",
     "plot_reference",
     "plot_relatedness",
+    "plot_relatedness_by_site",
     "plot_relatedness_evolution",
+    "plot_relatedness_graph",
+    "plot_relatedness_truth",
     "plot_restarts",
     "psis_khat",
     "read_netcdf",
     "regression_metrics",
     "relatedness_datatree",
+    "relatedness_recovery",
     "relatedness_table",
     "restart_spread",
     "ridge_per_task",

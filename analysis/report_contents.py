@@ -7,13 +7,13 @@ from functools import partial
 
 import xarray as xr
 from pyro_vmtl.analysis.calibration_curves import plot_coverage, plot_pit, plot_reliability
-from pyro_vmtl.analysis.graph import plot_relatedness_graph
 from pyro_vmtl.analysis.predictive_checks import plot_ppc_by_task
 from pyro_vmtl.analysis.shrinkage_plots import plot_shrinkage
 from pyro_vmtl.analysis.uncertain_rows import plot_uncertain_rows
 from pyro_vmtl.analysis.uncertainty_plots import plot_uncertainty
 
 from pyro_vmtl.analysis.evolution import plot_relatedness_evolution
+from pyro_vmtl.analysis.graph import plot_relatedness_graph
 from pyro_vmtl.analysis.heat_map import plot_relatedness
 from pyro_vmtl.analysis.history_plots import plot_elbo, plot_elbo_terms
 from pyro_vmtl.analysis.khat import plot_khat
