@@ -13,6 +13,7 @@ from pyro_vmtl.analysis.baselines import (
     ridge_per_task,
     ridge_pooled,
 )
+from pyro_vmtl.analysis.by_site import plot_relatedness_by_site
 from pyro_vmtl.analysis.calibration_curves import (
     ece_interval,
     plot_coverage,
@@ -24,6 +25,7 @@ from pyro_vmtl.analysis.datatree import to_datatree
 from pyro_vmtl.analysis.decision_plots import plot_decision_regions
 from pyro_vmtl.analysis.evolution import plot_relatedness_evolution
 from pyro_vmtl.analysis.gaussian_process import gaussian_process
+from pyro_vmtl.analysis.graph import plot_relatedness_graph
 from pyro_vmtl.analysis.heat_map import plot_relatedness
 from pyro_vmtl.analysis.history_plots import plot_elbo, plot_elbo_terms, plot_history
 from pyro_vmtl.analysis.khat import plot_khat, psis_khat
@@ -40,6 +42,7 @@ from pyro_vmtl.analysis.prediction_grids import decision_grid, regression_grid
 from pyro_vmtl.analysis.predictive_checks import plot_ppc, plot_ppc_by_task
 from pyro_vmtl.analysis.pyro_svi import from_pyro_svi
 from pyro_vmtl.analysis.ranks import plot_ranks, rank_uniformity
+from pyro_vmtl.analysis.recovery import plot_relatedness_truth, relatedness_recovery
 from pyro_vmtl.analysis.reference_plot import plot_reference
 from pyro_vmtl.analysis.relatedness import own_group_share, relatedness_table
 from pyro_vmtl.analysis.report import Picture, ReportTable, Section, write_report
@@ -91,7 +94,10 @@ __all__ = [
     "plot_reference",
     "plot_regression_bands",
     "plot_relatedness",
+    "plot_relatedness_by_site",
     "plot_relatedness_evolution",
+    "plot_relatedness_graph",
+    "plot_relatedness_truth",
     "plot_reliability",
     "plot_restarts",
     "plot_shrinkage",
@@ -104,6 +110,7 @@ __all__ = [
     "regression_grid",
     "regression_metrics",
     "relatedness_datatree",
+    "relatedness_recovery",
     "relatedness_table",
     "restart_spread",
     "ridge_per_task",

@@ -25,7 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pyro_vmtl import Stack, VMTLClassifier, VMTLRegressor
+from pyro_vmtl import VMTLClassifier, VMTLRegressor
 from pyro_vmtl.analysis import (
     decision_grid,
     plot_decision_regions,
@@ -37,7 +37,6 @@ from pyro_vmtl.analysis import (
 )
 from pyro_vmtl.cli.digits import fit_digits
 from pyro_vmtl.datasets import rotated_digits
-from pyro_vmtl.presets import ALONE, SHARED
 from pyro_vmtl.whole import written_whole
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -48,9 +47,8 @@ class Fits:
 
     @cached_property
     def digits(self) -> xr.DataTree:
-        """Rotated digits, six angles of 50 images: a stack of two members, as a tree."""
-        stack = Stack({"shared": SHARED, "alone": ALONE}, num_folds=2)
-        return fit_digits(rotated_digits(seed=0), method=stack, seed=0).tree
+        """Rotated digits, six angles of 50 images, by the default."""
+        return fit_digits(rotated_digits(seed=0), seed=0).tree
 
     @cached_property
     def plants(self) -> tuple[VMTLClassifier, tuple]:

@@ -9,8 +9,12 @@ import xarray as xr
 
 from pyro_vmtl.analysis import (
     plot_relatedness,
+    plot_relatedness_by_site,
     plot_relatedness_evolution,
+    plot_relatedness_graph,
+    plot_relatedness_truth,
     relatedness_datatree,
+    relatedness_recovery,
 )
 from pyro_vmtl.analysis.ordering import clustered_order
 
@@ -86,8 +90,7 @@ def test_dots_mark_weights_that_may_as_well_be_even_shares():
     assert marked == {(names.index("t0"), names.index(name)) for name in ("t1", "base")}
 
 
-@pytest.mark.parametrize("num_tasks", [1, 2, 12, 13, 139])
-@pytest.mark.parametrize("long", [False, True])
+@pytest.mark.parametrize(("num_tasks", "long"), [(1, False), (2, True), (12, True), (139, True)])
 def test_nothing_of_the_heat_map_is_cut_off(num_tasks, long):
     sizes = [10] * num_tasks if long else None
     ax = plot_relatedness(tree_of(num_tasks, long=long, task_sizes=sizes))
@@ -193,4 +196,99 @@ def test_the_evolution_of_many_tasks_is_a_band():
     ax = plot_relatedness_evolution(data)
     assert ax.lines[0].get_ydata()[-1] == pytest.approx(np.median(final.max(1)), rel=1e-12)
     assert [t.get_text() for t in ax.texts[:3]] == ["median task", "1 in 2 tasks", "9 in 10 tasks"]
+    assert_nothing_is_cut_off(ax)
+
+
+def arrows(ax):
+    return [patch for patch in ax.patches if isinstance(patch, mpl.patches.FancyArrowPatch)]
+
+
+def test_the_graph_has_an_arrow_for_each_weight_from_the_threshold():
+    data = tree_of(6)
+    mean, draws = means(data), data["posterior"]["w_sources"].values[0]
+    ax = plot_relatedness_graph(data, threshold=0.1)
+    pairs = [(b, s) for b in range(6) for s in range(6) if b != s and mean[b, s] >= 0.1]
+    drawn_arrows = arrows(ax)
+    assert len(drawn_arrows) == len(pairs) == 12  # two siblings each
+    widths = sorted(arrow.get_linewidth() for arrow in drawn_arrows)
+    weights = np.array(sorted(mean[pair] for pair in pairs))
+    np.testing.assert_allclose(widths, 0.5 + 4.5 * weights / weights.max(), rtol=1e-12)
+    low = np.quantile(draws, 0.05, axis=0)
+    dashed = sum(arrow.get_linestyle() == "--" for arrow in drawn_arrows)
+    assert dashed == sum(low[pair] < 1 / 6 for pair in pairs)
+    np.testing.assert_allclose(ax.collections[0].get_array(), mean[:, -1], rtol=1e-12)
+
+
+def test_arrows_go_from_the_source_to_the_borrower():
+    weights = torch.zeros(5, 3, 4)
+    weights[:, 0, 1] = weights[:, 1, 3] = weights[:, 2, 3] = 1  # t0 borrows from t1
+    ax = plot_relatedness_graph(relatedness_datatree(weights, ["t0", "t1", "t2"]))
+    (arrow,) = arrows(ax)
+    places = {text.get_text(): text.xy for text in ax.texts}
+    del places[ax.texts[-1].get_text()]  # the caption
+    start, *_, end = arrow.get_path().vertices[:3]
+    near = {name: np.linalg.norm(start - place) for name, place in places.items()}
+    assert min(near, key=near.get) == "t1"
+    near = {name: np.linalg.norm(end - place) for name, place in places.items()}
+    assert min(near, key=near.get) == "t0"
+
+
+@pytest.mark.parametrize(("num_tasks", "named"), [(1, 1), (32, 32), (60, 15)])
+def test_the_graph_is_the_same_each_time_and_whole(num_tasks, named):
+    data = tree_of(num_tasks, long=True)
+    ax, again = plot_relatedness_graph(data), plot_relatedness_graph(data)
+    places = ax.collections[0].get_offsets()
+    np.testing.assert_array_equal(places, again.collections[0].get_offsets())
+    assert len(ax.texts) == named + 1  # the caption
+    assert_nothing_is_cut_off(ax)
+
+
+def test_two_sites_are_compared_point_by_point():
+    data = tree_of(6)
+    first = data["posterior"]["w_sources"]
+    other = first.copy(data=drawn(6, seed=1)[0].numpy()[None])
+    other[:, :, 2] = 0
+    other[:, :, 2, 5] = 1  # at this site t2 borrows all from t5
+    data["posterior"]["z_sources"] = other
+    ax = plot_relatedness_by_site(data)
+    tasks, base = (dots.get_offsets() for dots in ax.collections)
+    x, y = means(data), other.values[0].mean(0)
+    others = ~np.eye(6, dtype=bool)
+    np.testing.assert_allclose(tasks, np.stack([x[:, :6][others], y[:, :6][others]], 1), rtol=1e-12)
+    np.testing.assert_allclose(base, np.stack([x[:, 6], y[:, 6]], 1), rtol=1e-12)
+    assert ax.texts[0].get_text() == "t2 ← t5" and len(ax.texts) <= 5
+    assert_nothing_is_cut_off(ax)
+
+
+def test_the_recovery_is_the_share_of_the_own_group():
+    draws, group = drawn(6, 2)
+    data = relatedness_datatree(draws, range(6))
+    table = relatedness_recovery(data, group.tolist())
+    weights = draws.numpy()
+    of_draws = weights[:, 3, [1, 5]].sum(1) / weights[:, 3, :6].sum(1)
+    mean = weights[:, 3].mean(0)
+    assert table.loc[3, "own_group"] == pytest.approx(mean[[1, 5]].sum() / mean[:6].sum())
+    assert table.loc[3, "lower"] == pytest.approx(np.quantile(of_draws, 0.05))
+    assert table.loc[3, "upper"] == pytest.approx(np.quantile(of_draws, 0.95))
+    assert table["even_share"].tolist() == [2 / 5] * 6
+    with pytest.raises(ValueError, match="groups has 2 labels, expected one for each of the 6"):
+        relatedness_recovery(data, "ab")
+
+
+def test_a_task_that_borrows_nothing_has_no_share():
+    weights = torch.zeros(5, 2, 3)
+    weights[:, :, 2] = 1
+    table = relatedness_recovery(relatedness_datatree(weights, "ab"), "xx")
+    assert table[["own_group", "lower", "upper"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("num_tasks", [1, 60])
+def test_the_truth_is_drawn_group_by_group(num_tasks):
+    data, group = tree_of(num_tasks, long=True), drawn(num_tasks)[1]
+    names = [f"a group of tasks with a long name {g}" for g in group]
+    ax = plot_relatedness_truth(data, names)
+    table = relatedness_recovery(data, names).iloc[np.argsort(group, kind="stable")]
+    shown = ax.collections[-1].get_offsets()
+    np.testing.assert_allclose(np.ma.filled(shown[:, 0], np.nan), table["own_group"], rtol=1e-12)
+    np.testing.assert_array_equal(shown[:, 1], range(num_tasks))
     assert_nothing_is_cut_off(ax)
