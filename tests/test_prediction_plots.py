@@ -32,7 +32,7 @@ LONG = "Saint Bartholomew's grammar school for {}"
 """About forty letters."""
 
 QUICK = {
-    name: replace(preset, fitting={**preset.fitting, "num_steps": 40})
+    name: replace(preset, fitting={**preset.fitting, "num_steps": 20})
     for name, preset in {"shared": SHARED, "alone": ALONE}.items()
 }
 
