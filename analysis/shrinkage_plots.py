@@ -163,9 +163,10 @@ def _chosen(values: xr.DataArray, coords: dict[str, Any]) -> dict[str, Any]:
                 f"{' and more' if len(known) > 10 else ''}."
             )
     left = values.sel(coords)
-    width = np.sqrt(left.var(SAMPLE_DIMS).mean("task"))
-    # What draws cannot tell apart from no width counts as little, not as infinitely much.
-    clear = left.mean(SAMPLE_DIMS).std("task") / width.where(width > 0, np.inf)
+    spread = left.mean(SAMPLE_DIMS).std("task")
+    width = left.var(SAMPLE_DIMS).mean("task") ** 0.5
+    # A coefficient without a width, such as a constant, is none to compare with.
+    clear = spread / width.where(width > 0, np.inf) if bool((width > 0).any()) else spread
     largest = clear.argmax(...) if clear.dims else {}
     return coords | {
         str(dim): values[dim].values.tolist()[int(place)] for dim, place in largest.items()

@@ -53,18 +53,15 @@ class Fits:
     @cached_property
     def plants(self) -> tuple[VMTLClassifier, tuple]:
         """Three species in three gardens; the new garden has 9 rows, and is like the old one."""
-        rng = np.random.default_rng(0)
-        centres = {"ash": (2.0, 2.0), "birch": (5.0, 2.5), "cedar": (3.5, 5.0)}
-        moved = {"old": (0.0, 0.0), "new": (0.3, 0.0), "far": (0.0, 3.0)}
-        X, y, gardens = [], [], []
-        for garden, rows in {"old": 60, "new": 9, "far": 60}.items():
-            species = np.resize(list(centres), rows)
-            places = np.array([centres[name] for name in species]) + moved[garden]
-            X.append(places + 0.8 * rng.normal(size=(rows, 2)))
-            y.extend(species)
-            gardens.extend([garden] * rows)
-        frame = pd.DataFrame(np.concatenate(X), columns=["length (cm)", "width (cm)"])
-        return VMTLClassifier("shared").fit(frame, y, gardens), (frame, y, gardens)
+        rows = measured({"old": 60, "new": 9, "far": 60}, seed=0)
+        return VMTLClassifier("shared").fit(*rows), rows
+
+    @cached_property
+    def tested(self) -> xr.DataTree:
+        """The plants as a tree, with 40 other rows from each garden."""
+        classifier, rows = self.plants
+        others = measured({"old": 40, "new": 40, "far": 40}, seed=1)
+        return classifier.to_datatree(*rows, rows=others)
 
     @cached_property
     def exams(self) -> tuple[VMTLRegressor, tuple]:
@@ -79,6 +76,18 @@ class Fits:
             schools.extend([school] * rows)
         frame, y = pd.DataFrame({"hours": np.concatenate(hours)}), np.concatenate(scores)
         return VMTLRegressor("shared").fit(frame, y, schools), (frame, y, schools)
+
+
+def measured(num_rows: dict[str, int], *, seed: int) -> tuple[pd.DataFrame, list, list]:
+    """Leaves of three species by garden: features, species, gardens."""
+    rng = np.random.default_rng(seed)
+    centres = {"ash": (2.0, 2.0), "birch": (5.0, 2.5), "cedar": (3.5, 5.0)}
+    moved = {"old": (0.0, 0.0), "new": (0.3, 0.0), "far": (0.0, 3.0)}
+    gardens = [garden for garden, rows in num_rows.items() for _ in range(rows)]
+    species = [name for rows in num_rows.values() for name in np.resize(list(centres), rows)]
+    places = [np.add(centres[s], moved[g]) for s, g in zip(species, gardens, strict=True)]
+    X = np.stack(places) + 0.8 * rng.normal(size=(len(places), 2))
+    return pd.DataFrame(X, columns=["length (cm)", "width (cm)"]), species, gardens
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,7 @@ PICTURES = (
         "could remove (hatched), and what they could not, as its classes overlap.",
         "A task whose hatched part is much longer than those of others: it has too few rows, or "
         "no relatives to borrow from.",
-        lambda fits: plot_uncertainty(fits.digits),
+        lambda fits: plot_uncertainty(fits.tested),
     ),
     Picture(
         "uncertain-rows",
@@ -142,7 +151,7 @@ PICTURES = (
         "classes; `most_uncertain_rows(tree)` is the same as a table.",
         "Rows that have something in common, such as one task, one sensor or one date: look at "
         "them before you collect more.",
-        lambda fits: plot_uncertain_rows(fits.digits),
+        lambda fits: plot_uncertain_rows(fits.tested),
     ),
     Picture(
         "shrinkage",

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,9 +32,16 @@ LONG = "Saint Bartholomew's grammar school for {}"
 """About forty letters."""
 
 QUICK = {
-    name: replace(preset, fitting={**preset.fitting, "num_steps": 40})
+    name: replace(preset, fitting={**preset.fitting, "num_steps": 20})
     for name, preset in {"shared": SHARED, "alone": ALONE}.items()
 }
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    """Close the pictures of a test, so that few are open at a time."""
+    yield
+    plt.close("all")
 
 
 def lines(ax, label):
