@@ -46,6 +46,7 @@ from pyro_vmtl.analysis.recovery import plot_relatedness_truth, relatedness_reco
 from pyro_vmtl.analysis.reference_plot import plot_reference
 from pyro_vmtl.analysis.relatedness import own_group_share, relatedness_table
 from pyro_vmtl.analysis.report import Picture, ReportTable, Section, write_report
+from pyro_vmtl.analysis.report_contents import report_sections
 from pyro_vmtl.analysis.restarts import plot_restarts, restart_spread
 from pyro_vmtl.analysis.shrinkage_plots import plot_shrinkage
 from pyro_vmtl.analysis.simulation import simulate_ranks
@@ -112,6 +113,7 @@ __all__ = [
     "relatedness_datatree",
     "relatedness_recovery",
     "relatedness_table",
+    "report_sections",
     "restart_spread",
     "ridge_per_task",
     "ridge_pooled",

@@ -7,10 +7,10 @@ from functools import partial
 
 import pandas as pd
 import xarray as xr
-from pyro_vmtl.analysis.graph import plot_relatedness_graph
 
 from pyro_vmtl.analysis.calibration_curves import plot_coverage, plot_pit, plot_reliability
 from pyro_vmtl.analysis.evolution import plot_relatedness_evolution
+from pyro_vmtl.analysis.graph import plot_relatedness_graph
 from pyro_vmtl.analysis.heat_map import plot_relatedness
 from pyro_vmtl.analysis.history_plots import plot_elbo, plot_elbo_terms
 from pyro_vmtl.analysis.khat import plot_khat, psis_khat
