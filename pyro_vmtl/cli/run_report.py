@@ -24,7 +24,7 @@ POSTERIOR = "posterior.nc"
 SCORES = {
     "rows": "rows",
     "accuracy": "accuracy",
-    "nll": "NLL (nats per row)",
+    "nll": "NLL (nats)",
     "ece": "ECE",
     "rmse": "RMSE",
     "explained_variance": "explained variance",
@@ -32,6 +32,10 @@ SCORES = {
     "coverage_90": "inside 90 %",
 }
 """Names of scores, in the order they are shown in."""
+
+
+BASELINES = {"single_task": "LR per task", "pooled": "LR of all rows"}
+"""Names of baselines."""
 
 
 def write_run_report(
@@ -105,11 +109,14 @@ def _scores(metrics: Mapping[str, Any]) -> ReportTable:
     frame = frame[columns].rename(columns=SCORES)
     if "rows" in frame:
         frame["rows"] = frame["rows"].astype(int)
-    for method, scores in metrics.get("baselines", {}).items():
+    baselines = metrics.get("baselines", {})
+    for method, scores in baselines.items():
         others = {first: scores, **scores["per_task"]}
         for name in ("accuracy", "nll"):
-            frame[f"{SCORES[name]}, {method}"] = [others[label][name] for label in frame.index]
-    return ReportTable("Scores by task", frame, first_is_total=True)
+            column = f"{name} of {BASELINES.get(method, method)}"
+            frame[column] = [others[label][name] for label in frame.index]
+    note = "LR: scikit-learn's logistic regression." if baselines else ""
+    return ReportTable("Scores by task", frame, note=note, first_is_total=True)
 
 
 def _code(folder: Path, settings: Mapping[str, Any]) -> list[str]:
