@@ -101,7 +101,9 @@ def plot_relatedness_graph(
     )
     norm, blues = Normalize(0, 1), plt.get_cmap(SEQUENTIAL)
     points = np.array([places[task] for task in range(num_tasks)])
-    dots = ax.scatter(*points.T, node_size, mean[:, -1], cmap=blues, norm=norm, zorder=3)
+    dots = ax.scatter(
+        points[:, 0], points[:, 1], node_size, mean[:, -1], cmap=blues, norm=norm, zorder=3
+    )
     dots.set(edgecolor=INK, linewidth=1)
     lent = sources.sum(0)
     named = np.argsort(-lent, kind="stable")
@@ -134,11 +136,11 @@ def _graph(sources: np.ndarray, even: float, threshold: float | None) -> nx.DiGr
     graph = nx.DiGraph()
     graph.add_nodes_from(range(len(sources)))
     for borrower, row in enumerate(sources):
-        chosen = np.argsort(-row, kind="stable")
+        order = np.argsort(-row, kind="stable")
         if threshold is None:
-            chosen = [source for source in chosen[:MOST_SOURCES] if row[source] > even]
+            chosen = [source for source in order[:MOST_SOURCES] if row[source] > even]
         else:
-            chosen = [source for source in chosen if row[source] >= threshold and row[source] > 0]
+            chosen = [source for source in order if row[source] >= threshold and row[source] > 0]
         for source in chosen:
             graph.add_edge(int(source), borrower, weight=float(row[source]))
     return graph
