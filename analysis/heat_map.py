@@ -109,8 +109,11 @@ def plot_relatedness(
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.045, pad=0.02)
     bar.set_label("mean weight", fontsize=12)
     bar.ax.tick_params(labelsize=11)
-    caption = f"Dots: above {least:.2g}, but the {ci_prob:.0%} interval includes an even share" + (
-        "." if round(least, 2) == round(even, 2) else f", {even:.2g}."
+    share = "an even share" if round(least, 2) == round(even, 2) else f"an even share, {even:.2g}"
+    caption = (
+        f"Dots: above {least:.2g}, but the {ci_prob:.0%} interval includes {share}."
+        if len(rows)
+        else f"Weights above {least:.2g} are clear: no {ci_prob:.0%} interval includes {share}."
     )
     return captioned(ax, "Who borrows how much from whom", caption)
 
