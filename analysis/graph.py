@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
-import networkx as nx
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
-from matplotlib.patheffects import withStroke
+from matplotlib.patches import FancyArrowPatch
 
 from pyro_vmtl.analysis.canvas import INK, SEQUENTIAL, on_axes
 from pyro_vmtl.analysis.ordering import clustered_order
@@ -56,8 +55,8 @@ def plot_relatedness_graph(
     Axes
         Arrows are the wider the larger the mean weight, and dashed where the lower end of the
         interval is below an even share. Tasks are the darker the more they keep to the base. They
-        stand near those that they borrow from; the places are the same each time. With more than
-        40 tasks only the 15 that lend most have names.
+        stand in a circle, next to those that borrow alike. With more than 40 tasks only the 15
+        that lend most have names.
 
     Raises
     ------
@@ -78,40 +77,42 @@ def plot_relatedness_graph(
     num_tasks = len(weights.tasks)
     mean, (lower, _) = weights.mean(), weights.interval(ci_prob)
     sources = np.nan_to_num(mean[:, :-1])
-    graph = _graph(sources, weights.even_share, threshold)
-    places = _places(sources, graph)
-    ax = on_axes(ax, (8.4, 7.4))
-    node_size = float(np.clip(9000 / num_tasks, 60, 420))
-    largest = max((weight for *_, weight in graph.edges(data="weight")), default=1.0)
+    edges = _edges(sources, weights.even_share, threshold)
+    places = _places(sources)
+    ax = on_axes(ax, (7.6, 6.4))
+    node_size = float(np.clip(9000 / num_tasks, 8, 420))
+    largest = max((weight for *_, weight in edges), default=1.0)
     widest = 4.5 if num_tasks <= MOST_NAMES else 2.5
-    edges = list(graph.edges(data="weight"))
+    head = 6 if num_tasks <= MOST_NAMES else 3
     unsure = [lower[borrower, source] < weights.even_share for source, borrower, _ in edges]
-    nx.draw_networkx_edges(
-        graph,
-        places,
-        edgelist=[(source, borrower) for source, borrower, _ in edges],
-        ax=ax,
-        width=[0.5 + widest * weight / largest for *_, weight in edges],
-        style=["--" if dashed else "-" for dashed in unsure],
-        edge_color="0.45",
-        alpha=0.75 if num_tasks <= MOST_NAMES else 0.45,
-        arrowsize=13 if num_tasks <= MOST_NAMES else 7,
-        node_size=node_size,
-        connectionstyle="arc3,rad=0.12",
-    )
+    for (source, borrower, weight), dashed in zip(edges, unsure, strict=True):
+        arrow = FancyArrowPatch(
+            places[source],
+            places[borrower],
+            arrowstyle=f"-|>,head_length={head},head_width={0.4 * head}",
+            connectionstyle="arc3,rad=0.15",
+            shrinkA=0.55 * node_size**0.5,
+            shrinkB=0.55 * node_size**0.5,
+            linewidth=0.5 + widest * weight / largest,
+            linestyle="--" if dashed else "-",
+            color="0.45",
+            alpha=0.75 if num_tasks <= MOST_NAMES else 0.45,
+        )
+        ax.add_patch(arrow)
     norm, blues = Normalize(0, 1), plt.get_cmap(SEQUENTIAL)
-    points = np.array([places[task] for task in range(num_tasks)])
-    dots = ax.scatter(*points.T, node_size, mean[:, -1], cmap=blues, norm=norm, zorder=3)
+    dots = ax.scatter(*places.T, s=node_size, c=mean[:, -1], cmap=blues, norm=norm, zorder=3)
     dots.set(edgecolor=INK, linewidth=1)
     lent = sources.sum(0)
     named = np.argsort(-lent, kind="stable")
     for task in named if num_tasks <= MOST_NAMES else named[:NAMED_OF_MANY]:
         name = shortened(weights.tasks[task], 16)
-        down = (0, -0.5 * node_size**0.5 - 2)
-        text = ax.annotate(name, points[task], down, textcoords="offset points", zorder=4)
-        text.set(ha="center", va="top", fontsize=11 if num_tasks <= 16 else 10, color=INK)
-        text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
-    ax.margins(0.1)
+        x, y = places[task]
+        away = (0.6 * node_size**0.5 + 5) * places[task]
+        text = ax.annotate(name, (x, y), tuple(away), textcoords="offset points", zorder=4)
+        side = "center" if abs(x) < 0.3 else "left" if x > 0 else "right"
+        level = "center" if abs(y) < 0.3 else "bottom" if y > 0 else "top"
+        text.set(ha=side, va=level, fontsize=11, color=INK)
+    ax.set(xlim=(-1.3, 1.3), ylim=(-1.2, 1.2))
     ax.set_axis_off()
     bar = ax.figure.colorbar(dots, ax=ax, fraction=0.04, pad=0.02)
     bar.set_label("weight on the base: not borrowed", fontsize=12)
@@ -129,31 +130,26 @@ def plot_relatedness_graph(
     return captioned(ax, "Who lends to whom", caption)
 
 
-def _graph(sources: np.ndarray, even: float, threshold: float | None) -> nx.DiGraph:
-    """Make edges from sources to borrowers, of weights that are worth it."""
-    graph = nx.DiGraph()
-    graph.add_nodes_from(range(len(sources)))
+def _edges(
+    sources: np.ndarray, even: float, threshold: float | None
+) -> list[tuple[int, int, float]]:
+    """Choose weights that are worth an arrow: source, borrower, weight."""
+    edges = []
     for borrower, row in enumerate(sources):
-        chosen = np.argsort(-row, kind="stable")
+        order = np.argsort(-row, kind="stable")
         if threshold is None:
-            chosen = [source for source in chosen[:MOST_SOURCES] if row[source] > even]
+            chosen = [source for source in order[:MOST_SOURCES] if row[source] > even]
         else:
-            chosen = [source for source in chosen if row[source] >= threshold and row[source] > 0]
-        for source in chosen:
-            graph.add_edge(int(source), borrower, weight=float(row[source]))
-    return graph
+            chosen = [source for source in order if row[source] >= threshold and row[source] > 0]
+        edges += [(int(source), borrower, float(row[source])) for source in chosen]
+    return edges
 
 
-def _places(sources: np.ndarray, graph: nx.DiGraph) -> dict[int, np.ndarray]:
-    """Lay tasks out: a circle in clustered order, pulled together along the edges."""
+def _places(sources: np.ndarray) -> np.ndarray:
+    """Lay tasks out on a circle, (T, 2), so that those that borrow alike are neighbours."""
     count = len(sources)
     order = clustered_order(np.pad(sources, ((0, 0), (0, 1))))
     angles = 2 * np.pi * np.arange(count) / count
-    circle = np.stack([np.sin(angles), np.cos(angles)], axis=1)
-    start = {task: circle[i] for i, task in enumerate(order)}
-    if count <= 8:
-        return start
-    places: dict[int, np.ndarray] = nx.spring_layout(
-        graph.to_undirected(), pos=start, k=2.2 / count**0.5, iterations=80, seed=0
-    )
+    places = np.empty((count, 2))
+    places[order] = np.stack([np.sin(angles), np.cos(angles)], axis=1)
     return places

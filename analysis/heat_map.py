@@ -83,18 +83,19 @@ def plot_relatedness(
     width, gap = max(1.0, num_tasks / 30), max(0.25, num_tasks / 60)
     base = num_tasks - 0.5 + gap
     bottom, top = num_tasks - 0.5, -0.5
-    norm = Normalize(0, 1.0 if few else max(float(np.nanmax(mean)), even))
+    largest = 1.0 if few else max(float(np.nanmax(mean)), even)
+    norm = Normalize(0, largest)
     blues = plt.get_cmap(SEQUENTIAL).with_extremes(bad="0.88")  # a task and itself
     for part, left, right in ((mean[:, :-1], -0.5, bottom), (mean[:, -1:], base, base + width)):
         extent = (left, right, bottom, top)
         image = ax.imshow(part, cmap=blues, norm=norm, extent=extent, aspect="auto")
     ax.set(xlim=(-0.5, base + width), ylim=(bottom, top))
     centres = np.array([*range(num_tasks), base + width / 2])
-    light = np.nan_to_num(mean) / norm.vmax < 0.55
+    light = np.nan_to_num(mean) / largest < 0.55
     cell = width_in_points(ax) / (num_tasks + 1 + gap)
     if few and cell >= NUMBER_WIDTH:
         _write(ax, centres, (mean, lower, upper), light, with_interval=cell >= INTERVAL_WIDTH)
-    least = max(even, norm.vmax / 10)
+    least = max(even, largest / 10)
     rows, columns = np.nonzero((np.nan_to_num(mean) > least) & (np.nan_to_num(lower) <= even))
     aside = 0.38 if few else 0.0  # of the numbers
     ax.scatter(
@@ -142,7 +143,9 @@ def _write(
         number = f"{value:.2f}" if high >= 0.005 else "0"
         text = f"{number}\n{low:.2f}–{high:.2f}" if with_interval and number != "0" else number
         color = "black" if light[row, column] else "white"
-        ax.text(centres[column], row, text, ha="center", va="center", color=color, fontsize=8.5)
+        ax.text(
+            float(centres[column]), row, text, ha="center", va="center", color=color, fontsize=8.5
+        )
 
 
 def _name(

@@ -121,10 +121,15 @@ def plot_relatedness_truth(
     edges = [0, *(np.nonzero(np.diff(codes))[0] + 1), count]
     for edge in edges[1:-1]:
         ax.axhline(edge - 0.5, color="0.85", linewidth=0.8)
-    right = {"xycoords": ax.get_yaxis_transform(), "textcoords": "offset points"}
     for code in thinned(len(names)):
         middle = (edges[code] + edges[code + 1] - 1) / 2
-        text = ax.annotate(shortened(names[code], 14), (1, middle), (6, 0), **right)
+        text = ax.annotate(
+            shortened(names[code], 14),
+            (1, middle),
+            (6, 0),
+            xycoords=ax.get_yaxis_transform(),
+            textcoords="offset points",
+        )
         text.set(fontsize=11, color=INK, va="center")
     named = thinned(count)
     ax.set_yticks(named, [shortened(table.index[i]) for i in named])

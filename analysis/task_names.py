@@ -40,8 +40,9 @@ def captioned(ax: Axes, title: str, caption: str) -> Axes:
     """Write a title, and below it how to read the picture, as wide as the Axes are."""
     letters = max(24, int(0.85 * width_in_points(ax) / (0.52 * CAPTION_SIZE)))
     lines = textwrap.wrap(caption, letters)
-    above = {"xycoords": "axes fraction", "textcoords": "offset points"}
-    text = ax.annotate("\n".join(lines), (0, 1), (0, 4), **above)
+    text = ax.annotate(
+        "\n".join(lines), (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points"
+    )
     text.set(va="bottom", fontsize=CAPTION_SIZE, color="0.3")
     pad = 8 + 1.25 * CAPTION_SIZE * len(lines)
     ax.set_title(title, fontsize=13, color=INK, loc="left", pad=pad)
