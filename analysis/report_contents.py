@@ -8,20 +8,20 @@ from functools import partial
 import pandas as pd
 import xarray as xr
 
-from pyro_vmtl.analysis.calibration_curves import plot_coverage, plot_pit, plot_reliability
-from pyro_vmtl.analysis.evolution import plot_relatedness_evolution
-from pyro_vmtl.analysis.graph import plot_relatedness_graph
-from pyro_vmtl.analysis.heat_map import plot_relatedness
-from pyro_vmtl.analysis.history_plots import plot_elbo, plot_elbo_terms
-from pyro_vmtl.analysis.khat import plot_khat, psis_khat
-from pyro_vmtl.analysis.leave_one_out import loo_by_task
-from pyro_vmtl.analysis.loo_plot import plot_loo
-from pyro_vmtl.analysis.predictive_checks import plot_ppc_by_task
+from pyro_vmtl.analysis.predicted.shrinkage_plots import plot_shrinkage
+from pyro_vmtl.analysis.predicted.uncertain_rows import plot_uncertain_rows
+from pyro_vmtl.analysis.predicted.uncertainty_plots import plot_uncertainty
+from pyro_vmtl.analysis.related.evolution import plot_relatedness_evolution
+from pyro_vmtl.analysis.related.graph import plot_relatedness_graph
+from pyro_vmtl.analysis.related.heat_map import plot_relatedness
 from pyro_vmtl.analysis.report import Picture, ReportTable, Section
-from pyro_vmtl.analysis.shrinkage_plots import plot_shrinkage
 from pyro_vmtl.analysis.tree_parts import needed
-from pyro_vmtl.analysis.uncertain_rows import plot_uncertain_rows
-from pyro_vmtl.analysis.uncertainty_plots import plot_uncertainty
+from pyro_vmtl.analysis.trust.calibration_curves import plot_coverage, plot_pit, plot_reliability
+from pyro_vmtl.analysis.trust.history_plots import plot_elbo, plot_elbo_terms
+from pyro_vmtl.analysis.trust.khat import plot_khat, psis_khat
+from pyro_vmtl.analysis.trust.leave_one_out import loo_by_task
+from pyro_vmtl.analysis.trust.loo_plot import plot_loo
+from pyro_vmtl.analysis.trust.predictive_checks import plot_ppc_by_task
 
 __all__ = ["report_sections"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from pyro_vmtl.analysis import summarise
-from pyro_vmtl.analysis.comparison import HIGHER_IS_BETTER
+from pyro_vmtl.analysis.scores.comparison import HIGHER_IS_BETTER
 
 SHOWN = ("accuracy", "rmse", "nmse", "nll", "ece", "coverage_50", "coverage_90")
 

@@ -13,7 +13,7 @@ from pyro_vmtl.analysis import (
     plot_pit,
     plot_reliability,
 )
-from pyro_vmtl.analysis.calibration_curves import binomial_interval
+from pyro_vmtl.analysis.trust.calibration_curves import binomial_interval
 
 mpl.use("agg")
 

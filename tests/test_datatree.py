@@ -30,8 +30,8 @@ from pyro_vmtl import (
 )
 from pyro_vmtl.analysis import from_pyro_svi, read_netcdf, to_datatree, write_netcdf
 from pyro_vmtl.analysis.arviz_api import az
-from pyro_vmtl.analysis.labels import as_labels
-from pyro_vmtl.analysis.predicted_rows import predicted
+from pyro_vmtl.analysis.export.labels import as_labels
+from pyro_vmtl.analysis.export.predicted_rows import predicted
 from pyro_vmtl.counts import Counts
 from pyro_vmtl.elbo import MeanFieldELBO
 from pyro_vmtl.isolated import isolated

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from history_trees import tree_of_history
 
 from pyro_vmtl import History
 from pyro_vmtl.analysis import plot_elbo, plot_elbo_terms, plot_history
-from pyro_vmtl.analysis.history_tree import tree_of_history
 
 mpl.use("agg")
 

@@ -36,7 +36,12 @@ def test_wheel_and_sdist_work_elsewhere(tmp_path):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if not name.split("/")[0].endswith(".dist-info")}
     assert tops == {"pyro_vmtl"}  # no top-level `models` to collide with the user's own
-    for module in ("py.typed", "models/priors.py", "guides/mean_field.py", "analysis/heat_map.py"):
+    for module in (
+        "py.typed",
+        "models/priors.py",
+        "guides/mean_field.py",
+        "analysis/related/heat_map.py",
+    ):
         assert f"pyro_vmtl/{module}" in names
     with tarfile.open(sdist) as archive:
         assert any(name.endswith("/models/priors.py") for name in archive.getnames())

@@ -16,7 +16,7 @@ from pyro_vmtl.analysis import (
     relatedness_datatree,
     relatedness_recovery,
 )
-from pyro_vmtl.analysis.ordering import clustered_order
+from pyro_vmtl.analysis.related.ordering import clustered_order
 
 mpl.use("agg")
 

@@ -17,7 +17,7 @@ from pyro_vmtl.analysis import (
     ridge_pooled,
     suite_means,
 )
-from pyro_vmtl.analysis.baselines import ALPHA_GRID
+from pyro_vmtl.analysis.scores.baselines import ALPHA_GRID
 from pyro_vmtl.cli import suite as module
 from pyro_vmtl.cli.main import app
 from pyro_vmtl.datasets import SUITE, Digits, DigitsAngle, GroupedTasks, OfficeCaltech

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pyro_vmtl.analysis import plot_comparison, summarise
-from pyro_vmtl.analysis.comparison import HIGHER_IS_BETTER
+from pyro_vmtl.analysis.scores.comparison import HIGHER_IS_BETTER
 from pyro_vmtl.cli.benchmark import Outcome
 from pyro_vmtl.whole import written_whole
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from pyro_vmtl.analysis.labels import as_labels, source_labels
+from pyro_vmtl.analysis.export.labels import as_labels, source_labels
 from pyro_vmtl.analysis.tree_parts import needed
 
 __all__ = ["PoolWeights", "pool_weights", "relatedness_datatree"]

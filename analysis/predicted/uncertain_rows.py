@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 
 from pyro_vmtl.analysis.canvas import dressed, on_axes
 from pyro_vmtl.analysis.legends import legend_above
+from pyro_vmtl.analysis.predicted.uncertainty_plots import OF_REAL as OF_VARIANCE
+from pyro_vmtl.analysis.predicted.uncertainty_plots import stacked_parts, uncertainty_parts
 from pyro_vmtl.analysis.tree_parts import needed, row_tasks, shortened
-from pyro_vmtl.analysis.uncertainty_plots import OF_REAL as OF_VARIANCE
-from pyro_vmtl.analysis.uncertainty_plots import stacked_parts, uncertainty_parts
 
 __all__ = ["most_uncertain_rows", "plot_uncertain_rows"]
 

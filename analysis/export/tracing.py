@@ -13,7 +13,7 @@ from pyro.distributions import Unit
 from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor, nn
 
-from pyro_vmtl.analysis.site_dims import DRAWS
+from pyro_vmtl.analysis.export.site_dims import DRAWS
 from pyro_vmtl.handled import Program
 from pyro_vmtl.isolated import bare_parameters, evaluating, isolated, validation
 from pyro_vmtl.sources import Sources

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pyro_vmtl.analysis.densities import log_densities, num_tasks_apart
-from pyro_vmtl.analysis.labels import Variable
-from pyro_vmtl.analysis.site_dims import SiteDims
-from pyro_vmtl.analysis.tracing import Nodes, Traced
+from pyro_vmtl.analysis.export.densities import log_densities, num_tasks_apart
+from pyro_vmtl.analysis.export.labels import Variable
+from pyro_vmtl.analysis.export.site_dims import SiteDims
+from pyro_vmtl.analysis.export.tracing import Nodes, Traced
 from pyro_vmtl.handled import Program
 from pyro_vmtl.handlers import Sharing
 from pyro_vmtl.isolated import isolated

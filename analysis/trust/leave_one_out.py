@@ -30,9 +30,9 @@ import xarray as xr
 from scipy.special import logsumexp
 
 from pyro_vmtl.analysis.arviz_api import az
-from pyro_vmtl.analysis.comparison import ALL_TASKS
-from pyro_vmtl.analysis.khat import good_khat, smoothed_weights
+from pyro_vmtl.analysis.scores.comparison import ALL_TASKS
 from pyro_vmtl.analysis.tree_parts import SAMPLE_DIMS, needed, row_tasks
+from pyro_vmtl.analysis.trust.khat import good_khat, smoothed_weights
 
 __all__ = ["compare_fits", "loo", "loo_by_task"]
 

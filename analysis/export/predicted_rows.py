@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
-from pyro_vmtl.analysis.labels import Labels, Variable
+from pyro_vmtl.analysis.export.labels import Labels, Variable
 from pyro_vmtl.counts import Counts
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.mixture import mixed

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pyro_vmtl.analysis.predictive_split import predictive_split
+from pyro_vmtl.analysis.export.predictive_split import predictive_split
 
 __all__ = ["decision_grid", "regression_grid", "rows_of"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from pyro_vmtl.analysis.labels import Labels, Variable
+from pyro_vmtl.analysis.export.labels import Labels, Variable
 from pyro_vmtl.history import History
 
 __all__ = ["history_dataset"]

@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 
 from pyro_vmtl.analysis.canvas import INK, MUTED, dressed, on_axes, task_colors
-from pyro_vmtl.analysis.prediction_grids import rows_of
+from pyro_vmtl.analysis.predicted.prediction_grids import rows_of
 from pyro_vmtl.analysis.tree_parts import shortened
 
 __all__ = ["plot_decision_regions"]

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
 from pyro_vmtl.analysis.canvas import SEQUENTIAL, dressed, on_axes
-from pyro_vmtl.analysis.ordering import clustered_order
-from pyro_vmtl.analysis.pool_weights import PoolWeights, pool_weights
+from pyro_vmtl.analysis.related.ordering import clustered_order
+from pyro_vmtl.analysis.related.pool_weights import PoolWeights, pool_weights
 from pyro_vmtl.analysis.task_names import captioned, thinned, width_in_points
 from pyro_vmtl.analysis.tree_parts import shortened, task_sizes
 

@@ -9,13 +9,13 @@ from typing import Any
 import xarray as xr
 from torch import nn
 
-from pyro_vmtl.analysis.collected import Collected
-from pyro_vmtl.analysis.densities import least_kl_weight
-from pyro_vmtl.analysis.labels import Labels, Variable
-from pyro_vmtl.analysis.provenance import provenance
-from pyro_vmtl.analysis.site_dims import DATA_PLATE, SiteDims
-from pyro_vmtl.analysis.told_history import history_dataset
-from pyro_vmtl.analysis.tracing import Traced, is_latent
+from pyro_vmtl.analysis.export.collected import Collected
+from pyro_vmtl.analysis.export.densities import least_kl_weight
+from pyro_vmtl.analysis.export.labels import Labels, Variable
+from pyro_vmtl.analysis.export.provenance import provenance
+from pyro_vmtl.analysis.export.site_dims import DATA_PLATE, SiteDims
+from pyro_vmtl.analysis.export.told_history import history_dataset
+from pyro_vmtl.analysis.export.tracing import Traced, is_latent
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.handled import TASK_PLATE, Program
 from pyro_vmtl.history import History

@@ -7,8 +7,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from pyro_vmtl.analysis.canvas import COLORS, INK, dressed, in_nats, on_axes
-from pyro_vmtl.analysis.leave_one_out import loo
 from pyro_vmtl.analysis.tree_parts import shortened
+from pyro_vmtl.analysis.trust.leave_one_out import loo
 
 __all__ = ["plot_loo"]
 

@@ -11,13 +11,13 @@ from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter1d
 
 from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, dressed, on_axes
-from pyro_vmtl.analysis.task_statistics import (
+from pyro_vmtl.analysis.tree_parts import shortened
+from pyro_vmtl.analysis.trust.task_statistics import (
     Replicates,
     TaskStatistics,
     replicates,
     task_statistics,
 )
-from pyro_vmtl.analysis.tree_parts import shortened
 
 __all__ = ["plot_ppc", "plot_ppc_by_task"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from pyro_vmtl.analysis.labels import Labels, Variable
+from pyro_vmtl.analysis.export.labels import Labels, Variable
 from pyro_vmtl.batches import DATA_PLATE
 from pyro_vmtl.handled import TASK_PLATE
 

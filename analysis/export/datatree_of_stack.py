@@ -11,10 +11,10 @@ import xarray as xr
 from torch import Tensor
 from torch.distributions import Distribution
 
-from pyro_vmtl.analysis.collected import MOST_NUMBERS
-from pyro_vmtl.analysis.labels import Labels, Variable
-from pyro_vmtl.analysis.predicted_rows import chunks, predictions
-from pyro_vmtl.analysis.pyro_svi import constants, note_classes
+from pyro_vmtl.analysis.export.collected import MOST_NUMBERS
+from pyro_vmtl.analysis.export.labels import Labels, Variable
+from pyro_vmtl.analysis.export.predicted_rows import chunks, predictions
+from pyro_vmtl.analysis.export.pyro_svi import constants, note_classes
 from pyro_vmtl.calibration import Calibration
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.stacking import FittedStack

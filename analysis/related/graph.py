@@ -10,8 +10,8 @@ from matplotlib.colors import Normalize
 from matplotlib.patches import FancyArrowPatch
 
 from pyro_vmtl.analysis.canvas import INK, SEQUENTIAL, on_axes
-from pyro_vmtl.analysis.ordering import clustered_order
-from pyro_vmtl.analysis.pool_weights import pool_weights
+from pyro_vmtl.analysis.related.ordering import clustered_order
+from pyro_vmtl.analysis.related.pool_weights import pool_weights
 from pyro_vmtl.analysis.task_names import captioned
 from pyro_vmtl.analysis.tree_parts import shortened
 
@@ -81,7 +81,6 @@ def plot_relatedness_graph(
     places = _places(sources)
     ax = on_axes(ax, (7.6, 6.4))
     node_size = float(np.clip(9000 / num_tasks, 8, 420))
-    largest = max((weight for *_, weight in edges), default=1.0)
     widest = 4.5 if num_tasks <= MOST_NAMES else 2.5
     head = 6 if num_tasks <= MOST_NAMES else 3
     unsure = [lower[borrower, source] < weights.even_share for source, borrower, _ in edges]
@@ -93,24 +92,24 @@ def plot_relatedness_graph(
             connectionstyle="arc3,rad=0.15",
             shrinkA=0.55 * node_size**0.5,
             shrinkB=0.55 * node_size**0.5,
-            linewidth=0.5 + widest * weight / largest,
+            linewidth=0.6 + widest * weight,
             linestyle="--" if dashed else "-",
             color="0.45",
             alpha=0.75 if num_tasks <= MOST_NAMES else 0.45,
         )
         ax.add_patch(arrow)
     norm, blues = Normalize(0, 1), plt.get_cmap(SEQUENTIAL)
-    dots = ax.scatter(*places.T, s=node_size, c=mean[:, -1], cmap=blues, norm=norm, zorder=3)
+    x, y = places.T
+    dots = ax.scatter(x, y, s=node_size, c=mean[:, -1], cmap=blues, norm=norm, zorder=3)
     dots.set(edgecolor=INK, linewidth=1)
     lent = sources.sum(0)
     named = np.argsort(-lent, kind="stable")
     for task in named if num_tasks <= MOST_NAMES else named[:NAMED_OF_MANY]:
         name = shortened(weights.tasks[task], 16)
-        x, y = places[task]
         away = (0.6 * node_size**0.5 + 5) * places[task]
-        text = ax.annotate(name, (x, y), tuple(away), textcoords="offset points", zorder=4)
-        side = "center" if abs(x) < 0.3 else "left" if x > 0 else "right"
-        level = "center" if abs(y) < 0.3 else "bottom" if y > 0 else "top"
+        text = ax.annotate(name, places[task], away, textcoords="offset points", zorder=4)
+        side = "center" if abs(x[task]) < 0.3 else "left" if x[task] > 0 else "right"
+        level = "center" if abs(y[task]) < 0.3 else "bottom" if y[task] > 0 else "top"
         text.set(ha=side, va=level, fontsize=11, color=INK)
     ax.set(xlim=(-1.3, 1.3), ylim=(-1.2, 1.2))
     ax.set_axis_off()

@@ -7,11 +7,11 @@ from typing import Any
 
 import xarray as xr
 
-from pyro_vmtl.analysis.datatree_of_stack import mixture_groups
-from pyro_vmtl.analysis.labels import Labels
-from pyro_vmtl.analysis.predicted_rows import predictions
-from pyro_vmtl.analysis.provenance import provenance, settings_text
-from pyro_vmtl.analysis.pyro_svi import note_classes, tree_of_programs
+from pyro_vmtl.analysis.export.datatree_of_stack import mixture_groups
+from pyro_vmtl.analysis.export.labels import Labels
+from pyro_vmtl.analysis.export.predicted_rows import predictions
+from pyro_vmtl.analysis.export.provenance import provenance, settings_text
+from pyro_vmtl.analysis.export.pyro_svi import note_classes, tree_of_programs
 from pyro_vmtl.attention import attend
 from pyro_vmtl.data import TaskData
 from pyro_vmtl.fitted import Fitted

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from scipy.stats import beta, norm
 
 from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, dressed, on_axes
-from pyro_vmtl.analysis.metrics import expected_calibration_error
-from pyro_vmtl.analysis.uniform_bands import UniformBands, fault_in_words
-from pyro_vmtl.analysis.uniform_histogram import draw_uniform_histogram, how_far
+from pyro_vmtl.analysis.scores.metrics import expected_calibration_error
+from pyro_vmtl.analysis.trust.uniform_bands import UniformBands, fault_in_words
+from pyro_vmtl.analysis.trust.uniform_histogram import draw_uniform_histogram, how_far
 
 __all__ = ["binomial_interval", "ece_interval", "plot_coverage", "plot_pit", "plot_reliability"]
 

@@ -16,7 +16,7 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
-from pyro_vmtl.analysis.tracing import Nodes, is_latent
+from pyro_vmtl.analysis.export.tracing import Nodes, is_latent
 from pyro_vmtl.handled import TASK_PLATE, UNCONSTRAINED, Program
 from pyro_vmtl.tempering import KLWeights
 

@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, dressed, on_axes
-from pyro_vmtl.analysis.pool_weights import pool_weights
+from pyro_vmtl.analysis.related.pool_weights import pool_weights
 from pyro_vmtl.analysis.task_names import captioned
 from pyro_vmtl.analysis.tree_parts import shortened
 

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, dressed, on_axes
-from pyro_vmtl.analysis.prediction_grids import rows_of
+from pyro_vmtl.analysis.predicted.prediction_grids import rows_of
 from pyro_vmtl.analysis.tree_parts import shortened
 
 __all__ = ["plot_regression_bands"]

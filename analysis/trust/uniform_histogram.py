@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED
-from pyro_vmtl.analysis.uniform_bands import histogram_limits, normal_scores
+from pyro_vmtl.analysis.trust.uniform_bands import histogram_limits, normal_scores
 
 __all__ = ["draw_uniform_histogram", "draw_uniform_steps", "how_far", "num_bins_of"]
 

@@ -1,4 +1,4 @@
-"""The history of a fit as a tree of its own, where there is no tree of the whole fit."""
+"""Trees of histories alone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import xarray as xr
 
-from pyro_vmtl.analysis.labels import Labels, as_labels
-from pyro_vmtl.analysis.told_history import history_dataset
+from pyro_vmtl.analysis.export.labels import Labels, as_labels
+from pyro_vmtl.analysis.export.told_history import history_dataset
 from pyro_vmtl.history import History
 
 __all__ = ["tree_of_history"]

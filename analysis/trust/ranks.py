@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 
 from pyro_vmtl.analysis.canvas import dressed, on_axes
 from pyro_vmtl.analysis.tree_parts import shortened
-from pyro_vmtl.analysis.uniform_bands import (
+from pyro_vmtl.analysis.trust.uniform_bands import (
     UniformBands,
     effective_number,
     fault_in_words,
     normal_scores,
 )
-from pyro_vmtl.analysis.uniform_histogram import (
+from pyro_vmtl.analysis.trust.uniform_histogram import (
     draw_uniform_histogram,
     draw_uniform_steps,
     how_far,

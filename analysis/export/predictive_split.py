@@ -24,7 +24,7 @@ import xarray as xr
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
-from pyro_vmtl.analysis.predicted_rows import predicted
+from pyro_vmtl.analysis.export.predicted_rows import predicted
 from pyro_vmtl.calibration import Calibration
 from pyro_vmtl.mixture import mixed
 from pyro_vmtl.newcomers import newcomer_draws

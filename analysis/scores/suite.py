@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from pyro_vmtl.analysis.comparison import ALL_TASKS
+from pyro_vmtl.analysis.scores.comparison import ALL_TASKS
 
 __all__ = ["average_ranks", "judge", "plot_average_ranks", "suite_means"]
 

@@ -1,0 +1,1 @@
+"""Who borrows from whom."""

@@ -1,0 +1,1 @@
+"""Can the posterior, and what it predicts, be trusted?"""
