@@ -10,7 +10,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from pyro_vmtl import TaskData, as_one_task
-from pyro_vmtl.analysis import own_group_share
+from pyro_vmtl.analysis import own_group_share, read_netcdf
 from pyro_vmtl.cli.main import app
 from pyro_vmtl.presets import DEFAULT
 from pyro_vmtl.whole import new_directory
@@ -56,11 +56,30 @@ def test_relatedness_stays_in_the_groups(done):
 
 
 @pytest.mark.slow
-def test_the_run_holds_pictures_and_weights_that_load(done):
+def test_the_report_opens_and_shows_every_picture(done, opened):
     out, shown = done
-    for name in ("relatedness.png", "learning_curves.png"):
-        assert (out / name).read_bytes().startswith(b"\x89PNG")
-        assert name in shown
+    assert str(out / "report.html") in shown
+    seen = opened(out / "report.html")
+    assert seen.faults == {}
+    pictures = {path.stem for path in (out / "pictures").glob("*.png")}
+    assert pictures == {path.stem for path in (out / "pictures").glob("*.svg")}
+    assert {"relatedness", "relatedness-graph", "reliability", "shrinkage", "khat"} <= pictures
+    assert seen.text.count("A bad sign:") == len(pictures)
+    mean = json.loads((out / "metrics.json").read_text())["mean"]
+    assert f"{mean['accuracy']:.3f}" in seen.text and "angle" in seen.text
+
+
+@pytest.mark.slow
+def test_the_run_holds_draws_for_arviz(done):
+    tree = read_netcdf(done[0] / "posterior.nc")
+    assert tree["shared"]["posterior"]["w"].sizes["draw"] == 500
+    assert tree["posterior"]["w_sources"]["task"].values.tolist() == [int(t) for t in TASKS]
+    assert tree["predictions"]["proba"].sizes["row"] == len(tree["predictions"]["y"])
+
+
+@pytest.mark.slow
+def test_the_run_holds_weights_that_load(done):
+    out, _ = done
     config = json.loads((out / "config.json").read_text())
     assert config["tasks"] == [int(t) for t in TASKS] and config["num_features"] == 65
     rows = [[0.0] * 65] * 10

@@ -13,6 +13,7 @@ from test_target import BAD_TARGETS
 from typer.testing import CliRunner
 
 from pyro_vmtl import checkpoint
+from pyro_vmtl.analysis import read_netcdf
 from pyro_vmtl.cli import table_commands, table_fit
 from pyro_vmtl.cli.main import app
 from pyro_vmtl.cli.settings import FitSettings
@@ -51,15 +52,15 @@ def done(tmp_path_factory):
 def test_a_run_holds_what_is_promised(done):
     _, out, result = done
     assert {path.name for path in out.iterdir()} == {
-        *("config.toml", "estimator", "holdout.csv", "learning_curves.png", "metrics.json"),
-        *("relatedness.csv", "relatedness.png", "summary.csv", "table.json"),
+        *("config.toml", "estimator", "holdout.csv", "metrics.json", "pictures", "posterior.nc"),
+        *("relatedness.csv", "report.html", "summary.csv", "table.json"),
     }
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["kind"] == "regression" and metrics["tasks"] == 5
     assert metrics["rows"]["fit"] + metrics["rows"]["test"] == 150
     assert metrics["all"]["explained_variance"] > 0.9  # noise of 1 in targets that vary by 5
     assert sum(task["rows"] for task in metrics["per_task"].values()) == metrics["rows"]["test"]
-    for name in ("metrics.json", "relatedness.png", "predict"):
+    for name in ("metrics.json", "report.html", "predict"):
         assert name in result.stdout
     assert "Column 'age' has no value in" in result.stderr and "median" in result.stderr
     assert not list(out.parent.glob("*.checkpoints"))
@@ -123,6 +124,38 @@ def test_evaluate_and_report_show_what_metrics_hold(done):
     shown = run("report", out)
     assert shown.exit_code == 0 and f"{metrics['all']['rmse']:.3f}" in shown.stdout
     assert json.loads(run("report", out, "--json").stdout)["all"] == metrics["all"]
+
+
+def test_the_report_of_a_table_opens_and_names_its_rows(done, opened):
+    _, out, _ = done
+    seen = opened(out / "report.html")
+    assert seen.faults == {}
+    for part in ("07", "explained variance", "Do intervals hold", "exams.csv", "--config"):
+        assert part in seen.text, part
+    kept = pd.read_csv(out / "holdout.csv")
+    found = read_netcdf(out / "posterior.nc")["predictions"]
+    assert sorted(found["row"].values) == sorted(kept["row"])  # as a spreadsheet counts
+    by_row = kept.set_index("row").loc[found["row"].values]
+    np.testing.assert_allclose(found["y"], by_row["score"], rtol=1e-12)
+    # Draws differ: their Monte Carlo error is a few hundredths of a standard deviation.
+    error = (found["mean"].values - by_row["mean"]) / by_row["std"]
+    assert np.abs(error).max() < 0.3
+
+
+def test_a_report_is_written_anew_and_needs_a_run(done, tmp_path):
+    _, out, _ = done
+    page = (out / "report.html").read_bytes()
+    (out / "report.html").unlink()
+    assert run("report", out).exit_code == 0
+    assert (out / "report.html").read_bytes() == page
+    none = run("report", tmp_path)
+    assert none.exit_code == 2 and "metrics.json" in none.output
+    shutil.copy(out / "metrics.json", tmp_path)
+    without = run("report", tmp_path)
+    assert without.exit_code == 2 and "posterior.nc" in without.output
+    (tmp_path / "posterior.nc").write_bytes((out / "posterior.nc").read_bytes()[:5000])
+    broken = run("report", tmp_path)
+    assert broken.exit_code == 2 and "posterior.nc" in broken.output
 
 
 def test_the_config_of_a_run_reproduces_it(done):

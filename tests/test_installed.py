@@ -41,6 +41,7 @@ def test_wheel_and_sdist_work_elsewhere(tmp_path):
         "models/priors.py",
         "guides/mean_field.py",
         "analysis/related/heat_map.py",
+        "analysis/report.html",
     ):
         assert f"pyro_vmtl/{module}" in names
     with tarfile.open(sdist) as archive:

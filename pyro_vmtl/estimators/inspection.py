@@ -143,14 +143,17 @@ class InspectionMixin:
         share = min(1.5 / max(len(sources) - 1, 1), 0.6)
         stands_out = sources.max(1) > share * sources.sum(1)
         nearest = np.where(stands_out, sources.argmax(1), -1)
+        index = pd.Index(list(self.tasks_), name="task", tupleize_cols=False)
         table = pd.DataFrame(
             {
                 "rows": self.task_sizes_,
                 "borrowed": sources.sum(1),
-                "nearest": [None if i < 0 else self.tasks_[i] for i in nearest],
+                "nearest": pd.Series(
+                    [None if i < 0 else self.tasks_[i] for i in nearest], index, dtype=object
+                ),
                 "weight": sources.max(1),
             },
-            index=pd.Index(list(self.tasks_), name="task", tupleize_cols=False),
+            index=index,
         )
         if isinstance(self._fitted, FittedStack):
             weights = self._fitted.weights.numpy()[self._places()]
