@@ -66,7 +66,7 @@ def test_the_report_opens_and_shows_every_picture(done, opened):
     assert {"relatedness", "relatedness-graph", "reliability", "shrinkage", "khat"} <= pictures
     assert seen.text.count("A bad sign:") == len(pictures)
     mean = json.loads((out / "metrics.json").read_text())["mean"]
-    assert f"{mean['accuracy']:.3f}" in seen.text and "angle" in seen.text
+    assert f"{mean['accuracy']:.3f}" in seen.text and "digits" in seen.text
 
 
 @pytest.mark.slow

@@ -49,6 +49,13 @@ def done(tmp_path_factory):
     return folder, out, result
 
 
+@pytest.fixture(autouse=True)
+def without_report(request, monkeypatch):
+    """Leave the report out, which takes seconds, but where a test asks for it."""
+    if "opened" not in request.fixturenames:
+        monkeypatch.setattr(table_fit, "write_run_report", lambda *args, **settings: None)
+
+
 def test_a_run_holds_what_is_promised(done):
     _, out, result = done
     assert {path.name for path in out.iterdir()} == {
@@ -170,7 +177,7 @@ def test_the_config_of_a_run_reproduces_it(done):
 
 
 @pytest.mark.parametrize("kind", ["classification", "counts"])
-def test_other_kinds_of_targets(kind, tmp_path):
+def test_other_kinds_of_targets(kind, tmp_path, opened):
     table = exams(120)
     high = (table["score"] > 50).map({True: "high", False: "low"})
     counts = np.random.RandomState(0).poisson(np.exp((table["score"] - 46) / 5))
@@ -188,6 +195,7 @@ def test_other_kinds_of_targets(kind, tmp_path):
         assert np.allclose(found["p(high)"] + found["p(low)"], 1)
     else:
         assert metrics["all"]["explained_variance"] > 0 and metrics["all"]["coverage_90"] > 0.7
+    assert opened(out / "report.html").faults == {}
 
 
 def test_every_class_has_a_row_in_the_fit(tmp_path):

@@ -31,7 +31,7 @@ def test_the_loss_is_shown_step_by_step_and_smoothed(data):
     each, smooth = (line.get_ydata() for line in ax.lines)
     np.testing.assert_allclose(each, data["history"]["loss"])
     assert smooth[50] == pytest.approx(np.median(each[25:76]))
-    assert ax.get_title(loc="left").endswith(f"{np.median(each[74:]):.4g} nats at the end")
+    assert ax.get_title(loc="left").endswith(f"{np.median(each[74:]):.2f} nats at the end")
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("step", "nats")
 
 

@@ -274,7 +274,7 @@ def test_variances_of_real_targets_add_up():
     assert stays == [16.0, (0.75**2 + 144) / 2] and goes == [9.0, 13.0]
     ax = plot_uncertain_rows(real(), n=2)
     assert widths(ax) == [[16.0, 144.0], [9.0, 25.0]]
-    assert ticks(ax)[1] == "row 2 · Bo\ntrue 2, says 3 ± 13"
+    assert ticks(ax)[1] == "row 2 · task Bo\ntrue 2, says 3 ± 13"
 
 
 @pytest.mark.parametrize("num_tasks", [1, 139])

@@ -212,7 +212,7 @@ def test_the_graph_has_an_arrow_for_each_weight_from_the_threshold():
     assert len(drawn_arrows) == len(pairs) == 12  # two siblings each
     widths = sorted(arrow.get_linewidth() for arrow in drawn_arrows)
     weights = np.array(sorted(mean[pair] for pair in pairs))
-    np.testing.assert_allclose(widths, 0.5 + 4.5 * weights / weights.max(), rtol=1e-12)
+    np.testing.assert_allclose(widths, 0.6 + 4.5 * weights, rtol=1e-12)
     low = np.quantile(draws, 0.05, axis=0)
     dashed = sum(arrow.get_linestyle() == "--" for arrow in drawn_arrows)
     assert dashed == sum(low[pair] < 1 / 6 for pair in pairs)
