@@ -1,6 +1,7 @@
 """Simulation-based calibration, with posteriors that are known and with wrong ones on purpose."""
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -12,6 +13,9 @@ from scipy.stats import binom, norm
 
 from pyro_vmtl import TaskData, fit, share, temper
 from pyro_vmtl.analysis import plot_ranks, rank_uniformity, simulate_ranks
+from pyro_vmtl.analysis.canvas import on_axes
+from pyro_vmtl.analysis.trust.uniform_bands import histogram_limits
+from pyro_vmtl.analysis.trust.uniform_histogram import draw_uniform_histogram
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.models import LinearClassifier, LinearRegressor, ZeroMeanNormal
 
@@ -229,6 +233,21 @@ def test_the_picture_shows_ranks_and_says_what_is_wrong():
     ax.figure.draw_without_rendering()
     box, frame = ax.get_legend().get_window_extent(), ax.figure.bbox
     assert frame.x0 <= box.x0 and box.x1 <= frame.x1
+
+
+@pytest.mark.parametrize("place", range(8, 16))
+def test_a_bar_as_high_as_the_band_is_inside_and_one_rank_more_is_not(place):
+    # widths of bins are rounded one by one: at some places the same count is a hair higher
+    _, high = histogram_limits(600, 20, 0.99)
+    most = round(high * 600 / 20)
+    others = (np.delete(np.arange(20), place) + 0.5) / 20
+    for count, hatch in ((most, None), (most + 1, "//")):
+        u = np.append(np.resize(others, 600 - count), np.full(count, (place + 0.5) / 20))
+        ax = on_axes(None)
+        draw_uniform_histogram(ax, u, 600, 0.99)
+        bars = ax.containers[0]
+        assert len(bars) == 20 and bars[place].get_hatch() == hatch
+        plt.close(ax.figure)
 
 
 def test_what_is_wrong_with_the_call_is_said():

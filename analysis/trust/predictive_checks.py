@@ -241,7 +241,8 @@ def _draw_shares(
     size = 6 if expected.size <= 100 else 4
     _mark(ax, expected.ravel(), found.observed.ravel(), outside.ravel(), size)
     most = 1.04 * max(expected.max(), high.max(), found.observed.max())
-    ax.set(xlim=(-0.02 * most, most), ylim=(-0.02 * most, most))
+    room = 1.25 if outside.any() else 1.0  # for names above the points
+    ax.set(xlim=(-0.02 * most, most), ylim=(-0.02 * most, room * most))
     _name_farthest(ax, found, outside)
     return ax
 

@@ -62,7 +62,8 @@ def rank_uniformity(
     DataFrame
         A row per site: ``ranks`` and the ``effective`` number of independent ones; ``p_value``;
         ``bias``, how far the posterior is above the truth in its own standard deviations, and
-        ``width``, its standard deviation as a multiple of the right one, both as if it were normal;
+        ``width``, its standard deviation as a multiple of the right one, both as if it were normal
+        and nearer to right than they are: ranks cannot tell how far out of all draws a value is;
         ``verdict``, one of "calibrated" (no fault found), "too narrow" (ranks pile up at both
         ends), "too wide" (in the middle), "biased up" (at 0), "biased down" (at 1), "not uniform".
 

@@ -10,6 +10,9 @@ from pyro_vmtl.analysis.trust.uniform_bands import histogram_limits, normal_scor
 
 __all__ = ["draw_uniform_histogram", "draw_uniform_steps", "how_far", "num_bins_of"]
 
+MOST_STEPS = 10
+"""Bins where several outlines cross."""
+
 LEAST_PER_BIN = 8
 """Independent numbers to expect in a bin."""
 
@@ -36,11 +39,12 @@ def draw_uniform_histogram(ax: Axes, values: np.ndarray, number: int, ci_prob: f
     num_bins = num_bins_of(number)
     low, high = histogram_limits(number, num_bins, ci_prob)
     heights, edges = np.histogram(values, bins=num_bins, range=(0, 1), density=True)
-    outside = (heights < low) | (heights > high)
+    # A bar as high as a limit is inside: the two are rounded in different places.
+    outside = (heights < low - 1e-9) | (heights > high + 1e-9)
     bars = ax.bar(edges[:-1], heights, np.diff(edges), align="edge", edgecolor="white", zorder=2)
     for bar, out in zip(bars, outside, strict=True):
         bar.set(facecolor=COLORS[1] if out else COLORS[5], hatch="//" if out else None)
-    _draw_band(ax, low, high, f"{ci_prob:.0%} band if calibrated")
+    _draw_band(ax, low, high, ci_prob)
     _draw_level(ax, max(high, heights.max()))
 
 
@@ -57,9 +61,9 @@ def draw_uniform_steps(ax: Axes, values: dict[str, tuple[np.ndarray, int]], ci_p
         The probability that no step leaves the band.
     """
     least = min(number for _, number in values.values())
-    num_bins = num_bins_of(least)
+    num_bins = min(num_bins_of(least), MOST_STEPS)
     low, high = histogram_limits(least, num_bins, ci_prob)
-    _draw_band(ax, low, high, f"{ci_prob:.0%} band if calibrated")
+    _draw_band(ax, low, high, ci_prob)
     styles = ("-", "--", "-.", ":")
     highest = high
     for i, (label, (numbers, _)) in enumerate(values.items()):
@@ -70,15 +74,20 @@ def draw_uniform_steps(ax: Axes, values: dict[str, tuple[np.ndarray, int]], ci_p
     _draw_level(ax, highest)
 
 
-def _draw_band(ax: Axes, low: float, high: float, label: str) -> None:
-    ax.axhspan(low, high, color=MUTED, alpha=0.35, linewidth=0, zorder=2.5, label=label)
+def _draw_band(ax: Axes, low: float, high: float, ci_prob: float) -> None:
+    label = f"{100 * ci_prob:.3g}% band if calibrated"
+    ax.axhspan(low, high, color=MUTED, alpha=0.3, linewidth=0, zorder=1, label=label)
+    # Its edges lie over the bars, which keep their colour.
+    for limit in (low, high):
+        ax.axhline(limit, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=2.6)
 
 
 def _draw_level(ax: Axes, highest: float) -> None:
     ax.axhline(1.0, color=INK, linewidth=1, zorder=2.6)
+    lines = -(-len(ax.get_legend_handles_labels()[1]) // 2)
     # Room for the legend above the highest bar.
-    ax.set(xlim=(0, 1), ylim=(0, 1.25 * highest))
-    ax.legend(loc="upper center", ncols=2)
+    ax.set(xlim=(0, 1), ylim=(0, highest * (1.1 + 0.12 * lines)))
+    ax.legend(loc="upper center", ncols=2, columnspacing=1.2)
 
 
 def how_far(values: np.ndarray, verdict: str) -> str:
