@@ -85,7 +85,7 @@ def _members(data: xr.DataTree) -> ReportTable:
             "mean weight": weights.mean("task").values,
             "least": weights.min("task").values,
             "largest": weights.max("task").values,
-            "Pareto k": [float(psis_khat(data.children[member]).khat) for member in members],
+            "Pareto k": [_khat(data.children[member]) for member in members],
         },
         pd.Index(members, name="member"),
     )
@@ -95,6 +95,14 @@ def _members(data: xr.DataTree) -> ReportTable:
         note="Weights are by how well each member predicted rows held out, task by task. Pareto k "
         "is explained below.",
     )
+
+
+def _khat(fit: xr.DataTree) -> float:
+    """Give the Pareto k of all tasks together; NaN where it cannot be told."""
+    try:
+        return float(psis_khat(fit).khat)
+    except ValueError:  # few draws, or densities that are not finite
+        return float("nan")
 
 
 def _relatedness(data: xr.DataTree) -> Iterator[Picture]:
@@ -216,7 +224,7 @@ def _trust(fit: xr.DataTree) -> Iterator[Picture]:
             "A task far above all others is a stranger here.",
             partial(plot_elbo_terms, fit, term="kl", site=site),
         )
-    if "sample_stats" in fit:
+    if "sample_stats" in fit and _khat(fit) == _khat(fit):
         yield Picture(
             "khat",
             "Is the posterior's shape right?",

@@ -46,8 +46,8 @@ def folds(
     >>> [(int(train.mask.sum()), int(held.mask.sum())) for train, held in folds(data, 3)]
     [(2, 1), (2, 1), (2, 1)]
     """
-    fold = _deal(data, num_folds, seed)
     total = int(data.mask.sum())
+    fold = _deal(data, min(num_folds, total), seed)
     part = 1.0 if enough is None else enough * num_folds / total
     generator = torch.Generator().manual_seed(seed)
     for k in range(needed_folds(data, num_folds, enough=enough)):

@@ -51,4 +51,4 @@ def test_the_picture_of_restarts_names_the_best_and_those_away_from_it(fits):
     np.testing.assert_allclose(far.get_xydata(), [[9.0, 3.0]])
     np.testing.assert_allclose(best.get_xydata(), [[0.0, 0.0]])
     assert [t.get_text() for t in ax.texts[:2]] == ["seed 0 (best)", "seed 2"]
-    assert "2 of 3 restarts agree" in ax.get_title(loc="left")
+    assert "1 of 2 others agree" in ax.get_title(loc="left")

@@ -85,7 +85,7 @@ class Labels:
                 self.coords["class"] = as_labels(rows.classes)
             by_task = rows if row_tasks is None else row_tasks
             index, order = by_task.mask.nonzero()[:, 0].cpu().numpy(), _order(by_task)
-            self.row_task = as_labels(by_task.task_labels)[index[order]]
+            self.row_task = as_labels(by_task.task_labels)[index[order.numpy()]]
             self._places = rows.mask.flatten().nonzero()[:, 0].cpu()[_order(rows)]
 
     def of_rows(self, values: Tensor) -> Tensor:

@@ -69,8 +69,10 @@ def smoothed_weights(log_ratios: xr.DataArray) -> tuple[xr.DataArray, xr.DataArr
     Returns
     -------
     tuple of DataArray
-        Log weights, which sum to 1 over the draws, and k-hat, without the dimensions of draws;
-        -inf where all ratios are the same.
+        Log weights, which sum to 1 over the draws, and k-hat, without the dimensions of draws:
+        -inf where all ratios, or all of the largest fifth, are the same, and inf where one draw
+        outweighs all others so far that these count for nothing, or a draw has no density at all.
+        In both cases the weights are not smoothed.
 
     Raises
     ------
@@ -94,11 +96,36 @@ def smoothed_weights(log_ratios: xr.DataArray) -> tuple[xr.DataArray, xr.DataArr
     places = np.linspace(0.0, 1.0, num_samples).reshape(-1, log_ratios.sizes["draw"])
     others = xr.DataArray(places, dims=SAMPLE_DIMS)
     ratios = log_ratios.astype(float).where(~equal, others)
-    log_weights, khat = (-ratios).azstats.psislw(dim=list(SAMPLE_DIMS))
+    log_weights, khat = _smoothed(ratios)
+    # Where all but the largest weights are 0 in floating point, ArviZ's numbers mean nothing.
+    lost = ~(log_weights > -np.inf).all(SAMPLE_DIMS) | khat.isnull()
+    log_weights, khat = log_weights.where(~lost, _plain(ratios)), khat.where(~lost, np.inf)
     return (
         log_weights.where(~equal, -np.log(num_samples)),
         khat.where(~equal, -np.inf),
     )
+
+
+def _smoothed(ratios: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """Smooth by ArviZ; one after the other where some have largest ratios that are all the same."""
+    try:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            log_weights, khat = (-ratios).azstats.psislw(dim=list(SAMPLE_DIMS))
+        return log_weights, khat
+    except ValueError:  # nothing to fit a Pareto distribution to
+        others = [dim for dim in ratios.dims if dim not in SAMPLE_DIMS]
+        if not others:
+            return _plain(ratios), xr.DataArray(-np.inf)
+        parts = [_smoothed(ratios.isel({others[0]: i})) for i in range(ratios.sizes[others[0]])]
+        weights, khats = zip(*parts, strict=True)
+        return xr.concat(weights, others[0]), xr.concat(khats, others[0])
+
+
+def _plain(ratios: xr.DataArray) -> xr.DataArray:
+    """Normalise log ratios; even weights where none has any density."""
+    ratios = ratios.where(np.isfinite(ratios.max(SAMPLE_DIMS)), 0.0)
+    shifted = ratios - ratios.max(SAMPLE_DIMS)
+    return shifted - np.log(xr.apply_ufunc(np.exp, shifted).sum(SAMPLE_DIMS))
 
 
 def psis_khat(data: xr.DataTree) -> xr.Dataset:
@@ -197,6 +224,8 @@ def plot_khat(data: xr.DataTree, ax: Axes | None = None) -> Axes:
         label = ax.text(0.98, 0.04, text, fontsize=11, color=INK, ha="right")
         label.set_transform(ax.transAxes)
     title = f"Can the draws be trusted? In {trusted.sum()} of {num_tasks} tasks"
+    if num_tasks == 1:
+        title = f"Can the draws be trusted? {'Yes' if trusted.all() else 'No'}"
     ylabel = "task" if few else f"{num_tasks} tasks, the worst on top"
     dressed(ax, xlabel=r"Pareto $\hat k$ of the importance ratios", ylabel=ylabel)
     ax.set_title(title, fontsize=13, color=INK, loc="left", pad=20)

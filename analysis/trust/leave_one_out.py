@@ -94,7 +94,9 @@ def loo_by_task(data: xr.DataTree) -> pd.DataFrame:
     rows, num_samples = _rows(data), _num_samples(data)
     tasks = rows["task"].values
     table = {
-        task: _summary(rows.isel(row=np.flatnonzero(tasks == task)), num_samples)
+        repr(str(task)) if task == ALL_TASKS else task: _summary(
+            rows.isel(row=np.flatnonzero(tasks == task)), num_samples
+        )
         for task in dict.fromkeys(tasks)
     }
     table[ALL_TASKS] = _summary(rows, num_samples)
@@ -129,12 +131,11 @@ def compare_fits(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     same = needed(fits[first], "log_likelihood", "y")
     for name in others:
         y = needed(fits[name], "log_likelihood", "y")
-        alike = y.sizes["row"] == same.sizes["row"]
-        if not alike or (row_tasks(y) != row_tasks(same)).any():
+        if y.sizes["row"] != same.sizes["row"] or not _alike(fits[name], fits[first]):
             raise ValueError(
                 f"Fit {name!r} has {y.sizes['row']} rows and {first!r} has {same.sizes['row']}, "
-                "expected the same rows of the same tasks in the same order. Make the trees from "
-                "the same training rows."
+                "expected the same rows of the same tasks in the same order and unit. Make the "
+                "trees from the same training rows in the same way."
             )
     results = {name: loo(tree) for name, tree in fits.items()}
     table = pd.DataFrame(az.compare(results))
@@ -145,6 +146,21 @@ def compare_fits(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
         columns = ["elpd", "se", "p", "elpd_diff", "dse"]
         table.loc[name, columns] = [result.elpd, result.se, result.p, difference.sum(), dse]
     return table
+
+
+def _alike(one: xr.DataTree, other: xr.DataTree) -> bool:
+    """Are as many rows of two trees the same?"""
+    densities = [needed(tree, "log_likelihood", "y") for tree in (one, other)]
+    tasks = [row_tasks(density) for density in densities]
+    rows = [d["row"].values if "row" in d.coords else None for d in densities]
+    observed = [
+        needed(tree, "observed_data", "y").values if "observed_data" in tree.children else None
+        for tree in (one, other)
+    ]
+    return all(
+        first is None or second is None or np.array_equal(first, second)
+        for first, second in (tasks, rows, observed)
+    )
 
 
 def _num_samples(data: xr.DataTree) -> int:
@@ -197,7 +213,7 @@ def _elpd_data(rows: xr.Dataset, num_samples: int) -> Any:
         "n_samples": num_samples,
         "n_data_points": elpd.size,
         "scale": "log",
-        "warning": bool((pareto_k > good_k).any()),
+        "warning": not (pareto_k <= good_k).all(),
         "good_k": good_k,
         "elpd_i": elpd,
         "pareto_k": pareto_k,
@@ -216,5 +232,5 @@ def _summary(rows: xr.Dataset, num_samples: int) -> dict[str, float]:
         "p_loo": total.p,
         "num_rows": total.n_data_points,
         "max_pareto_k": float(total.pareto_k.max()),
-        "num_bad_k": int((total.pareto_k > total.good_k).sum()),
+        "num_bad_k": int((~(total.pareto_k <= total.good_k)).sum()),
     }

@@ -80,7 +80,7 @@ def restart_spread(
     spreads: dict[str, xr.DataArray] = {}
     squares = []
     for name in [*names, *weights]:
-        draws = [needed(tree, "posterior", name) for tree in fits.values()]
+        draws = _in_one_order([needed(tree, "posterior", name) for tree in fits.values()], name)
         means = np.stack([values.mean(SAMPLE_DIMS).values for values in draws])
         dims = [dim for dim in draws[0].dims if dim not in SAMPLE_DIMS]
         form = draws[0].isel(chain=0, draw=0, drop=True)
@@ -95,6 +95,25 @@ def restart_spread(
     distance = np.sqrt(np.nanmean(np.concatenate(squares, axis=1), axis=1))
     by_restart = {"elbo": ("restart", elbo), "distance": ("restart", distance)}
     return xr.Dataset({**by_restart, **spreads}, {"restart": list(fits)})
+
+
+def _in_one_order(draws: list[xr.DataArray], name: str) -> list[xr.DataArray]:
+    """Put numbers in the order of the first fit's labels: tasks stand in that of the rows."""
+    first = draws[0]
+    labelled = [d for d in first.dims if d not in SAMPLE_DIMS and d in first.coords]
+    try:
+        ordered = [values.sel({dim: first[dim] for dim in labelled}) for values in draws]
+    except KeyError as error:
+        raise ValueError(
+            f"The fits have other labels in {name!r} ({error}), expected the same tasks, classes "
+            "and features. Compare fits of the same rows."
+        ) from error
+    if any(values.shape[2:] != first.shape[2:] for values in ordered):
+        raise ValueError(
+            f"The fits have {name!r} of shapes {[values.shape[2:] for values in draws]}, expected "
+            "one shape. Compare fits of the same rows."
+        )
+    return ordered
 
 
 def plot_restarts(
@@ -141,10 +160,10 @@ def plot_restarts(
         label.set(fontsize=11, color=INK)
     words = "the posterior's own width"
     ax.text(right, 1.0, words, ha="right", va="bottom", fontsize=11, color=INK)
-    near = int((~far).sum())
+    near = int((~far).sum()) - 1  # the best itself
     return dressed(
         ax,
-        title=f"Does the seed matter? {near} of {len(far)} restarts agree with the best",
+        title=f"Does the seed matter? {near} of {len(far) - 1} others agree with the best",
         xlabel="ELBO below that of the best (nats)",
         ylabel="means away from the best's (sd)",
     )

@@ -71,7 +71,7 @@ def write_run_report(
         Section(
             "reproduce",
             "Reproduce it, and look further",
-            code=_code(folder if out is None else out, settings),
+            code=_code(folder if out is None else out, settings, data),
         ),
     ]
     return write_report(
@@ -119,15 +119,16 @@ def _scores(metrics: Mapping[str, Any]) -> ReportTable:
     return ReportTable("Scores by task", frame, note=note, first_is_total=True)
 
 
-def _code(folder: Path, settings: Mapping[str, Any]) -> list[str]:
+def _code(folder: Path, settings: Mapping[str, Any], data: xr.DataTree) -> list[str]:
     again = (
         f"pyro-vmtl fit digits --seed {settings['seed']} --out {folder}-again"
         if settings["source"] == "digits"
         else f"pyro-vmtl fit --config {folder / 'config.toml'} --out {folder}-again"
     )
+    name = "w_sources" if "w_sources" in data["posterior"].data_vars else "w"
     look = (
         "from pyro_vmtl.analysis import read_netcdf\n\n"
         f'data = read_netcdf("{folder / POSTERIOR}")  # an xarray DataTree, for ArviZ\n'
-        'data["shared"]["posterior"]["w_sources"].mean(["chain", "draw"])'
+        f'data["posterior"]["{name}"].mean(["chain", "draw"])'
     )
     return [again, look]
