@@ -4,6 +4,7 @@ if __name__ == "analysis":
     raise ImportError("Import this as pyro_vmtl.analysis: `analysis` would be a second copy of it.")
 
 
+from pyro_vmtl.analysis.arviz_api import az
 from pyro_vmtl.analysis.export.datatree import to_datatree
 from pyro_vmtl.analysis.export.pyro_svi import from_pyro_svi
 from pyro_vmtl.analysis.export.tree_files import read_netcdf, write_netcdf
@@ -62,6 +63,7 @@ __all__ = [
     "ReportTable",
     "Section",
     "average_ranks",
+    "az",
     "boosted_trees_classification",
     "boosted_trees_regression",
     "classification_metrics",

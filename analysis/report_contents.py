@@ -114,7 +114,9 @@ def _relatedness(data: xr.DataTree) -> Iterator[Picture]:
         "Rows borrow, columns lend: the darker, the more. Tasks that borrow alike stand side by "
         "side, so that groups show as blocks along the diagonal.",
         "A task that you know to be unlike all others, and that hardly uses the base; or two that "
-        "you know to be alike, in different blocks. Look at their rows: wrong labels do that.",
+        "you know to be alike, in different blocks: look at their rows, wrong labels do that. "
+        "Weights that are all about even say that no groups stand out, not that there are none: "
+        "with few features or rows they are often not found.",
         partial(plot_relatedness, data),
     )
     yield Picture(
@@ -218,9 +220,9 @@ def _trust(fit: xr.DataTree) -> Iterator[Picture]:
         )
         yield Picture(
             "kl",
-            "How far is each task from what the others say?",
-            "The KL divergence of each task's coefficients from their prior, that is from the pool "
-            "of tasks it borrows from: what the task costs beyond them.",
+            "How far is each task from its prior?",
+            "The KL divergence of each task's coefficients from their prior: for shared ones the "
+            "pool of tasks it borrows from, for others what all tasks have in common.",
             "A task far above all others is a stranger here.",
             partial(plot_elbo_terms, fit, term="kl", site=site),
         )
@@ -230,8 +232,9 @@ def _trust(fit: xr.DataTree) -> Iterator[Picture]:
             "Is the posterior's shape right?",
             "Pareto k of the importance weights: how far the fitted normal distribution is from "
             "the exact posterior of the same model. Below 0.5 it is close, above 0.7 it is not.",
-            "Values above 0.7, usual with hundreds of coefficients: do not read intervals of "
-            "single coefficients as exact. Predictions can still be good; see their pictures.",
+            "Values above 0.7, usual for these tempered fits: read intervals of single "
+            "coefficients as rough, and trust predictions by the pictures above. For exact "
+            "intervals of a small model see nuts_reference.",
             partial(plot_khat, fit),
         )
         found = loo_by_task(fit).iloc[-1]

@@ -18,6 +18,8 @@ def needed(data: xr.DataTree, group: str, variable: str) -> xr.DataArray:
 
     Raises
     ------
+    TypeError
+        If it is no tree.
     ValueError
         If there is no such group or variable. The message names what there is, and the way out.
 
@@ -27,6 +29,11 @@ def needed(data: xr.DataTree, group: str, variable: str) -> xr.DataArray:
     >>> needed(tree, "posterior", "w").sizes["draw"]
     2
     """
+    if not isinstance(data, xr.DataTree):
+        raise TypeError(
+            f"data is a {type(data).__name__}, expected a DataTree. Make it with the estimator's "
+            "to_datatree(X, y, tasks), with to_datatree of a fit, or with from_pyro_svi."
+        )
     if group in data.children and variable in data[group].data_vars:
         return data[group].dataset[variable]
     if "stack" in data.children:
@@ -41,9 +48,20 @@ def needed(data: xr.DataTree, group: str, variable: str) -> xr.DataArray:
         else f"the groups {sorted(data.children)}"
     )
     raise ValueError(
-        f"The tree has no variable {variable!r} in a group {group!r}, found {found}. Make it "
-        "with to_datatree from the fit and its training rows."
+        f"The tree has no variable {variable!r} in a group {group!r}, found {found}. "
+        f"{_way_out(group, variable)}"
     )
+
+
+def _way_out(group: str, variable: str) -> str:
+    """Say how to come by a tree with a variable."""
+    if group == "predictions":
+        return "Give to_datatree rows to test: `rows=`. Classes and real targets have other ones."
+    if variable.endswith("_sources") or variable.startswith("relatedness_"):
+        return "Only sites that are shared have source weights, and few tasks a history of them."
+    if group == "history":
+        return "Give from_pyro_svi the fit's: `history=result.history`."
+    return "Make it with to_datatree from the fit and its training rows."
 
 
 def row_tasks(log_likelihood: xr.DataArray) -> np.ndarray:

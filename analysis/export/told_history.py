@@ -32,6 +32,7 @@ def history_dataset(history: History | Sequence[float], labels: Labels) -> xr.Da
         (noted_step) where they are not split by task, and ``relatedness_{site}`` (snapshot_step,
         task, source).
     """
+    history = getattr(history, "history", history)  # a fit's result has it
     if not isinstance(history, History):
         return labels.dataset({"loss": Variable(("step",), np.asarray(history, dtype=np.float64))})
     variables = {"loss": _variable(history.loss.double(), "step")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,13 +13,16 @@ from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, dressed, on_axes
 from pyro_vmtl.analysis.related.pool_weights import pool_weights
 from pyro_vmtl.analysis.related.relatedness import own_group_share
 from pyro_vmtl.analysis.task_names import captioned, thinned
-from pyro_vmtl.analysis.tree_parts import shortened
+from pyro_vmtl.analysis.tree_parts import needed, shortened
 
 __all__ = ["plot_relatedness_truth", "relatedness_recovery"]
 
 
 def relatedness_recovery(
-    data: xr.DataTree, groups: Sequence[Hashable], *, ci_prob: float = 0.9
+    data: xr.DataTree,
+    groups: Sequence[Hashable] | Mapping[Hashable, Hashable],
+    *,
+    ci_prob: float = 0.9,
 ) -> pd.DataFrame:
     """Compare whom tasks borrow from with groups that are known.
 
@@ -28,7 +31,7 @@ def relatedness_recovery(
     data
         A tree with ``w_sources`` in its posterior.
     groups
-        The group of each of the T tasks, in the order of the tree.
+        The group of each task, by its label, or of the T tasks in the order of the tree.
     ci_prob
         Probability of the interval.
 
@@ -55,6 +58,7 @@ def relatedness_recovery(
     [[0.75, 0.5], [1.0, 0.5], [0.0, 0.0]]
     """
     weights = pool_weights(data)
+    groups = _in_order(groups, needed(data, "posterior", "w_sources")["task"].values.tolist())
     if len(groups) != len(weights.tasks):
         raise ValueError(
             f"groups has {len(groups)} labels, expected one for each of the {len(weights.tasks)} "
@@ -80,9 +84,24 @@ def relatedness_recovery(
     )
 
 
+def _in_order(
+    groups: Sequence[Hashable] | Mapping[Hashable, Hashable], tasks: list[Hashable]
+) -> list[Hashable]:
+    """Give the group of each task in the order of the tree."""
+    if not isinstance(groups, Mapping):
+        return list(groups)
+    missing = [task for task in tasks if task not in groups]
+    if missing:
+        raise ValueError(
+            f"groups has no group of task {missing[0]!r}, expected one of each task: "
+            f"{', '.join(map(repr, tasks[:10]))}."
+        )
+    return [groups[task] for task in tasks]
+
+
 def plot_relatedness_truth(
     data: xr.DataTree,
-    groups: Sequence[Hashable],
+    groups: Sequence[Hashable] | Mapping[Hashable, Hashable],
     ax: Axes | None = None,
     *,
     ci_prob: float = 0.9,

@@ -125,6 +125,8 @@ def compare_fits(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     ValueError
         If the fits are not of the same rows.
     """
+    if not isinstance(fits, Mapping):
+        raise TypeError(f"fits is a {type(fits).__name__}, expected trees by name: {{'a': tree}}.")
     if len(fits) < 2:
         raise ValueError(f"fits has {list(fits)}, expected at least two to compare.")
     first, *others = fits

@@ -34,6 +34,19 @@ SCORES = {
 """Names of scores, in the order they are shown in."""
 
 
+MEANING = {
+    "nll": "NLL: negative log-likelihood per row, in natural logarithms; the lower, the better.",
+    "ece": "ECE: mean distance between how sure predictions are and how often they are right; of "
+    "the few rows of a task it is too large by chance.",
+    "explained_variance": "Explained variance: 1 for perfect predictions, 0 for those that give "
+    "every row the mean.",
+    "coverage_90": "Inside: how many targets lie in the central intervals of 50 and 90 %.",
+}
+"""What scores mean."""
+
+FEW = 5
+"""Rows below which parts of them mean nothing."""
+
 BASELINES = {"single_task": "LR per task", "pooled": "LR of all rows"}
 """Names of baselines."""
 
@@ -113,9 +126,14 @@ def _scores(metrics: Mapping[str, Any]) -> ReportTable:
     for method, scores in baselines.items():
         others = {first: scores, **scores["per_task"]}
         for name in ("accuracy", "nll"):
-            column = f"{name} of {BASELINES.get(method, method)}"
+            column = f"{SCORES[name]} of {BASELINES.get(method, method)}"
             frame[column] = [others[label][name] for label in frame.index]
-    note = "LR: scikit-learn's logistic regression." if baselines else ""
+    if "explained variance" in frame:  # of few rows they say nothing
+        few = frame["rows"] < FEW
+        frame.loc[few, ["explained variance", "inside 50 %", "inside 90 %"]] = float("nan")
+    told = [text for name, text in MEANING.items() if name in columns]
+    told += ["LR: scikit-learn's logistic regression."] if baselines else []
+    note = " ".join(told)
     return ReportTable("Scores by task", frame, note=note, first_is_total=True)
 
 
