@@ -379,6 +379,8 @@ def test_a_regressor_is_in_the_users_units(table):
     with pytest.warns(UserWarning, match="1 rows without a target"):
         reg = VMTLRegressor(replace(SHARED, fitting=QUICK), num_samples=300).fit(X, y, tasks)
         tree = reg.to_datatree(X, y, tasks, rows=table_rows(table), num_samples=300)
+    with pytest.warns(UserWarning, match="Task 10 has .* rows here and had .* in the fit"):
+        reg.to_datatree(X[:20], y[:20], tasks[:20], num_samples=30)
     known = np.flatnonzero(~np.isnan(y))
     assert tree["log_likelihood"]["row"].values.tolist() == known.tolist()
     np.testing.assert_array_equal(tree["observed_data"]["y"], y[known])

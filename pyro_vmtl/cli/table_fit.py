@@ -29,8 +29,8 @@ from pyro_vmtl.whole import new_directory
 
 __all__ = ["TableProblem", "checkpoints_of", "fit_table", "read_problem", "write_table_run"]
 
-MOST_DRAWN = 25_000_000
-"""Numbers that are drawn, 100 MB in a file, above which there are fewer draws."""
+MOST_DRAWN = 15_000_000
+"""Numbers that are drawn, about 80 MB in a file, above which there are fewer draws."""
 
 FEWEST_DRAWS = 20
 

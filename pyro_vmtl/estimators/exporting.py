@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from pyro_vmtl.data import TaskData
+from pyro_vmtl.estimators.notices import DataNotice
 from pyro_vmtl.estimators.reading import known_targets, read_row_weights, read_targets
 from pyro_vmtl.estimators.rows import capped, laid_out
 
@@ -45,6 +47,7 @@ def exported(
 
     check_is_fitted(estimator)
     data, used, targets = _laid_out(estimator, X, y, tasks, sample_weight, "X")
+    _tell_other_rows(estimator, data)
     new = None
     if rows is not None:
         if not isinstance(rows, tuple | list) or len(rows) not in (2, 3):
@@ -71,6 +74,21 @@ def exported(
     tree.attrs["unit"] = unit
     tree.attrs["centre"] = centre
     return tree
+
+
+def _tell_other_rows(estimator: VMTLEstimator, data: TaskData) -> None:
+    """Tell where these are not as many rows as the fit had."""
+    given = dict(zip(estimator._sizes, data.mask.sum(1).tolist(), strict=True))
+    other = [task for task, size in estimator._sizes.items() if given[task] != size]
+    if other:
+        task = other[0]
+        warnings.warn(
+            f"Task {task!r} has {given[task]} rows here and had {estimator._sizes[task]} in the "
+            "fit: the posterior is that of the fit, but log densities, and so Pareto k and "
+            "leave-one-out, are of the rows given here. Give the rows of the fit.",
+            DataNotice,
+            stacklevel=4,
+        )
 
 
 def _laid_out(
