@@ -98,7 +98,7 @@ def fault_and_size(values: np.ndarray, verdict: str) -> str:
     >>> print(fault_and_size(np.linspace(0.3, 0.7, 100), "too wide"))
     too wide,
     3.33 times the right width
-    >>> fault_and_size(np.linspace(0, 0.99, 100), "biased up")
+    >>> fault_and_size(np.linspace(0.01, 0.98, 100), "biased up")
     'slightly biased up'
     """
     bias, width = normal_scores(values)
