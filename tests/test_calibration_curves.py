@@ -13,7 +13,9 @@ from pyro_vmtl.analysis import (
     plot_pit,
     plot_reliability,
 )
+from pyro_vmtl.analysis.trust.calibrated_hits import calibrated_hits
 from pyro_vmtl.analysis.trust.calibration_curves import binomial_interval
+from pyro_vmtl.analysis.trust.uniform_histogram import fault_and_size
 
 mpl.use("agg")
 
@@ -119,6 +121,38 @@ def test_calibrated_classes_are_not_said_to_be_too_sure():
     assert plot_reliability(tree(proba=shy, y=y)).get_title("left").startswith("Not sure enough")
 
 
+@pytest.mark.parametrize("num_rows", [20, 50, 200])
+@pytest.mark.parametrize("a", [2, 30])
+def test_all_rows_right_is_no_fault_of_those_that_are_nearly_sure(num_rows, a):
+    random = np.random.default_rng(0)
+    faults = 0
+    for _ in range(8):
+        confidence = 0.5 + 0.5 * random.beta(a, 1, size=num_rows)
+        chance = calibrated_hits(confidence, np.zeros(num_rows, int))
+        for _ in range(100):  # data sets of the same confidences
+            hits = (random.uniform(size=num_rows) < confidence).sum()
+            faults += chance.p_value(hits) <= 0.1
+    # 800 verdicts at 0.1, and the error of 8 tails that are each known to 0.005.
+    assert faults <= binom.ppf(0.999, 800, 0.1)
+    # Far fewer right rows than the mean confidence of 0.83 or more are found.
+    assert chance.p_value(int(0.5 * num_rows)) < 0.05
+
+
+def test_the_drawn_errors_are_those_that_calibrated_rows_have():
+    held, random = 0, np.random.default_rng(1)
+    confidence = random.uniform(0.5, 1, size=300)
+    proba = np.stack([confidence, 1 - confidence], 1)
+    drawn = calibrated_hits(confidence, np.minimum((confidence * 10).astype(int), 9)).ece
+    low, high = np.quantile(drawn, [0.05, 0.95])
+    for _ in range(300):
+        y = (random.uniform(size=300) > confidence).astype(int)
+        held += low <= expected_calibration_error(proba, y, num_bins=10) <= high
+    assert binom.ppf(0.001, 300, 0.9) <= held <= binom.ppf(0.999, 300, 0.9)
+    ax = plot_reliability(tree(proba=proba, y=y))
+    chance = f"(by chance, if calibrated: {low:.3f} to {high:.3f})"
+    assert ax.get_title("left").splitlines()[2] == chance and inside(ax)
+
+
 def test_coverage_is_that_counted_and_its_band_simultaneous():
     data = real(width=0.6)
     ax = plot_coverage(data)
@@ -168,11 +202,47 @@ def test_a_pit_histogram_says_what_is_wrong():
 
 
 @pytest.mark.parametrize("num_rows", [1, 3])
-def test_few_rows_are_drawn(num_rows):
+def test_few_rows_are_drawn_and_not_judged(num_rows):
     proba, y = classes(num_rows)
-    assert inside(plot_reliability(tree(proba=proba, y=y)))
-    assert inside(plot_coverage(real(num_rows)))
-    assert inside(plot_pit(real(num_rows)))
+    for ax in (
+        plot_reliability(tree(proba=proba, y=1 - y)),
+        plot_coverage(real(num_rows, width=0.01)),
+        plot_pit(real(num_rows, width=0.01)),
+    ):
+        assert ax.get_title("left").startswith(f"Too few rows to judge: {num_rows}".split(":")[0])
+        assert inside(ax)
+
+
+def test_rows_are_judged_from_eight_and_ten():
+    for num_rows, said in ((7, "Too few"), (8, "Predictions: biased up")):
+        assert plot_pit(tree(pit=np.full(num_rows, 1e-3))).get_title("left").startswith(said)
+        title = plot_coverage(tree(pit=np.full(num_rows, 1e-3))).get_title("left")
+        assert title.startswith("Too few" if num_rows < 8 else "Intervals are too narrow")
+    for num_rows, said in ((9, "Too few rows to judge: 9\n"), (10, "Too sure by 90.0%\n")):
+        proba, y = np.tile([0.9, 0.1], (num_rows, 1)), np.ones(num_rows)
+        assert plot_reliability(tree(proba=proba, y=y)).get_title("left").startswith(said)
+
+
+def test_small_and_huge_faults_are_said_as_such():
+    scores = norm.ppf((np.arange(1000) + 0.5) / 1000)
+    said = {
+        (0.0, 1.02): ("too narrow", "slightly too narrow"),
+        (0.0, 0.98): ("too wide", "slightly too wide"),
+        (0.0, 0.5): ("too wide", "too wide,\n2.00 times the right width"),
+        (0.0, 0.0): ("too wide", "too wide,\nmore than 10 times the right width"),
+        (-0.04, 1.0): ("biased up", "slightly biased up"),
+        (-0.3, 1.0): ("biased up", "biased up,\nby 0.3 of its standard deviations"),
+        (0.0, 1.0): ("not uniform", "not uniform"),
+    }
+    for (shift, spread), (verdict, words) in said.items():
+        assert fault_and_size(norm.cdf(shift + spread * scores), verdict) == words
+
+
+def test_rows_without_a_transform_are_counted():
+    pit = np.array([0.1, np.nan, 0.5, np.nan])
+    for picture in (plot_pit, plot_coverage):
+        with pytest.raises(ValueError, match=r"2 of 4 rows .* have no 'pit' \(NaN\)"):
+            picture(tree(pit=pit))
 
 
 def test_what_is_missing_is_named():

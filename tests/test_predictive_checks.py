@@ -9,6 +9,7 @@ import xarray as xr
 from scipy.stats import binom, binomtest, norm
 
 from pyro_vmtl.analysis import plot_ppc, plot_ppc_by_task, predictive_pvalues
+from pyro_vmtl.analysis.trust.task_statistics import TaskStatistics
 
 mpl.use("agg")
 
@@ -126,7 +127,7 @@ def test_tasks_outside_are_crosses_and_counted(num_tasks):
     assert sorted(crosses(ax)[:, 0]) == pytest.approx(sorted(out["observed"]))
     title = ax.get_title("left")
     assert title.startswith(f"{len(out)} of {num_tasks} task means lie outside of 90% intervals")
-    # Of 400 draws 40 are outside of their own interval, but for one at each end.
+    # The ends are the 20th of 400 draws from both sides: 40 of 401 places are outside.
     expected = float(title.split("about ")[1].split()[0])
     assert 0.095 * num_tasks - 0.05 <= expected <= 0.1 * num_tasks + 0.05
     if num_tasks == 139:
@@ -146,6 +147,23 @@ def test_right_models_have_as_many_outside_as_expected():
     assert binom.ppf(0.001, 139, expected / 278) <= num / 2 <= binom.ppf(0.999, 139, expected / 278)
     # Shares of 12 rows have few values, and fewer than a tenth lie outside.
     assert 0 < expected < 27.8
+
+
+@pytest.mark.parametrize("num_draws", [1, 2, 20, 40, 100, 500])
+@pytest.mark.parametrize("whole", [False, True])
+def test_few_draws_tell_how_many_are_outside_by_chance(num_draws, whole):
+    random, size = np.random.default_rng(0), (num_draws + 1, 4000, 1)
+    made = random.binomial(12, 0.4, size) / 12 if whole else random.normal(size=size)
+    found = TaskStatistics([*range(4000)], ["mean"], made[0], made[1:])
+    low, high = found.interval(0.9)
+    real = ((found.observed < low) | (found.observed > high)).mean()
+    told = found.outside_by_chance(0.9).mean()
+    if num_draws >= 20:
+        # 4 standard errors of 4000 tasks: 4 sqrt(0.1 * 0.9 / 4000) = 0.019.
+        assert abs(told - real) < 0.02 and real < 0.12
+    elif not whole:
+        # The lowest and the highest of S draws: 2 of S + 1 places are outside.
+        assert told == pytest.approx(min(1.0, 2 / (num_draws + 1)))
 
 
 def test_shares_of_classes_are_over_those_expected():

@@ -14,7 +14,7 @@ from scipy.stats import binom, norm
 from pyro_vmtl import TaskData, fit, share, temper
 from pyro_vmtl.analysis import plot_ranks, rank_uniformity, simulate_ranks
 from pyro_vmtl.analysis.canvas import on_axes
-from pyro_vmtl.analysis.trust.uniform_bands import histogram_limits
+from pyro_vmtl.analysis.trust.uniform_bands import UniformBands, histogram_limits
 from pyro_vmtl.analysis.trust.uniform_histogram import draw_uniform_histogram
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.models import LinearClassifier, LinearRegressor, ZeroMeanNormal
@@ -210,6 +210,56 @@ def test_shared_and_common_sites_are_independent_by_simulation_only():
         with_common, prior_draws, torch.zeros(3, 4), num_simulations=1, sites="mean"
     )
     assert list(only["prior_sbc"].data_vars) == ["mean"]
+
+
+def test_a_site_that_is_not_ranked_is_common_to_tasks_all_the_same():
+    def common_mean(y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 3.0))
+        with pyro.plate("task", len(y), dim=-2):
+            w = pyro.sample("w", dist.Normal(mu, 1.0))
+            with pyro.plate("data", 4, dim=-1):
+                pyro.sample("y", dist.Normal(w, 3.0), obs=y)
+
+    def exact(model, y):
+        # Means of tasks given mu are N(mu, 1 + 9 / 4): mu has a normal posterior, and w given it.
+        precision = 1 / 9 + len(y) / 3.25
+        at = y.mean(1).sum() / 3.25 / precision
+
+        def guide(y):
+            mu = pyro.sample("mu", dist.Normal(at, precision**-0.5))
+            scale = (1 + 4 / 9) ** -0.5
+            with pyro.plate("task", len(y), dim=-2):
+                mean = scale**2 * (mu + y.sum(1, keepdim=True) / 9)
+                pyro.sample("w", dist.Normal(mean, scale))
+
+        return guide
+
+    y, settings = torch.zeros(400, 4), {"sites": ("w",), "num_samples": 50}
+    faults = 0
+    for seed in range(20):
+        ranks = simulate_ranks(common_mean, exact, y, num_simulations=1, seed=seed, **settings)
+        assert ranks["prior_sbc"].attrs["sample_dims"] == ["simulation"]
+        faults += rank_uniformity(ranks).loc["w", "verdict"] != "calibrated"
+    assert faults <= binom.ppf(0.999, 20, 0.01)
+
+
+@pytest.mark.parametrize("number", [5, 10, 50, 1000])
+@pytest.mark.parametrize("ci_prob", [0.5, 0.9, 0.99])
+def test_bands_are_left_at_most_as_often_as_said(number, ci_prob):
+    random, num_bins = np.random.default_rng(1), 20
+    counts = random.multinomial(number, np.full(num_bins, 1 / num_bins), size=10_000)
+    # 4 standard errors of the 4000 draws of a band and of these.
+    most = 1 - ci_prob + 4 * (ci_prob * (1 - ci_prob) * (1 / 4000 + 1 / 10_000)) ** 0.5
+    low, high = histogram_limits(number, num_bins, ci_prob)
+    heights = counts * num_bins / number
+    assert ((heights < low - 1e-9) | (heights > high + 1e-9)).any(1).mean() <= most
+    # It is no wider than it must be: a count less on both sides is left more often than said.
+    count = num_bins / number
+    narrower = (heights < low + count - 1e-9) & (low > 0) | (heights > high - count + 1e-9)
+    assert narrower.any(1).mean() > 1 - ci_prob - (most - 1 + ci_prob)
+    low, high = UniformBands.of(number, num_bins).limits(ci_prob)
+    below = counts.cumsum(1)[:, :-1] / number
+    assert ((below < low - 1e-9) | (below > high + 1e-9)).any(1).mean() <= most
 
 
 def test_the_picture_shows_ranks_and_says_what_is_wrong():

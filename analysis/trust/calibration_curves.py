@@ -9,14 +9,21 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from scipy.stats import beta, norm
+from scipy.stats import beta
 
 from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, dressed, on_axes
 from pyro_vmtl.analysis.scores.metrics import expected_calibration_error
+from pyro_vmtl.analysis.trust.calibrated_hits import calibrated_hits
 from pyro_vmtl.analysis.trust.uniform_bands import UniformBands, fault_in_words
-from pyro_vmtl.analysis.trust.uniform_histogram import draw_uniform_histogram, how_far
+from pyro_vmtl.analysis.trust.uniform_histogram import draw_uniform_histogram, fault_and_size
 
 __all__ = ["binomial_interval", "ece_interval", "plot_coverage", "plot_pit", "plot_reliability"]
+
+FEWEST_HITS = 10
+"""Rows from which it is judged whether predicted classes are too sure."""
+
+FEWEST_TARGETS = 8
+"""Rows from which predictive distributions are judged."""
 
 
 def binomial_interval(
@@ -133,8 +140,10 @@ def plot_reliability(
     Axes
         A marker for each bin that has rows, at its mean confidence, with a binomial interval of how
         often its classes are right. Its area grows with the number of rows. It is a cross where the
-        interval misses the mean confidence. The title says whether the predictions are too sure on
-        average, and has the calibration error with its bootstrap interval.
+        interval misses the mean confidence. The title says whether the predictions of 10 or more
+        rows are too sure on average: more so than all but 1 - ``ci_prob`` of calibrated ones. It
+        has the calibration error with its bootstrap interval, and the interval that calibrated
+        predictions of these rows would have by chance.
 
     Raises
     ------
@@ -161,12 +170,16 @@ def plot_reliability(
             s=area[kept], c=color, marker=marker, edgecolors="white", zorder=3,
         )  # fmt: skip
     ece, *ends = ece_interval(proba, y, num_bins=num_bins, ci_prob=ci_prob)
-    gap = confidence - hit
-    error = norm.ppf((1 + ci_prob) / 2) * gap.std() / len(gap) ** 0.5
+    gap = (confidence - hit).mean()
+    chance = calibrated_hits(confidence, bins)
     found = "As often right as they say, on average"
-    if abs(gap.mean()) > error:
-        found = f"{'Too sure' if gap.mean() > 0 else 'Not sure enough'} by {abs(gap.mean()):.1%}"
+    if len(y) < FEWEST_HITS:
+        found = f"Too few rows to judge: {len(y)}"
+    elif chance.p_value(hit.sum()) <= 1 - ci_prob:
+        found = f"{'Too sure' if gap > 0 else 'Not sure enough'} by {abs(gap):.1%}"
+    usual = np.quantile(chance.ece, [(1 - ci_prob) / 2, (1 + ci_prob) / 2])
     title = f"{found}\nECE {ece:.3f}, {ci_prob:.0%} interval {ends[0]:.3f} to {ends[1]:.3f}"
+    title += f"\n(by chance, if calibrated: {usual[0]:.3f} to {usual[1]:.3f})"
     # The largest of C probabilities is at least 1 / C.
     left = max(0.0, min(1 / proba.shape[1], at.min()) - 0.05)
     ax.set(xlim=(left, 1.03), ylim=(-0.03, 1.03))
@@ -196,12 +209,13 @@ def plot_coverage(data: xr.DataTree, ax: Axes | None = None, *, ci_prob: float =
     -------
     Axes
         The coverage of central intervals over their probability, on the band about the diagonal.
-        Below it intervals are too narrow, above it too wide. Dots at 50 and 90 %.
+        Below it intervals are too narrow, above it too wide. Dots at 50 and 90 %. Fewer than 8 rows
+        are not judged.
 
     Raises
     ------
     ValueError
-        If the tree has no probability integral transforms.
+        If the tree has no probability integral transforms, or some are NaN.
     """
     # The central interval that a target is on the edge of.
     edges = np.sort(np.abs(2 * _predicted(data, "pit") - 1))
@@ -216,7 +230,9 @@ def plot_coverage(data: xr.DataTree, ax: Axes | None = None, *, ci_prob: float =
     ax.plot([0.5, 0.9], held, "o", color=COLORS[0], markersize=8)
     below, above = actual < low, actual > high
     found = "Intervals hold what they say"
-    if below.any() or above.any():
+    if len(edges) < FEWEST_TARGETS:
+        found = "Too few rows to judge"
+    elif below.any() or above.any():
         found = f"Intervals are too {'narrow' if below.sum() >= above.sum() else 'wide'}"
     found += f": {held[1]:.0%} of {len(edges)} targets"
     title = f"{found}\nare in those of 90%, {held[0]:.0%} in those of 50%"
@@ -244,21 +260,21 @@ def plot_pit(data: xr.DataTree, ax: Axes | None = None, *, ci_prob: float = 0.9)
     -------
     Axes
         Bars, hatched where they leave the band. High at both ends: predictions are too narrow; high
-        in the middle: too wide; high at one end: biased. The title says which.
+        in the middle: too wide; high at one end: biased. The title says which, for 8 rows or more.
 
     Raises
     ------
     ValueError
-        If the tree has no probability integral transforms.
+        If the tree has no probability integral transforms, or some are NaN.
     """
     pit = _predicted(data, "pit")
     ax = on_axes(ax)
     draw_uniform_histogram(ax, pit, len(pit), ci_prob)
     title = f"No fault found in the predictions of {len(pit)} rows"
-    if UniformBands.of(len(pit)).p_value(pit) <= 1 - ci_prob:
-        verdict = fault_in_words(pit, len(pit))
-        far = how_far(pit, verdict)
-        title = f"Predictions: {verdict}" + (f",\n{far}" if far else "")
+    if len(pit) < FEWEST_TARGETS:
+        title = f"Too few rows to judge: {len(pit)}"
+    elif UniformBands.of(len(pit)).p_value(pit) <= 1 - ci_prob:
+        title = f"Predictions: {fault_and_size(pit, fault_in_words(pit, len(pit)))}"
     xlabel = "predictive probability below the target (PIT)"
     return dressed(ax, title=title, xlabel=xlabel, ylabel="density")
 
@@ -273,7 +289,14 @@ def _predicted(data: xr.DataTree, variable: str) -> np.ndarray:
     """Get a quantity of all predicted rows, or say why there is none."""
     found = list(data["predictions"].data_vars) if "predictions" in data.children else []
     if variable in found and data["predictions"][variable].size:
-        return np.asarray(data["predictions"][variable].values)
+        values = np.asarray(data["predictions"][variable].values)
+        lacking = np.isnan(values).reshape(len(values), -1).any(1).sum()
+        if lacking:
+            raise ValueError(
+                f"{lacking} of {len(values)} rows in the group 'predictions' have no {variable!r} "
+                "(NaN), expected a number for each. Leave these rows out."
+            )
+        return values
     way_out = {
         "y": "Predict rows whose targets are known",
         "proba": "Take plot_coverage or plot_pit for real targets and counts",

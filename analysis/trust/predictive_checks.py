@@ -16,6 +16,7 @@ from pyro_vmtl.analysis.trust.task_statistics import (
     Replicates,
     TaskStatistics,
     replicates,
+    rounding,
     task_statistics,
 )
 
@@ -123,9 +124,9 @@ def plot_ppc_by_task(
             names=["mean"], observed=found.observed[:, :1], drawn=found.drawn[..., :1]
         )
     low, high = found.interval(ci_prob)
-    slack = 1e-6 * np.abs(found.observed) + 1e-12  # for rounding
+    slack = rounding(found.observed)
     outside = (found.observed < low - slack) | (found.observed > high + slack)
-    expected = ((found.drawn < low - slack) | (found.drawn > high + slack)).mean(0).sum()
+    expected = found.outside_by_chance(ci_prob).sum()
     what = f"{outside.size} shares" if of_classes else f"{outside.size} task means"
     verb = "lies" if outside.sum() == 1 else "lie"
     title = (

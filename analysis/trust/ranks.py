@@ -20,7 +20,7 @@ from pyro_vmtl.analysis.trust.uniform_bands import (
 from pyro_vmtl.analysis.trust.uniform_histogram import (
     draw_uniform_histogram,
     draw_uniform_steps,
-    how_far,
+    fault_and_size,
 )
 
 __all__ = ["plot_ranks", "rank_uniformity"]
@@ -134,9 +134,9 @@ def plot_ranks(
     if len(pooled) == 1:
         ((site, (values, number)),) = pooled.items()
         draw_uniform_histogram(ax, values, number, ci_prob)
-        name, far = shortened(site), how_far(values, verdicts[site])
-        title = f"Posterior of {name}: {verdicts[site]}"
-        title += f",\n{far}" if far else f" in {len(values)} ranks"
+        fault = fault_and_size(values, verdicts[site])
+        title = f"Posterior of {shortened(site)}: {fault}"
+        title += "" if "\n" in fault else f" in {len(values)} ranks"
     else:
         labels = {site: f"{shortened(site, 12)}: {verdicts[site]}" for site in pooled}
         draw_uniform_steps(ax, {labels[site]: value for site, value in pooled.items()}, ci_prob)

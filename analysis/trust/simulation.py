@@ -118,7 +118,7 @@ def simulate_ranks(
         for i, each in enumerate(seeds):
             begin(f"simulation {i + 1}")
             with isolated(int(each)):
-                truth, simulated = _simulated(model, args, chosen)
+                truth, simulated, apart = _simulated(model, args, chosen)
                 try:
                     fitted = fit_guide(deepcopy(model), *simulated)
                 except Exception as error:
@@ -128,7 +128,7 @@ def simulate_ranks(
                 random = np.random.default_rng(each)
                 datasets.append(xr.Dataset({s: _ranks(truth[s], draws[s], random) for s in truth}))
                 # What tasks have in common, latent or borrowed, makes their ranks dependent.
-                independent &= not sources and all(TASK_PLATE in v.dims for v in truth.values())
+                independent &= apart and not sources
     ranks = xr.concat(datasets, dim="simulation").assign_coords(
         simulation=np.arange(num_simulations)
     )
@@ -139,8 +139,8 @@ def simulate_ranks(
 
 def _simulated(
     model: Program, args: tuple[Any, ...], sites: Sequence[str] | None
-) -> tuple[dict[str, xr.DataArray], tuple[Any, ...]]:
-    """Draw parameters, and targets in the place of those given."""
+) -> tuple[dict[str, xr.DataArray], tuple[Any, ...], bool]:
+    """Draw parameters, and targets in the place of those given. Is each of one task alone?"""
     with torch.no_grad():
         trace = poutine.trace(poutine.uncondition(model)).get_trace(*args)
     nodes = {
@@ -164,7 +164,12 @@ def _simulated(
     for name in sorted(observed):
         args = _with_targets(args, name, nodes[name])
     data = next((arg for arg in args if isinstance(arg, TaskData)), None)
-    return {name: _labelled(name, nodes[name], data) for name in sites or latent}, args
+    # Of all latent sites: one that is not ranked is common to tasks all the same.
+    apart = all(
+        any(f.name == TASK_PLATE and f.vectorized for f in nodes[name]["cond_indep_stack"])
+        for name in latent
+    )
+    return {name: _labelled(name, nodes[name], data) for name in sites or latent}, args, apart
 
 
 def _with_targets(args: tuple[Any, ...], name: str, node: Any) -> tuple[Any, ...]:

@@ -12,7 +12,14 @@ import xarray as xr
 
 from pyro_vmtl.analysis.tree_parts import needed, row_tasks
 
-__all__ = ["Replicates", "TaskStatistics", "predictive_pvalues", "replicates", "task_statistics"]
+__all__ = [
+    "Replicates",
+    "TaskStatistics",
+    "predictive_pvalues",
+    "replicates",
+    "rounding",
+    "task_statistics",
+]
 
 
 class Replicates(NamedTuple):
@@ -61,9 +68,35 @@ class TaskStatistics(NamedTuple):
 
     def interval(self, ci_prob: float) -> tuple[np.ndarray, np.ndarray]:
         """Give both ends (T, K) of central intervals, values that were drawn themselves."""
-        ends = [(1 - ci_prob) / 2, (1 + ci_prob) / 2]
-        low, high = np.quantile(self.drawn, ends, axis=0, method="inverted_cdf")
-        return low, high
+        place = self._place(ci_prob)
+        ordered = np.sort(self.drawn, axis=0)
+        return ordered[place - 1], ordered[-place]
+
+    def outside_by_chance(self, ci_prob: float) -> np.ndarray:
+        """Give the probability (T, K) that one more draw lies outside of the interval.
+
+        Each draw is held against the interval of the others: it has no part in its ends.
+        """
+        place, num = self._place(ci_prob), len(self.drawn)
+        if place == num:  # one draw: nothing else is inside
+            return np.ones(self.drawn.shape[1:])
+        ordered = np.sort(self.drawn, axis=0)
+        # Without a draw from below, the next one up is the end.
+        low, high = ordered[place], ordered[-place - 1]
+        slack = rounding(ordered)
+        out = (ordered < low - slack).sum(0) + (ordered > high + slack).sum(0)
+        share: np.ndarray = out / (num + 1)
+        return share
+
+    def _place(self, ci_prob: float) -> int:
+        """Give the place of the lower end among draws in ascending order, from 1."""
+        return max(1, int(np.ceil(len(self.drawn) * (1 - ci_prob) / 2 - 1e-9)))
+
+
+def rounding(values: np.ndarray) -> np.ndarray:
+    """Give how far apart equal values may be, such as shares of the same rows."""
+    slack: np.ndarray = 1e-6 * np.abs(values) + 1e-12
+    return slack
 
 
 def replicates(data: xr.DataTree, group: str) -> Replicates:
@@ -180,8 +213,7 @@ def predictive_pvalues(
 
 def p_values(found: TaskStatistics) -> np.ndarray:
     """Give the two-sided p-value of every statistic, (T, K)."""
-    # Rounding must not tell apart what is equal, such as a share of the same rows.
-    scale = 1e-6 * np.abs(found.observed) + 1e-12
+    scale = rounding(found.observed)
     away = found.drawn - found.observed
     more, less = (away > scale).sum(0), (away < -scale).sum(0)
     num = len(found.drawn)

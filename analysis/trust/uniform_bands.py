@@ -61,12 +61,9 @@ class UniformBands:
         return _bands(max(int(number), 1), num_bins)
 
     def limits(self, ci_prob: float) -> tuple[np.ndarray, np.ndarray]:
-        """Give lower and upper limits (K,) that hold everywhere with a probability."""
-        tail = np.quantile(self.least, 1 - ci_prob)
-        n = self.number
-        low = np.ceil(bdtrik(tail, n, self.places))
-        high = np.ceil(bdtrik(1 - tail, n, self.places))
-        return low / n, high / n
+        """Give lower and upper limits (K,) that hold everywhere with at least a probability."""
+        low, high = _kept(_smallest(self.least, ci_prob), self.number, self.places)
+        return low / self.number, high / self.number
 
     def p_value(self, values: np.ndarray) -> float:
         """Give the probability that uniform numbers lie as far off somewhere as these do."""
@@ -104,9 +101,27 @@ def _tails(counts: np.ndarray, number: int, places: np.ndarray) -> np.ndarray:
     return tails
 
 
+def _smallest(least: np.ndarray, ci_prob: float) -> float:
+    """Give the smallest tail that stays inside: at most 1 - ci_prob of those sorted lie below."""
+    return float(least[min(int((1 - ci_prob) * len(least)), len(least) - 1)])
+
+
+def _kept(tail: float, number: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give the lowest and the highest counts whose tails are not below one."""
+
+    def lowest(chance: np.ndarray) -> np.ndarray:
+        # Tails are equal up to rounding where counts are; the inverse is less exact.
+        p = tail * (1 - 1e-9)
+        count = np.maximum(np.ceil(bdtrik(p, number, chance)), 0)
+        count -= (count > 0) & (bdtr(np.maximum(count - 1, 0), number, chance) >= p)
+        return np.where(bdtr(count, number, chance) < p, count + 1, count)
+
+    return lowest(places), number - lowest(1 - places)
+
+
 @lru_cache(maxsize=64)
 def histogram_limits(number: int, num_bins: int, ci_prob: float) -> tuple[float, float]:
-    """Give the limits that all bins of a histogram of uniform numbers keep with a probability.
+    """Give the limits that all bins of a histogram keep, if uniform, with at least a probability.
 
     Parameters
     ----------
@@ -126,9 +141,8 @@ def histogram_limits(number: int, num_bins: int, ci_prob: float) -> tuple[float,
     random = np.random.default_rng(0)
     counts = random.multinomial(number, share.repeat(num_bins), size=NUM_DRAWS)
     least = _least_tail(counts.reshape(-1, 1), number, share).reshape(counts.shape).min(1)
-    tail = np.quantile(least, 1 - ci_prob)
-    low, high = (np.ceil(bdtrik(p, number, share))[0] for p in (tail, 1 - tail))
-    return float(low * num_bins / number), float(high * num_bins / number)
+    low, high = _kept(_smallest(np.sort(least), ci_prob), number, share)
+    return float(low[0] * num_bins / number), float(high[0] * num_bins / number)
 
 
 def effective_number(clusters: np.ndarray) -> int:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED
 from pyro_vmtl.analysis.trust.uniform_bands import histogram_limits, normal_scores
 
-__all__ = ["draw_uniform_histogram", "draw_uniform_steps", "how_far", "num_bins_of"]
+__all__ = ["draw_uniform_histogram", "draw_uniform_steps", "fault_and_size", "num_bins_of"]
 
 MOST_STEPS = 10
 """Bins where several outlines cross."""
@@ -90,11 +90,24 @@ def _draw_level(ax: Axes, highest: float) -> None:
     ax.legend(loc="upper center", ncols=2, columnspacing=1.2)
 
 
-def how_far(values: np.ndarray, verdict: str) -> str:
-    """Say a fault as a number, in words."""
+def fault_and_size(values: np.ndarray, verdict: str) -> str:
+    """Say a fault, and how large it is in a line of its own where there is a number for it.
+
+    Examples
+    --------
+    >>> print(fault_and_size(np.linspace(0.3, 0.7, 100), "too wide"))
+    too wide,
+    3.33 times the right width
+    >>> fault_and_size(np.linspace(0.01, 0.98, 100), "biased up")
+    'slightly biased up'
+    """
     bias, width = normal_scores(values)
     if verdict.startswith("biased"):
-        return f"by {abs(bias):.1f} of its standard deviations"
-    if verdict.startswith("too"):
-        return f"{width:.2f} times the right width"
-    return ""
+        small = abs(bias) < 0.05
+        size = f"by {abs(bias):.1f} of its standard deviations"
+    elif verdict.startswith("too"):
+        small = 0.95 <= width <= 1.05
+        size = f"{f'{width:.2f}' if width <= 10 else 'more than 10'} times the right width"
+    else:
+        return verdict
+    return f"slightly {verdict}" if small else f"{verdict},\n{size}"
