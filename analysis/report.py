@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ class Section:
     text: str = ""
     tables: Sequence[ReportTable] = ()
     pictures: Sequence[Picture] = ()
-    code: Sequence[str] = field(default=())
+    code: Sequence[str] = ()
 
 
 def write_report(
@@ -165,12 +165,10 @@ def _drawn(picture: Picture, folder: Path) -> dict[str, Any]:
     # letters as outlines look the same everywhere; without a date, the same run gives the same file
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": picture.name}):
         figure.savefig(svg, format="svg", metadata={"Date": None})
-    for suffix in ("svg", "png"):
-        with written_whole(folder / f"{picture.name}.{suffix}") as path:
-            if suffix == "svg":
-                path.write_bytes(svg.getvalue())
-            else:
-                figure.savefig(path, format="png", dpi=150)
+    with written_whole(folder / f"{picture.name}.svg") as path:
+        path.write_bytes(svg.getvalue())
+    with written_whole(folder / f"{picture.name}.png") as path:
+        figure.savefig(path, format="png", dpi=150)
     width, height = figure.get_size_inches() * 96
     plt.close(figure)
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 
@@ -226,7 +227,7 @@ def _trust(fit: xr.DataTree) -> Iterator[Picture]:
             "A task far above all others is a stranger here.",
             partial(plot_elbo_terms, fit, term="kl", site=site),
         )
-    if "sample_stats" in fit and _khat(fit) == _khat(fit):
+    if "sample_stats" in fit and not math.isnan(_khat(fit)):
         yield Picture(
             "khat",
             "Is the posterior's shape right?",

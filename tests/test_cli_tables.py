@@ -198,6 +198,16 @@ def test_other_kinds_of_targets(kind, tmp_path, opened):
     assert opened(out / "report.html").faults == {}
 
 
+def test_rows_without_a_target_are_told_once(tmp_path):
+    table = exams(60)
+    table.loc[[3, 20], "score"] = np.nan
+    table.to_csv(tmp_path / "a.csv", index=False)
+    result = run("fit", tmp_path / "a.csv", *FIT, "--holdout", 0.3, "--out", tmp_path / "run")
+    assert result.exit_code == 0 and result.stderr.count("rows without a target are not used") == 1
+    notices = json.loads((tmp_path / "run" / "metrics.json").read_text())["notices"]
+    assert len(notices) == len(set(notices))
+
+
 def test_every_class_has_a_row_in_the_fit(tmp_path):
     table = exams(60).assign(score=["low", "high"] * 29 + ["rare", "once"])
     table.to_csv(tmp_path / "a.csv", index=False)

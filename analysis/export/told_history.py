@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -39,11 +38,10 @@ def history_dataset(history: History | Sequence[float], labels: Labels) -> xr.Da
     for kind in ("log_likelihood", "kl"):
         for site, terms in getattr(history, kind).items():
             variables[f"{kind}_{site}"] = _variable(terms, "noted_step", "task")
-    snapshots = getattr(history, "relatedness", {})
-    for site, weights in snapshots.items():
+    for site, weights in history.relatedness.items():
         variables[f"relatedness_{site}"] = _variable(weights, "snapshot_step", "task", "source")
     made = labels.dataset(variables)
-    for dim, steps in (("noted_step", history.step), ("snapshot_step", _steps(history))):
+    for dim, steps in (("noted_step", history.step), ("snapshot_step", history.snapshot_step)):
         if dim in made.sizes:
             made = made.assign_coords({dim: steps.cpu().numpy()})
     return made
@@ -51,7 +49,3 @@ def history_dataset(history: History | Sequence[float], labels: Labels) -> xr.Da
 
 def _variable(values: Tensor, *dims: str) -> Variable:
     return Variable(dims[: values.ndim], values.detach().cpu().numpy())
-
-
-def _steps(history: History) -> Any:
-    return getattr(history, "snapshot_step", None)

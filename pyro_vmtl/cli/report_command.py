@@ -49,16 +49,15 @@ def _read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame | None]:
         raise InputError(f"{folder} is no run directory (it has no {METRICS}). Fit first.")
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        if not {"kind", "rows", "tasks", "seconds", "stopped", "settings"} <= set(metrics):
-            raise InputError(
-                f"{folder / METRICS} is no run of `pyro-vmtl fit`, or of an earlier version. "
-                "Fit again with --overwrite."
-            )
-        if not (folder / SUMMARY).is_file():
-            return metrics, None
-        texts = {"task": str, "nearest": str}
-        return metrics, pd.read_csv(folder / SUMMARY, index_col="task", dtype=texts)
-    except InputError:
-        raise
+        found, summary = set(metrics), None
+        if (folder / SUMMARY).is_file():
+            texts = {"task": str, "nearest": str}
+            summary = pd.read_csv(folder / SUMMARY, index_col="task", dtype=texts)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{folder} cannot be read ({error}). Take an unchanged copy.") from error
+    if not {"kind", "rows", "tasks", "seconds", "stopped", "settings"} <= found:
+        raise InputError(
+            f"{folder / METRICS} is no run of `pyro-vmtl fit`, or of an earlier version. "
+            "Fit again with --overwrite."
+        )
+    return metrics, summary

@@ -91,7 +91,7 @@ def write_run_report(
         folder,
         sections,
         title=f"{source}: who borrows from whom, and how sure it is",
-        summary=_summary(metrics, data),
+        summary=_summary(metrics),
         footer="Written by pyro_vmtl "
         + ", ".join(f"{name} {version}" for name, version in versions.items()).removeprefix(
             "pyro_vmtl "
@@ -99,7 +99,7 @@ def write_run_report(
     )
 
 
-def _summary(metrics: Mapping[str, Any], data: xr.DataTree) -> list[str]:
+def _summary(metrics: Mapping[str, Any]) -> list[str]:
     rows = metrics["rows"]
     ends = {
         "settled": "the loss had settled",

@@ -13,7 +13,10 @@ from rich.table import Table
 
 from pyro_vmtl.cli.evaluation import ALL
 
-__all__ = ["show_run_of_table", "show_scores"]
+__all__ = ["OF_TASKS", "show_run_of_table", "show_scores"]
+
+OF_TASKS = ("rows", "borrowed", "nearest", "weight")
+"""Columns of a summary; those after them are members."""
 
 MOST_TASKS = 12
 """Tasks that are listed."""
@@ -38,8 +41,7 @@ def show_run_of_table(metrics: Mapping[str, Any], summary: pd.DataFrame, out: Pa
         ).astype({"rows": int})
         show_scores(scores, console)
     title = "Who borrows from whom"
-    columns = ["rows", "borrowed", "nearest", "weight"]
-    console.print(_table(title, summary[columns], "summary.csv"))
+    console.print(_table(title, summary[list(OF_TASKS)], "summary.csv"))
     members = ", ".join(f"{name} {weight:.2f}" for name, weight in metrics["members"].items())
     rows = metrics["rows"]
     lines = [

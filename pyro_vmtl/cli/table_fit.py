@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,10 +22,11 @@ from pyro_vmtl.cli.evaluation import predictions, score_table, scores_as_json
 from pyro_vmtl.cli.run_report import METRICS, POSTERIOR, write_run_report
 from pyro_vmtl.cli.runs import flat_relatedness
 from pyro_vmtl.cli.settings import FitSettings
+from pyro_vmtl.cli.shown import OF_TASKS
 from pyro_vmtl.cli.table_files import read_table
 from pyro_vmtl.cli.table_run import Rows, TableRun
 from pyro_vmtl.cli.target import TargetKind, read_target, read_tasks
-from pyro_vmtl.estimators import VMTLClassifier, VMTLRegressor, versions
+from pyro_vmtl.estimators import DataNotice, VMTLClassifier, VMTLRegressor, versions
 from pyro_vmtl.whole import new_directory
 
 __all__ = ["TableProblem", "checkpoints_of", "fit_table", "read_problem", "write_table_run"]
@@ -33,9 +35,6 @@ MOST_DRAWN = 15_000_000
 """Numbers that are drawn, about 80 MB in a file, above which there are fewer draws."""
 
 FEWEST_DRAWS = 20
-
-OF_TASKS = ("rows", "borrowed", "nearest", "weight")
-"""Columns of a summary that are not members."""
 
 SMALL = 20_000_000
 """Numbers in a table on which threads would only wait for one another."""
@@ -173,7 +172,6 @@ def write_table_run(
     """
     estimator, test, out = run.estimator, problem.test, problem.settings.folder
     summary, relatedness = estimator.summary(), estimator.relatedness_table()
-    tree = _tree(problem, run)
     result = estimator.fit_result_
     metrics: dict[str, Any] = {
         "kind": problem.kind,
@@ -185,6 +183,7 @@ def write_table_run(
         scores = score_table(estimator, predicted, test.y, test.tasks)
         metrics |= scores_as_json(scores)
     members = summary.columns[len(OF_TASKS) :]
+    tree = _tree(problem, run, num_members=max(1, len(members)))
     metrics |= {
         "members": {name: float(summary[name].mean()) for name in members},
         "seconds": result.seconds,
@@ -213,18 +212,19 @@ def write_table_run(
     return metrics
 
 
-def _tree(problem: TableProblem, run: TableRun) -> xr.DataTree:
+def _tree(problem: TableProblem, run: TableRun, *, num_members: int) -> xr.DataTree:
     """Draw from the fit, for ArviZ: fewer draws where there are many rows."""
     train, test, estimator = problem.train, problem.test, run.estimator
     num_tasks = len(estimator.tasks_)
     coefficients = len(problem.names) * len(getattr(estimator, "classes_", [0]))
-    members = max(1, estimator.summary().shape[1] - len(OF_TASKS))
-    each = members * (2 * len(train.tasks) + num_tasks * (coefficients + num_tasks))
-    tree = estimator.to_datatree(
-        *(train.X, train.y, train.tasks),
-        rows=(test.X, test.y, test.tasks) if len(test.tasks) else None,
-        num_samples=min(500, max(FEWEST_DRAWS, MOST_DRAWN // each)),
-    )
+    each = num_members * (2 * len(train.tasks) + num_tasks * (coefficients + num_tasks))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataNotice)  # the fit has told of these rows
+        tree = estimator.to_datatree(
+            *(train.X, train.y, train.tasks),
+            rows=(test.X, test.y, test.tasks) if len(test.tasks) else None,
+            num_samples=min(500, max(FEWEST_DRAWS, MOST_DRAWN // each)),
+        )
     for node in tree.subtree:
         labels: dict[str, Any] = {}
         if "feature" in node.coords:
