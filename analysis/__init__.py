@@ -5,25 +5,7 @@ if __name__ == "analysis":
 
 
 from pyro_vmtl.analysis.arviz_api import az
-from pyro_vmtl.analysis.export.datatree import to_datatree
-from pyro_vmtl.analysis.export.pyro_svi import from_pyro_svi
-from pyro_vmtl.analysis.export.tree_files import read_netcdf, write_netcdf
-from pyro_vmtl.analysis.predicted.band_plots import plot_regression_bands
-from pyro_vmtl.analysis.predicted.decision_plots import plot_decision_regions
-from pyro_vmtl.analysis.predicted.prediction_grids import decision_grid, regression_grid
-from pyro_vmtl.analysis.predicted.shrinkage_plots import plot_shrinkage
-from pyro_vmtl.analysis.predicted.uncertain_rows import most_uncertain_rows, plot_uncertain_rows
-from pyro_vmtl.analysis.predicted.uncertainty_plots import plot_uncertainty
-from pyro_vmtl.analysis.related.by_site import plot_relatedness_by_site
-from pyro_vmtl.analysis.related.evolution import plot_relatedness_evolution
-from pyro_vmtl.analysis.related.graph import plot_relatedness_graph
-from pyro_vmtl.analysis.related.heat_map import plot_relatedness
-from pyro_vmtl.analysis.related.pool_weights import relatedness_datatree
-from pyro_vmtl.analysis.related.recovery import plot_relatedness_truth, relatedness_recovery
-from pyro_vmtl.analysis.related.relatedness import own_group_share, relatedness_table
-from pyro_vmtl.analysis.report import Picture, ReportTable, Section, write_report
-from pyro_vmtl.analysis.report_contents import report_sections
-from pyro_vmtl.analysis.scores.baselines import (
+from pyro_vmtl.analysis.baselines import (
     boosted_trees_classification,
     boosted_trees_regression,
     logistic_regression_per_task,
@@ -31,38 +13,53 @@ from pyro_vmtl.analysis.scores.baselines import (
     ridge_per_task,
     ridge_pooled,
 )
-from pyro_vmtl.analysis.scores.comparison import ALL_TASKS, plot_comparison, summarise
-from pyro_vmtl.analysis.scores.gaussian_process import gaussian_process
-from pyro_vmtl.analysis.scores.metrics import (
-    classification_metrics,
-    expected_calibration_error,
-    regression_metrics,
-)
-from pyro_vmtl.analysis.scores.suite import average_ranks, judge, plot_average_ranks, suite_means
-from pyro_vmtl.analysis.trust.calibration_curves import (
+from pyro_vmtl.analysis.calibration.calibration_curves import (
     ece_interval,
     plot_coverage,
     plot_pit,
     plot_reliability,
 )
-from pyro_vmtl.analysis.trust.history_plots import plot_elbo, plot_elbo_terms, plot_history
-from pyro_vmtl.analysis.trust.khat import plot_khat, psis_khat
-from pyro_vmtl.analysis.trust.leave_one_out import compare_fits, loo, loo_by_task
-from pyro_vmtl.analysis.trust.loo_plot import plot_loo
-from pyro_vmtl.analysis.trust.nuts import nuts_reference
-from pyro_vmtl.analysis.trust.predictive_checks import plot_ppc, plot_ppc_by_task
-from pyro_vmtl.analysis.trust.ranks import plot_ranks, rank_uniformity
-from pyro_vmtl.analysis.trust.reference_plot import plot_reference
-from pyro_vmtl.analysis.trust.restarts import plot_restarts, restart_spread
-from pyro_vmtl.analysis.trust.simulation import simulate_ranks
-from pyro_vmtl.analysis.trust.task_statistics import predictive_pvalues
+from pyro_vmtl.analysis.calibration.predictive_checks import plot_ppc, plot_ppc_by_task
+from pyro_vmtl.analysis.calibration.ranks import plot_ranks, rank_uniformity
+from pyro_vmtl.analysis.calibration.task_statistics import predictive_pvalues
+from pyro_vmtl.analysis.diagnostics.history_plots import plot_elbo, plot_elbo_terms, plot_history
+from pyro_vmtl.analysis.diagnostics.khat import plot_khat, psis_khat
+from pyro_vmtl.analysis.diagnostics.leave_one_out import compare_fits, loo, loo_by_task
+from pyro_vmtl.analysis.diagnostics.loo_plot import plot_loo
+from pyro_vmtl.analysis.diagnostics.nuts import nuts_reference
+from pyro_vmtl.analysis.diagnostics.reference_plot import plot_reference
+from pyro_vmtl.analysis.diagnostics.restarts import plot_restarts, restart_spread
+from pyro_vmtl.analysis.diagnostics.simulation import simulate_ranks
+from pyro_vmtl.analysis.export.datatree import to_datatree
+from pyro_vmtl.analysis.export.pyro_svi import from_pyro_svi
+from pyro_vmtl.analysis.export.tree_files import read_netcdf, write_netcdf
+from pyro_vmtl.analysis.metrics import (
+    ALL_TASKS,
+    classification_metrics,
+    expected_calibration_error,
+    regression_metrics,
+)
+from pyro_vmtl.analysis.predictions.band_plots import plot_regression_bands
+from pyro_vmtl.analysis.predictions.decision_plots import plot_decision_regions
+from pyro_vmtl.analysis.predictions.prediction_grids import decision_grid, regression_grid
+from pyro_vmtl.analysis.predictions.shrinkage_plots import plot_shrinkage
+from pyro_vmtl.analysis.predictions.uncertain_rows import most_uncertain_rows, plot_uncertain_rows
+from pyro_vmtl.analysis.predictions.uncertainty_plots import plot_uncertainty
+from pyro_vmtl.analysis.relatedness.by_site import plot_relatedness_by_site
+from pyro_vmtl.analysis.relatedness.evolution import plot_relatedness_evolution
+from pyro_vmtl.analysis.relatedness.graph import plot_relatedness_graph
+from pyro_vmtl.analysis.relatedness.heat_map import plot_relatedness
+from pyro_vmtl.analysis.relatedness.pool_weights import relatedness_datatree
+from pyro_vmtl.analysis.relatedness.recovery import plot_relatedness_truth, relatedness_recovery
+from pyro_vmtl.analysis.relatedness.tables import own_group_share, relatedness_table
+from pyro_vmtl.analysis.report import Picture, ReportTable, Section, write_report
+from pyro_vmtl.analysis.report_contents import report_sections
 
 __all__ = [
     "ALL_TASKS",
     "Picture",
     "ReportTable",
     "Section",
-    "average_ranks",
     "az",
     "boosted_trees_classification",
     "boosted_trees_regression",
@@ -72,8 +69,6 @@ __all__ = [
     "ece_interval",
     "expected_calibration_error",
     "from_pyro_svi",
-    "gaussian_process",
-    "judge",
     "logistic_regression_per_task",
     "logistic_regression_pooled",
     "loo",
@@ -81,8 +76,6 @@ __all__ = [
     "most_uncertain_rows",
     "nuts_reference",
     "own_group_share",
-    "plot_average_ranks",
-    "plot_comparison",
     "plot_coverage",
     "plot_decision_regions",
     "plot_elbo",
@@ -120,8 +113,6 @@ __all__ = [
     "ridge_per_task",
     "ridge_pooled",
     "simulate_ranks",
-    "suite_means",
-    "summarise",
     "to_datatree",
     "write_netcdf",
     "write_report",

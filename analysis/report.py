@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pyro_vmtl.whole import written_whole
+from pyro_vmtl.data.atomic_files import atomic_write
 
 __all__ = ["Picture", "ReportTable", "Section", "write_report"]
 
@@ -152,7 +152,7 @@ def write_report(
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = (resources.files("pyro_vmtl.analysis") / "report.html").read_text("utf-8")
     page = folder / "report.html"
-    with written_whole(page) as path:
+    with atomic_write(page) as path:
         path.write_text(environment.from_string(template).render(content), encoding="utf-8")
     return page
 
@@ -165,9 +165,9 @@ def _drawn(picture: Picture, folder: Path) -> dict[str, Any]:
     # letters as outlines look the same everywhere; without a date, the same run gives the same file
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": picture.name}):
         figure.savefig(svg, format="svg", metadata={"Date": None})
-    with written_whole(folder / f"{picture.name}.svg") as path:
+    with atomic_write(folder / f"{picture.name}.svg") as path:
         path.write_bytes(svg.getvalue())
-    with written_whole(folder / f"{picture.name}.png") as path:
+    with atomic_write(folder / f"{picture.name}.png") as path:
         figure.savefig(path, format="png", dpi=150)
     width, height = figure.get_size_inches() * 96
     plt.close(figure)

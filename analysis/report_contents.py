@@ -9,20 +9,24 @@ from functools import partial
 import pandas as pd
 import xarray as xr
 
-from pyro_vmtl.analysis.predicted.shrinkage_plots import plot_shrinkage
-from pyro_vmtl.analysis.predicted.uncertain_rows import plot_uncertain_rows
-from pyro_vmtl.analysis.predicted.uncertainty_plots import plot_uncertainty
-from pyro_vmtl.analysis.related.evolution import plot_relatedness_evolution
-from pyro_vmtl.analysis.related.graph import plot_relatedness_graph
-from pyro_vmtl.analysis.related.heat_map import plot_relatedness
+from pyro_vmtl.analysis.calibration.calibration_curves import (
+    plot_coverage,
+    plot_pit,
+    plot_reliability,
+)
+from pyro_vmtl.analysis.calibration.predictive_checks import plot_ppc_by_task
+from pyro_vmtl.analysis.diagnostics.history_plots import plot_elbo, plot_elbo_terms
+from pyro_vmtl.analysis.diagnostics.khat import plot_khat, psis_khat
+from pyro_vmtl.analysis.diagnostics.leave_one_out import loo_by_task
+from pyro_vmtl.analysis.diagnostics.loo_plot import plot_loo
+from pyro_vmtl.analysis.predictions.shrinkage_plots import plot_shrinkage
+from pyro_vmtl.analysis.predictions.uncertain_rows import plot_uncertain_rows
+from pyro_vmtl.analysis.predictions.uncertainty_plots import plot_uncertainty
+from pyro_vmtl.analysis.relatedness.evolution import plot_relatedness_evolution
+from pyro_vmtl.analysis.relatedness.graph import plot_relatedness_graph
+from pyro_vmtl.analysis.relatedness.heat_map import plot_relatedness
 from pyro_vmtl.analysis.report import Picture, ReportTable, Section
 from pyro_vmtl.analysis.tree_parts import needed
-from pyro_vmtl.analysis.trust.calibration_curves import plot_coverage, plot_pit, plot_reliability
-from pyro_vmtl.analysis.trust.history_plots import plot_elbo, plot_elbo_terms
-from pyro_vmtl.analysis.trust.khat import plot_khat, psis_khat
-from pyro_vmtl.analysis.trust.leave_one_out import loo_by_task
-from pyro_vmtl.analysis.trust.loo_plot import plot_loo
-from pyro_vmtl.analysis.trust.predictive_checks import plot_ppc_by_task
 
 __all__ = ["report_sections"]
 

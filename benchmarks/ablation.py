@@ -19,7 +19,7 @@ from torch.distributions import Distribution
 from pyro_vmtl import Stack, TaskData
 from pyro_vmtl.analysis import expected_calibration_error
 from pyro_vmtl.datasets import SUITE, Split
-from pyro_vmtl.presets import presets
+from pyro_vmtl.methods.presets import presets
 
 ROWS = (
     "digits 4 angles 5 %",

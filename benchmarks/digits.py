@@ -19,7 +19,7 @@ from pyro_vmtl import GaussianSumPool, LinearPool
 from pyro_vmtl.analysis import own_group_share
 from pyro_vmtl.cli.digits import baseline_metrics, fit_digits
 from pyro_vmtl.datasets import rotated_digits
-from pyro_vmtl.presets import DEFAULT, PAPER, SHARED, Method
+from pyro_vmtl.methods.presets import DEFAULT, PAPER, SHARED, Method
 
 KL_WEIGHT = SHARED.kl_weights["w"]
 GROUPS = (0, 0, 0, 1, 1, 1)

@@ -36,8 +36,8 @@ from pyro_vmtl.analysis import (
     regression_grid,
 )
 from pyro_vmtl.cli.digits import fit_digits
+from pyro_vmtl.data.atomic_files import atomic_write
 from pyro_vmtl.datasets import rotated_digits
-from pyro_vmtl.whole import written_whole
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -211,11 +211,11 @@ def main() -> None:
     for picture in PICTURES:
         if picture.name in (args.names or names):
             path = DOCS / "gallery" / f"{picture.name}.png"
-            with written_whole(path) as scratch:
+            with atomic_write(path) as scratch:
                 written_small(picture.draw(fits), scratch)
             plt.close("all")
             print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
-    with written_whole(DOCS / "gallery.md") as scratch:
+    with atomic_write(DOCS / "gallery.md") as scratch:
         scratch.write_text(page(), encoding="utf-8")
 
 

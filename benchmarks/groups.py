@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 from pyro_vmtl import TaskData
 from pyro_vmtl.analysis import own_group_share, plot_relatedness, relatedness_datatree
+from pyro_vmtl.data.atomic_files import atomic_write
 from pyro_vmtl.datasets import GroupedTasks
-from pyro_vmtl.presets import presets
-from pyro_vmtl.whole import written_whole
+from pyro_vmtl.methods.presets import presets
 
 SIZES = ((4, 2), (32, 4), (128, 8))
 ROWS = (10, 20, 30, 40, 80)
@@ -48,7 +48,7 @@ def picture(path: Path) -> None:
     names = [f"{'ABCD'[data_set.group[task]]}{task // 4 + 1}" for task in order]
     figure = plot_relatedness(relatedness_datatree(draws, names)).get_figure()
     assert isinstance(figure, Figure)
-    with written_whole(path) as scratch:
+    with atomic_write(path) as scratch:
         figure.savefig(scratch, dpi=100, format="png")
 
 

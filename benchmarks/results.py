@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pyro_vmtl.analysis import summarise
-from pyro_vmtl.analysis.scores.comparison import HIGHER_IS_BETTER
+from benchmarks.comparison import HIGHER_IS_BETTER, summarise
 
 SHOWN = ("accuracy", "rmse", "nmse", "nll", "ece", "coverage_50", "coverage_90")
 

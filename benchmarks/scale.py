@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from torch.distributions import Categorical
 
 from pyro_vmtl import TaskData
-from pyro_vmtl.presets import presets
+from pyro_vmtl.methods.presets import presets
 
 TASKS_AND_ROWS = {"many-tasks": (1000, 100), "long-tasks": (20, 100_000)}
 GROUPS, WITHIN, NOISE, SHARPNESS = 4, 0.3, 0.5, 2.0

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pyro_vmtl.analysis import average_ranks, judge, suite_means
-from pyro_vmtl.cli.suite import METHODS, SAFE
+from benchmarks.suite import METHODS, SAFE
+from benchmarks.suite_scores import average_ranks, judge, suite_means
 
 
 def verdict(results: pd.DataFrame) -> str:

@@ -3,10 +3,10 @@
 if __name__ == "guides":
     raise ImportError("Import this as pyro_vmtl.guides: `guides` would be a second copy of it.")
 
-from pyro_vmtl.guides.amortized import AmortizedNormal, class_means, target_weighted_mean
-from pyro_vmtl.guides.encoded import EncodedNormal
-from pyro_vmtl.guides.encoders import ConcatenatedEncoders, LinearEncoder, MLPEncoder
 from pyro_vmtl.guides.mean_field import MeanFieldNormal
+from pyro_vmtl.guides.paper.amortized import AmortizedNormal, class_means, target_weighted_mean
+from pyro_vmtl.guides.paper.encoded import EncodedNormal
+from pyro_vmtl.guides.paper.encoders import ConcatenatedEncoders, LinearEncoder, MLPEncoder
 
 __all__ = [
     "AmortizedNormal",

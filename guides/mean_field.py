@@ -23,7 +23,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_vmtl.task_batches import sample_of_plate
+from pyro_vmtl.data.task_batches import sample_of_plate
 
 __all__ = ["MeanFieldNormal"]
 

@@ -3,11 +3,11 @@
 if __name__ == "models":
     raise ImportError("Import this as pyro_vmtl.models: `models` would be a second copy of it.")
 
-from pyro_vmtl.models.latent_classifier import LatentClassifier
-from pyro_vmtl.models.latent_regressor import LatentRegressor
 from pyro_vmtl.models.linear_classifier import LinearClassifier
 from pyro_vmtl.models.linear_counts import LinearCounts
 from pyro_vmtl.models.linear_regressor import LinearRegressor
+from pyro_vmtl.models.paper.latent_classifier import LatentClassifier
+from pyro_vmtl.models.paper.latent_regressor import LatentRegressor
 from pyro_vmtl.models.priors import HierarchicalNormal, StandardNormal, ZeroMeanNormal
 
 __all__ = [

@@ -23,8 +23,8 @@ import pyro.distributions as dist
 from pyro import poutine
 from torch import nn
 
-from pyro_vmtl.data import TaskData
-from pyro_vmtl.task_batches import of_plate
+from pyro_vmtl.data.task_batches import of_plate
+from pyro_vmtl.data.task_data import TaskData
 
 __all__ = ["LinearClassifier"]
 

@@ -13,7 +13,7 @@ symbol          meaning                              site         shape
 
 Real targets can be standardised, counts cannot. So :math:`b` is the place of their mean: with it
 coefficients are near 0, where a prior about 0 expects them. Log rates are clamped from -30 to 30
-(:data:`~pyro_vmtl.counts.MOST_LOG_RATE`), so that rates and their squares are finite in float32.
+(``MAX_LOG_RATE``), so that rates and their squares are finite in float32.
 
 The 1 in the shape of ``w`` is the place of the data plate (dim -1), to the right of the task plate
 (dim -2).
@@ -29,9 +29,9 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from pyro_vmtl.counts import MOST_LOG_RATE
-from pyro_vmtl.data import TaskData
-from pyro_vmtl.task_batches import of_plate
+from pyro_vmtl.data.task_batches import of_plate
+from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.predictive.overdispersed_poisson import MAX_LOG_RATE
 
 __all__ = ["LinearCounts"]
 
@@ -69,6 +69,6 @@ class LinearCounts(nn.Module):
         with pyro.plate("task", data.num_tasks, dim=-2):
             w, rows = pyro.sample("w", prior), of_plate(data)
             linear = (rows.x @ w.mT).squeeze(-1).to(w.dtype)  # (T, N, F) @ (T, F, 1)
-            log_rate = (self.log_rate + linear).clamp(-MOST_LOG_RATE, MOST_LOG_RATE)
+            log_rate = (self.log_rate + linear).clamp(-MAX_LOG_RATE, MAX_LOG_RATE)
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 pyro.sample("y", dist.Poisson(log_rate.exp()), obs=rows.y)

@@ -25,8 +25,8 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from pyro_vmtl.data import TaskData
-from pyro_vmtl.task_batches import of_plate
+from pyro_vmtl.data.task_batches import of_plate
+from pyro_vmtl.data.task_data import TaskData
 
 __all__ = ["LinearRegressor", "TaskNoise"]
 

@@ -1,69 +1,69 @@
 from ._version import __version__ as __version__
-from .adding import add_task as add_task
-from .attention import attend as attend
-from .batches import BalancedRows as BalancedRows
-from .batches import RandomRows as RandomRows
-from .calibration import Calibration as Calibration
-from .counts import Counts as Counts
-from .cross_validation import folds as folds
-from .data import TaskData as TaskData
-from .elbo import MeanFieldELBO as MeanFieldELBO
+from .data.counterparts import attend as attend
+from .data.folds import folds as folds
+from .data.one_task import as_one_task as as_one_task
+from .data.row_batches import BalancedRows as BalancedRows
+from .data.row_batches import RandomRows as RandomRows
+from .data.task_batches import RandomTasks as RandomTasks
+from .data.task_batches import TaskBlocks as TaskBlocks
+from .data.task_batches import sample_of_plate as sample_of_plate
+from .data.task_data import TaskData as TaskData
 from .estimators import VMTLClassifier as VMTLClassifier
 from .estimators import VMTLRegressor as VMTLRegressor
-from .fitted import Fitted as Fitted
-from .fitting import FitResult as FitResult
-from .fitting import NonFiniteLossError as NonFiniteLossError
-from .fitting import fit as fit
-from .history import History as History
-from .mixture import mixed as mixed
-from .one_task import as_one_task as as_one_task
-from .points import point_estimates as point_estimates
-from .pools import (
-    GaussianSumPool as GaussianSumPool,
-)
-from .pools import (
-    LinearPool as LinearPool,
-)
-from .pools import (
-    LogarithmicPool as LogarithmicPool,
-)
-from .predict import (
-    likelihood_draws as likelihood_draws,
-)
-from .predict import (
-    log_predictive_density as log_predictive_density,
-)
-from .predict import (
-    predict_moments as predict_moments,
-)
-from .predict import (
-    predict_proba as predict_proba,
-)
-from .predict import (
-    predictive_cdf as predictive_cdf,
-)
-from .quantile import quantiles as quantiles
-from .schedule import (
+from .handlers.point_estimates import point_estimates as point_estimates
+from .handlers.schedules import (
     Constant as Constant,
 )
-from .schedule import (
+from .handlers.schedules import (
     Cosine as Cosine,
 )
-from .schedule import (
+from .handlers.schedules import (
     Exponential as Exponential,
 )
-from .schedule import (
+from .handlers.schedules import (
     Linear as Linear,
 )
-from .schedule import (
+from .handlers.schedules import (
     Stairs as Stairs,
 )
-from .sharing import relatedness as relatedness
-from .sharing import share as share
-from .sources import CellSources as CellSources
-from .stacking import FittedStack as FittedStack
-from .stacking import Stack as Stack
-from .task_batches import RandomTasks as RandomTasks
-from .task_batches import TaskBlocks as TaskBlocks
-from .task_batches import sample_of_plate as sample_of_plate
-from .tempering import temper as temper
+from .handlers.temper import temper as temper
+from .inference.elbo import MeanFieldELBO as MeanFieldELBO
+from .inference.history import History as History
+from .inference.svi import FitResult as FitResult
+from .inference.svi import NonFiniteLossError as NonFiniteLossError
+from .inference.svi import fit as fit
+from .methods.add_task import add_task as add_task
+from .methods.fitted import Fitted as Fitted
+from .methods.stack import FittedStack as FittedStack
+from .methods.stack import Stack as Stack
+from .predictive.calibration import Calibration as Calibration
+from .predictive.families import predictive_mixture as predictive_mixture
+from .predictive.overdispersed_poisson import OverdispersedPoisson as OverdispersedPoisson
+from .predictive.posterior_predictive import (
+    likelihood_draws as likelihood_draws,
+)
+from .predictive.posterior_predictive import (
+    log_predictive_density as log_predictive_density,
+)
+from .predictive.posterior_predictive import (
+    predict_moments as predict_moments,
+)
+from .predictive.posterior_predictive import (
+    predict_proba as predict_proba,
+)
+from .predictive.posterior_predictive import (
+    predictive_cdf as predictive_cdf,
+)
+from .predictive.quantiles import quantiles as quantiles
+from .sharing.pools import (
+    GaussianSumPool as GaussianSumPool,
+)
+from .sharing.pools import (
+    LinearPool as LinearPool,
+)
+from .sharing.pools import (
+    LogarithmicPool as LogarithmicPool,
+)
+from .sharing.share import relatedness as relatedness
+from .sharing.share import share as share
+from .sharing.sources import CellSources as CellSources

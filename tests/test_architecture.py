@@ -23,7 +23,7 @@ ALLOWED = {
     "cli": {"core", "models", "guides", "presets", "analysis", "estimators"},
 }
 PRESETS = (
-    *("adding", "fitted", "newcomers", "preset", "presets", "specification", "stacking", "storage"),
+    *("adding", "fitted", "new_tasks", "preset", "presets", "specification", "stacking", "storage"),
 )  # in pyro_vmtl/, but above models and guides
 ONLY_IN_ANALYSIS_AND_ABOVE = {"arviz", "matplotlib", "pandas", "seaborn"}
 

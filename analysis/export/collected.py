@@ -12,11 +12,11 @@ from pyro_vmtl.analysis.export.densities import log_densities, num_tasks_apart
 from pyro_vmtl.analysis.export.labels import Variable
 from pyro_vmtl.analysis.export.site_dims import SiteDims
 from pyro_vmtl.analysis.export.tracing import Nodes, Traced
-from pyro_vmtl.handled import Program
-from pyro_vmtl.handlers import Sharing
-from pyro_vmtl.isolated import isolated
-from pyro_vmtl.source_weights import SourceWeights
-from pyro_vmtl.sources import Sources
+from pyro_vmtl.handlers.isolation import isolated
+from pyro_vmtl.handlers.program_handler import Program
+from pyro_vmtl.sharing.concrete import SourceWeights
+from pyro_vmtl.sharing.messengers import Sharing
+from pyro_vmtl.sharing.sources import Sources
 
 __all__ = ["MOST_NUMBERS", "Collected"]
 

@@ -12,11 +12,11 @@ from pyro_vmtl.analysis.export.labels import Labels
 from pyro_vmtl.analysis.export.predicted_rows import predictions
 from pyro_vmtl.analysis.export.provenance import provenance, settings_text
 from pyro_vmtl.analysis.export.pyro_svi import note_classes, tree_of_programs
-from pyro_vmtl.attention import attend
-from pyro_vmtl.data import TaskData
-from pyro_vmtl.fitted import Fitted
-from pyro_vmtl.one_task import as_one_task
-from pyro_vmtl.stacking import FittedStack
+from pyro_vmtl.data.counterparts import attend
+from pyro_vmtl.data.one_task import as_one_task
+from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.methods.fitted import Fitted
+from pyro_vmtl.methods.stack import FittedStack
 
 __all__ = ["to_datatree"]
 
@@ -64,7 +64,7 @@ def to_datatree(
     Examples
     --------
     >>> import torch
-    >>> from pyro_vmtl.presets import SHARED
+    >>> from pyro_vmtl.methods.presets import SHARED
     >>> X = torch.linspace(-1, 1, 24)[:, None]
     >>> data = TaskData.regression(X, X[:, 0], ["a", "b"] * 12).with_intercept()
     >>> rows = data.new_rows([[0.5], [0.7]], ["b", "a"], [0.5, 0.6])

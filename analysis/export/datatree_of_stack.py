@@ -15,9 +15,9 @@ from pyro_vmtl.analysis.export.collected import MOST_NUMBERS
 from pyro_vmtl.analysis.export.labels import Labels, Variable
 from pyro_vmtl.analysis.export.predicted_rows import chunks, predictions
 from pyro_vmtl.analysis.export.pyro_svi import constants, note_classes
-from pyro_vmtl.calibration import Calibration
-from pyro_vmtl.data import TaskData
-from pyro_vmtl.stacking import FittedStack
+from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.methods.stack import FittedStack
+from pyro_vmtl.predictive.calibration import Calibration
 
 __all__ = ["mixture_groups"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from pyro_vmtl.data import TaskData
+from pyro_vmtl.data.task_data import TaskData
 
 __all__ = ["Labels", "Variable", "as_labels", "source_labels"]
 

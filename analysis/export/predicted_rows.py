@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
 from pyro_vmtl.analysis.export.labels import Labels, Variable
-from pyro_vmtl.counts import Counts
-from pyro_vmtl.data import TaskData
-from pyro_vmtl.mixture import mixed
-from pyro_vmtl.quantile import at_most, quantiles
+from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.predictive.families import predictive_mixture
+from pyro_vmtl.predictive.overdispersed_poisson import OverdispersedPoisson
+from pyro_vmtl.predictive.quantiles import at_most, quantiles
 
 __all__ = ["chunks", "predicted", "predictions"]
 
@@ -112,7 +112,7 @@ def predicted(
             "mutual_information": entropy - within,
             **known,
         }
-    predictive: Any = mixed(parts, weights)
+    predictive: Any = predictive_mixture(parts, weights)
     mean = predictive.mean
     each = list(_weighed(weights, parts))
     aleatoric = sum(w * part.variance.mean(0) for w, part in each)
@@ -144,7 +144,7 @@ def _weighed(weights: Tensor, parts: Sequence[Any]) -> Any:
 def _below(predictive: Any, y: Tensor, generator: torch.Generator) -> Tensor:
     """Give the predictive probability below targets: for counts, of a place within that of each."""
     parts = predictive.component_distribution
-    if not isinstance(parts, Counts):
+    if not isinstance(parts, OverdispersedPoisson):
         below: Tensor = predictive.cdf(y)
         return below.clamp(0, 1)
     weight = predictive.mixture_distribution.probs.cpu().double().numpy()

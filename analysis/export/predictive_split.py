@@ -25,10 +25,10 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
 from pyro_vmtl.analysis.export.predicted_rows import predicted
-from pyro_vmtl.calibration import Calibration
-from pyro_vmtl.mixture import mixed
-from pyro_vmtl.newcomers import newcomer_draws
-from pyro_vmtl.quantile import quantiles
+from pyro_vmtl.methods.new_task import new_task_draws
+from pyro_vmtl.predictive.calibration import Calibration
+from pyro_vmtl.predictive.families import predictive_mixture
+from pyro_vmtl.predictive.quantiles import quantiles
 
 __all__ = ["PROBABILITIES", "predictive_split"]
 
@@ -103,9 +103,9 @@ class _Splitting:
         weights = getattr(self.fitted, "weights", None)
         return _split(parts, None if weights is None else weights[tasks.cpu()])
 
-    def newcomer_predictive(self, rows: Any, **settings: Any) -> dict[str, Tensor]:
-        parts = [newcomer_draws(member, rows, **settings) for member in self.members.values()]
-        weights = getattr(self.fitted, "newcomer_weights", None)
+    def new_task_predictive(self, rows: Any, **settings: Any) -> dict[str, Tensor]:
+        parts = [new_task_draws(member, rows, **settings) for member in self.members.values()]
+        weights = getattr(self.fitted, "new_task_weights", None)
         return _split(parts, None if weights is None else weights[None])
 
 
@@ -116,7 +116,7 @@ def _split(parts: Sequence[Distribution], weights: Tensor | None) -> dict[str, T
     found = predicted(parts, weights, None, torch.Generator())
     if "proba" in found:
         return found
-    inner = quantiles(mixed(parts, weights), PROBABILITIES[1:3])
+    inner = quantiles(predictive_mixture(parts, weights), PROBABILITIES[1:3])
     bands = [found.pop("lower"), *inner, found.pop("upper")]
     return {**found, "quantile": torch.stack(bands, dim=-1)}
 

@@ -11,9 +11,9 @@ import torch
 import xarray as xr
 
 from pyro_vmtl._version import __version__
-from pyro_vmtl.preset import Preset
-from pyro_vmtl.specification import to_json
-from pyro_vmtl.stacking import Stack
+from pyro_vmtl.methods.preset import Preset
+from pyro_vmtl.methods.specification import to_json
+from pyro_vmtl.methods.stack import Stack
 
 __all__ = ["provenance", "settings_text"]
 

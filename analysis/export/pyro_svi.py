@@ -11,15 +11,15 @@ from torch import nn
 
 from pyro_vmtl.analysis.export.collected import Collected
 from pyro_vmtl.analysis.export.densities import least_kl_weight
+from pyro_vmtl.analysis.export.history_dataset import history_dataset
 from pyro_vmtl.analysis.export.labels import Labels, Variable
 from pyro_vmtl.analysis.export.provenance import provenance
 from pyro_vmtl.analysis.export.site_dims import DATA_PLATE, SiteDims
-from pyro_vmtl.analysis.export.told_history import history_dataset
 from pyro_vmtl.analysis.export.tracing import Traced, is_latent
-from pyro_vmtl.data import TaskData
-from pyro_vmtl.handled import TASK_PLATE, Program
-from pyro_vmtl.history import History
-from pyro_vmtl.stripped import bare
+from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.handlers.program_handler import TASK_PLATE, Program
+from pyro_vmtl.inference.history import History
+from pyro_vmtl.sharing.unwrap import unwrap
 
 __all__ = ["constants", "from_pyro_svi", "note_classes", "tree_of_programs"]
 
@@ -139,7 +139,7 @@ def tree_of_programs(
     collected = Collected(traced, layout, latent, site)
     drawn = collected.posterior(num_samples)
     prior, prior_predictive = collected.prior(
-        bare(model) if isinstance(model, nn.Module) else model, min(num_samples, PRIOR_DRAWS)
+        unwrap(model) if isinstance(model, nn.Module) else model, min(num_samples, PRIOR_DRAWS)
     )
     kl_weight = least_kl_weight(model, traced.model_sites)
     stats = {name: values / kl_weight for name, values in drawn.pop("sample_stats").items()}

@@ -14,10 +14,10 @@ from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor, nn
 
 from pyro_vmtl.analysis.export.site_dims import DRAWS
-from pyro_vmtl.handled import Program
-from pyro_vmtl.isolated import bare_parameters, evaluating, isolated, validation
-from pyro_vmtl.sources import Sources
-from pyro_vmtl.step import batch_of
+from pyro_vmtl.handlers.isolation import bare_parameters, evaluating, isolated, validation
+from pyro_vmtl.handlers.program_handler import Program
+from pyro_vmtl.inference.step import batch_of
+from pyro_vmtl.sharing.sources import Sources
 
 __all__ = ["Nodes", "Traced", "is_latent", "is_sample", "numbers_of"]
 
@@ -54,15 +54,15 @@ class Traced:
         self._params: dict[str, dict[str, Any]] | None = None
         with self._kept(), isolated(seed):
             self.model_sites, self.guide_sites = self._run()
-            bare = bare_parameters(model, guide)
-        if bare:
-            missing = [name for name in bare if name not in store["params"]]
+            unwrap = bare_parameters(model, guide)
+        if unwrap:
+            missing = [name for name in unwrap if name not in store["params"]]
             if missing:
                 raise ValueError(
                     f"pyro.param({missing[0]!r}) has no value in Pyro's parameter store. Fit "
                     "first, or make the programs modules that hold their parameters."
                 )
-            self._params = {kind: {n: store[kind][n] for n in bare} for kind in store}
+            self._params = {kind: {n: store[kind][n] for n in unwrap} for kind in store}
             with self._kept(), self._seeded():
                 self.model_sites, self.guide_sites = self._run()
         frames = [

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pyro_vmtl.whole import written_whole
+from pyro_vmtl.data.atomic_files import atomic_write
 
 __all__ = ["read_netcdf", "write_netcdf"]
 
@@ -45,7 +45,7 @@ def write_netcdf(tree: xr.DataTree, path: str | Path) -> None:
         }
         if numbers:
             encoding[node.path] = numbers
-    with written_whole(path) as scratch:
+    with atomic_write(path) as scratch:
         tree.to_netcdf(scratch, engine="h5netcdf", encoding=encoding)
 
 

@@ -12,8 +12,8 @@ import typer
 from benchmarks.speed import report, suite
 from benchmarks.speed.timing import machine
 from benchmarks.speed.walls import GOALS, wall_time
-from pyro_vmtl.preset import Preset
-from pyro_vmtl.presets import presets
+from pyro_vmtl.methods.preset import Preset
+from pyro_vmtl.methods.presets import presets
 
 
 def main(

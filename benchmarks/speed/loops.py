@@ -14,7 +14,7 @@ from torch.distributions import Categorical, Normal, kl_divergence
 from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 
 from benchmarks.speed.steps import Prepared
-from pyro_vmtl.isolated import validation
+from pyro_vmtl.handlers.isolation import validation
 
 __all__ = ["loop_step"]
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from benchmarks.speed.floors import latent_floor, linear_floor
 from benchmarks.speed.problems import Shapes, random_rows
 from pyro_vmtl import MeanFieldELBO, TaskData, attend
-from pyro_vmtl.isolated import validation
-from pyro_vmtl.preset import Preset
-from pyro_vmtl.step import Step, can_be_recorded
+from pyro_vmtl.handlers.isolation import validation
+from pyro_vmtl.inference.step import Step, can_be_recorded
+from pyro_vmtl.methods.preset import Preset
 
 __all__ = ["Prepared", "prepare"]
 

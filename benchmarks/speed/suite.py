@@ -16,10 +16,10 @@ from benchmarks.speed.problems import Shapes, random_rows, unequal
 from benchmarks.speed.steps import prepare
 from benchmarks.speed.timing import milliseconds, ratio
 from pyro_vmtl import MeanFieldELBO, TaskBlocks
-from pyro_vmtl.isolated import validation
-from pyro_vmtl.preset import Preset
-from pyro_vmtl.schedule import as_schedule
-from pyro_vmtl.step import Step
+from pyro_vmtl.handlers.isolation import validation
+from pyro_vmtl.handlers.schedules import as_schedule
+from pyro_vmtl.inference.step import Step
+from pyro_vmtl.methods.preset import Preset
 
 __all__ = ["growth", "imports", "loop", "memory", "padding", "steps"]
 

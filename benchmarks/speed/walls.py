@@ -13,9 +13,9 @@ import torch
 
 from pyro_vmtl import TaskData, fit, log_predictive_density
 from pyro_vmtl.datasets import DATA_SETS
-from pyro_vmtl.fitted import Fitted
-from pyro_vmtl.preset import Preset
-from pyro_vmtl.presets import presets
+from pyro_vmtl.methods.fitted import Fitted
+from pyro_vmtl.methods.preset import Preset
+from pyro_vmtl.methods.presets import presets
 
 __all__ = ["GOALS", "wall_time"]
 
@@ -100,7 +100,10 @@ def _snapshots(seen: list[tuple[float, dict[str, Any]]]) -> Iterator[None]:
         programs.extend([model, guide])
         return fit(model, guide, *args, **kwargs)
 
-    with patch("pyro_vmtl.fitting.progress_bar", bar), patch("pyro_vmtl.preset.fit", noting_fit):
+    with (
+        patch("pyro_vmtl.inference.svi.progress_bar", bar),
+        patch("pyro_vmtl.methods.preset.fit", noting_fit),
+    ):
         yield
 
 

@@ -17,12 +17,12 @@ from pyro_vmtl.analysis import (
     relatedness_table,
     to_datatree,
 )
-from pyro_vmtl.data import TaskData
+from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.datasets import Split
-from pyro_vmtl.fitted import Fitted
-from pyro_vmtl.fitting import FitResult
-from pyro_vmtl.presets import DEFAULT, Method
-from pyro_vmtl.stacking import FittedStack
+from pyro_vmtl.inference.svi import FitResult
+from pyro_vmtl.methods.fitted import Fitted
+from pyro_vmtl.methods.presets import DEFAULT, Method
+from pyro_vmtl.methods.stack import FittedStack
 
 __all__ = ["DigitsRun", "baseline_metrics", "fit_digits"]
 

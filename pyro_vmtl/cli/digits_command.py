@@ -10,10 +10,10 @@ from pyro_vmtl.cli.digits import baseline_metrics, fit_digits
 from pyro_vmtl.cli.runs import METRICS, write_run
 from pyro_vmtl.cli.settings import FitSettings
 from pyro_vmtl.cli.tables import show_run
-from pyro_vmtl.cli.told import check_device, told, user_error
+from pyro_vmtl.cli.user_errors import check_device, told, user_error
+from pyro_vmtl.data.atomic_files import check_free
 from pyro_vmtl.datasets import rotated_digits
-from pyro_vmtl.presets import DEFAULT
-from pyro_vmtl.whole import check_free
+from pyro_vmtl.methods.presets import DEFAULT
 
 __all__ = ["fit_digits_run"]
 

@@ -8,13 +8,11 @@ from typing import Annotated
 import typer
 
 from pyro_vmtl._version import __version__
-from pyro_vmtl.cli.benchmark_command import benchmark
-from pyro_vmtl.cli.told import check_device, told
+from pyro_vmtl.cli.user_errors import check_device, told
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
-app.command()(benchmark)
 
 Device = Annotated[str, typer.Option(help="Where to predict: cpu or cuda.")]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]

@@ -15,7 +15,7 @@ from pyro_vmtl.analysis import read_netcdf
 from pyro_vmtl.cli.errors import InputError
 from pyro_vmtl.cli.run_report import METRICS, POSTERIOR, write_run_report
 from pyro_vmtl.cli.shown import show_run_of_table
-from pyro_vmtl.cli.told import told
+from pyro_vmtl.cli.user_errors import told
 
 __all__ = ["report_run"]
 

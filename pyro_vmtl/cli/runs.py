@@ -18,9 +18,9 @@ from pyro_vmtl import __version__
 from pyro_vmtl.analysis import write_netcdf
 from pyro_vmtl.cli.digits import DigitsRun
 from pyro_vmtl.cli.run_report import METRICS, POSTERIOR, write_run_report
-from pyro_vmtl.fitted import Fitted
-from pyro_vmtl.stacking import FittedStack
-from pyro_vmtl.whole import new_directory
+from pyro_vmtl.data.atomic_files import new_directory
+from pyro_vmtl.methods.fitted import Fitted
+from pyro_vmtl.methods.stack import FittedStack
 
 __all__ = ["METRICS", "flat_relatedness", "write_run"]
 

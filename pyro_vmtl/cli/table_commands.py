@@ -23,9 +23,9 @@ from pyro_vmtl.cli.table_fit import (
     write_table_run,
 )
 from pyro_vmtl.cli.table_run import TableRun
-from pyro_vmtl.cli.told import check_device, note, told
-from pyro_vmtl.presets import presets
-from pyro_vmtl.whole import check_free
+from pyro_vmtl.cli.user_errors import check_device, note, told
+from pyro_vmtl.data.atomic_files import check_free
+from pyro_vmtl.methods.presets import presets
 
 __all__ = ["evaluate_table", "fit_table_run", "predict_table"]
 

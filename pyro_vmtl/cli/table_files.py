@@ -18,7 +18,7 @@ import pandas as pd
 from pyro_vmtl.cli.csv_text import read_csv_text
 from pyro_vmtl.cli.errors import InputError, did_you_mean, listed
 from pyro_vmtl.cli.kinds import plain
-from pyro_vmtl.whole import written_whole
+from pyro_vmtl.data.atomic_files import atomic_write
 
 __all__ = ["read_table", "write_table"]
 
@@ -106,7 +106,7 @@ def write_table(table: pd.DataFrame, path: Path, *, overwrite: bool = False) -> 
                 f"{path} exists already. Choose another file with --out, or pass --overwrite."
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as scratch:
+        with atomic_write(path) as scratch:
             if path.suffix.lower() == ".csv":
                 table.to_csv(scratch, index=False)
             else:

@@ -26,8 +26,8 @@ from pyro_vmtl.cli.shown import OF_TASKS
 from pyro_vmtl.cli.table_files import read_table
 from pyro_vmtl.cli.table_run import Rows, TableRun
 from pyro_vmtl.cli.target import TargetKind, read_target, read_tasks
+from pyro_vmtl.data.atomic_files import new_directory
 from pyro_vmtl.estimators import DataNotice, VMTLClassifier, VMTLRegressor, versions
-from pyro_vmtl.whole import new_directory
 
 __all__ = ["TableProblem", "checkpoints_of", "fit_table", "read_problem", "write_table_run"]
 

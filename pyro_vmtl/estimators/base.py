@@ -15,8 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from torch.distributions import Distribution
 
-from pyro_vmtl.adding import add_task
-from pyro_vmtl.data import TaskData
+from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.estimators.inspection import InspectionMixin
 from pyro_vmtl.estimators.notices import DataNotice
 from pyro_vmtl.estimators.reading import (
@@ -29,9 +28,10 @@ from pyro_vmtl.estimators.reading import (
 )
 from pyro_vmtl.estimators.rows import canonical_order, capped, laid_out, windows
 from pyro_vmtl.estimators.scaling import Scaling
-from pyro_vmtl.preset import Preset
-from pyro_vmtl.presets import Method, presets
-from pyro_vmtl.stacking import Stack
+from pyro_vmtl.methods.add_task import add_task
+from pyro_vmtl.methods.preset import Preset
+from pyro_vmtl.methods.presets import Method, presets
+from pyro_vmtl.methods.stack import Stack
 
 __all__ = ["VMTLEstimator"]
 
@@ -256,7 +256,7 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
             rows = window.lay_out(x, self._num_classes()).to(self.device)
             settings = {"num_samples": self.num_samples, "seed": self.random_state}
             if window.tasks is None:
-                predictive = self._fitted.newcomer_predictive(rows, **settings)
+                predictive = self._fitted.new_task_predictive(rows, **settings)
             else:
                 chosen = window.tasks.to(self.device)
                 predictive = self._fitted.predictive(rows, tasks=chosen, **settings)

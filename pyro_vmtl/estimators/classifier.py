@@ -15,7 +15,7 @@ from torch.distributions import Categorical
 
 from pyro_vmtl.estimators.base import VMTLEstimator
 from pyro_vmtl.estimators.reading import read_targets
-from pyro_vmtl.presets import Method
+from pyro_vmtl.methods.presets import Method
 
 __all__ = ["VMTLClassifier"]
 
@@ -29,8 +29,8 @@ class VMTLClassifier(ClassifierMixin, VMTLEstimator):
     Parameters
     ----------
     method
-        Name of a preset, such as ``"default"`` or ``"shared"`` (:mod:`pyro_vmtl.presets`), or a
-        :class:`~pyro_vmtl.preset.Preset` or :class:`~pyro_vmtl.Stack` of one's own.
+        Name of a preset, such as ``"default"`` or ``"shared"`` (:mod:`pyro_vmtl.methods.presets`),
+        or a :class:`~pyro_vmtl.methods.preset.Preset` or :class:`~pyro_vmtl.Stack` of one's own.
     num_samples
         S, draws from the posterior for predictions.
     random_state

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from pyro_vmtl.data import TaskData
+from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.estimators.notices import DataNotice
 from pyro_vmtl.estimators.reading import known_targets, read_row_weights, read_targets
 from pyro_vmtl.estimators.rows import capped, laid_out

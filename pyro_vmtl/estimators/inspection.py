@@ -10,10 +10,10 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from pyro_vmtl.fitted import Fitted
-from pyro_vmtl.fitting import FitResult
-from pyro_vmtl.history import History
-from pyro_vmtl.stacking import FittedStack
+from pyro_vmtl.inference.history import History
+from pyro_vmtl.inference.svi import FitResult
+from pyro_vmtl.methods.fitted import Fitted
+from pyro_vmtl.methods.stack import FittedStack
 
 if TYPE_CHECKING:
     import pandas as pd

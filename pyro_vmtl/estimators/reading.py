@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from pyro_vmtl.arrays import is_missing, read_labels
+from pyro_vmtl.data.arrays import is_missing, read_labels
 from pyro_vmtl.estimators.notices import DataNotice
 
 __all__ = [

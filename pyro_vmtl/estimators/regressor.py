@@ -13,8 +13,8 @@ from sklearn.metrics import r2_score
 from torch import Tensor
 
 from pyro_vmtl.estimators.base import VMTLEstimator
-from pyro_vmtl.presets import Method
-from pyro_vmtl.quantile import quantiles as quantiles_of
+from pyro_vmtl.methods.presets import Method
+from pyro_vmtl.predictive.quantiles import quantiles as quantiles_of
 
 __all__ = ["VMTLRegressor"]
 
@@ -29,8 +29,8 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
     Parameters
     ----------
     method
-        Name of a preset, such as ``"default"`` or ``"shared"`` (:mod:`pyro_vmtl.presets`), or a
-        :class:`~pyro_vmtl.preset.Preset` or :class:`~pyro_vmtl.Stack` of one's own.
+        Name of a preset, such as ``"default"`` or ``"shared"`` (:mod:`pyro_vmtl.methods.presets`),
+        or a :class:`~pyro_vmtl.methods.preset.Preset` or :class:`~pyro_vmtl.Stack` of one's own.
     likelihood
         ``"normal"`` for real targets, or ``"poisson"`` for counts.
     num_samples

@@ -11,7 +11,7 @@ import torch
 from sklearn.utils import gen_batches
 from torch import Tensor
 
-from pyro_vmtl.data import TaskData
+from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.estimators.notices import DataNotice
 
 __all__ = ["Window", "canonical_order", "capped", "laid_out", "template", "windows"]

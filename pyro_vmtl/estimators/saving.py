@@ -19,12 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pyro_vmtl._version import __version__
+from pyro_vmtl.data.atomic_files import new_directory
 from pyro_vmtl.estimators.notices import VersionNotice
 from pyro_vmtl.estimators.rows import template
 from pyro_vmtl.estimators.scaling import Scaling
-from pyro_vmtl.specification import from_json, to_json
-from pyro_vmtl.storage import fitted_from, fitted_parts
-from pyro_vmtl.whole import new_directory
+from pyro_vmtl.methods.saving import fitted_from, fitted_parts
+from pyro_vmtl.methods.specification import from_json, to_json
 
 if TYPE_CHECKING:
     from pyro_vmtl.estimators.base import VMTLEstimator

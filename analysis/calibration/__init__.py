@@ -1,0 +1,1 @@
+"""Calibration of predictions on rows with known targets."""

@@ -1,0 +1,295 @@
+"""Simulation-based calibration: does the whole pipeline find parameters that are known?
+
+Draw parameters and targets from the model, fit, and see where the true parameters lie among draws
+from the posterior (Talts et al. 2018, arXiv 1804.06788; for variational posteriors Yao et al. 2018,
+arXiv 1802.02538). If the posterior is right, every rank is as likely as every other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+import xarray as xr
+from pyro import poutine
+from torch import Tensor
+
+from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.handlers.isolation import isolated
+from pyro_vmtl.handlers.program_handler import TASK_PLATE, Program
+from pyro_vmtl.inference.progress import fits_bar
+
+__all__ = ["simulate_ranks"]
+
+FitGuide = Callable[..., Program | xr.DataTree]
+
+
+def simulate_ranks(
+    model: Program,
+    fit_guide: FitGuide,
+    *args: Any,
+    sites: Iterable[str] | None = None,
+    num_simulations: int = 100,
+    num_samples: int = 200,
+    seed: int = 0,
+    progress: bool = False,
+) -> xr.DataTree:
+    """Fit simulated targets again and again, and rank the true parameters among posterior draws.
+
+    Parameters and targets are drawn from the model as it stands, with its plain priors and the
+    numbers it has now. The same features and tasks serve in every simulation.
+
+    Give as many tasks as you like. Without sharing, and without a latent site that tasks have in
+    common, every task is a simulation of its own: a single fit of 200 small tasks
+    (``num_simulations=1``) says as much as 200 fits. With sharing, the prior in the fit is made of
+    the posteriors of other tasks, and is not the one that parameters were drawn from. Ranks then
+    say whether the pipeline as a whole can be trusted for tasks such as the model draws: with a
+    plain prior these are strangers, with a :class:`~pyro_vmtl.models.HierarchicalNormal` relatives.
+    A KL weight below 1 (:func:`~pyro_vmtl.temper`) makes posteriors narrower than the Bayesian one,
+    and is seen here as such.
+
+    Parameters
+    ----------
+    model
+        Pyro program to draw from. It stays as it is.
+    fit_guide
+        The pipeline to check. It is called with a copy of the model and with ``args`` that hold
+        the simulated targets, and gives the fitted guide, or a DataTree with a group
+        ``posterior`` (such as that of one member of a stack).
+    *args
+        What the model is called with. The targets are a tensor among them, or those of a
+        :class:`~pyro_vmtl.TaskData`; their values do not matter.
+    sites
+        Sites to rank; by default all latent sites of the model.
+    num_simulations
+        Number of fits.
+    num_samples
+        S, draws from each posterior. With ranks from 0 to S, few say little about the ends.
+    seed
+        Seed of all draws.
+    progress
+        Show a progress bar?
+
+    Returns
+    -------
+    DataTree
+        Group ``prior_sbc``, which ArviZ's ``plot_ecdf_pit`` takes as well: for every site an array
+        (simulation, task, ...) of ranks, normalised to lie between 0 and 1. A rank is at a random
+        place in its step of 1 / (S + 1), so that right ones are exactly uniform. The attribute
+        ``sample_dims`` names the dimensions along which ranks are independent.
+
+    Raises
+    ------
+    ValueError
+        If there is no target among the arguments, a site is not latent in the model, or its shape
+        in the posterior is another.
+
+    Examples
+    --------
+    >>> import pyro.distributions as dist
+    >>> def model(y):  # 50 tasks of 4 rows
+    ...     with pyro.plate("task", 50, dim=-2):
+    ...         mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+    ...         with pyro.plate("data", 4, dim=-1):
+    ...             pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+    >>> def exact(model, y):
+    ...     def guide(y):
+    ...         with pyro.plate("task", 50, dim=-2):
+    ...             pyro.sample("mean", dist.Normal(y.sum(1, keepdim=True) / 5, 0.2**0.5))
+    ...     return guide
+    >>> ranks = simulate_ranks(model, exact, torch.zeros(50, 4), num_simulations=2)
+    >>> ranks["prior_sbc"]["mean"].sizes
+    Frozen({'simulation': 2, 'task': 50})
+    """
+    if num_simulations < 1 or num_samples < 1:
+        raise ValueError(
+            f"num_simulations is {num_simulations} and num_samples {num_samples}, expected at "
+            "least 1."
+        )
+    seeds = np.random.SeedSequence(seed).generate_state(num_simulations)
+    chosen = None if sites is None else (sites,) if isinstance(sites, str) else tuple(sites)
+    datasets, independent = [], True
+    with fits_bar(num_simulations, visible=progress) as begin:
+        for i, each in enumerate(seeds):
+            begin(f"simulation {i + 1}")
+            with isolated(int(each)):
+                truth, simulated, apart = _simulated(model, args, chosen)
+                try:
+                    fitted = fit_guide(deepcopy(model), *simulated)
+                except Exception as error:
+                    error.add_note(f"In simulation {i + 1} of {num_simulations}, seed {seed}.")
+                    raise
+                draws, sources = _posterior_draws(fitted, truth, simulated, num_samples)
+                random = np.random.default_rng(each)
+                datasets.append(xr.Dataset({s: _ranks(truth[s], draws[s], random) for s in truth}))
+                # What tasks have in common, latent or borrowed, makes their ranks dependent.
+                independent &= apart and not sources
+    ranks = xr.concat(datasets, dim="simulation").assign_coords(
+        simulation=np.arange(num_simulations)
+    )
+    ranks.attrs["sample_dims"] = ["simulation", TASK_PLATE] if independent else ["simulation"]
+    ranks.attrs |= {"num_samples": num_samples, "seed": seed}
+    return xr.DataTree.from_dict({"prior_sbc": ranks})
+
+
+def _simulated(
+    model: Program, args: tuple[Any, ...], sites: Sequence[str] | None
+) -> tuple[dict[str, xr.DataArray], tuple[Any, ...], bool]:
+    """Draw parameters, and targets in the place of those given. Is each of one task alone?"""
+    with torch.no_grad():
+        trace = poutine.trace(poutine.uncondition(model)).get_trace(*args)
+    nodes = {
+        name: node
+        for name, node in trace.nodes.items()
+        if node["type"] == "sample" and type(node["fn"]).__name__ != "_Subsample"
+    }
+    observed = {name for name, node in nodes.items() if node["infer"].get("was_observed")}
+    if not observed:
+        raise ValueError(
+            f"The model observes none of its sites {sorted(nodes)}, expected targets. Pass rows "
+            "with targets of any value: they are replaced by simulated ones."
+        )
+    latent = [name for name in nodes if name not in observed]
+    missing = set(sites or ()) - set(latent)
+    if missing:
+        raise ValueError(
+            f"sites has {sorted(missing)}, which the model does not draw: its latent sites are "
+            f"{latent}. Take them out, or correct their names."
+        )
+    for name in sorted(observed):
+        args = _with_targets(args, name, nodes[name])
+    data = next((arg for arg in args if isinstance(arg, TaskData)), None)
+    # Of all latent sites: one that is not ranked is common to tasks all the same.
+    apart = all(
+        any(f.name == TASK_PLATE and f.vectorized for f in nodes[name]["cond_indep_stack"])
+        for name in latent
+    )
+    return {name: _labelled(name, nodes[name], data) for name in sites or latent}, args, apart
+
+
+def _with_targets(args: tuple[Any, ...], name: str, node: Any) -> tuple[Any, ...]:
+    """Put what an observed site drew where its targets came from."""
+    given: Tensor = node["infer"]["obs"]
+    drawn: Tensor = node["value"]
+
+    def replaced(arg: Any) -> Any:
+        if arg is given:
+            return drawn.to(given.dtype)
+        if isinstance(arg, TaskData) and arg.y is given:
+            return replace(arg, y=drawn.to(given.dtype).where(arg.mask, torch.zeros_like(given)))
+        return arg
+
+    simulated = tuple(replaced(arg) for arg in args)
+    if all(new is old for new, old in zip(simulated, args, strict=True)):
+        raise ValueError(
+            f"The targets of site {name!r} are not among the arguments, so that simulated ones "
+            "cannot take their place. Pass them to the model as a tensor or in a TaskData, and "
+            "observe that tensor itself: `obs=y` or `obs=data.y`."
+        )
+    return simulated
+
+
+def _labelled(name: str, node: Any, data: TaskData | None) -> xr.DataArray:
+    """Give the drawn value of a site, its dimensions named by their plates."""
+    value, event_dim = node["value"], len(node["fn"].event_shape)
+    plates = {f.dim: f.name for f in node["cond_indep_stack"] if f.vectorized}
+    batch_dim = value.ndim - event_dim
+    dims: list[str | None] = []
+    for axis, size in enumerate(value.shape):
+        if axis < batch_dim:
+            plate = plates.get(axis - batch_dim)
+            dims.append(plate if plate or size == 1 else f"{name}_plate_{axis}")
+        else:
+            dims.append(f"{name}_dim_{axis - batch_dim}")
+    if data is not None and event_dim and value.shape[-1] == data.num_features:
+        dims[-1] = "feature"
+        if event_dim == 2 and data.classes and value.shape[-2] == data.num_classes:
+            dims[-2] = "class"
+    coords: dict[str, Sequence[Hashable]] = {
+        dim: range(size) for dim, size in zip(dims, value.shape, strict=True) if dim is not None
+    }
+    if data is not None:
+        for dim, labels in ((TASK_PLATE, data.task_labels), ("class", data.classes or ())):
+            if dim in coords and len(coords[dim]) == len(labels):
+                coords[dim] = _one_kind(labels)
+    kept = value.reshape([s for s, dim in zip(value.shape, dims, strict=True) if dim is not None])
+    named = [dim for dim in dims if dim is not None]
+    return xr.DataArray(kept.cpu().numpy(), dims=named, coords=coords, name=name)
+
+
+def _one_kind(labels: Sequence[Hashable]) -> list[Hashable]:
+    """Give labels that are all whole numbers as they are, and others as text."""
+    whole = all(isinstance(label, int | np.integer) for label in labels)
+    return list(labels) if whole else [str(label) for label in labels]
+
+
+def _posterior_draws(
+    fitted: Program | xr.DataTree,
+    truth: dict[str, xr.DataArray],
+    args: tuple[Any, ...],
+    num_samples: int,
+) -> tuple[dict[str, np.ndarray], bool]:
+    """Give draws of every site, the first dimension S, and whether tasks borrow."""
+    if isinstance(fitted, xr.DataTree):
+        if "posterior" not in fitted.children:
+            raise ValueError(
+                f"The DataTree has the groups {list(fitted.children)}, expected 'posterior'. For "
+                "a stack return one of its members."
+            )
+        posterior = fitted["posterior"].to_dataset()
+        found = {
+            str(name): values.stack(sample=("chain", "draw"))
+            .transpose("sample", ...)
+            .values[:num_samples]
+            for name, values in posterior.data_vars.items()
+        }
+    else:
+        found = _guide_draws(fitted, args, num_samples)
+    missing = [site for site in truth if site not in found]
+    if missing:
+        raise ValueError(
+            f"The posterior has no site {', '.join(map(repr, missing))}, found {sorted(found)}. "
+            "Name the sites to rank in `sites`, or make the guide draw all."
+        )
+    draws = {}
+    for site in truth:
+        values = found[site]
+        if values[0].size != truth[site].size:
+            raise ValueError(
+                f"Site {site!r} has {values[0].size} numbers in the posterior, expected "
+                f"{truth[site].size} as in the model, {dict(truth[site].sizes)}."
+            )
+        draws[site] = values.reshape(len(values), *truth[site].shape)
+    return draws, any(name.endswith("_sources") for name in found)
+
+
+@torch.no_grad()
+def _guide_draws(guide: Program, args: tuple[Any, ...], num_samples: int) -> dict[str, np.ndarray]:
+    """Draw all sites of a guide at once, in a plate to the left of all others."""
+    nodes = poutine.trace(guide).get_trace(*args).nodes.values()
+    frames = [f for node in nodes for f in node.get("cond_indep_stack", ()) if f.vectorized]
+    dim = min((frame.dim for frame in frames), default=0) - 1
+    with pyro.plate("draws", num_samples, dim=dim):
+        trace = poutine.trace(guide).get_trace(*args)
+    draws = {}
+    for name, node in trace.nodes.items():
+        if node["type"] == "sample" and type(node["fn"]).__name__ != "_Subsample":
+            value: Tensor = node["value"]
+            shape = value.shape
+            event_dim = len(node["fn"].event_shape)
+            wanted = len(shape) - event_dim == -dim  # a point does not grow by a dimension
+            value = value if wanted else value.expand(num_samples, *shape)
+            draws[name] = value.expand(num_samples, *value.shape[1:]).cpu().numpy()
+    return draws
+
+
+def _ranks(truth: xr.DataArray, draws: np.ndarray, random: np.random.Generator) -> xr.DataArray:
+    """Rank true values among draws: equal ones, and the step between two, in random order."""
+    less, equal = (draws < truth.values).sum(0), (draws == truth.values).sum(0)
+    place = less + random.uniform(size=truth.shape) * (equal + 1)
+    return truth.copy(data=place / (len(draws) + 1))

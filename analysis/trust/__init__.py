@@ -1,1 +1,0 @@
-"""Can the posterior, and what it predicts, be trusted?"""

@@ -1,0 +1,1 @@
+"""The guides of Shen et al. (NeurIPS 2021): encoders and amortised coefficients."""

@@ -1,0 +1,111 @@
+r"""Amortised coefficients: one network gives every task's posterior from a look at its rows.
+
+=================== ================================ =========== ========================
+symbol              meaning                          code        shape
+=================== ================================ =========== ========================
+:math:`c_t`         summary of task t's rows         ``summary`` (T, C, F), or (T, F)
+:math:`q(w_t|c_t)`  posterior of its coefficients    site ``w``  (T, 1, C, D), (T, 1, D)
+=================== ================================ =========== ========================
+
+For classes the summary is the mean feature of each class, as in VMTL-AC of Shen et al. (NeurIPS
+2021). Real targets have no classes; their summary is the mean of the features weighted by the
+target, which for centred features is what a line's slope is made of.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from pyro_vmtl.data.task_batches import sample_of_plate
+from pyro_vmtl.data.task_data import TaskData
+
+__all__ = ["AmortizedNormal", "class_means", "target_weighted_mean"]
+
+
+class AmortizedNormal(nn.Module):
+    """Guide for ``w`` with one network for all tasks.
+
+    Parameters
+    ----------
+    encoder
+        Gives the posterior of summaries (..., F), such as :class:`~pyro_vmtl.guides.MLPEncoder`.
+    data
+        Training rows, which are summarised here and once.
+    """
+
+    summary: Tensor
+
+    def __init__(self, encoder: nn.Module, data: TaskData) -> None:
+        super().__init__()
+        self.encoder = encoder
+        summarise = target_weighted_mean if data.classes is None else class_means
+        self.register_buffer("summary", summarise(data))
+
+    def draw(self) -> Tensor:
+        """Draw ``w``, inside a plate over tasks."""
+        rows = self.encoder(self.summary)
+        normal = dist.Normal(rows.mean.unsqueeze(1), rows.stddev.unsqueeze(1))
+        return sample_of_plate("w", normal.to_event(self.summary.ndim - 1))
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Draw ``w``; the arguments are the model's and are not looked at."""
+        with pyro.plate("task", len(self.summary), dim=-2):
+            return self.draw()
+
+
+def class_means(data: TaskData) -> Tensor:
+    """Mean feature of every class in every task, (T, C, F).
+
+    A class that a task has no row of gets its mean over the rows of all tasks.
+
+    Raises
+    ------
+    ValueError
+        If the targets are not known, or a class has no row at all.
+
+    Examples
+    --------
+    >>> X, y = [[0.0], [2.0], [5.0], [7.0]], ["cat", "cat", "dog", "dog"]
+    >>> data = TaskData.classification(X, y, ["home", "home", "home", "zoo"])
+    >>> class_means(data).squeeze(-1).tolist()
+    [[1.0, 5.0], [1.0, 7.0]]
+    """
+    if data.y is None or data.classes is None:
+        raise ValueError("The rows have no classes, expected training rows of a classification.")
+    member = torch.nn.functional.one_hot(data.y, data.num_classes) * data.mask[..., None]
+    member = member.to(data.x)  # (T, N, C)
+    counts, sums = member.sum(1), member.mT @ data.x
+    total = counts.sum(0)
+    if (total == 0).any():
+        missing = data.classes[int((total == 0).nonzero()[0])]
+        raise ValueError(
+            f"Class {missing!r} has no training row in any task, so that it has no mean feature. "
+            "Add a row, or leave it out of `classes=`."
+        )
+    overall = sums.sum(0) / total[:, None]
+    return torch.where(counts[..., None] > 0, sums / counts.clamp(min=1)[..., None], overall)
+
+
+def target_weighted_mean(data: TaskData) -> Tensor:
+    """Mean over rows of target times features in every task, (T, F); 0 for a task without rows.
+
+    Raises
+    ------
+    ValueError
+        If the targets are not known.
+
+    Examples
+    --------
+    >>> data = TaskData.regression([[1.0], [2.0], [3.0]], [1.0, -1.0, 2.0], ["a", "a", "b"])
+    >>> target_weighted_mean(data).squeeze(-1).tolist()
+    [-0.5, 6.0]
+    """
+    if data.y is None:
+        raise ValueError("The rows have no targets, expected training rows.")
+    y = data.y.to(data.x) * data.mask
+    return (y.unsqueeze(1) @ data.x).squeeze(1) / data.mask.sum(1, keepdim=True).clamp(min=1)

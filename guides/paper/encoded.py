@@ -1,0 +1,72 @@
+r"""Representations: an encoder gives the posterior of every row's ``z``.
+
+===================== =========================================== ======== =============
+symbol                meaning                                     site     shape
+===================== =========================================== ======== =============
+:math:`q(z | x_tn)`   posterior of row n of task t                ``z``    (T, N, D)
+===================== =========================================== ======== =============
+
+Shared at ``z``, the sources of a row are :math:`q(z | x_{tn}, D_i)`: what the encoder makes of the
+row's counterpart in task i (:mod:`pyro_vmtl.data.counterparts`).
+"""
+
+from __future__ import annotations
+
+import pyro
+from pyro import poutine
+from torch import nn
+
+from pyro_vmtl.data.task_batches import of_plate
+from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.guides.mean_field import MeanFieldNormal
+from pyro_vmtl.guides.paper.amortized import AmortizedNormal
+from pyro_vmtl.sharing.sources import CellSources
+
+__all__ = ["EncodedNormal"]
+
+
+class EncodedNormal(nn.Module):
+    """An encoder as guide for ``z``, beside a guide for the other sites.
+
+    Parameters
+    ----------
+    encoder
+        Gives the posterior of inputs (..., F), for example
+        :class:`~pyro_vmtl.guides.LinearEncoder`.
+    others
+        Guide of the other sites, with a method ``draw`` that samples them in a plate over tasks,
+        for example :class:`~pyro_vmtl.guides.MeanFieldNormal`.
+    """
+
+    def __init__(self, encoder: nn.Module, others: MeanFieldNormal | AmortizedNormal) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.others = others
+
+    def forward(self, data: TaskData) -> None:
+        """Draw all sites."""
+        if isinstance(self.others, MeanFieldNormal):
+            self.others.draw_common()
+        with pyro.plate("task", data.num_tasks, dim=-2):
+            self.others.draw()
+            rows = of_plate(data)
+            with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
+                give = {"sources": lambda: self._sources(rows)}
+                pyro.sample("z", self.encoder(rows.x), infer=give)
+
+    def _sources(self, data: TaskData) -> CellSources | None:
+        """Encode the counterparts of the rows; rows to predict have none."""
+        if getattr(self.encoder, "num_tasks", None) is not None:
+            raise ValueError(
+                "Site 'z' is shared, but every task has an encoder of its own, whose numbers mean "
+                "other things. Share an encoder, or not 'z'."
+            )
+        if data.attended is None:
+            if self.training and data.y is not None:
+                raise ValueError(
+                    "Site 'z' is shared, but the rows have no counterparts in the other tasks. "
+                    "Fit with `attend(data)`."
+                )
+            return None
+        x, present = data.attended.of(data.row)
+        return CellSources(self.encoder(x), present)

@@ -1,0 +1,1 @@
+"""The models of Shen et al. (NeurIPS 2021) on latent representations."""

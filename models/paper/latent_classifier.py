@@ -1,0 +1,84 @@
+r"""The latent classifier: softmax regression on representations.
+
+=============== ==================================== ============ ======================
+symbol          meaning                              site         shape
+=============== ==================================== ============ ======================
+:math:`x_{tn}`  features of row n of task t          (given)      ``data.x`` (T, N, F)
+:math:`z_{tn}`  its representation                   ``z``        (T, N, D)
+:math:`w_t`     coefficients of task t's classes     ``w``        (T, 1, C, D)
+:math:`y_{tn}`  class of row n of task t             ``y``        ``data.y`` (T, N)
+=============== ==================================== ============ ======================
+
+.. math:: w_t \sim p(w), \qquad z_{tn} \sim N(0, I), \qquad
+    y_{tn} \sim \mathrm{Categorical}(\mathrm{softmax}(w_t z_{tn}))
+
+The features enter through the guide of ``z`` alone, an encoder (Shen et al., NeurIPS 2021). With a
+bias, ``w`` has D + 1 columns, of which the last is the bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyro
+import pyro.distributions as dist
+from pyro import poutine
+from torch import Tensor, nn
+
+from pyro_vmtl.data.task_batches import of_plate
+from pyro_vmtl.data.task_data import TaskData
+
+__all__ = ["LatentClassifier", "standard_normal", "times"]
+
+
+class LatentClassifier(nn.Module):
+    """Softmax regression on a latent representation of every row.
+
+    Parameters
+    ----------
+    prior
+        Gives the prior of one task's ``w``, a normal with event shape (C, D), or (C, D + 1) with a
+        bias.
+    latent_size
+        D.
+    """
+
+    def __init__(self, prior: Callable[[], dist.Independent], latent_size: int) -> None:
+        super().__init__()
+        self.prior = prior
+        self.latent_size = latent_size
+
+    def forward(self, data: TaskData) -> None:
+        """Draw coefficients, representations and classes; condition on the classes if known."""
+        prior = self.prior()
+        with pyro.plate("task", data.num_tasks, dim=-2):
+            w, rows = pyro.sample("w", prior), of_plate(data)
+            with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
+                z = pyro.sample("z", standard_normal(data.x, self.latent_size))
+                logits = times(z, w.squeeze(-3))  # (T, N, C)
+                pyro.sample("y", dist.Categorical(logits=logits), obs=rows.y)
+
+
+def standard_normal(like: Tensor, size: int) -> dist.Independent:
+    """Prior of a representation, N(0, I), with the dtype and device of another tensor."""
+    return dist.Normal(like.new_zeros(size), like.new_ones(size)).to_event(1)
+
+
+def times(z: Tensor, w: Tensor) -> Tensor:
+    r"""Multiply representations and coefficients, adding the bias if there is one.
+
+    Parameters
+    ----------
+    z
+        (\*S, T, N, D).
+    w
+        (\*S, T, C, D), or (\*S, T, C, D + 1) with a bias.
+
+    Returns
+    -------
+    Tensor
+        (\*S, T, N, C).
+    """
+    size = z.shape[-1]
+    out = (z @ w[..., :size].mT).to(w.dtype)  # under autocast, only products are of low precision
+    return out if w.shape[-1] == size else out + w[..., size:].mT

@@ -1,0 +1,73 @@
+r"""The latent regressor: a straight line through representations, with normal noise.
+
+================= ==================================== ============ ====================
+symbol            meaning                              site         shape
+================= ==================================== ============ ====================
+:math:`x_{tn}`    features of row n of task t          (given)      ``data.x`` (T, N, F)
+:math:`z_{tn}`    its representation                   ``z``        (T, N, D)
+:math:`w_t`       coefficients of task t               ``w``        (T, 1, D)
+:math:`\sigma_t`  standard deviation of the noise      (learned)    ``noise_scale`` (T, 1)
+:math:`y_{tn}`    target of row n of task t            ``y``        ``data.y`` (T, N)
+================= ==================================== ============ ====================
+
+.. math:: w_t \sim p(w), \qquad z_{tn} \sim N(0, I), \qquad
+    y_{tn} \sim N(w_t^\top z_{tn}, \sigma_t^2)
+
+The features enter through the guide of ``z`` alone, an encoder (Shen et al., NeurIPS 2021). With a
+bias, ``w`` has D + 1 numbers, of which the last is the bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyro
+import pyro.distributions as dist
+from pyro import poutine
+
+from pyro_vmtl.data.task_batches import of_plate
+from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.models.linear_regressor import TaskNoise
+from pyro_vmtl.models.paper.latent_classifier import standard_normal, times
+
+__all__ = ["LatentRegressor"]
+
+
+class LatentRegressor(TaskNoise):
+    """Linear regression on a latent representation of every row.
+
+    Parameters
+    ----------
+    prior
+        Gives the prior of one task's ``w``, a normal with event shape (D,), or (D + 1,) with a
+        bias.
+    latent_size
+        D.
+    num_tasks
+        T.
+    init_noise_scale
+        Standard deviation of the noise at the start, in the unit of the targets.
+    """
+
+    def __init__(
+        self,
+        prior: Callable[[], dist.Independent],
+        latent_size: int,
+        num_tasks: int,
+        *,
+        init_noise_scale: float = 1.0,
+    ) -> None:
+        super().__init__(num_tasks, init_noise_scale)
+        self.prior = prior
+        self.latent_size = latent_size
+
+    def forward(self, data: TaskData) -> None:
+        """Draw coefficients, representations and targets; condition on the targets if known."""
+        prior = self.prior()
+        with pyro.plate("task", data.num_tasks, dim=-2):
+            w, rows = pyro.sample("w", prior), of_plate(data)  # (T, 1, D)
+            noise_scale = pyro.subsample(self.noise_scale, event_dim=0)
+            with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
+                z = pyro.sample("z", standard_normal(data.x, self.latent_size))
+                mean = times(z, w).squeeze(-1)
+                pyro.sample("y", dist.Normal(mean, noise_scale), obs=rows.y)

@@ -1,0 +1,1 @@
+"""Rows of many tasks: containers, padding, batches, folds."""

@@ -1,0 +1,318 @@
+"""Rows of many tasks in one padded container.
+
+Tasks have different numbers of rows. Models want one batched product over all of them, so the
+rows are laid out as ``(T, N, F)``: task, row within the task, feature. Tasks shorter than the
+longest are padded, and a mask says which rows are real. The user's own task and class labels
+are kept to the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vmtl.data.arrays import (
+    check_finite,
+    class_index,
+    read_labels,
+    read_real,
+    read_targets,
+    read_weights,
+    sorted_unique,
+)
+from pyro_vmtl.data.padding import Padding
+
+if TYPE_CHECKING:
+    from pyro_vmtl.data.counterparts import Attended
+
+__all__ = ["TaskData"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TaskData:
+    """Rows of ``T`` tasks, padded to ``N`` rows each.
+
+    Make one with :meth:`classification` or :meth:`regression` and, for other rows of the same
+    tasks, :meth:`new_rows`.
+
+    Attributes
+    ----------
+    x
+        (T, N, F), features; zero where padded.
+    y
+        (T, N), targets: class indices (int64) or real values; zero where padded. None for rows
+        whose target is not known.
+    mask
+        (T, N), True where there is a real row.
+    row
+        (T, N), position of each row in the arrays the user gave; -1 where padded.
+    task_labels
+        the user's labels of the tasks, in the order of the first dimension.
+    classes
+        the user's labels of the classes, in the order of the indices in ``y``; None for
+        regression.
+    weight
+        (T, N), how much each row counts in a fit. None where all count 1.
+    intercept
+        is the last feature the constant 1 of :meth:`with_intercept`?
+    attended
+        for each row its counterparts in the other tasks, from :func:`~pyro_vmtl.attend`.
+
+    Examples
+    --------
+    >>> X = [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
+    >>> data = TaskData.classification(X, ["cat", "dog", "cat"], tasks=["home", "zoo", "zoo"])
+    >>> data.x.shape, data.task_labels, data.classes
+    (torch.Size([2, 2, 2]), ('home', 'zoo'), ('cat', 'dog'))
+    >>> data.mask.tolist()
+    [[True, False], [True, True]]
+    """
+
+    x: Tensor
+    y: Tensor | None
+    mask: Tensor
+    row: Tensor
+    task_labels: tuple[Hashable, ...]
+    classes: tuple[Hashable, ...] | None = None
+    weight: Tensor | None = None
+    intercept: bool = False
+    attended: Attended | None = None
+
+    def __repr__(self) -> str:
+        kind = "regression" if self.classes is None else f"{self.num_classes} classes"
+        rows = int(self.mask.sum())
+        return (
+            f"TaskData({self.num_tasks} tasks, {rows} rows, at most {self.num_rows} a task, "
+            f"{self.num_features} features, {kind if self.y is not None else 'no targets'})"
+        )
+
+    @classmethod
+    def classification(
+        cls,
+        X: Any,
+        y: Sequence[Hashable] | np.ndarray | Tensor,
+        tasks: Sequence[Hashable] | np.ndarray,
+        *,
+        classes: Sequence[Hashable] | None = None,
+        sample_weight: Any = None,
+    ) -> TaskData:
+        """Lay out labelled rows for classification.
+
+        Parameters
+        ----------
+        X
+            (rows, F), features.
+        y
+            (rows,), class labels of any hashable kind.
+        tasks
+            (rows,), task labels of any hashable kind. Tasks keep the order of first appearance.
+        classes
+            All classes in the wanted order; by default those found in ``y``, sorted where they
+            can be sorted.
+        sample_weight
+            (rows,), how much each row counts in a fit; at least 0. All 1 by default.
+
+        Raises
+        ------
+        ValueError
+            If lengths disagree, a feature is not finite, a weight is negative, or ``y`` holds a
+            class that is not in ``classes``.
+        """
+        labels = read_labels(y, "y")
+        classes = tuple(classes) if classes is not None else sorted_unique(labels)
+        if len(set(classes)) < len(classes):
+            raise ValueError(f"classes has a label twice, expected each once: {list(classes)}.")
+        targets = class_index(labels, classes)
+        return _padded(X, targets, tasks, classes=classes, sample_weight=sample_weight)
+
+    @classmethod
+    def regression(
+        cls, X: Any, y: Any, tasks: Sequence[Hashable] | np.ndarray, *, sample_weight: Any = None
+    ) -> TaskData:
+        """Lay out rows with real targets.
+
+        Parameters
+        ----------
+        X, tasks, sample_weight
+            As for :meth:`classification`.
+        y
+            (rows,), real targets.
+
+        Raises
+        ------
+        ValueError
+            If lengths disagree, a feature or target is not finite, or a weight is negative.
+        """
+        return _padded(X, read_targets(y, tasks), tasks, sample_weight=sample_weight)
+
+    def new_rows(self, X: Any, tasks: Sequence[Hashable] | np.ndarray, y: Any = None) -> TaskData:
+        """Lay out other rows, to predict or to test, for the tasks and classes of these data.
+
+        Tasks keep their place, also those without a row here, and the intercept is added where
+        these data have one.
+
+        Parameters
+        ----------
+        X
+            (rows, F), features, without the intercept.
+        tasks
+            (rows,), task labels among ``task_labels``.
+        y
+            (rows,), targets where they are known.
+
+        Raises
+        ------
+        ValueError
+            If a task or class is unknown here, lengths disagree, or ``X`` has another number of
+            features.
+        """
+        targets = None
+        if y is not None and self.classes is not None:
+            targets = class_index(read_labels(y, "y"), self.classes)
+        elif y is not None:
+            targets = read_targets(y, tasks)
+        new = _padded(X, targets, tasks, task_labels=self.task_labels, classes=self.classes)
+        expected = self.num_features - self.intercept
+        if new.num_features != expected:
+            raise ValueError(
+                f"X has {new.num_features} columns, expected {expected} as in the training rows"
+                f"{' (the intercept is added here)' if self.intercept else ''}."
+            )
+        y = new.y.to(self.y) if new.y is not None and self.y is not None else new.y
+        new = replace(new, x=new.x.to(self.x), y=y).to(self.x.device)
+        return new.with_intercept() if self.intercept else new
+
+    @property
+    def num_tasks(self) -> int:
+        """T, the number of tasks."""
+        return self.x.shape[0]
+
+    @property
+    def num_rows(self) -> int:
+        """N, the number of rows of the longest task."""
+        return self.x.shape[1]
+
+    @property
+    def num_features(self) -> int:
+        """F, the number of features."""
+        return self.x.shape[2]
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of classes; 1 for regression."""
+        return 1 if self.classes is None else len(self.classes)
+
+    def with_intercept(self) -> TaskData:
+        """Append a feature that is 1 in every row, so that linear models have an intercept."""
+        if self.intercept:
+            return self
+        if self.attended is not None:
+            raise ValueError("Rows have their counterparts already. Call attend afterwards.")
+        x = torch.cat([self.x, self.mask[..., None].to(self.x)], dim=-1)
+        return replace(self, x=x, intercept=True)
+
+    def take(self, index: Tensor, mask: Tensor) -> TaskData:
+        """Take rows of every task, with the same tasks and classes.
+
+        Parameters
+        ----------
+        index
+            (T, M), positions along the second dimension.
+        mask
+            (T, M), True where that is a real row.
+        """
+
+        def gather(values: Tensor) -> Tensor:
+            places = index if values.ndim == 2 else index[..., None]
+            return values.gather(1, places.expand(-1, -1, *values.shape[2:]))
+
+        taken = self.map_rows(gather)
+        return replace(taken, mask=mask, row=taken.row.masked_fill(~mask, -1))
+
+    def map_rows(self, function: Callable[[Tensor], Tensor]) -> TaskData:
+        """Change all that there is for every row alike: features, target, mask, place and weight.
+
+        Parameters
+        ----------
+        function
+            Changes values (T, N) or (T, N, F) along the first two dimensions.
+        """
+        return replace(
+            self,
+            x=function(self.x),
+            y=None if self.y is None else function(self.y),
+            mask=function(self.mask),
+            row=function(self.row),
+            weight=None if self.weight is None else function(self.weight),
+        )
+
+    def without_targets(self) -> TaskData:
+        """Forget the targets: a model run on these rows draws them."""
+        return replace(self, y=None)
+
+    def to(self, device: torch.device | str) -> TaskData:
+        """Copy the rows to a device."""
+        moved = self.map_rows(lambda values: values.to(device))
+        attended = None if self.attended is None else self.attended.to(device)
+        return replace(moved, attended=attended)
+
+    def unpad(self, values: Tensor) -> Tensor:
+        """Take (T, N, ...) values back to the order of the user's rows.
+
+        Parameters
+        ----------
+        values
+            (T, N, ...), one value per padded row.
+
+        Returns
+        -------
+        Tensor
+            (rows, ...), one value per row the user gave.
+        """
+        flat = values[self.mask]
+        out = torch.empty_like(flat)
+        out[self.row[self.mask]] = flat
+        return out
+
+
+def _padded(
+    X: Any,
+    targets: Tensor | None,
+    tasks: Sequence[Hashable] | np.ndarray,
+    *,
+    task_labels: tuple[Hashable, ...] | None = None,
+    classes: tuple[Hashable, ...] | None = None,
+    sample_weight: Any = None,
+) -> TaskData:
+    x = read_real(X, "X", ndim=2)
+    labels = read_labels(tasks, "tasks")
+    weight = None if sample_weight is None else read_weights(sample_weight)
+    for name, values in (("tasks", labels), ("y", targets), ("sample_weight", weight)):
+        if values is not None and len(values) != len(x):
+            raise ValueError(f"{name} has {len(values)} rows, expected {len(x)} as in X.")
+    if not len(x):
+        raise ValueError("X has no rows, expected at least one.")
+    if not x.shape[1]:
+        raise ValueError("X has no columns, expected at least one feature.")
+    check_finite(x, labels, "X")
+
+    if task_labels is None:
+        task_labels = tuple(dict.fromkeys(labels))
+    padding = Padding.of(labels, task_labels)
+    row = padding.pad(torch.arange(len(x)), -1)
+    if targets is not None and targets.is_floating_point():
+        targets = targets.to(x.dtype)
+    return TaskData(
+        padding.pad(x),
+        None if targets is None else padding.pad(targets),
+        row >= 0,
+        row,
+        task_labels,
+        classes,
+        None if weight is None else padding.pad(weight.to(x)),
+    ).to(x.device)

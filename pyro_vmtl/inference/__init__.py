@@ -1,0 +1,1 @@
+"""Stochastic variational inference: the loop, its steps, the ELBO, the history."""

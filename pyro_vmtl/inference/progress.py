@@ -1,0 +1,117 @@
+"""The progress bar of a fit, with the numbers that matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from pyro_vmtl.inference.elbo import ELBOTerms
+
+__all__ = ["fits_bar", "progress_bar"]
+
+Report = Callable[[int, int, ELBOTerms], None]
+
+_of_fits: ContextVar[Callable[[float], None]] = ContextVar("_of_fits", default=lambda part: None)
+"""Tells the bar of several fits, if there is one, what part of the current fit is done."""
+
+SPEED_SECONDS = 24 * 3600.0
+"""The remaining time follows the mean speed of so long: fits are unequal, so not that of the last
+seconds alone."""
+
+
+@contextmanager
+def progress_bar(num_steps: int, *, visible: bool) -> Iterator[Report]:
+    """Show step, loss, log-likelihood, KL and remaining time, on standard error.
+
+    Parameters
+    ----------
+    num_steps
+        The most steps there can be.
+    visible
+        Is there anything to show?
+
+    Yields
+    ------
+    callable
+        To be called with the number of steps done, the number there will be at most, and the terms
+        of the loss.
+    """
+    if not visible:
+        outer = _of_fits.get()
+        yield lambda done, total, terms: outer(done / total)
+        return
+
+    with _bar("fitting", num_steps) as (bar, task):
+
+        def report(done: int, total: int, terms: ELBOTerms) -> None:
+            log_likelihood = sum(float(t.sum()) for t in terms.log_likelihood.values())
+            kl = sum(float(t.sum()) for t in terms.kl.values())
+            loss = kl - log_likelihood
+            numbers = f"loss {loss:.1f} = KL {kl:.1f} - log-likelihood {log_likelihood:.1f}"
+            bar.update(task, completed=done, total=total, now=numbers)
+
+        yield report
+
+
+@contextmanager
+def fits_bar(num_fits: int, *, visible: bool) -> Iterator[Callable[[str], None]]:
+    """Show which of several fits is running, and the remaining time, on standard error.
+
+    The fits inside, if they have no bar of their own, move this one on at each of their steps.
+
+    Parameters
+    ----------
+    num_fits
+        How many there are.
+    visible
+        Is there anything to show?
+
+    Yields
+    ------
+    callable
+        To be called with the name of each fit as it begins.
+    """
+    if not visible:
+        yield lambda name: None
+        return
+
+    with _bar("fits", num_fits) as (bar, task):
+        begun = 0
+
+        def report(name: str) -> None:
+            nonlocal begun
+            bar.update(task, completed=begun, now=name)
+            begun += 1
+
+        before = _of_fits.set(lambda part: bar.update(task, completed=begun - 1 + part))
+        try:
+            yield report
+        finally:
+            _of_fits.reset(before)
+        bar.update(task, completed=num_fits, now="done")
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[tuple[Any, Any]]:
+    """Show a bar with a field ``now``; gives the bar and its task."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[now]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, speed_estimate_period=SPEED_SECONDS) as bar:
+        yield bar, bar.add_task("", total=total, now="")

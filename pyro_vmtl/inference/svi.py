@@ -1,0 +1,306 @@
+"""Fitting by stochastic variational inference: Pyro's ELBOs, torch's optimisers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.infer import Trace_ELBO
+from pyro.infer.elbo import ELBOModule
+from pyro.poutine.util import prune_subsample_sites
+from torch import Tensor
+
+from pyro_vmtl.data.row_batches import Batches
+from pyro_vmtl.data.task_batches import TaskBatches, some_tasks
+from pyro_vmtl.handlers.isolation import check_no_bare_parameters, isolated, validation
+from pyro_vmtl.handlers.program_handler import Program
+from pyro_vmtl.handlers.schedules import Cosine, Scheduled
+from pyro_vmtl.inference.checkpoint import Checkpoint, Progress, Stopped, fingerprint
+from pyro_vmtl.inference.elbo import ELBOTerms, MeanFieldELBO
+from pyro_vmtl.inference.history import History
+from pyro_vmtl.inference.progress import progress_bar
+from pyro_vmtl.inference.snapshots import Snapshots
+from pyro_vmtl.inference.step import Step, batch_of, can_be_recorded, rows_of
+
+__all__ = ["FitResult", "NonFiniteLossError", "fit"]
+
+COOL_DOWN = 200
+"""Steps over which the learning rate falls at the end; a fifth of all steps if they are few."""
+
+NOTE_EVERY = 10
+"""Steps from one note in the history to the next."""
+
+
+RECORD_AFTER = 50
+"""Steps before the first is recorded: by then, recording takes less time than has passed."""
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss of a fit was not a finite number."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit did. The learned numbers themselves are in the model and the guide.
+
+    Attributes
+    ----------
+    history
+        the loss at every step, and its terms every few steps.
+    seconds
+        wall time.
+    stopped
+        why it ended: the loss had ``"settled"``, the ``"steps"`` were used up, or the user
+        ``"interrupted"`` it.
+    """
+
+    history: History
+    seconds: float
+    stopped: Stopped
+
+
+def fit(
+    model: Program,
+    guide: Program,
+    *args: Any,
+    elbo: Trace_ELBO | None = None,
+    num_steps: int = 2000,
+    learning_rate: float = 0.05,
+    weight_decay: float = 0.0,
+    batches: Batches | None = None,
+    tasks: TaskBatches | None = None,
+    compile: bool = False,
+    seed: int = 0,
+    progress: bool = False,
+    checkpoint: Path | None = None,
+) -> FitResult:
+    """Fit a model and guide, in place.
+
+    The learning rate stays until the loss has settled, and then falls to nothing. The same seed
+    gives the same result. Nothing global is changed: neither Pyro's parameter store nor its
+    settings nor torch's random numbers. Ctrl-C ends the fit and keeps what was learned so far.
+
+    Parameters
+    ----------
+    model, guide
+        Pyro programs whose learnable numbers are module parameters, as ``share`` and ``temper``
+        return them.
+    *args
+        What the model and the guide are called with, such as a :class:`~pyro_vmtl.TaskData`.
+    elbo
+        One of Pyro's ELBO estimators; by default :class:`~pyro_vmtl.MeanFieldELBO`, which uses
+        closed-form KLs where there are any.
+    num_steps
+        The most steps to do.
+    learning_rate
+        Step size of Adam: about how far a learned number moves in a step. Standardise features
+        and real targets, or a mean of 120 is thousands of steps away.
+    weight_decay
+        Factor of the penalty on the squares of all learned numbers, as in ``torch.optim.Adam``.
+    batches
+        Takes rows for each step, such as :class:`~pyro_vmtl.RandomRows`; all rows by default. One
+        of ``args`` is then a :class:`~pyro_vmtl.TaskData`.
+    tasks
+        Takes tasks: :class:`~pyro_vmtl.RandomTasks` for some of them at each step, or
+        :class:`~pyro_vmtl.TaskBlocks` for all of them one block after the other, which is the same
+        step in less memory. All at once by default. Programs other than this library's then take
+        their part of what they have for every task by ``pyro.subsample``.
+    compile
+        Compile the steps with ``torch.compile``? That takes half a minute and a C++ compiler, and
+        makes the steps of small problems some three times faster. The programs and ``batches``,
+        also those that are not of this library, then do the same tensor operations at every step:
+        none may count its steps or decide by what it drew.
+    seed
+        Seed of the random numbers.
+    progress
+        Show a progress bar?
+    checkpoint
+        File to keep the state of the fit in, every 20 seconds and at the end. Where it is there
+        already, the fit goes on from it, to the same numbers as if it had never stopped.
+
+    Returns
+    -------
+    FitResult
+        History, time, and why the fit ended.
+
+    Raises
+    ------
+    NonFiniteLossError
+        If the loss is infinite or not a number. It says at which step, site and task.
+    ValueError
+        If model and guide have not the same latent sites, there is nothing to learn, a number to
+        learn is a bare ``pyro.param``, an ELBO of Pyro is to be compiled, or the checkpoint is
+        broken or of another fit.
+    """
+    if num_steps < 1 or not learning_rate > 0:
+        raise ValueError(
+            f"num_steps is {num_steps} and learning_rate {learning_rate}, expected at least 1 and "
+            "above 0."
+        )
+    elbo = MeanFieldELBO() if elbo is None else elbo
+    if compile and not isinstance(elbo, MeanFieldELBO):
+        raise ValueError(
+            f"compile is True with {type(elbo).__name__}, expected MeanFieldELBO: Pyro's own ELBOs "
+            "look at their values on the way. Use MeanFieldELBO, or do not compile."
+        )
+    loss_of = elbo(model, guide)
+    done = Progress(num_steps)
+    with isolated(seed), progress_bar(num_steps, visible=progress) as report:
+        loss_of.train()
+        # Lazy guides make their parameters now. With fewer tasks, that takes less memory.
+        first = None if tasks is None else next(tasks(rows_of(args, "tasks", tasks)))[0]
+        with (
+            validation(True),
+            torch.no_grad(),
+            some_tasks(None if first is None else first.tasks),
+            batch_of(args, batches) as batch,
+        ):
+            _check_latent_sites(model, guide, batch)
+            loss_of(*batch)
+        check_no_bare_parameters(loss_of)
+        step_of = Step(loss_of, args, batches, tasks, compile=compile)
+        if not step_of.parameters:
+            raise ValueError("Model and guide have no parameters that require a gradient to learn.")
+        optimizer = torch.optim.Adam(step_of.parameters, weight_decay=weight_decay, fused=True)
+        cooling = min(COOL_DOWN, num_steps // 5)
+        cool_down = Cosine(learning_rate, learning_rate / 100, max(cooling, 1))
+        recordable = compile or can_be_recorded(loss_of, batches)
+        step_of.begin()
+        snapshots = Snapshots(loss_of, NOTE_EVERY)
+        keeper = None
+        if checkpoint is not None:
+            settings = [num_steps, learning_rate, weight_decay, compile, seed]
+            problem = fingerprint(loss_of, args, elbo, batches, tasks, *settings)
+            keeper = Checkpoint(checkpoint, problem, loss_of, optimizer)
+            done = keeper.read() or done
+        # To read a loss is to wait for the device, which on a GPU would take most of a step.
+        at_once = step_of.parameters[0].device.type == "cpu"
+        unread: list[tuple[Tensor, ELBOTerms]] = []
+        try:
+            while done.step < done.end and not done.over:
+                step, end = done.step, done.end
+                if step % NOTE_EVERY == 0:
+                    snapshots.take(step, done.snapshots)
+                step_of.at(step)
+                step_of.recording = recordable and step >= RECORD_AFTER
+                for group in optimizer.param_groups:
+                    group["lr"] = cool_down(max(0, step - (end - cooling)))
+                # Pyro's checks cost two thirds of a step; they have seen everything once.
+                with validation(step == 0):
+                    unread.append(step_of())
+                noted = step % NOTE_EVERY == 0 or step == end - 1
+                if noted:
+                    done.terms[step] = unread[-1][1]
+                if noted or at_once:
+                    done.losses += _read(unread, step, loss_of, args)
+                optimizer.step()
+                step_of.look_up(optimizer)
+                if noted:
+                    step_of.choose_precision()
+                    report(step + 1, end, done.terms[step])
+                    if (
+                        end - step > cooling
+                        and _still(step_of.scheduled, step, end)
+                        and _settled(done.losses)
+                    ):
+                        done.end, done.stopped = step + 1 + cooling, "settled"
+                done.step += 1
+                done.over = done.step == done.end
+                if keeper is not None and (done.over or (noted and keeper.due)):
+                    keeper.write(done)
+        except KeyboardInterrupt:
+            done.stopped = "interrupted"
+            done.losses += [loss.item() for loss, _ in unread]
+        snapshots.end(done.step, done.snapshots)
+        step_of.forget()
+        loss_of.eval()
+    history = History.from_terms(done.losses, done.terms, done.snapshots)
+    return FitResult(history, done.elapsed, done.stopped)
+
+
+def _read(
+    unread: list[tuple[Tensor, ELBOTerms]], step: int, loss_of: ELBOModule, args: tuple[Any, ...]
+) -> list[float]:
+    """Read the losses of the steps up to this one, and check that they are finite."""
+    losses: list[float] = torch.stack([loss for loss, _ in unread]).tolist()
+    for back, (loss, (_, terms)) in enumerate(zip(losses, unread, strict=True), 1 - len(losses)):
+        if not math.isfinite(loss):
+            # After more updates all numbers are broken, whatever the cause.
+            raise _non_finite(step + back, None if back else loss_of, terms, args)
+    unread.clear()
+    return losses
+
+
+def _check_latent_sites(model: Program, guide: Program, args: tuple[Any, ...]) -> None:
+    """Run both programs once, and compare the names of their latent sites."""
+    guide_trace = poutine.trace(guide).get_trace(*args)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
+    in_guide, in_model = (
+        {
+            name
+            for name, site in prune_subsample_sites(trace).iter_stochastic_nodes()
+            if not site["infer"].get("is_auxiliary")
+        }
+        for trace in (guide_trace, model_trace)
+    )
+    if in_guide != in_model:
+        raise ValueError(
+            f"Model and guide have not the same latent sites: only the model has "
+            f"{sorted(in_model - in_guide)}, only the guide {sorted(in_guide - in_model)}. Pass "
+            "the two that `share` or `temper` returned together, and rows that have their targets."
+        )
+
+
+def _still(scheduled: list[Scheduled], step: int, end: int) -> bool:
+    """Are all schedules at their last values?"""
+    return all(
+        schedule(step) == schedule(end)
+        for module in scheduled
+        for schedule in module.schedules.values()
+    )
+
+
+def _settled(losses: list[float]) -> bool:
+    """Has the loss stopped falling?
+
+    The mean over the last quarter of the steps is compared with that over the quarter before. The
+    loss has settled when it fell by less than a standard error of the difference, or than a tenth
+    of a nat. A trend cannot hide in the noise for long: it makes the difference grow as the
+    quarters do, while the standard error falls.
+    """
+    window = len(losses) // 4
+    if window < 50:
+        return False
+    recent = torch.tensor(losses[-2 * window :], dtype=torch.float64).reshape(2, window)
+    before, last = recent.mean(1)
+    error = (recent.var(1).sum() / window).sqrt()
+    return bool(before - last < torch.clamp(error, min=0.1))
+
+
+def _non_finite(
+    step: int, loss_of: ELBOModule | None, terms: ELBOTerms, args: tuple[Any, ...]
+) -> NonFiniteLossError:
+    """Say where a loss stopped being finite, and what to try."""
+    labels = next((arg.task_labels for arg in args if hasattr(arg, "task_labels")), None)
+    places = []
+    for kind, sites in (("log-likelihood", terms.log_likelihood), ("KL", terms.kl)):
+        for site, values in sites.items():
+            bad = (~torch.isfinite(values)).reshape(-1).nonzero().flatten().tolist()
+            if bad and values.ndim:
+                tasks = [labels[t] if labels else t for t in bad[:3]]
+                more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+                names = ", ".join(map(repr, tasks))
+                places.append(f"{kind} of site {site!r} in task {names}{more}")
+            elif bad:
+                places.append(f"{kind} of site {site!r}")
+    parameters = [] if loss_of is None else loss_of.named_parameters()
+    broken = [n for n, p in parameters if not torch.isfinite(p).all()]
+    cause = f" The update before it left {', '.join(broken)} not finite." if broken else ""
+    return NonFiniteLossError(
+        f"The loss is not finite at step {step}: {'; '.join(places) or 'cause unknown'}.{cause} "
+        "Try a smaller learning_rate, features on a scale of about 1, or tighter priors."
+    )

@@ -1,0 +1,1 @@
+"""Posterior predictive distributions: likelihood families, mixtures, quantiles, calibration."""

@@ -1,0 +1,1 @@
+"""Sharing between tasks: the handler, its source weights, and the pools of posteriors."""

@@ -1,0 +1,149 @@
+r"""Pools: priors made of the posteriors of other tasks.
+
+Task :math:`t` has sources :math:`q_i = N(\mu_i, \mathrm{diag}\,\sigma_i^2)`, the posteriors of the
+other tasks, and a base :math:`q_0`, the plain prior. Source :math:`i` enters with its transfer
+variance, as :math:`N(\mu_i, \sigma_i^2 + s_i^2)`. With weights :math:`a_{ti}` on the simplex there
+are three ways to pool them:
+
+======================== ============================================ =====================
+pool                     log density at :math:`w`                     KL from :math:`q_t`
+======================== ============================================ =====================
+:class:`LinearPool`      :math:`\log \sum_i a_{ti}\, q_i(w)`          by Monte Carlo
+:class:`LogarithmicPool` :math:`\sum_i a_{ti} \log q_i(w)`            closed form
+:class:`GaussianSumPool` that of the sum :math:`\sum_i a_{ti} w_i`    closed form
+======================== ============================================ =====================
+
+What they have in common is in :mod:`pyro_vmtl.sharing.pool`, and how it is laid out for batched
+arithmetic in :mod:`pyro_vmtl.sharing.components`.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import torch
+from pyro.distributions.torch import Independent
+from torch import Tensor
+from torch.distributions import Independent as TorchIndependent
+from torch.distributions import Normal, register_kl
+
+from pyro_vmtl.sharing.components import LOG_2_PI
+from pyro_vmtl.sharing.pool import Pool, once
+
+__all__ = ["GaussianSumPool", "LinearPool", "LogarithmicPool"]
+
+
+class LinearPool(Pool):
+    r"""The mixture :math:`\sum_i a_{ti}\, q_i(w)`: the paper's prior (Shen et al. 2021, eq. 4).
+
+    It has no closed-form KL; ELBOs estimate it from the sampled :math:`w`.
+    """
+
+    def _log_density(self, value: Tensor) -> Tensor:
+        weights = self._weights
+        used = weights > 0
+        # log(0) has no finite gradient: look up a 1 instead, then take the component out.
+        log_weights = weights.where(used, 1.0).log().masked_fill(~used, -math.inf)
+        loc = self._to_rows(value)
+        from_sources = self._components.log_probs(loc, 0.0)
+        from_base = self._base_log_prob(loc, 0.0).unsqueeze(-1).expand(*from_sources.shape[:-1], 1)
+        log_probs = torch.cat([from_sources, from_base], dim=-1)
+        return self._per_cell(torch.logsumexp(log_weights + log_probs, dim=-1))
+
+    def _draw(self, sample_shape: torch.Size) -> Tensor:
+        """Draw a component for each task and cell, then a value from it."""
+        components, (base_loc, base_var) = self._components, self._base_moments
+        num_sources = self._weights.shape[-1] - 1
+        shape = (*self._weights.shape[:-3], self.cells[1:].numel(), *self._weights.shape[-2:])
+        component = torch.distributions.Categorical(self._weights.expand(shape)).sample(
+            sample_shape
+        )
+        source = component.clamp(max=num_sources - 1)
+        from_base = component[..., None] == num_sources
+        loc = torch.where(from_base, base_loc, components.pick(components.loc, source))
+        var = torch.where(from_base, base_var, components.pick(components.var, source))
+        return self._from_rows(torch.normal(loc, var.sqrt()))
+
+
+class LogarithmicPool(Pool):
+    r"""The geometric mean :math:`\prod_i q_i(w)^{a_{ti}}`, left unnormalised.
+
+    Its log density :math:`\sum_i a_{ti} \log q_i(w)` is at most that of the linear pool (Jensen),
+    so an ELBO with it stays a lower bound of the linear pool's; normalised, it would not. The KL is
+    :math:`\sum_i a_{ti}\, \mathrm{KL}(q_t \| q_i)`, in closed form.
+    """
+
+    def _log_density(self, value: Tensor) -> Tensor:
+        return self._per_cell(self._weighted_log_prob(self._to_rows(value), 0.0))
+
+    def kl_from(self, posterior: Independent) -> Tensor:
+        r"""Give :math:`\sum_i a_{ti}\, \mathrm{KL}(q_t \| q_i)` for every task and cell."""
+        normal = posterior.base_dist  # its `stddev` would be the root of a square
+        loc, scale = self._to_rows(normal.loc), self._to_rows(normal.scale)
+        negative_entropy = -scale.log().sum(-1) - (LOG_2_PI + 1) / 2 * loc.shape[-1]
+        return self._per_cell(negative_entropy - self._weighted_log_prob(loc, scale**2))
+
+    def _weighted_log_prob(self, loc: Tensor, var: Tensor | float) -> Tensor:
+        from_sources, from_base = self._weights[..., :-1], self._weights[..., -1]
+        pooled = (from_sources * self._components.log_probs(loc, var)).sum(-1)
+        return pooled + from_base * self._base_log_prob(loc, var)
+
+    def _draw(self, sample_shape: torch.Size) -> Tensor:
+        """Draw from the normalised geometric mean, a normal of weighted mean precision."""
+        components, (base_loc, base_var) = self._components, self._base_moments
+        from_sources, from_base = self._weights[..., :-1], self._weights[..., -1:]
+        source_precision = components.var.reciprocal()
+        precision = components.mix(from_sources, source_precision) + from_base / base_var
+        natural = components.mix(from_sources, components.loc * source_precision)
+        natural = natural + from_base * base_loc / base_var
+        scale = precision.rsqrt().expand(*sample_shape, *precision.shape)
+        return self._from_rows(torch.normal(natural / precision, scale))
+
+
+class GaussianSumPool(Pool):
+    r"""The distribution of the weighted sum :math:`\sum_i a_{ti} w_i` of the sources and the base.
+
+    It is one normal, with mean :math:`\sum_i a_{ti}\mu_i` and variance
+    :math:`\sum_i a_{ti}^2\sigma_i^2 + \sum_i a_{ti} s_i^2`. The first part is what the authors'
+    released code computes. With the transfer variance it is the conditional of a spatial
+    autoregression over tasks: :math:`w_t` is a weighted mean of its sources plus noise.
+    """
+
+    rounding = None  # tasks are not compared
+
+    @cached_property
+    def normal(self) -> Independent:
+        """The normal itself, in the batch and event shape of the pool."""
+        components, (base_loc, base_var) = self._components, self._base_moments
+        from_sources, from_base = self._weights[..., :-1], self._weights[..., -1:]
+        mean = components.mix(from_sources, components.loc) + from_base * base_loc
+        var = components.mix(from_sources**2, components.source_var) + from_base**2 * base_var
+        var = var + components.mix(from_sources, components.transfer_var)
+        normal = Normal(self._from_rows(mean), self._from_rows(var.sqrt()), validate_args=False)
+        return Independent(normal, len(self.event_shape), validate_args=False)
+
+    def _log_density(self, value: Tensor) -> Tensor:
+        return self.normal.log_prob(value)
+
+    def kl_from(self, posterior: Independent) -> Tensor:
+        """Give the KL between the two normals for every task and cell."""
+        return torch.distributions.kl_divergence(posterior, self.normal)
+
+    def _draw(self, sample_shape: torch.Size) -> Tensor:
+        return self.normal.sample(sample_shape)
+
+
+@register_kl(TorchIndependent, LogarithmicPool)
+@register_kl(TorchIndependent, GaussianSumPool)
+def _kl(posterior: Independent, pool: LogarithmicPool | GaussianSumPool) -> Tensor:
+    """Compute the KL once for all particles that have it in common."""
+    normal: Any = posterior
+    while isinstance(normal, TorchIndependent):
+        normal = normal.base_dist
+    particles = len(posterior.batch_shape) - len(pool.cells)
+    loc, scale = (once(moment, particles) for moment in (normal.loc, normal.scale))
+    normal = Normal(loc, scale, validate_args=False)
+    kl = pool.kl_from(Independent(normal, len(posterior.event_shape), validate_args=False))
+    return kl.expand(posterior.batch_shape)

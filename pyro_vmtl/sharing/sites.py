@@ -1,0 +1,152 @@
+"""Sites of tasks: where their tasks are, and whether they can be pooled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro
+import torch
+from pyro import distributions as dist
+from pyro.poutine.mask_messenger import MaskMessenger
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.plate_messenger import PlateMessenger
+from pyro.poutine.scale_messenger import ScaleMessenger
+from torch import Tensor
+
+from pyro_vmtl.handlers.program_handler import TASK_PLATE
+
+__all__ = [
+    "as_normal",
+    "check_all_tasks",
+    "check_num_tasks",
+    "detached",
+    "is_inside_tasks",
+    "task_frame",
+    "tasks_of_plate",
+]
+
+
+def task_frame(msg: Any) -> Any:
+    """Find the task plate of a site.
+
+    Parameters
+    ----------
+    msg
+        Pyro's message of the site.
+
+    Returns
+    -------
+    CondIndepStackFrame
+        The plate's name, size and dimension.
+
+    Raises
+    ------
+    ValueError
+        If the site is not in a task plate, or another plate is further out.
+    """
+    frames = {frame.name: frame for frame in msg["cond_indep_stack"] if frame.vectorized}
+    frame = frames.get(TASK_PLATE)
+    if frame is None or min(f.dim for f in frames.values()) < frame.dim:
+        raise ValueError(
+            f"Site {msg['name']!r} is inside the plates {sorted(frames)}, expected "
+            f"{TASK_PLATE!r} as the outermost: share finds the tasks there. Sample the site inside "
+            f"`with pyro.plate({TASK_PLATE!r}, T, dim=...)`."
+        )
+    return frame
+
+
+def check_num_tasks(msg: Any, num_tasks: int) -> None:
+    """Check that a site has as many tasks as when its guide first ran."""
+    size = task_frame(msg).full_size
+    if size != num_tasks:
+        raise ValueError(
+            f"Site {msg['name']!r} has {size} tasks, expected {num_tasks} as when its guide first "
+            "ran. Lay rows to predict out with `data.new_rows`, or share anew."
+        )
+
+
+def check_all_tasks(msg: Any) -> None:
+    """Check that a guide that gives no sources of its own runs on all tasks."""
+    frame = task_frame(msg)
+    if frame.size != frame.full_size:
+        raise ValueError(
+            f"Plate {TASK_PLATE!r} has {frame.size} of {frame.full_size} tasks at site "
+            f"{msg['name']!r}, and its guide gives the posteriors of these only, expected those of "
+            "all: every task may be a source. Sample it by `sample_of_plate`, as MeanFieldNormal "
+            "does, or fit without `tasks`."
+        )
+
+
+def tasks_of_plate(msg: Any, device: torch.device) -> Tensor | None:
+    """Find which tasks a site runs on, (B,); None where these are all."""
+    frame = task_frame(msg)
+    if frame.size == frame.full_size:
+        return None
+    every = torch.arange(frame.full_size, device=device).reshape(-1, *[1] * (-frame.dim - 1))
+    return pyro.subsample(every, event_dim=0).flatten()
+
+
+def is_inside_tasks(messenger: Messenger, *, msg: Any, dim: int) -> bool:
+    """Tell plates, masks and scales of the cells inside a task from those of whole tasks.
+
+    Parameters
+    ----------
+    messenger
+        A handler that applies to the site.
+    msg
+        Pyro's message of the site.
+    dim
+        Dimension of its task plate.
+    """
+    if isinstance(messenger, PlateMessenger):
+        inner = {frame.name for frame in msg["cond_indep_stack"]} - {TASK_PLATE}
+        return messenger.name in inner
+    factor = getattr(messenger, "mask", getattr(messenger, "scale", None))
+    if not isinstance(messenger, MaskMessenger | ScaleMessenger) or not isinstance(factor, Tensor):
+        return False
+    return factor.shape[max(factor.ndim + dim + 1, 0) :].numel() > 1
+
+
+def as_normal(msg: Any, where: str) -> dist.Independent:
+    """Check that a site is normal with a batch shape that starts at its task plate.
+
+    Parameters
+    ----------
+    msg
+        Pyro's message of the site.
+    where
+        ``"guide"`` or ``"model"``. The prior in a model may broadcast over tasks.
+
+    Returns
+    -------
+    Independent
+        The normal, with batch shape (T, ...) in the guide.
+
+    Raises
+    ------
+    ValueError
+        If it is not normal, or its shape is another.
+    """
+    fn, frame = msg["fn"], task_frame(msg)
+    inner = fn
+    while isinstance(inner, torch.distributions.Independent):
+        inner = inner.base_dist
+    if not isinstance(inner, torch.distributions.Normal):
+        raise ValueError(
+            f"Site {msg['name']!r} is {type(inner).__name__} in the {where}, expected Normal: "
+            "share pools independent normals. Give the site a Normal prior and a mean-field normal "
+            "posterior; where a value must be positive, take exp() of it afterwards."
+        )
+    if where == "guide" and (len(fn.batch_shape) != -frame.dim or fn.batch_shape[0] != frame.size):
+        raise ValueError(
+            f"Site {msg['name']!r} has batch shape {tuple(fn.batch_shape)} in the guide, expected "
+            f"{frame.size} tasks at dimension {frame.dim} and nothing to its left. "
+            "Use `.to_event()` for dimensions that are not plates."
+        )
+    return fn if isinstance(fn, dist.Independent) else dist.Independent(fn, 0)
+
+
+def detached(posterior: dist.Independent) -> dist.Independent:
+    """Cut a posterior off from the gradient."""
+    normal = dist.Normal(posterior.mean.detach(), posterior.stddev.detach(), validate_args=False)
+    return normal.to_event(len(posterior.event_shape))

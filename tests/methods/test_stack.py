@@ -1,0 +1,318 @@
+"""Stacks: weights, calibrations, folds, and what they are made of."""
+
+import math
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from torch.distributions import Categorical, Normal
+
+from pyro_vmtl import (
+    Calibration,
+    Stack,
+    TaskData,
+    folds,
+    log_predictive_density,
+    predict_moments,
+    predict_proba,
+    predictive_cdf,
+    predictive_mixture,
+)
+from pyro_vmtl import member_weights as module
+from pyro_vmtl.methods.held_out import HeldOut
+from pyro_vmtl.methods.presets import ALONE, DEFAULT, POOLED, SHARED, presets
+from pyro_vmtl.methods.stacking_weights import stacking_weights
+from pyro_vmtl.sharing.unwrap import unwrap
+
+
+@pytest.fixture
+def rows():
+    """Real targets of four tasks with 9, 6, 4 and 1 rows."""
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(20, 2, generator=generator)
+    tasks = ["a"] * 9 + ["b"] * 6 + ["c"] * 4 + ["d"]
+    y = X.sum(1) + 0.3 * torch.randn(20, generator=generator)
+    return TaskData.regression(X, y, tasks).with_intercept()
+
+
+def classes_of(rows):
+    return replace(rows, y=(rows.y > 0).long() * rows.mask, classes=("no", "yes"))
+
+
+def quick(preset, **changes):
+    fitting = {**preset.fitting, "num_steps": 40}
+    return replace(preset, fitting=fitting, **changes)
+
+
+def quick_stack(**changes):
+    members = {"shared": quick(SHARED), "alone": quick(ALONE), "pooled": quick(POOLED)}
+    return Stack(members, **{"num_folds": 3, **changes})
+
+
+# Folds
+
+
+def test_every_row_is_held_out_once(rows):
+    held = []
+    for train, test in folds(rows, 4, seed=1):
+        assert train.task_labels == test.task_labels == rows.task_labels
+        assert (train.x[~train.mask] == 0).all() and (test.y[~test.mask] == 0).all()
+        for t in range(4):
+            one, other, every = (
+                {(*x, y) for x, y in zip(d.x[t][m].tolist(), d.y[t][m].tolist(), strict=True)}
+                for d, m in ((train, train.mask[t]), (test, test.mask[t]), (rows, rows.mask[t]))
+            )
+            assert one | other == every and not one & other
+            held += other
+        for part in (train, test):
+            assert sorted(part.row[part.mask].tolist()) == list(range(int(part.mask.sum())))
+    assert len(held) == len(set(held)) == 20
+
+
+def test_tasks_and_classes_are_dealt_out_evenly(rows):
+    data = classes_of(rows)
+    for _, test in folds(data, 3):
+        for t, n in enumerate((9, 6, 4, 1)):
+            assert math.floor(n / 3) <= test.mask[t].sum() <= math.ceil(n / 3)
+            for c in range(2):
+                n_class = ((data.y[t] == c) & data.mask[t]).sum() / 3
+                count = ((test.y[t] == c) & test.mask[t]).sum()
+                assert n_class - 1 <= count <= n_class + 1
+
+
+def test_a_class_is_not_held_out_of_all_tasks_at_once():
+    """One row of each of ten classes in each of four tasks."""
+    X = torch.arange(40.0)[:, None]
+    data = TaskData.classification(X, list(range(10)) * 4, [t for t in range(4) for _ in range(10)])
+    for train, _ in folds(data, 5):
+        assert set(train.y[train.mask].tolist()) == set(range(10))
+
+
+def test_there_are_no_more_folds_than_rows(rows):
+    assert len(list(folds(rows, 50))) == 20
+
+
+# Weights
+
+
+def test_weights_maximise_the_penalised_density():
+    """Against scipy, on the softmax scale; EM has converged to 1e-4 of the mode."""
+    rng = np.random.RandomState(0)
+    log_density, task = rng.randn(60, 3) - [0.0, 0.5, 1.0], rng.randint(0, 2, 60)
+    found = stacking_weights(torch.tensor(log_density), torch.tensor(task), 2).numpy()
+    mean = found.mean(0)  # the prior's mean at the fixed point
+
+    def loss(free):
+        w = np.exp(free.reshape(2, 3))
+        w /= w.sum(1, keepdims=True)
+        fit = np.log((np.exp(log_density) * w[task]).sum(1)).sum()
+        return -fit - module.PRIOR_ROWS * (mean * np.log(w)).sum()
+
+    best = np.exp(minimize(loss, np.zeros(6), method="BFGS").x.reshape(2, 3))
+    np.testing.assert_allclose(found, best / best.sum(1, keepdims=True), atol=1e-3)
+
+
+def test_each_task_has_its_own_weights_drawn_to_the_mean():
+    task = torch.arange(2).repeat_interleave(200)
+    better = torch.where(task == 0, 1.0, -1.0)
+    weights = stacking_weights(torch.stack([better, -better], 1), task, 3)
+    assert weights[0, 0] > 0.8 and weights[1, 0] < 0.2
+    torch.testing.assert_close(weights[2], weights.mean(0))  # no rows
+    few = stacking_weights(torch.stack([better, -better], 1)[195:205], task[195:205], 2)
+    assert weights[0, 0] > few[0, 0] > 0.5
+
+
+def test_densities_that_underflow_are_no_trouble():
+    log_density = torch.tensor([[-1e4, -2e4], [-5e3, -math.inf]])
+    weights = stacking_weights(log_density, torch.zeros(2, dtype=int), 1)
+    assert torch.isfinite(weights).all() and weights[0, 0] > 0.5
+
+
+# Calibration
+
+
+def test_the_temperature_of_logits_is_found():
+    """Labels from softmax(logits / 2); 4,000 rows give log T a standard error of about 0.03."""
+    torch.manual_seed(0)
+    logits = 3 * torch.randn(4000, 4)
+    y = Categorical(logits=logits / 2).sample()
+    found = Calibration.learn(Categorical(logits=logits.expand(2, -1, -1)), y)
+    assert found.temperature == pytest.approx(2.0, rel=0.08)
+
+
+def test_the_spread_and_noise_of_real_targets_are_found():
+    """True spread 0.5 of the draws', true noise twice theirs, each row with its own draws."""
+    torch.manual_seed(1)
+    width = 3.0
+    loc = width * torch.randn(400, 5000)
+    truth = loc.mean(0) + 0.5 * width * torch.randn(5000)
+    sizes = torch.linspace(0.5, 3.0, 5000)  # unequal, else noise and spread are one number
+    y = truth + 2 * sizes * torch.randn(5000)
+    found = Calibration.learn(Normal(loc, sizes.expand_as(loc)), y)
+    assert found.temperature == pytest.approx(2.0, rel=0.1)
+    assert found.spread == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_calibration_of_one_and_one_changes_nothing():
+    draws = Normal(torch.randn(5, 2, 3), torch.rand(5, 2, 3))
+    same = Calibration()(draws)
+    torch.testing.assert_close(same.loc, draws.loc)
+    torch.testing.assert_close(same.scale, draws.scale)
+    with pytest.raises(ValueError, match="is Gamma, expected Categorical, Normal or Poisson"):
+        Calibration()(torch.distributions.Gamma(torch.ones(3), 1.0))
+
+
+# Stacks
+
+
+def test_a_predictive_is_what_the_functions_for_programs_give(rows):
+    fitted = quick(SHARED).fit(rows)
+    predictive = fitted.predictive(rows, num_samples=50, seed=3)
+    program = (unwrap(fitted.model), unwrap(fitted.guide), rows)
+    settings = {"num_samples": 50, "seed": 3}
+    mean, std = predict_moments(*program, **settings)
+    mask = rows.mask
+    torch.testing.assert_close(predictive.mean[mask], mean[mask])
+    torch.testing.assert_close(predictive.variance.sqrt()[mask], std[mask])
+    density = log_predictive_density(*program, **settings)
+    torch.testing.assert_close(predictive.log_prob(rows.y)[mask], density[mask])
+    below = predictive_cdf(*program, **settings)
+    torch.testing.assert_close(predictive.cdf(rows.y)[mask], below[mask])
+    fitted = quick(SHARED).fit(classes_of(rows))
+    predictive = fitted.predictive(rows, num_samples=50, seed=3)
+    proba = predict_proba(unwrap(fitted.model), unwrap(fitted.guide), rows, **settings)
+    torch.testing.assert_close(predictive.probs[mask], proba[mask])
+
+
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_a_stack_mixes_its_members(rows, kind):
+    data = rows if kind == "regression" else classes_of(rows)
+    stack = quick_stack()
+    fitted = stack.fit(data, seed=2)
+    assert fitted.result.stopped == "steps"  # 40 are too few
+    torch.testing.assert_close(fitted.weights.sum(1), torch.ones(4))
+    parts = [
+        predictive_mixture([fitted.calibrations[name](member.draws(data, num_samples=200))])
+        for name, member in fitted.members.items()
+    ]
+    values = torch.stack([p.mean if kind == "regression" else p.probs[..., 1] for p in parts])
+    expected = torch.einsum("mtn,tm->tn", values, fitted.weights)
+    predictive = fitted.predictive(data)
+    found = predictive.mean if kind == "regression" else predictive.probs[..., 1]
+    torch.testing.assert_close(found[data.mask], expected[data.mask])
+    again = stack.fit(data, seed=2)
+    assert torch.equal(again.weights, fitted.weights)
+    assert torch.isfinite(fitted.result.history.loss).all()
+
+
+def test_the_pooled_member_is_one_fit_of_all_rows(rows):
+    fitted = quick(POOLED).fit(rows)
+    draws = fitted.draws(rows, num_samples=7)
+    assert draws.loc.shape == (7, 4, 9)
+    x = rows.x[1, 2]
+    loc = next(m for m in fitted.guide.modules() if hasattr(m, "locs")).locs["w"][0, 0]
+    many = fitted.draws(rows, num_samples=4000).loc[:, 1, 2].mean()
+    # the mean of 4,000 draws, whose deviation is below 1 here
+    assert many.item() == pytest.approx((x @ loc).item(), abs=0.06)
+
+
+def test_relatedness_is_that_of_the_members(rows):
+    fitted = quick_stack().fit(rows)
+    shared = fitted.members["shared"].relatedness(num_samples=5, seed=1)
+    alone, even = torch.zeros(4, 5), torch.zeros(4, 5)
+    alone[:, -1] = 1
+    even[:, :-1] = (1 - torch.eye(4)) / 3
+    w = fitted.weights[:, :, None]
+    expected = w[:, 0] * shared + w[:, 1] * alone + w[:, 2] * even
+    found = fitted.relatedness(num_samples=5, seed=1)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found.sum(-1), torch.ones(5, 4))
+
+
+def test_an_interrupted_stack_keeps_what_is_done(rows, monkeypatch):
+    fit, calls = type(SHARED).fit, []
+
+    def interrupted(preset, data, **settings):
+        fitted = fit(preset, data, **settings)
+        calls.append(preset)
+        if len(calls) < 6:
+            return fitted
+        return replace(fitted, result=replace(fitted.result, stopped="interrupted"))
+
+    monkeypatch.setattr(type(SHARED), "fit", interrupted)
+    fitted = quick_stack().fit(rows)
+    assert fitted.result.stopped == "interrupted" and len(calls) == 6
+    assert set(fitted.members) == {"shared", "alone", "pooled"}
+    torch.testing.assert_close(fitted.weights, torch.full((4, 3), 1 / 3))  # no fold is complete
+    assert torch.isfinite(fitted.predictive(rows).mean).all()
+
+
+def test_without_calibration_there_is_none(rows):
+    fitted = quick_stack(calibrated=False).fit(rows)
+    assert not fitted.calibrations
+    assert torch.isfinite(fitted.predictive(rows).mean).all()
+
+
+def test_settings_of_stacks_are_checked():
+    with pytest.raises(ValueError, match="members is empty"):
+        Stack({})
+    with pytest.raises(ValueError, match="num_folds is 1"):
+        Stack({"alone": ALONE}, num_folds=1)
+
+
+def test_the_default_is_one_object_for_each_kind():
+    assert presets("classification")["default"] == DEFAULT
+    real = presets("regression")["default"].members
+    assert [*real] == [*DEFAULT.members, "shared-kl-1"]
+    assert {m.kl_weights["w"] for m in DEFAULT.members.values()} == {0.2}
+    assert {name: m.kl_weights["w"] for name, m in real.items()} == {
+        **dict.fromkeys(DEFAULT.members, 0.5),
+        "shared-kl-1": 1.0,
+    }
+    assert real["hierarchical"].kl_weights["w_mean"] == 0.5
+
+
+def test_held_out_predictions_decide():
+    """By hand: one member is right in task 0, the other in task 1."""
+    y, task = torch.zeros(120), torch.arange(120) % 2
+    near, far = torch.zeros(5, 120), torch.full((5, 120), 3.0)
+    right = torch.where(task == 0, near, far)
+    other = torch.where(task == 0, far, near)
+    draws = {"one": Normal(right, 1.0), "two": Normal(other, 1.0)}
+    stack = Stack({"one": ALONE, "two": POOLED}, calibrated=False)
+    fitted = stack.weigh({"one": None, "two": None}, HeldOut(draws, y, task, 2), None)
+    assert fitted.weights[0, 0] > 0.8 and fitted.weights[1, 1] > 0.8
+
+
+def test_shared_representations_and_single_rows_can_be_stacked(rows):
+    vmtl = presets("regression")["vmtl"]
+    small = replace(vmtl, latent_size=2, fitting={"num_steps": 5})
+    fitted = Stack({"vmtl": small, "alone": quick(ALONE)}, num_folds=2).fit(rows)
+    assert torch.isfinite(fitted.predictive(rows).mean[rows.mask]).all()
+    one = TaskData.regression([[1.0]], [2.0], ["a"]).with_intercept()
+    fitted = Stack({"alone": quick(ALONE), "pooled": quick(POOLED)}).fit(one)
+    torch.testing.assert_close(fitted.weights, torch.full((1, 2), 0.5))
+    assert pickle.loads(pickle.dumps(fitted.calibrations)) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["strangers", "copies"])
+def test_the_right_prior_counts_most(kind):
+    """Six tasks of 20 rows: strangers are not pooled, copies not left alone."""
+    generator = torch.Generator().manual_seed(0)
+    own = torch.randn(6, 4, generator=generator)
+    w = own if kind == "strangers" else own[:1].expand(6, 4)
+    X = torch.randn(6, 20, 4, generator=generator)
+    y = torch.einsum("tnf,tf->tn", X, w) + torch.randn(6, 20, generator=generator)
+    tasks = [t for t in range(6) for _ in range(20)]
+    data = TaskData.regression(X.reshape(-1, 4), y.flatten(), tasks).with_intercept()
+    members = {
+        "alone": quick(ALONE, kl_weights={"w": 1.0}),
+        "pooled": quick(POOLED, kl_weights={"w": 1.0}),
+    }
+    fitted = Stack(members, num_folds=3).fit(data)
+    counts = dict(zip(fitted.members, fitted.weights.mean(0).tolist(), strict=True))
+    assert counts["pooled" if kind == "copies" else "alone"] > 0.75
