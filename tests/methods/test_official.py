@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from problems import F64, normal_kl, normal_log_density, randomize_sources
-from test_attention import plain_mean
+from problems import F64, normal_kl, normal_log_density, plain_mean, randomize_sources
 
 from pyro_vmtl import BalancedRows, MeanFieldELBO, TaskData, attend
 from pyro_vmtl.data.row_batches import scaled_rows
