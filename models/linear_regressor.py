@@ -25,7 +25,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from pyro_vmtl.data.task_batches import of_plate
+from pyro_vmtl.data.plates import subsample_tasks
 from pyro_vmtl.data.task_data import TaskData
 
 __all__ = ["LinearRegressor", "TaskNoise"]
@@ -101,7 +101,7 @@ class LinearRegressor(TaskNoise):
         """Draw coefficients and targets; condition on the targets where they are known."""
         prior = self.prior()
         with pyro.plate("task", data.num_tasks, dim=-2):
-            w, rows = pyro.sample("w", prior), of_plate(data)
+            w, rows = pyro.sample("w", prior), subsample_tasks(data)
             mean = (rows.x @ w.mT).squeeze(-1).to(w.dtype)  # (T, N, F) @ (T, F, 1)
             noise_scale = pyro.subsample(self.noise_scale, event_dim=0)
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):

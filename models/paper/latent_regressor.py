@@ -25,7 +25,7 @@ import pyro
 import pyro.distributions as dist
 from pyro import poutine
 
-from pyro_vmtl.data.task_batches import of_plate
+from pyro_vmtl.data.plates import subsample_tasks
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.models.linear_regressor import TaskNoise
 from pyro_vmtl.models.paper.latent_classifier import standard_normal, times
@@ -65,7 +65,7 @@ class LatentRegressor(TaskNoise):
         """Draw coefficients, representations and targets; condition on the targets if known."""
         prior = self.prior()
         with pyro.plate("task", data.num_tasks, dim=-2):
-            w, rows = pyro.sample("w", prior), of_plate(data)  # (T, 1, D)
+            w, rows = pyro.sample("w", prior), subsample_tasks(data)  # (T, 1, D)
             noise_scale = pyro.subsample(self.noise_scale, event_dim=0)
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 z = pyro.sample("z", standard_normal(data.x, self.latent_size))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 __all__ = [
     "check_finite",
+    "check_positive",
     "class_index",
     "is_missing",
     "read_labels",
@@ -117,3 +118,10 @@ def sorted_unique(labels: list[Hashable]) -> tuple[Hashable, ...]:
         return tuple(sorted(unique))  # type: ignore[type-var]
     except TypeError:  # labels of mixed kinds have no order of their own
         return tuple(unique)
+
+
+def check_positive(**numbers: int | None) -> None:
+    """Check that numbers of rows or tasks, where they are given, are at least 1."""
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise ValueError(f"{name} is {number}, expected at least 1.")

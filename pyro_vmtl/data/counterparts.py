@@ -16,39 +16,14 @@ features.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.data.task_data import Attended, TaskData
 
-__all__ = ["Attended", "attend"]
-
-
-@dataclass(frozen=True, eq=False)
-class Attended:
-    """Counterparts of every row in the other tasks.
-
-    Attributes
-    ----------
-    x
-        (rows, T - 1, F), features of the counterparts, the other tasks in order; 0 where there is
-        none. Rows are in the order of the user's arrays.
-    present
-        (rows, T - 1), False where the other task has no row of the class.
-    """
-
-    x: Tensor
-    present: Tensor
-
-    def of(self, row: Tensor) -> tuple[Tensor, Tensor]:
-        """Look padded rows up, (T, N), and give features (T, N, T - 1, F) and presence."""
-        return self.x[row], self.present[row]
-
-    def to(self, device: torch.device | str) -> Attended:
-        """Copy to a device."""
-        return Attended(self.x.to(device), self.present.to(device))
+__all__ = ["attend"]
 
 
 @torch.no_grad()

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
-import pyro
 import torch
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyro_vmtl.data.arrays import check_positive
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.handlers.program_handler import TASK_PLATE
 
-__all__ = ["BalancedRows", "Batches", "RandomRows", "check_positive", "scaled_rows"]
-
-DATA_PLATE = "data"
-"""Name of the plate over the rows of a task in models and guides."""
+__all__ = ["BalancedRows", "Batches", "RandomRows"]
 
 Batches = Callable[[TaskData], tuple[TaskData, Tensor]]
 """Draws a batch and gives, for each task (T,), the weight of one of its rows."""
@@ -120,13 +113,6 @@ class BalancedRows:
         return batch, 1 / mask.sum(1).clamp(min=1).to(data.x)
 
 
-def check_positive(**numbers: int | None) -> None:
-    """Check that numbers of rows or tasks are at least 1, where they are given."""
-    for name, number in numbers.items():
-        if number is not None and number < 1:
-            raise ValueError(f"{name} is {number}, expected at least 1.")
-
-
 def _shuffled(data: TaskData) -> Tensor:
     """Positions of each task's rows in random order, the padding last, (T, N)."""
     keys = torch.rand(data.mask.shape, device=data.x.device)
@@ -153,57 +139,3 @@ def _one_of_each_part(data: TaskData, size: int) -> tuple[TaskData, Tensor]:
     batch = replace(batch, mask=mask, row=batch.row.masked_fill(~mask, -1))
     weight = (counts / mask.sum(1, keepdim=True).clamp(min=1)).squeeze(1)
     return batch, weight.to(data.x)
-
-
-@contextmanager
-def scaled_rows(weight: Tensor | None) -> Iterator[None]:
-    """Weigh the sites inside the plate over rows.
-
-    Parameters
-    ----------
-    weight
-        (T,), weight of a row of each task, or (T, N), of each row; None for no change.
-
-    Raises
-    ------
-    ValueError
-        If a program that ran in here has no site in a plate ``data``, or an autoguide has numbers
-        for every row.
-    """
-    if weight is None:
-        yield
-        return
-    messenger = _ScaleRows(weight)
-    with messenger:
-        yield
-    if not messenger.met:
-        raise ValueError(
-            f"The programs have no site in a plate {DATA_PLATE!r}, so that a batch of rows cannot "
-            f"be weighed. Sample rows inside `with pyro.plate({DATA_PLATE!r}, N, dim=-1)`."
-        )
-
-
-class _ScaleRows(Messenger):
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.weight = weight
-        self.met = False
-
-    def _pyro_sample(self, msg: Any) -> None:
-        dims = {frame.name: frame.dim for frame in msg["cond_indep_stack"] if frame.vectorized}
-        if DATA_PLATE in dims and TASK_PLATE in dims:
-            self.met = True
-            if msg["infer"].get("is_auxiliary"):
-                raise ValueError(
-                    f"The guide has numbers of its own for every row at site {msg['name']!r}, as "
-                    "Pyro's autoguides do, and rows are weighed. Fit without `batches` and weights "
-                    "of rows, or with a guide that makes them from the features, such as "
-                    "EncodedNormal."
-                )
-            # tasks and rows at the places that their plates have
-            shape = [1] * -min(dims.values())
-            shape[dims[TASK_PLATE]] = self.weight.shape[0]
-            if self.weight.ndim == 2:
-                shape[dims[DATA_PLATE]] = self.weight.shape[1]
-            weight = self.weight.reshape(shape)
-            msg["scale"] = msg["scale"] * pyro.subsample(weight, event_dim=0)

@@ -9,31 +9,16 @@ their part of what there is for every task.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
 
-import pyro
-import pyro.distributions as dist
 import torch
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_vmtl.data.row_batches import check_positive
+from pyro_vmtl.data.arrays import check_positive
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.handlers.program_handler import TASK_PLATE
 
-__all__ = [
-    "Part",
-    "RandomTasks",
-    "TaskBatches",
-    "TaskBlocks",
-    "first_rows",
-    "of_plate",
-    "sample_of_plate",
-    "some_tasks",
-]
+__all__ = ["Part", "RandomTasks", "TaskBatches", "TaskBlocks", "first_rows"]
 
 BLOCK_COST = 2e6
 """Numbers of padded rows that take as long as another block does."""
@@ -153,82 +138,8 @@ def _cuts(counts: list[int], num_features: int) -> list[int]:
     return best[len(counts)][1][1:]
 
 
-@contextmanager
-def some_tasks(tasks: Tensor | None) -> Iterator[None]:
-    """Let programs run on some tasks.
-
-    Parameters
-    ----------
-    tasks
-        (B,), indices in ascending order; None for all tasks.
-    """
-    if tasks is None:
-        yield
-    else:
-        with _SomeTasks(tasks):
-            yield
-
-
 def first_rows(data: TaskData, num_rows: int) -> TaskData:
     """Leave padding out: the first rows of every task."""
     if num_rows >= data.num_rows:
         return data
     return data.map_rows(lambda values: values[:, :num_rows])
-
-
-class _SomeTasks(Messenger):
-    def __init__(self, tasks: Tensor) -> None:
-        super().__init__()
-        self.tasks = tasks
-
-    def _pyro_sample(self, msg: Any) -> None:
-        # A plate asks for its indices in a site that has its name.
-        if msg["name"] != TASK_PLATE or type(msg["fn"]).__name__ != "_Subsample":
-            return
-        if msg["fn"].subsample_size not in (None, len(self.tasks)):
-            raise ValueError(
-                f"Plate {TASK_PLATE!r} takes {msg['fn'].subsample_size} tasks of its own accord, "
-                f"as in Pyro's autoguides, expected the {len(self.tasks)} of this part of the "
-                "step. Fit without `tasks`, or with a guide such as MeanFieldNormal."
-            )
-        msg["value"] = self.tasks
-
-
-def of_plate(data: TaskData) -> TaskData:
-    """Take the rows of those tasks that the enclosing plate ``task`` has, at dimension -2.
-
-    Examples
-    --------
-    >>> data = TaskData.regression(torch.zeros(4, 1), torch.zeros(4), ["a", "b", "b", "c"])
-    >>> with pyro.plate("task", 3, subsample=torch.tensor([0, 2]), dim=-2):
-    ...     of_plate(data).mask.tolist()
-    [[True, False], [True, False]]
-    """
-    if pyro.subsample(data.mask, event_dim=0) is data.mask:
-        return data
-    return data.map_rows(lambda values: pyro.subsample(values, event_dim=values.ndim - 2))
-
-
-def sample_of_plate(site: str, posterior: dist.Independent) -> Tensor:
-    """Sample a site of a guide for those tasks that the enclosing plate ``task`` has.
-
-    Where these are not all, sharing still finds its sources in all.
-
-    Parameters
-    ----------
-    site
-        Name of the site.
-    posterior
-        Normal with the posterior of every task, batch shape (T, ...).
-    """
-    event_dim, normal = len(posterior.event_shape), posterior
-    while isinstance(normal, dist.Independent):
-        normal = normal.base_dist
-    loc = pyro.subsample(normal.loc, event_dim=event_dim)
-    some, infer = posterior, {}
-    if loc is not normal.loc:
-        scale = pyro.subsample(normal.scale, event_dim=event_dim)
-        some = dist.Normal(loc, scale).to_event(event_dim)
-        infer = {"sources": lambda: dist.Independent(normal, event_dim)}
-    value: Tensor = pyro.sample(site, some, infer=infer)
-    return value

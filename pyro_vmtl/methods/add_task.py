@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vmtl.data.folds import folds
+from pyro_vmtl.data.one_task import as_last_task
 from pyro_vmtl.data.task_batches import Part, TaskBatches
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.guides import MeanFieldNormal
@@ -91,7 +92,7 @@ def _weights(fitted: FittedStack, rows: TaskData, seed: int) -> Tensor:
         return fitted.new_task_weights
     parts = []
     for train, held in folds(rows, NUM_FOLDS, seed=seed):
-        wide = _after(held, len(fitted.weights))
+        wide = as_last_task(held, len(fitted.weights))
         draws = {
             name: of_rows(_extend(member, train, seed, few=False).draws(wide, seed=seed), wide.mask)
             for name, member in fitted.members.items()
@@ -113,7 +114,7 @@ def _extend(fitted: Fitted, rows: TaskData, seed: int, *, few: bool) -> Fitted:
         )
     if preset.pooled:
         return replace(fitted, num_tasks=num_tasks + 1)
-    wide = _after(rows, num_tasks)
+    wide = as_last_task(rows, num_tasks)
     with isolated(seed):
         model, guide = (program.to(rows.x.device) for program in preset.programs(wide))
         guide(wide)  # makes the lazy parameters, and notes where the posteriors start
@@ -144,13 +145,6 @@ def _extend(fitted: Fitted, rows: TaskData, seed: int, *, few: bool) -> Fitted:
     for sources, start in zip(_sources(new), starts, strict=True):
         sources.start = start
     return Fitted(preset, model, guide, result, num_tasks + 1)
-
-
-def _after(rows: TaskData, num_tasks: int) -> TaskData:
-    """Lay rows of one task out as the last of T + 1, of which the others have none."""
-    labels = (*range(num_tasks), rows.task_labels[0])
-    wide = rows.map_rows(lambda v: torch.cat([v.new_zeros(num_tasks, *v.shape[1:]), v]))
-    return replace(wide, task_labels=labels)
 
 
 def _only(task: int) -> TaskBatches:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pyro_vmtl.data.counterparts import attend
+from pyro_vmtl.data.counts import check_counts
 from pyro_vmtl.data.one_task import as_one_task
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.guides import (
@@ -40,7 +41,6 @@ from pyro_vmtl.models import (
     ZeroMeanNormal,
 )
 from pyro_vmtl.models.linear_regressor import TaskNoise
-from pyro_vmtl.predictive.overdispersed_poisson import check_counts
 from pyro_vmtl.sharing.share import share
 
 __all__ = ["Preset"]
