@@ -27,16 +27,13 @@ __all__ = ["attend"]
 
 
 @torch.no_grad()
-def attend(data: TaskData, *, target_in_key: bool = False) -> TaskData:
+def attend(data: TaskData) -> TaskData:
     """Find each row's counterparts in the other tasks, which shared representations need.
 
     Parameters
     ----------
     data
         Training rows.
-    target_in_key
-        For regression: are rows alike by their targets, too? It made no difference on validation
-        rows of the digits' angles. Rows of classes attend within their class anyway.
 
     Returns
     -------
@@ -76,8 +73,6 @@ def attend(data: TaskData, *, target_in_key: bool = False) -> TaskData:
         if data.classes is not None:
             allowed = y[others][:, None] == targets
         scores = _over_range(likeness, allowed)
-        if data.classes is None and target_in_key:
-            scores = scores + _over_range(-((y[others][:, None] - targets) ** 2), allowed)
         any_allowed = allowed.any(1)
         weights = scores.masked_fill(~allowed, -torch.inf)[any_allowed].softmax(1)
         place = row[others], source - (source > task[others]).long()

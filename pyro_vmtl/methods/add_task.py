@@ -28,6 +28,7 @@ from pyro_vmtl.methods.held_out import HeldOut, of_rows
 from pyro_vmtl.methods.stack import FittedStack
 from pyro_vmtl.methods.stacking_weights import PRIOR_ROWS
 from pyro_vmtl.models import LinearCounts
+from pyro_vmtl.models.task_noise import TaskNoise
 from pyro_vmtl.sharing.sources import Sources
 
 __all__ = ["add_task"]
@@ -162,8 +163,13 @@ def _take_over(new: nn.Module, old: nn.Module) -> None:
             value.copy_(learned)
         elif value.shape[1:] == learned.shape[1:]:
             value[:-1] = learned
-            if name.endswith(("raw_noise_scale", "raw_transfer_scale")):
+            if name.endswith("raw_transfer_scale"):
                 value[-1] = learned.mean(0)  # there is no better guess
+    noises = [[m for m in part.modules() if isinstance(m, TaskNoise)] for part in (new, old)]
+    for noise, before in zip(*noises, strict=True):
+        if len(noise.raw_noise_scale) > len(before.raw_noise_scale):
+            log_scale = before.log_noise_scale
+            noise.fix_log_noise_scale(torch.cat([log_scale, log_scale.mean(0, keepdim=True)]))
     for module in new.modules():
         if isinstance(module, MeanFieldNormal):
             for site, common in module.raw_common_scales.items():
