@@ -4,20 +4,19 @@ r"""Normal noise with a learned standard deviation in every task.
 symbol            meaning                            code                    shape
 ================= ================================== ======================= =======
 :math:`\sigma_t`  standard deviation of the noise    ``noise_scale``         (T, 1)
-:math:`s_t`       its unconstrained logarithm        ``raw_noise_scale``     (T, 1)
-:math:`\bar s`    mean of :math:`s_t` over tasks                             ()
-                  with at least 12 rows
+:math:`s_t`       its own logarithm, learned         ``raw_noise_scale``     (T, 1)
+:math:`m`         usual logarithm                                            ()
 ================= ================================== ======================= =======
 
-A handful of rows is fitted nearly exactly, and their residuals say little about the noise. So
+A handful of rows is fitted nearly exactly, and what is left of them says little about the noise. So
+a task with fewer than 12 rows has at least the usual noise,
 
-.. math:: \log\sigma_t = \begin{cases}
-    \max(s_t, \bar s) & \text{for tasks with fewer than 12 rows} \\
-    s_t & \text{for the others}
-    \end{cases}
+.. math:: \log\sigma_t = \max(s_t, m),
 
-Where no task has 12 rows, all have the same noise, the exponential of the mean of all
-:math:`s_t`.
+where :math:`m` is the mean of :math:`s_t` over the tasks with at least 12 rows. Without such tasks
+it is the median over all tasks: half of them then learn noise of their own, and bound the others.
+(The mean could not be their bound: tasks at the bound raise the mean.) :math:`m` has no gradient,
+so that small tasks do not pull at the noise of the others.
 """
 
 from __future__ import annotations
@@ -79,12 +78,10 @@ class TaskNoise(nn.Module):
             return raw
         # The branches are chosen in Python, so that fits without small tasks do no extra operation.
         usual = [task for task, is_few in enumerate(few.flatten().tolist()) if not is_few]
-        if not usual:
-            return raw.mean(0, keepdim=True).expand_as(raw)
         if len(usual) == len(few):
             return raw
-        # Small tasks must not pull at the noise of the others.
-        floor = raw.detach()[usual].mean()
+        fixed = raw.detach().flatten()
+        floor = fixed[usual].mean() if usual else fixed.sort().values[len(fixed) // 2]
         return torch.where(few, _AtLeast.apply(raw, floor), raw)
 
     @torch.no_grad()
@@ -113,4 +110,4 @@ class _AtLeast(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         values, bound = ctx.saved_tensors
         gradient = gradients[0]
-        return gradient.where((values > bound) | (gradient < 0), 0.0), None
+        return gradient.where((values >= bound) | (gradient < 0), 0.0), None

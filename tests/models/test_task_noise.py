@@ -40,7 +40,7 @@ def test_tasks_with_few_rows_have_at_least_the_noise_of_the_others():
     found = noise_of(raw, [11, 12, 99, 1]).log_noise_scale.flatten().tolist()
     assert found == [-0.5, -1.0, 0.0, 2.0]
     assert noise_of(raw, [12] * 4).log_noise_scale.flatten().tolist() == raw
-    assert noise_of(raw, [11] * 4).log_noise_scale.flatten().tolist() == [-0.5] * 4
+    assert noise_of(raw, [11] * 4).log_noise_scale.flatten().tolist() == [0.0, 0.0, 0.0, 2.0]
     assert noise_of(raw[:1], [1]).log_noise_scale.item() == -3.0
 
 
@@ -54,9 +54,24 @@ def test_tasks_below_the_bound_can_only_rise_and_do_not_move_it():
         if sign > 0:  # descent would lower these
             expected[:2] = 0.0
         assert torch.equal(noise.raw_noise_scale.grad, expected)
-    noise = noise_of(raw, [3] * 5)
-    noise.log_noise_scale.backward(gradient)
-    torch.testing.assert_close(noise.raw_noise_scale.grad, gradient.mean().expand(5, 1))
+    noise = noise_of(raw, [3] * 5)  # the one at the median is free
+    noise.log_noise_scale.backward(gradient.abs())
+    assert noise.raw_noise_scale.grad.flatten().tolist() == [0, 0, 3, 4, 5]
+
+
+def test_without_larger_tasks_half_of_them_are_fitted_and_bound_the_others():
+    """The noise of each task alone is known: the bound is its median."""
+    best = torch.tensor([-3.0, -1.0, -2.0, 0.5, -0.5], dtype=F64)[:, None]
+    noise = noise_of([0.0] * 5, [3] * 5)
+    optimizer = torch.optim.Adam(noise.parameters(), lr=0.02)
+    for step in range(1500):
+        optimizer.param_groups[0]["lr"] = 0.02 * 0.995 ** max(0, step - 500)
+        optimizer.zero_grad()
+        log_scale = noise.log_noise_scale
+        (log_scale + 0.5 * (2 * (best - log_scale)).exp()).sum().backward()  # normal, per row
+        optimizer.step()
+    found = noise.log_noise_scale.detach()
+    torch.testing.assert_close(found, best.clamp(min=-1.0), rtol=0, atol=0.03)
 
 
 def test_the_history_is_of_the_model_that_predicts(lines):
