@@ -35,7 +35,7 @@ from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.out_of_fold import OutOfFold
 from pyro_vmtl.methods.stacking_weights import stacking_weights
-from pyro_vmtl.models.linear_regressor import TaskNoise
+from pyro_vmtl.models.task_noise import TaskNoise
 from pyro_vmtl.predictive.families import family_of
 from pyro_vmtl.sharing.sources import Sources
 from pyro_vmtl.sharing.unwrap import unwrap
@@ -98,7 +98,7 @@ def new_task_draws(
         model = copy.deepcopy(unwrap(fitted.model)).eval()
         noise = _part(model, TaskNoise)
         if noise is not None:
-            noise.raw_noise_scale = nn.Parameter(noise.raw_noise_scale[source].unsqueeze(1))
+            noise.fix_log_noise_scale(noise.log_noise_scale[source].unsqueeze(1))
         # what all tasks have in common, such as the latent mean
         given = {site: guide.posterior(site).sample((num_samples, 1, 1)) for site in guide.common}
         w = _run(model, rows, given, num_samples)["w"]["value"]

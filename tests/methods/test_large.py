@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pyro_vmtl import MeanFieldELBO, RandomRows, TaskData, folds
-from pyro_vmtl.data.row_batches import scaled_rows
+from pyro_vmtl.data.plates import scaled_rows
 from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.inference import progress
 from pyro_vmtl.inference.step import Step
