@@ -160,7 +160,8 @@ def _held(guide: Program, args: tuple[Any, ...], seed: int) -> Iterator[dict[str
                     continue
                 for site, sources in sharing.items():
                     posterior = sources.weights_posterior(sources.logits)
-                    mean = posterior.sample(torch.Size([WEIGHT_DRAWS])).mean(0)
+                    log_weights = posterior.sample(torch.Size([WEIGHT_DRAWS]))
+                    mean = log_weights.logsumexp(0) - math.log(WEIGHT_DRAWS)
                     form = trace.nodes[f"{site}_sources"]["value"]
                     weights[f"{site}_sources"] = mean.reshape(form.shape)
                     noted = sources.posterior

@@ -63,7 +63,4 @@ class CrossedDraws(Messenger):
         particle = torch.arange(frames[0].size if size > 1 else 1, device=msg["value"].device)
         chosen = particle // stride % size
         dim = msg["value"].ndim + frames[0].dim - len(msg["fn"].event_shape)
-        value = msg["value"].index_select(dim, chosen)
-        if hasattr(msg["value"], "log_weights"):  # source weights carry their logarithms along
-            value.log_weights = msg["value"].log_weights.index_select(dim, chosen)
-        msg["value"] = value
+        msg["value"] = msg["value"].index_select(dim, chosen)

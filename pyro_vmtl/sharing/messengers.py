@@ -14,7 +14,7 @@ from pyro.poutine.messenger import block_messengers
 from torch import Tensor, nn
 
 from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, SiteMessenger
-from pyro_vmtl.sharing.concrete import SourceWeights
+from pyro_vmtl.sharing.concrete import LogConcrete
 from pyro_vmtl.sharing.pool import Pool
 from pyro_vmtl.sharing.sites import (
     as_normal,
@@ -83,7 +83,7 @@ class Sharing(nn.Module):
         return sources
 
     def draw_weights(self, site: str, msg: Any, *, prior: bool) -> Tensor:
-        r"""Sample a site's source weights in its task plate, with value (\*L, T, K).
+        r"""Sample the log source weights of a site, and return the weights, (\*L, T, K).
 
         Plates inside the task plate do not apply, nor masks of their cells: all cells of a task
         have the same weights.
@@ -96,12 +96,13 @@ class Sharing(nn.Module):
             logits = sources.logits.unflatten(0, (-1, *[1] * (-dim - 1)))
             logits = pyro.subsample(logits, event_dim=1)
             weights = (
-                SourceWeights(sources.temperature, logits=logits.new_zeros(()).expand_as(logits))
+                LogConcrete(sources.temperature, logits=logits.new_zeros(()).expand_as(logits))
                 if prior
                 else sources.weights_posterior(logits)
             )
             value: Tensor = pyro.sample(f"{site}_sources", weights)
-        return value.flatten(dim - 1, -2)
+        # The exp of logarithms would sum to 1 up to some 1e-5 only.
+        return value.softmax(-1).flatten(dim - 1, -2)
 
 
 class RecordPosteriors(SiteMessenger):

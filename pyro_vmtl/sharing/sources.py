@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from pyro_vmtl.handlers.schedules import Schedule, Scheduled
 from pyro_vmtl.sharing.components import other_tasks, over_all_tasks
-from pyro_vmtl.sharing.concrete import SourceWeights
+from pyro_vmtl.sharing.concrete import LogConcrete
 from pyro_vmtl.sharing.nearest import nearness
 from pyro_vmtl.sharing.pool import Pool
 
@@ -268,10 +268,10 @@ class Sources(Scheduled):
         return self.exact
 
     def weights_posterior(self, logits: Tensor) -> dist.TorchDistribution:
-        r"""Give the posterior of the weights from their logits in any shape (\*batch, K)."""
+        r"""Return the posterior of the log weights, with logits in any shape (\*batch, K)."""
         if self.weights == "concrete":
-            return SourceWeights(self.temperature, logits=logits)
-        return dist.Delta(logits.softmax(-1), event_dim=1)
+            return LogConcrete(self.temperature, logits=logits)
+        return dist.Delta(logits.log_softmax(-1), event_dim=1)
 
     def pool_weights(self, weights: Tensor, tasks: Tensor | None = None) -> Tensor:
         r"""Lay weights over candidates out as weights over all tasks and the base.
@@ -316,5 +316,5 @@ class Sources(Scheduled):
     @torch.no_grad()
     def draw(self, num_samples: int) -> Tensor:
         """Draw pool weights from their posterior, (S, T, T + 1)."""
-        weights = self.weights_posterior(self.logits).sample(torch.Size([num_samples]))
-        return over_all_tasks(self.pool_weights(weights), self.candidates)
+        log_weights = self.weights_posterior(self.logits).sample(torch.Size([num_samples]))
+        return over_all_tasks(self.pool_weights(log_weights.softmax(-1)), self.candidates)

@@ -60,8 +60,8 @@ def test_numbers_that_do_not_fit_are_refused():
         drawn(4, {"u": 2})
 
 
-def test_crossed_weights_keep_their_logarithms(ragged):
-    # at this temperature the density of underflowed weights is another one
+def test_crossed_weights_keep_their_density(ragged):
+    # at this temperature weights underflow
     model, guide = share(*classifier(ragged), sites=["w"], temperature=0.05)
     guide(ragged)
 

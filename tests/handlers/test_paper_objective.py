@@ -29,7 +29,7 @@ def test_the_paper_s_objective_in_plain_torch(ragged, elbo):
         loss = elbo.loss(model, guide, ragged)
     guide_trace = traces[0][1]
     w = guide_trace.nodes["w"]["value"].reshape(3, 9)
-    alpha = guide_trace.nodes["w_sources"]["value"].reshape(3, 2)
+    alpha = guide_trace.nodes["w_sources"]["value"].exp().reshape(3, 2)
 
     # Shen et al. 2021, eq. 4 and 7 without representations: for each task the cross-entropy, and
     # log q_t(w_t) - log sum_{i != t} alpha_ti q_i(w_t) at the drawn w_t.

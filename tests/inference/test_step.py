@@ -18,11 +18,11 @@ from pyro_vmtl import (
     TaskBlocks,
     attend,
     fit,
-    fitting,
     share,
     temper,
 )
 from pyro_vmtl.handlers.isolation import isolated, validation
+from pyro_vmtl.inference import svi
 from pyro_vmtl.inference.step import Step, can_be_recorded
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.presets import presets
@@ -164,15 +164,15 @@ def test_a_fit_of_the_library_s_programs_is_replayed(ragged, name, monkeypatch):
     traced = []
     evaluate = Step._evaluate
     monkeypatch.setattr(Step, "_evaluate", lambda *args: [traced.append(1), evaluate(*args)][1])
-    fitting_of = {**CLASSES[name].fitting, "num_steps": fitting.RECORD_AFTER + 20}
+    fitting_of = {**CLASSES[name].fitting, "num_steps": svi.RECORD_AFTER + 20}
     preset = replace(CLASSES[name], fitting=fitting_of)
     preset.fit(replace(ragged, x=ragged.x.float()))
-    assert len(traced) == fitting.RECORD_AFTER + 1  # and the one that is recorded
+    assert len(traced) == svi.RECORD_AFTER + 1  # and the one that is recorded
 
 
 def test_after_a_replayed_fit_nothing_is_left_of_an_older_run(ragged):
     pair = share(*classifier(ragged), sites=["w"])
-    fit(*pair, ragged, num_steps=fitting.RECORD_AFTER + 5)
+    fit(*pair, ragged, num_steps=svi.RECORD_AFTER + 5)
     with pytest.raises(RuntimeError, match="the guide has not run yet"):
         pair[0](ragged)
     pair[1](ragged)
@@ -192,8 +192,8 @@ def test_a_program_that_counts_its_steps_is_traced_at_every_step(ragged):
         steps.append(len(steps))
         model(data)
 
-    fit(*share(counting, guide, sites=["w"]), ragged, num_steps=fitting.RECORD_AFTER + 20)
-    assert len(steps) == fitting.RECORD_AFTER + 20 + 2  # and two looks before the first
+    fit(*share(counting, guide, sites=["w"]), ragged, num_steps=svi.RECORD_AFTER + 20)
+    assert len(steps) == svi.RECORD_AFTER + 20 + 2  # and two looks before the first
 
 
 def make_pool(distance, *, exact, dtype=torch.float32):

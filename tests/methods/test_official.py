@@ -94,7 +94,9 @@ def test_what_the_authors_code_computes(data, preset, bias):
     guide = inner(guide)
     w, z = draws["w"][:, :, 0], draws["z"]
     assert w.shape == (10, T, C, D + bias) and z.shape == (10, T, 8, D)
-    alpha = {site: draws[f"{site}_sources"].reshape(T, T - 1) for site in ("w", "z")}  # one draw
+    alpha = {
+        site: draws[f"{site}_sources"].exp().reshape(T, T - 1) for site in ("w", "z")
+    }  # one draw
     w_loc, w_var = posterior_of_w(guide, data)
     expected = 0.0
     for t in range(T):
@@ -122,7 +124,7 @@ def test_the_paper_s_equations_at_w_and_z(data):
     loss, data, batch, draws, guide = trial(preset, data, bias=False)
     guide = inner(guide)
     w, z = draws["w"][:, 0], draws["z"]
-    alpha = {site: draws[f"{site}_sources"].reshape(T, T - 1) for site in ("w", "z")}
+    alpha = {site: draws[f"{site}_sources"].exp().reshape(T, T - 1) for site in ("w", "z")}
     w_loc, w_var = (v.reshape(T, -1) for v in posterior_of_w(guide, data))
 
     def mixture(value, weights, components):
