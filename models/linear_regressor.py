@@ -46,6 +46,8 @@ class TaskNoise(nn.Module):
         Standard deviation at the start, in the unit of the targets.
     """
 
+    fixed_graph = True
+
     def __init__(self, num_tasks: int, init_noise_scale: float) -> None:
         super().__init__()
         self.raw_noise_scale = nn.Parameter(torch.full((num_tasks, 1), init_noise_scale).log())
@@ -86,6 +88,8 @@ class LinearRegressor(TaskNoise):
     init_noise_scale
         Standard deviation of the noise at the start, in the unit of the targets.
     """
+
+    fixed_graph = True
 
     def __init__(
         self,

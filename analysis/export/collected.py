@@ -154,13 +154,7 @@ class _Joined:
 
 
 def _pool_weights(sources: Sources, weights: Tensor) -> Variable:
-    """Lay weights over candidates, (S, T, K), out over all tasks and the base, (S, T, T + 1)."""
+    """Compute pool weights, (S, T, T + 1), from weights over the sources, (S, T, K)."""
     with torch.no_grad():
         pooled = sources.pool_weights(weights)
-        if sources.candidates is not None:
-            found, num_tasks = pooled, sources.num_tasks
-            pooled = found.new_zeros(len(found), num_tasks, num_tasks + 1)
-            pooled[..., -1] = found[..., -1]
-            index = sources.candidates.expand(len(found), -1, -1)
-            pooled.scatter_(2, index, found[..., :-1])
     return Variable(("draw", "task", "source"), pooled.cpu().numpy())

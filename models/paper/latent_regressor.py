@@ -49,6 +49,8 @@ class LatentRegressor(TaskNoise):
         Standard deviation of the noise at the start, in the unit of the targets.
     """
 
+    fixed_graph = True
+
     def __init__(
         self,
         prior: Callable[[], dist.Independent],

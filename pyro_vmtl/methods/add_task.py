@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import repeat
 
 import torch
+from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vmtl.data.folds import folds
@@ -27,6 +28,7 @@ from pyro_vmtl.methods.held_out import HeldOut, of_rows
 from pyro_vmtl.methods.stack import FittedStack
 from pyro_vmtl.methods.stacking_weights import PRIOR_ROWS
 from pyro_vmtl.models import LinearCounts
+from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources
 
 __all__ = ["add_task"]
@@ -116,7 +118,7 @@ def _extend(fitted: Fitted, rows: TaskData, seed: int, *, few: bool) -> Fitted:
     wide = _after(rows, num_tasks)
     with isolated(seed):
         model, guide = (program.to(rows.x.device) for program in preset.programs(wide))
-        guide(wide)  # makes the lazy parameters, and notes where the posteriors start
+        guide(wide)  # makes the lazy parameters
     new = nn.ModuleDict({"model": model, "guide": guide})
     old = nn.ModuleDict({"model": fitted.model, "guide": fitted.guide})
     if preset.counts:
@@ -127,10 +129,11 @@ def _extend(fitted: Fitted, rows: TaskData, seed: int, *, few: bool) -> Fitted:
         _start_counts(new, rows, preset.last_kl_weight())
     _take_over(new, old)
     with isolated(seed), torch.no_grad():
-        guide(wide)  # notes the posteriors that were taken over
+        trace = poutine.trace(guide).get_trace(wide)  # has the posteriors that were taken over
     starts = [sources.start for sources in _sources(new)]
+    for sharing in (part for part in guide.modules() if isinstance(part, Sharing)):
+        sharing.initialize_logits(trace)
     for sources in _sources(new):
-        sources.begin()  # where the weights of the new task start
         sources.start = "even"
     _take_over_weights(new, old)
     # a decay would be one of all tasks
@@ -140,7 +143,6 @@ def _extend(fitted: Fitted, rows: TaskData, seed: int, *, few: bool) -> Fitted:
         elbo = MeanFieldELBO(preset.num_particles, num_draws=preset.num_draws)
         only = _only(num_tasks)
         result = fit(model, guide, wide, elbo=elbo, tasks=only, seed=seed, **settings)
-    _take_over_weights(new, old)  # candidates may have been looked up
     for sources, start in zip(_sources(new), starts, strict=True):
         sources.start = start
     return Fitted(preset, model, guide, result, num_tasks + 1)
@@ -194,9 +196,6 @@ def _take_over_weights(new: nn.Module, old: nn.Module) -> None:
         grown.logits[:-1, :size] = learned.logits[:, :size]
         grown.logits[:-1, size : size + more] = ABSENT
         grown.logits[:-1, size + more :] = learned.logits[:, size:]
-        if grown.candidates is not None and learned.candidates is not None:
-            grown.candidates[:-1, :size] = learned.candidates
-            grown.candidates[:-1, size:] = len(learned.candidates)
 
 
 @contextmanager

@@ -12,12 +12,12 @@ from torch.distributions import Distribution
 from pyro_vmtl.data.one_task import as_one_task, of_each_task
 from pyro_vmtl.data.task_batches import some_tasks
 from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.handlers.program_handler import unwrap
 from pyro_vmtl.inference.svi import FitResult
 from pyro_vmtl.methods.new_task import new_task_draws
 from pyro_vmtl.predictive.families import concat_draws, predictive_mixture
 from pyro_vmtl.predictive.posterior_predictive import likelihood_draws
 from pyro_vmtl.sharing.share import relatedness
-from pyro_vmtl.sharing.unwrap import unwrap
 
 if TYPE_CHECKING:
     from pyro_vmtl.methods.preset import Preset

@@ -6,7 +6,7 @@ Its coefficients come from what the method believes of any task:
 member       coefficients of a new task
 ============ ===================================================================================
 shared       one of the sources, widened by its transfer scale, or the base: the linear pool with
-             the weights of the prior, even but for the base's anchor
+             the weights of the prior, even but for the base's least weight
 hierarchical the prior about draws of the latent mean
 pooled       those of all tasks
 alone        the prior
@@ -31,11 +31,11 @@ from torch.distributions import Distribution
 
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.handlers.isolation import isolated, validation
+from pyro_vmtl.handlers.program_handler import unwrap
 from pyro_vmtl.methods.held_out import HeldOut, of_rows
 from pyro_vmtl.models.linear_regressor import TaskNoise
 from pyro_vmtl.predictive.families import concat_draws
 from pyro_vmtl.sharing.sources import Sources
-from pyro_vmtl.sharing.unwrap import unwrap
 
 if TYPE_CHECKING:
     from pyro_vmtl.data.task_data import TaskData
@@ -173,9 +173,10 @@ def _weights(fitted: Fitted, num_tasks: int, without: int | None) -> Tensor:
         if without is not None:
             weights[without] = 0.0
         weights /= weights.sum()
-        if sources.anchor:
-            others = num_tasks - (without is not None)
-            weights = torch.lerp(weights, torch.eye(num_tasks + 1)[-1], 1 / (others + 1))
+        least = sources.min_base_weight
+        if least is None:
+            least = 1 / (num_tasks - (without is not None) + 1)
+        weights = torch.lerp(weights, torch.eye(num_tasks + 1)[-1], least)
     return weights
 
 

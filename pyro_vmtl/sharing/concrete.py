@@ -11,6 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
+from torch.types import _size
 
 __all__ = ["LogConcrete"]
 
@@ -58,15 +59,15 @@ class LogConcrete(ExpRelaxedCategorical, TorchDistributionMixin):
         Distribution.__init__(self, logits.shape[:-1], logits.shape[-1:], validate_args)
 
     @cached_property
-    def _categorical(self) -> Categorical:  # what the properties of torch's class are made of
+    def _categorical(self) -> Categorical:  # type: ignore[override] # what the properties of torch's class are made of
         return Categorical(logits=self.raw_logits, validate_args=False)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> LogConcrete:
+    def expand(self, batch_shape: _size, _instance: Any = None) -> LogConcrete:
         """Return the distribution with its batch expanded."""
         logits = self.raw_logits.expand(torch.Size(batch_shape) + self.event_shape)
         return LogConcrete(self.temperature, logits, validate_args=False)
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
         r"""Draw log weights, (\*sample_shape, \*batch, K), with gradients to the logits."""
         shape = self._extended_shape(sample_shape)
         uniform = torch.rand(shape, dtype=self.raw_logits.dtype, device=self.raw_logits.device)

@@ -10,7 +10,7 @@ from test_attention import plain_mean
 from pyro_vmtl import BalancedRows, MeanFieldELBO, TaskData, attend
 from pyro_vmtl.data.row_batches import scaled_rows
 from pyro_vmtl.guides import class_means
-from pyro_vmtl.inference.elbo import kept_traces
+from pyro_vmtl.inference.elbo import evaluate
 from pyro_vmtl.methods.presets import OFFICIAL, OFFICIAL_AC, PAPER
 
 T, C, F, D = 3, 2, 5, 4
@@ -38,10 +38,10 @@ def trial(preset, data, **changes):
     guide(batch)
     randomize_sources(guide)
     elbo = MeanFieldELBO(preset.num_particles, num_draws=preset.num_draws)
-    with scaled_rows(weight), kept_traces(elbo) as traces:
-        loss = elbo.loss(model, guide, batch)
-    draws = {name: node["value"] for name, node in traces[0][1].nodes.items() if "value" in node}
-    return loss, data, batch, draws, guide
+    with scaled_rows(weight):
+        loss, _, [(_, guide_trace)] = evaluate(elbo, model, guide, batch)
+    draws = {name: node["value"] for name, node in guide_trace.nodes.items() if "value" in node}
+    return loss.item(), data, batch, draws, guide
 
 
 def inner(guide):

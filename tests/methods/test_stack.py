@@ -22,10 +22,10 @@ from pyro_vmtl import (
     predictive_mixture,
 )
 from pyro_vmtl import member_weights as module
+from pyro_vmtl.handlers.program_handler import unwrap
 from pyro_vmtl.methods.held_out import HeldOut
 from pyro_vmtl.methods.presets import ALONE, DEFAULT, POOLED, SHARED, presets
 from pyro_vmtl.methods.stacking_weights import stacking_weights
-from pyro_vmtl.sharing.unwrap import unwrap
 
 
 @pytest.fixture

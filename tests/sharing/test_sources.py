@@ -11,30 +11,30 @@ from problems import F64, classifier, many_draws
 from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 
 from pyro_vmtl import LogarithmicPool, relatedness, share
-from pyro_vmtl.inference.elbo import elbo_terms, kept_traces
+from pyro_vmtl.inference.elbo import evaluate
 from pyro_vmtl.sharing.concrete import LogConcrete
 from pyro_vmtl.sharing.sources import Sources
 
 
 @pytest.mark.parametrize("base", [True, False])
-@pytest.mark.parametrize("anchor", [True, False])
-def test_pool_weights_lay_candidates_out(base, anchor):
-    sources = Sources(4, None, base=base, anchor=anchor, temperature=lambda step: 1.0)
-    candidates = torch.arange(1.0, 4 * (3 + base) + 1).reshape(4, 3 + base).softmax(-1)
-    weights = sources.pool_weights(candidates)
+@pytest.mark.parametrize("least", [None, 0.0, 0.4])
+def test_pool_weights_are_over_all_tasks_and_the_base(base, least):
+    sources = Sources(4, None, base=base, min_base_weight=least, temperature=lambda step: 1.0)
+    of_sources = torch.arange(1.0, 4 * (3 + base) + 1).reshape(4, 3 + base).softmax(-1)
+    weights = sources.pool_weights(of_sources)
     assert weights.shape == (4, 5)
     torch.testing.assert_close(weights.sum(1), torch.ones(4))
-    keep = 0.75 if anchor else 1.0
+    keep = {None: 0.75, 0.0: 1.0, 0.4: 0.6}[least]
     for t in range(4):
         others = [i for i in range(4) if i != t]
         assert weights[t, t] == 0
-        torch.testing.assert_close(weights[t, others], keep * candidates[t, :3])
-        own_base = candidates[t, 3] if base else torch.tensor(0.0)
+        torch.testing.assert_close(weights[t, others], keep * of_sources[t, :3])
+        own_base = of_sources[t, 3] if base else torch.tensor(0.0)
         torch.testing.assert_close(weights[t, 4], keep * own_base + (1 - keep))
 
 
 def test_weights_stay_on_the_simplex_at_a_low_temperature():
-    sources = Sources(5, None, base=True, anchor=False, temperature=lambda step: 0.01)
+    sources = Sources(5, None, base=True, min_base_weight=0.0, temperature=lambda step: 0.01)
     for seed in range(20):
         torch.manual_seed(seed)
         weights = sources.draw(1000)
@@ -71,11 +71,10 @@ def test_kl_of_the_weights_against_quadrature(ragged, temperature, gap):
         guide.state["w"].logits[:, 0] = gap
     elbo = many_draws(4000)
     torch.manual_seed(0)
-    with kept_traces(elbo) as traces:
-        elbo.loss(model, guide, ragged)
+    terms = evaluate(elbo, model, guide, ragged).terms
     exact = logistic_kl(gap)
     # a draw of the log ratio varies by about sqrt(2) * pi / sqrt(3) = 2.6 nats
-    estimate = elbo_terms(elbo, traces).kl["w_sources"]
+    estimate = terms.kl["w_sources"]
     assert (estimate - exact).abs().max() < 5 * 2.6 / 4000**0.5
 
 
@@ -171,7 +170,7 @@ def test_a_copied_draw_has_the_same_density(change):
 
 
 def test_relatedness_follows_logits_and_temperature(ragged):
-    _, guide = share(*classifier(ragged), sites=["w"], anchor=False, temperature=1.0)
+    _, guide = share(*classifier(ragged), sites=["w"], min_base_weight=0.0, temperature=1.0)
     guide(ragged)
     sources = guide.state["w"]
     assert isinstance(sources, Sources)
@@ -207,7 +206,7 @@ def test_transfer_scales_are_per_source_or_per_dimension(ragged, transfer, shape
 def test_the_defaults_are_those_that_the_readme_measured():
     settings = {name: p.default for name, p in inspect.signature(share).parameters.items()}
     assert settings["pool"] is LogarithmicPool
-    assert settings["base"] and settings["anchor"] and settings["weights_prior"]
+    assert settings["base"] and settings["min_base_weight"] is None and settings["weights_prior"]
     assert settings["transfer"] == "source" and not settings["detach_sources"]
     assert [settings["temperature"](step) for step in (0, 500, 5000)] == [1.0, 0.5, 0.5]
 
