@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import repeat
 
 import torch
+from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vmtl.data.folds import folds
@@ -21,6 +22,7 @@ from pyro_vmtl.data.task_batches import Part, TaskBatches
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.handlers.isolation import isolated
+from pyro_vmtl.handlers.program_handler import unwrap
 from pyro_vmtl.inference.svi import fit
 from pyro_vmtl.methods.borrowing import Borrowing
 from pyro_vmtl.methods.fitted import Fitted
@@ -29,8 +31,8 @@ from pyro_vmtl.methods.out_of_fold import OutOfFold
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.stacking_weights import PRIOR_ROWS, stacking_weights
 from pyro_vmtl.models.task_noise import TaskNoise
+from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources
-from pyro_vmtl.sharing.unwrap import unwrap
 
 __all__ = ["add_task"]
 
@@ -125,16 +127,17 @@ def _extend(member: Member, rows: TaskData, seed: int, *, learns_noise: bool) ->
         return replace(member, borrowing=member.borrowing.with_new_task())
     with isolated(seed):
         model, guide = method.initial_programs(wide, seed)
-        guide(wide)  # makes the lazy parameters, and records where the posteriors start
+        guide(wide)  # makes the lazy parameters
     new = nn.ModuleDict({"model": model, "guide": guide})
     old = nn.ModuleDict({"model": member.model, "guide": member.guide})
     _initialize(new, old, method, rows)
     _take_over(new, old)
     with isolated(seed), torch.no_grad():
-        guide(wide)  # records the posteriors that were taken over
+        trace = poutine.trace(guide).get_trace(wide)  # has the posteriors that were taken over
     starts = [sources.start for sources in _sources(new)]
+    for sharing in (part for part in guide.modules() if isinstance(part, Sharing)):
+        sharing.initialize_logits(trace)
     for sources in _sources(new):
-        sources.begin()  # where the weights of the new task start
         sources.start = "even"
     _take_over_weights(new, old)
     # a decay would be one of all tasks
@@ -203,9 +206,6 @@ def _take_over_weights(new: nn.Module, old: nn.Module) -> None:
         grown.logits[:-1, :size] = learned.logits[:, :size]
         grown.logits[:-1, size : size + more] = ABSENT
         grown.logits[:-1, size + more :] = learned.logits[:, size:]
-        if grown.candidates is not None and learned.candidates is not None:
-            grown.candidates[:-1, :size] = learned.candidates
-            grown.candidates[:-1, size:] = len(learned.candidates)
 
 
 @contextmanager

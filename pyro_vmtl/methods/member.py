@@ -11,12 +11,11 @@ from torch.distributions import Distribution
 from pyro_vmtl.data.one_task import split_one_task
 from pyro_vmtl.data.plates import some_tasks
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.handlers.program_handler import Program
+from pyro_vmtl.handlers.program_handler import Program, unwrap
 from pyro_vmtl.inference.svi import FitResult
 from pyro_vmtl.methods.borrowing import Borrowing
 from pyro_vmtl.predictive.families import family_of
 from pyro_vmtl.predictive.posterior_predictive import likelihood_draws
-from pyro_vmtl.sharing.unwrap import unwrap
 
 __all__ = ["Member", "PairMethod"]
 

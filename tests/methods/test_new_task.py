@@ -118,7 +118,9 @@ def test_hierarchical_a_new_task_is_about_the_common_mean(data):
 @pytest.mark.parametrize("anchor", [True, False])
 def test_shared_a_new_task_is_one_of_the_others_or_the_base(data, without, anchor):
     """A mixture of the widened posteriors and the prior, each with the noise of its task."""
-    fitted = quick(SHARED, sharing={**SHARED.sharing, "anchor": anchor}).fit(data)
+    fitted = quick(
+        SHARED, sharing={**SHARED.sharing, "min_base_weight": None if anchor else 0.0}
+    ).fit(data)
     rows = one_task(data, 0)
     others = [t for t in range(5) if t != without]
     weight = 1 / (len(others) + 1)
@@ -210,7 +212,7 @@ def test_of_a_single_task_nothing_is_learned_about_new_ones(data):
 VARIANTS = {
     **{name: quick(preset) for name, preset in MEMBERS.items()},
     "even": quick(SHARED, sharing={"weights": "even"}),
-    "softmax": quick(SHARED, sharing={"weights": "softmax", "base": False, "anchor": False}),
+    "softmax": quick(SHARED, sharing={"weights": "softmax", "base": False, "min_base_weight": 0.0}),
     "points": quick(ALONE, deterministic=True, learned_prior=False),
     "weight decay": replace(SHARED, fitting={"num_steps": 50, "weight_decay": 0.1}),
 }

@@ -21,11 +21,11 @@ from pyro_vmtl import (
     predictive_cdf,
     predictive_mixture,
 )
+from pyro_vmtl.handlers.program_handler import unwrap
 from pyro_vmtl.methods import stacking_weights as module
 from pyro_vmtl.methods.out_of_fold import OutOfFold
 from pyro_vmtl.methods.presets import ALONE, DEFAULT, POOLED, SHARED, presets
 from pyro_vmtl.methods.stacking_weights import stacking_weights
-from pyro_vmtl.sharing.unwrap import unwrap
 
 
 @pytest.fixture
