@@ -91,10 +91,9 @@ def growth(preset: Preset, *, device: str, quick: bool) -> Iterator[dict[str, An
     """Time step and floor while one size grows and the others stay."""
     latent = preset.latent_size is not None
     base = Shapes(D=32) if latent else Shapes()
-    for letter, sizes in GROWTH.items():
-        if (letter == "D") != latent:
-            continue
-        for size in sizes[:1] if quick else sizes:
+    letters = [letter for letter in GROWTH if (letter == "D") == latent]
+    for letter in letters[:1] if quick else letters:
+        for size in GROWTH[letter][:1] if quick else GROWTH[letter]:
             prepared = prepare(preset, replace(base, **{letter: size}), device)
             step_ms, floor_ms = milliseconds(
                 [prepared.step, prepared.floor], steps=2 if quick else 20

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from benchmarks import runs as module
 from benchmarks.command import app
-from benchmarks.methods import BASELINES, ablations, methods_for
+from benchmarks.methods import BASELINES, ablations, all_presets, methods_for
 from benchmarks.runs import make_trials, run_benchmark
 from benchmarks.trials import Trial, run_trial
 from pyro_vmtl.analysis import ALL_TASKS
@@ -27,10 +27,15 @@ def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results") / "angle"
     arguments = ["digits-angle", "--rows", "5", "--seeds", "2", "--jobs", "1"]
     arguments += ["--methods", "per-task,pooled,bmtl", "--out", str(folder)]
-    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "140"})
-    assert result.exit_code == 0, result.output
-    assert "comparison.png" in result.output and "bmtl" in result.output
-    return folder
+    known = all_presets("regression")
+    few = {**known["bmtl"].fitting, "num_steps": 50, "learning_rate": 0.03}
+    known["bmtl"] = replace(known["bmtl"], fitting=few)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "all_presets", lambda kind: known)
+        result = CliRunner().invoke(app, arguments, env={"COLUMNS": "140"})
+        assert result.exit_code == 0, result.output
+        assert "comparison.png" in result.output and "bmtl" in result.output
+        yield folder
 
 
 @pytest.mark.slow
