@@ -15,7 +15,8 @@ from benchmarks.methods import BASELINES
 from benchmarks.rows import to_task_data
 from pyro_vmtl.analysis import ALL_TASKS, classification_metrics, regression_metrics
 from pyro_vmtl.datasets import DataSet, Split
-from pyro_vmtl.methods.presets import Method
+from pyro_vmtl.methods.preset import Preset
+from pyro_vmtl.methods.stack import Stack
 
 __all__ = ["NUM_SAMPLES", "Trial", "run_trial"]
 
@@ -49,7 +50,7 @@ class Trial:
     data_set: DataSet
     seed: int
     method: str
-    settings: Method | None
+    settings: Preset | Stack | None
     validation: bool = False
     device: str = "cpu"
 
