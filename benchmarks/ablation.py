@@ -20,7 +20,9 @@ from benchmarks.rows import to_task_data
 from pyro_vmtl import Stack, TaskData
 from pyro_vmtl.analysis import expected_calibration_error
 from pyro_vmtl.datasets import SUITE
+from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.presets import presets
+from pyro_vmtl.methods.stacking_weights import stacking_weights
 
 ROWS = (
     "digits 4 angles 5 %",
@@ -46,20 +48,27 @@ def trial(row: str, seed: int) -> list[dict]:
     shared = stack.members["shared"]
     even = replace(shared, sharing={**shared.sharing, "start": "even"})
     stack = replace(stack, members={**stack.members, "even start": even})
-    members = {name: preset.fit(data, seed=seed) for name, preset in stack.members.items()}
-    held_out, _ = stack.held_out(data, seed=seed)
+    members = {name: m.fit(data, seed=seed).member for name, m in stack.members.items()}
+    held_out, _ = stack.out_of_fold(data, seed=seed)
     assert held_out is not None
-    result = members["shared"].result
-    return [
-        {"row": row, "seed": seed, "variant": variant}
-        | _scores(
-            replace(stack, calibrated=calibrated)
-            .weigh({name: members[name] for name in names}, held_out, result)
-            .predictive(test),
-            test,
+    rows = []
+    for variant, names, calibrated in _variants([n for n in members if n != "even start"]):
+        some = replace(held_out, draws={name: held_out.draws[name] for name in names})
+        calibrations = some.calibrations() if calibrated else {}
+        fitted = Fitted(
+            {name: members[name] for name in names},
+            stacking_weights(
+                some.log_density(calibrations),
+                some.task,
+                data.num_tasks,
+                sample_weight=some.weight,
+            ),
+            members["shared"].result,
+            calibrations,
         )
-        for variant, names, calibrated in _variants([n for n in members if n != "even start"])
-    ]
+        scores = _scores(fitted.predictive(test), test)
+        rows.append({"row": row, "seed": seed, "variant": variant, **scores})
+    return rows
 
 
 def _variants(names: list[str]) -> Iterator[tuple[str, list[str], bool]]:

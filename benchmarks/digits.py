@@ -16,9 +16,8 @@ from benchmarks.trials import Trial, run_trial
 from pyro_vmtl import GaussianSumPool, LinearPool
 from pyro_vmtl.analysis import ALL_TASKS
 from pyro_vmtl.datasets import Digits
-from pyro_vmtl.methods.preset import Preset
+from pyro_vmtl.methods.method import Method
 from pyro_vmtl.methods.presets import DEFAULT, PAPER, SHARED
-from pyro_vmtl.methods.stack import Stack
 
 KL_WEIGHT = SHARED.kl_weights["w"]
 
@@ -46,7 +45,7 @@ SETTINGS: dict[str, dict] = {
 }
 
 
-def settings(name: str) -> Preset | Stack:
+def settings(name: str) -> Method:
     """Return the method of a row."""
     if name == "default":
         return DEFAULT

@@ -16,9 +16,9 @@ from pyro_vmtl.analysis import (
     ridge_pooled,
 )
 from pyro_vmtl.datasets import DataSet
+from pyro_vmtl.methods.method import Method
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.presets import presets
-from pyro_vmtl.methods.stack import Stack
 
 __all__ = ["BASELINES", "ablations", "all_presets", "methods_for"]
 
@@ -61,7 +61,7 @@ def ablations(kind: Literal["classification", "regression"]) -> dict[str, Preset
     }
 
 
-def all_presets(kind: Literal["classification", "regression"]) -> dict[str, Preset | Stack]:
+def all_presets(kind: Literal["classification", "regression"]) -> dict[str, Method]:
     """Return all presets and ablations by name."""
     return {**presets(kind), **ablations(kind)}
 

@@ -15,8 +15,7 @@ from benchmarks.methods import BASELINES
 from benchmarks.rows import to_task_data
 from pyro_vmtl.analysis import ALL_TASKS, classification_metrics, regression_metrics
 from pyro_vmtl.datasets import DataSet, Split
-from pyro_vmtl.methods.preset import Preset
-from pyro_vmtl.methods.stack import Stack
+from pyro_vmtl.methods.method import Method
 
 __all__ = ["NUM_SAMPLES", "Trial", "run_trial"]
 
@@ -50,7 +49,7 @@ class Trial:
     data_set: DataSet
     seed: int
     method: str
-    settings: Preset | Stack | None
+    settings: Method | None
     validation: bool = False
     device: str = "cpu"
 

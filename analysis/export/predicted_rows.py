@@ -22,7 +22,8 @@ from pyro_vmtl.analysis.export.labels import Labels, Variable
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.predictive.families import predictive_mixture
 from pyro_vmtl.predictive.overdispersed_poisson import OverdispersedPoisson
-from pyro_vmtl.predictive.quantiles import at_most, quantiles
+from pyro_vmtl.predictive.poisson import count_cdf
+from pyro_vmtl.predictive.quantiles import quantiles
 
 __all__ = ["chunks", "predicted", "predictions"]
 
@@ -150,8 +151,8 @@ def _below(predictive: Any, y: Tensor, generator: torch.Generator) -> Tensor:
     weight = predictive.mixture_distribution.probs.cpu().double().numpy()
     rate, excess = (v.cpu().double().numpy() for v in (parts.rate, parts.excess))
     count = y.cpu().double().numpy()[..., None]
-    upto = (weight * at_most(count, rate, excess)).sum(-1)
-    below_it = at_most((count - 1).clip(min=0), rate, excess) * (count > 0)
+    upto = (weight * count_cdf(count, rate, excess)).sum(-1)
+    below_it = count_cdf((count - 1).clip(min=0), rate, excess) * (count > 0)
     under = (weight * below_it).sum(-1)
     place = torch.rand(y.shape, generator=generator, dtype=torch.float64).numpy()
     return torch.as_tensor(under + place * (upto - under)).clamp(0, 1).to(predictive.mean)

@@ -25,8 +25,6 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
 from pyro_vmtl.analysis.export.predicted_rows import predicted
-from pyro_vmtl.methods.new_task import new_task_draws
-from pyro_vmtl.predictive.calibration import Calibration
 from pyro_vmtl.predictive.families import predictive_mixture
 from pyro_vmtl.predictive.quantiles import quantiles
 
@@ -92,21 +90,14 @@ class _Splitting:
 
     def __init__(self, fitted: Any) -> None:
         self.fitted = fitted
-        self.members = getattr(fitted, "members", {"": fitted})
 
     def predictive(self, rows: Any, *, tasks: Tensor, **settings: Any) -> dict[str, Tensor]:
-        known = getattr(self.fitted, "calibrations", {})
-        parts = [
-            known.get(name, Calibration())(member.draws(rows, tasks=tasks, **settings))
-            for name, member in self.members.items()
-        ]
-        weights = getattr(self.fitted, "weights", None)
-        return _split(parts, None if weights is None else weights[tasks.cpu()])
+        parts = self.fitted.draws(rows, tasks=tasks, **settings)
+        return _split(parts, self.fitted.weights[tasks.cpu()])
 
     def new_task_predictive(self, rows: Any, **settings: Any) -> dict[str, Tensor]:
-        parts = [new_task_draws(member, rows, **settings) for member in self.members.values()]
-        weights = getattr(self.fitted, "new_task_weights", None)
-        return _split(parts, None if weights is None else weights[None])
+        parts = self.fitted.new_task_draws(rows, **settings)
+        return _split(parts, self.fitted.new_task_weights[None])
 
 
 def _split(parts: Sequence[Distribution], weights: Tensor | None) -> dict[str, Tensor]:

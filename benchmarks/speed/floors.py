@@ -2,8 +2,7 @@
 
 A floor draws what the method draws, computes the same loss on the same shapes, goes backward with
 autograd, and moves the parameters with torch's fused Adam. It has no plates, distributions,
-schedules, masks of rows that all exist, checks, or history. The difference is overhead that could be
-saved.
+schedules, masks of rows that all exist, checks, or history. The difference is overhead.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import torch
 from benchmarks.rows import to_task_data
 from pyro_vmtl import TaskData, fit, log_predictive_density
 from pyro_vmtl.datasets import DATA_SETS
-from pyro_vmtl.methods.fitted import Fitted
+from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.presets import presets
 
@@ -58,7 +58,7 @@ def wall_time(name: str, method: str, *, seed: int = 0, **settings: Any) -> dict
     seen: list[tuple[float, dict[str, Any]]] = []
     with _snapshots(seen):
         fitted = preset.fit(data, seed=seed)
-    scores = [_score(fitted, state, held_out) for _, state in seen]
+    scores = [_score(fitted.member, state, held_out) for _, state in seen]
     enough = scores[0] + 0.99 * (scores[-1] - scores[0])
     reached = len(scores) - 1
     while reached and scores[reached - 1] >= enough:
@@ -96,12 +96,12 @@ def _snapshots(seen: list[tuple[float, dict[str, Any]]]) -> Iterator[None]:
 
     with (
         patch("pyro_vmtl.inference.svi.progress_bar", bar),
-        patch("pyro_vmtl.methods.preset.fit", recording_fit),
+        patch("pyro_vmtl.methods.method.fit", recording_fit),
     ):
         yield
 
 
-def _score(fitted: Fitted, state: dict[str, Any], rows: TaskData) -> float:
+def _score(fitted: Member, state: dict[str, Any], rows: TaskData) -> float:
     """Compute the mean log predictive density of rows, in nats."""
     torch.nn.ModuleList([fitted.model, fitted.guide]).load_state_dict(state)
     density = log_predictive_density(fitted.model, fitted.guide, rows, num_samples=100)

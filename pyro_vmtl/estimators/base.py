@@ -29,8 +29,9 @@ from pyro_vmtl.estimators.reading import (
 from pyro_vmtl.estimators.rows import canonical_order, capped, laid_out, windows
 from pyro_vmtl.estimators.scaling import Scaling
 from pyro_vmtl.methods.add_task import add_task
+from pyro_vmtl.methods.method import Method
 from pyro_vmtl.methods.preset import Preset
-from pyro_vmtl.methods.presets import Method, presets
+from pyro_vmtl.methods.presets import presets
 from pyro_vmtl.methods.stack import Stack
 
 __all__ = ["VMTLEstimator"]

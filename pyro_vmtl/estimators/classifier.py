@@ -15,7 +15,7 @@ from torch.distributions import Categorical
 
 from pyro_vmtl.estimators.base import VMTLEstimator
 from pyro_vmtl.estimators.reading import read_targets
-from pyro_vmtl.methods.presets import Method
+from pyro_vmtl.methods.method import Method
 
 __all__ = ["VMTLClassifier"]
 

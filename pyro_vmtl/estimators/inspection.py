@@ -13,7 +13,6 @@ from torch import Tensor
 from pyro_vmtl.inference.history import History
 from pyro_vmtl.inference.svi import FitResult
 from pyro_vmtl.methods.fitted import Fitted
-from pyro_vmtl.methods.stack import FittedStack
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +32,7 @@ class InspectionMixin:
 
     random_state: int
     _sizes: dict[Hashable, int]  # training rows of each task, in the order of the fit
-    _fitted: Fitted | FittedStack
+    _fitted: Fitted
     _table: pd.DataFrame | None = None  # who borrows from whom, once it was asked for
 
     @property
@@ -155,7 +154,7 @@ class InspectionMixin:
             },
             index=index,
         )
-        if isinstance(self._fitted, FittedStack):
+        if len(self._fitted.members) > 1:
             weights = self._fitted.weights.numpy()[self._places()]
             for name, column in zip(self._fitted.members, weights.T, strict=True):
                 table[name] = column

@@ -13,7 +13,7 @@ from sklearn.metrics import r2_score
 from torch import Tensor
 
 from pyro_vmtl.estimators.base import VMTLEstimator
-from pyro_vmtl.methods.presets import Method
+from pyro_vmtl.methods.method import Method
 from pyro_vmtl.predictive.quantiles import quantiles as quantiles_of
 
 __all__ = ["VMTLRegressor"]

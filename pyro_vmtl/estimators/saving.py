@@ -23,7 +23,7 @@ from pyro_vmtl.data.atomic_files import new_directory
 from pyro_vmtl.estimators.notices import VersionNotice
 from pyro_vmtl.estimators.rows import template
 from pyro_vmtl.estimators.scaling import Scaling
-from pyro_vmtl.methods.saving import fitted_from, fitted_parts
+from pyro_vmtl.methods.saving import from_state, to_state
 from pyro_vmtl.methods.specification import from_json, to_json
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def save(estimator: VMTLEstimator, path: Path, *, overwrite: bool = False) -> No
         for name, value in estimator.get_params(deep=False).items()
         if name not in ("device", "progress")  # of the machine and the moment, not of the fit
     }
-    fitted, tensors = fitted_parts(estimator._fitted)
+    fitted, tensors = to_state(estimator._fitted)
     kept: dict[str, Any] = {
         "tasks": _labels(list(estimator._sizes), "tasks"),
         "task_sizes": list(estimator._sizes.values()),
@@ -194,7 +194,7 @@ def _fill(
         raise ValueError("units are not above 0, or not finite")
     estimator._scaling = Scaling(mean, scale)
     like = template(*size, tuple(estimator._sizes), estimator._num_classes(), device=device)
-    estimator._fitted = fitted_from(config["fitted"], tensors, like)
+    estimator._fitted = from_state(config["fitted"], tensors, like)
 
 
 def _labels(labels: Sequence[Hashable], name: str) -> list[Any]:

@@ -15,7 +15,7 @@ from benchmarks.runs import make_trials, run_benchmark
 from benchmarks.trials import Trial, run_trial
 from pyro_vmtl.analysis import ALL_TASKS
 from pyro_vmtl.datasets import Digits, DigitsAngle
-from pyro_vmtl.methods import preset as preset_module
+from pyro_vmtl.methods import method as method_module
 from pyro_vmtl.methods.presets import presets
 
 COLUMNS = ["data_set", "split", "seed", "method", "task", "metric", "value", "seconds"]
@@ -138,8 +138,8 @@ def test_an_interrupted_fit_is_no_result(monkeypatch, tmp_path):
         result = real_fit(*args, **{**settings, "num_steps": 3})
         return replace(result, stopped="interrupted")
 
-    real_fit = preset_module.fit
-    monkeypatch.setattr(preset_module, "fit", interrupted)
+    real_fit = method_module.fit
+    monkeypatch.setattr(method_module, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_benchmark(make_trials(DigitsAngle(rows=5), ["bmtl"], seeds=1), tmp_path, jobs=1)
     assert not list((tmp_path / "trials").iterdir())

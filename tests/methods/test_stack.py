@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pyro_vmtl.methods.held_out import HeldOut
 from scipy.optimize import minimize
 from torch.distributions import Categorical, Normal
 
@@ -22,7 +23,6 @@ from pyro_vmtl import (
     predictive_mixture,
 )
 from pyro_vmtl import member_weights as module
-from pyro_vmtl.methods.held_out import HeldOut
 from pyro_vmtl.methods.presets import ALONE, DEFAULT, POOLED, SHARED, presets
 from pyro_vmtl.methods.stacking_weights import stacking_weights
 from pyro_vmtl.sharing.unwrap import unwrap
@@ -153,7 +153,7 @@ def test_the_spread_and_noise_of_real_targets_are_found():
     y = truth + 2 * sizes * torch.randn(5000)
     found = Calibration.learn(Normal(loc, sizes.expand_as(loc)), y)
     assert found.temperature == pytest.approx(2.0, rel=0.1)
-    assert found.spread == pytest.approx(0.5, abs=0.1)
+    assert found.posterior_scale == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_calibration_of_one_and_one_changes_nothing():
