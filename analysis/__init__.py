@@ -14,7 +14,6 @@ from pyro_vmtl.analysis.baselines import (
     ridge_pooled,
 )
 from pyro_vmtl.analysis.calibration.calibration_curves import (
-    ece_interval,
     plot_coverage,
     plot_pit,
     plot_reliability,
@@ -36,6 +35,7 @@ from pyro_vmtl.analysis.export.tree_files import read_netcdf, write_netcdf
 from pyro_vmtl.analysis.metrics import (
     ALL_TASKS,
     classification_metrics,
+    ece_interval,
     expected_calibration_error,
     regression_metrics,
 )

@@ -1,15 +1,15 @@
-"""Would the model draw targets like those observed? Pictures of predictive checks."""
+"""Plot predictive checks: observed targets beside those that the model draws."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
-from scipy.ndimage import gaussian_filter1d
 
+from pyro_vmtl.analysis.arviz_api import az, collection_on
 from pyro_vmtl.analysis.calibration.task_statistics import (
     Replicates,
     TaskStatistics,
@@ -22,16 +22,11 @@ from pyro_vmtl.analysis.tree_parts import shortened
 
 __all__ = ["plot_ppc", "plot_ppc_by_task"]
 
-INTERVAL = 0.9
-"""Probability of intervals of bars."""
+MAX_NAMES = 30
+"""Tasks or classes with a name on an axis."""
 
-MOST_NAMED = 30
-"""Tasks, classes or counts that have a place of their own on an axis."""
-
-NUM_WORST = 5
-"""Names on a picture that has no room for all."""
-
-CROSS = "\N{MULTIPLICATION SIGN}"
+NUM_FARTHEST = 5
+"""Tasks named on a plot without room for all."""
 
 
 def plot_ppc(
@@ -41,7 +36,7 @@ def plot_ppc(
     group: str = "posterior_predictive",
     num_pp_samples: int = 50,
 ) -> Axes:
-    """Picture of all targets together, and of those that the model draws for the same rows.
+    """Plot all observed targets, and those that the model draws for the same rows.
 
     Parameters
     ----------
@@ -52,35 +47,98 @@ def plot_ppc(
     group
         ``"posterior_predictive"`` or ``"prior_predictive"``.
     num_pp_samples
-        Draws of real targets that have a line.
+        Number of draws of real targets to show.
 
     Returns
     -------
     Axes
-        Real targets as a density, smoothed, among those of draws. Classes and counts as a bar for
-        each, with the mean of all draws and their 90 % interval.
+        ArviZ's ``plot_ppc_dist`` of real targets, and its ``plot_ppc_rootogram`` of classes and
+        counts, with 90 % intervals. Counts far above all observed ones share the last place.
 
     Raises
     ------
     ValueError
         If the tree lacks one of the groups.
+
+    See Also
+    --------
+    plot_ppc_by_task
+    arviz_plots.plot_ppc_tstat : The same of one statistic of all targets.
     """
-    found = replicates(data, group)
-    from_what = "fitted model" if group == "posterior_predictive" else "prior"
-    title = f"{len(found.observed)} targets, and draws of the {from_what}"
-    if found.classes is not None:
+    found, ax = replicates(data, group), on_axes(ax)
+    values = (found.observed, found.drawn)
+    if found.classes is not None or all(
+        bool((part >= 0).all() and (part == np.round(part)).all()) for part in values
+    ):
+        _draw_rootogram(ax, found)
+        xlabel, ylabel = "count" if found.classes is None else "class", "rows (square-root scale)"
+    else:
+        kind = "kde" if np.ptp(found.observed) > 0 else "ecdf"  # equal targets have no density
+        _draw_distributions(ax, found, num_pp_samples, kind)
+        xlabel = "target (its own unit)"
+        ylabel = "density" if kind == "kde" else "cumulative share"
+    drawn_from = "fitted model" if group == "posterior_predictive" else "prior"
+    title = f"{len(found.observed)} targets, and draws from the {drawn_from}"
+    return dressed(ax, title=title, xlabel=xlabel, ylabel=ylabel)
+
+
+def _draw_rootogram(ax: Axes, found: Replicates) -> None:
+    y = found.observed.astype(int)
+    # A small number of draws from a prior can be huge.
+    tree = _tree(y, np.minimum(found.drawn, 2 * y.max() + 5).astype(int))
+    collection = collection_on(ax, tree["posterior_predictive"].to_dataset())
+    visuals = dict.fromkeys(["title", "xlabel", "ylabel", "grid"], False)
+    visuals |= {
+        "predictive_markers": {"color": COLORS[0]},
+        "credible_interval": {"color": COLORS[0]},
+    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Found chain dimension to be longer")
+        az.plot_ppc_rootogram(tree, ci_prob=0.9, plot_collection=collection, visuals=visuals)
+    _label(collection, predictive_markers="draws", credible_interval="90% of draws")
+    _label(collection, observed_markers="observed")
+    if found.classes is not None and len(found.classes) <= MAX_NAMES:
         names = [shortened(label, 16) for label in found.classes]
-        ax = _bars(ax, found, np.arange(-0.5, len(names)), names)
-        return dressed(ax, title=title, xlabel="class", ylabel="rows")
-    if found.whole:
-        # Few rows of the prior can be huge: what is far above all observed shares the last bar.
-        most = int(max(found.observed.max(), min(found.drawn.max(), 2 * found.observed.max() + 5)))
-        step = -(-(most + 1) // MOST_NAMED)
-        edges = np.arange(0, most + step + 1, step) - 0.5
-        ax = _bars(ax, found, edges, None)
-        return dressed(ax, title=title, xlabel="count", ylabel="rows")
-    ax = _densities(ax, found, num_pp_samples)
-    return dressed(ax, title=title, xlabel="target (its own unit)", ylabel="density")
+        wide = len(names) > 12 or max(map(len, names)) * len(names) > 60
+        ax.set_xticks(range(len(names)), names, rotation=90 if wide else 0)
+        ax.set_xlim(-0.5, len(names) - 0.5)
+    ax.legend(loc="best")
+
+
+def _draw_distributions(ax: Axes, found: Replicates, num_samples: int, kind: str) -> None:
+    tree = _tree(found.observed, found.drawn)
+    stacked = tree["posterior_predictive"].to_dataset().stack(sample=("chain", "draw"))
+    collection = collection_on(ax, stacked, overlay_ppc=["sample"])
+    num_samples = min(num_samples, len(found.drawn))
+    visuals = {
+        "predictive_dist": {"color": COLORS[0]},
+        "observed_dist": {"color": INK},
+        "title": False,
+        "remove_axis": False,
+    }
+    az.plot_ppc_dist(
+        tree, kind=kind, num_samples=num_samples, plot_collection=collection, visuals=visuals
+    )
+    _label(collection, predictive_dist=f"{num_samples} draws", observed_dist="observed")
+    ax.set_ylim(0, None)
+    for handle in ax.legend(loc="best").legend_handles:
+        if handle is not None:
+            handle.set_alpha(1.0)
+
+
+def _tree(observed: np.ndarray, drawn: np.ndarray) -> xr.DataTree:
+    """Return what ArviZ needs of a tree."""
+    groups = {
+        "observed_data": xr.Dataset({"y": ("row", observed)}),
+        "posterior_predictive": xr.Dataset({"y": (("chain", "draw", "row"), drawn[None])}),
+    }
+    return xr.DataTree.from_dict(groups)
+
+
+def _label(collection: Any, **labels: str) -> None:
+    """Label the first artist of each visual."""
+    for visual, label in labels.items():
+        collection.viz[visual]["y"].values.flat[0].set_label(label)
 
 
 def plot_ppc_by_task(
@@ -90,7 +148,7 @@ def plot_ppc_by_task(
     group: str = "posterior_predictive",
     ci_prob: float = 0.9,
 ) -> Axes:
-    """Picture of what was observed in each task, and of what the model would expect there.
+    """Plot the observed mean or class shares of each task, with their predictive intervals.
 
     Parameters
     ----------
@@ -106,16 +164,20 @@ def plot_ppc_by_task(
     Returns
     -------
     Axes
-        For real targets and counts the mean of each task as a marker on its predictive interval,
-        tasks in the order of what is expected of them. For classes a marker for each task and
-        class: the share observed over the share expected, with its predictive interval. Markers are
-        crosses outside of their intervals. The title says how many are, and how many one would
-        expect: counts and shares have few values, so that fewer than 1 - ``ci_prob`` are.
+        A marker for the mean of each task, or for the share of each class in each task, which is a
+        cross outside of its interval. Up to 30 task means are listed by name; more of them, and
+        shares, are over their expected values. The title counts the crosses, and how many are
+        expected: counts and shares have few distinct values, so that fewer than 1 - ``ci_prob``
+        are outside.
 
     Raises
     ------
     ValueError
         If the tree lacks one of the groups.
+
+    See Also
+    --------
+    predictive_pvalues
     """
     found = task_statistics(data, group)
     of_classes = found.names[:2] != ["mean", "sd"]
@@ -123,147 +185,77 @@ def plot_ppc_by_task(
         found = found._replace(
             names=["mean"], observed=found.observed[:, :1], drawn=found.drawn[..., :1]
         )
-    low, high = found.interval(ci_prob)
+    interval = found.interval(ci_prob)
     slack = rounding(found.observed)
-    outside = (found.observed < low - slack) | (found.observed > high + slack)
-    expected = found.outside_by_chance(ci_prob).sum()
+    outside = (found.observed < interval[0] - slack) | (found.observed > interval[1] + slack)
+    listed = not of_classes and len(found.tasks) <= MAX_NAMES
+    ax = (_draw_list if listed else _draw_scatter)(ax, found, interval, outside)
     what = f"{outside.size} shares" if of_classes else f"{outside.size} task means"
-    verb = "lies" if outside.sum() == 1 else "lie"
     title = (
-        f"{outside.sum()} of {what} {verb} outside of {ci_prob:.0%} intervals,\n"
-        f"about {expected:.1f} would by chance"
+        f"{outside.sum()} of {what} {'lies' if outside.sum() == 1 else 'lie'} outside of "
+        f"{ci_prob:.0%} intervals,\nabout {found.outside_by_chance(ci_prob).sum():.1f} would by "
+        "chance"
     )
     note = "\ndot: observed, bar: interval of draws"
-    if outside.any():
-        note += f", {CROSS}: observed outside"
-    if of_classes:
-        return dressed(
-            _draw_shares(ax, found, low, high, outside),
-            title=title,
-            xlabel=f"share expected (mean of draws){note}",
-            ylabel="share of a class in a task",
-        )
-    order = np.argsort(found.drawn.mean(0)[:, 0], kind="stable")
-    ax = _draw_means(ax, found, order, (low[:, 0], high[:, 0]), outside[:, 0])
-    few = len(order) <= MOST_NAMED
-    ylabel = "task" if few else f"{len(order)} tasks, by what is expected"
-    return dressed(ax, title=title, xlabel=f"mean target (its own unit){note}", ylabel=ylabel)
+    note += ", \N{MULTIPLICATION SIGN}: observed outside" if outside.any() else ""
+    unit = "share of a class in a task" if of_classes else "mean target (its own unit)"
+    xlabel, ylabel = (unit, "task") if listed else (f"expected {unit}", f"observed {unit}")
+    return dressed(ax, title=title, xlabel=xlabel + note, ylabel=ylabel)
 
 
-def _bars(
-    ax: Axes | None, found: Replicates, edges: np.ndarray, names: Sequence[str] | None
-) -> Axes:
-    """Draw how many rows are between edges, of what was observed and of draws."""
-    counts = np.histogram(np.minimum(found.observed, edges[-1]), edges)[0]
-    drawn = np.stack([np.histogram(np.minimum(y, edges[-1]), edges)[0] for y in found.drawn])
-    ends = [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2]
-    low, high = np.quantile(drawn, ends, axis=0, method="inverted_cdf")
-    at, width = (edges[1:] + edges[:-1]) / 2, 0.8 * np.diff(edges)
-    ax = on_axes(ax)
-    ax.bar(at, counts, width, color=COLORS[5], label="observed")
-    ax.vlines(at, low, high, color=INK, linewidth=2, label=f"{INTERVAL:.0%} of draws")
-    ax.plot(at, drawn.mean(0), "o", color=INK, markersize=5, label="mean of draws")
-    if names is None:
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    elif len(names) <= MOST_NAMED:
-        wide = len(names) > 12 or max(map(len, names)) * len(names) > 60
-        ax.set_xticks(at, names, rotation=90 if wide else 0)
-    # Room for the legend above the highest bar.
-    ax.set_ylim(0, 1.25 * max(counts.max(), high.max()))
-    ax.legend(loc="upper center", ncols=3, columnspacing=1.2, handlelength=1.2)
-    return ax
-
-
-def _densities(ax: Axes | None, found: Replicates, num_samples: int) -> Axes:
-    """Draw smoothed densities, all with the bandwidth of what was observed."""
-    y = found.observed.astype(float)
-    margin = 0.5 * np.ptp(y) or 3 * found.drawn.std() or 1.0
-    grid = np.linspace(y.min() - margin, y.max() + margin, 513)
-    step = grid[1] - grid[0]
-    spread = min(y.std(), np.subtract(*np.quantile(y, [0.75, 0.25])) / 1.34) or y.std() or margin
-    bandwidth = 0.9 * spread * len(y) ** -0.2  # Silverman's
-
-    def density(values: np.ndarray) -> np.ndarray:
-        shares = np.histogram(values, grid)[0] / len(values) / step
-        smooth: np.ndarray = gaussian_filter1d(shares, bandwidth / step, mode="constant")
-        return smooth
-
-    at = (grid[1:] + grid[:-1]) / 2
-    some = np.unique(np.linspace(0, len(found.drawn) - 1, num_samples).astype(int))
-    ax = on_axes(ax)
-    for s in some:
-        (line,) = ax.plot(at, density(found.drawn[s]), color=COLORS[0], linewidth=0.8, alpha=0.35)
-    line.set_label(f"{len(some)} draws")
-    mean = density(found.drawn.ravel())
-    ax.plot(at, mean, "--", color=COLORS[0], linewidth=2, label="all draws")
-    observed = density(y)
-    ax.plot(at, observed, color=INK, linewidth=2.2, label="observed")
-    seen = np.flatnonzero(np.maximum(mean, observed) > 0.002 * max(mean.max(), observed.max()))
-    ax.set_xlim(at[seen[0]], at[seen[-1]])
-    ax.set_ylim(0, None)
-    for handle in ax.legend(loc="best").legend_handles:
-        if handle is not None:
-            handle.set_alpha(1.0)
-    return ax
-
-
-def _draw_means(
+def _draw_list(
     ax: Axes | None,
     found: TaskStatistics,
-    order: np.ndarray,
     interval: tuple[np.ndarray, np.ndarray],
     outside: np.ndarray,
 ) -> Axes:
-    num = len(order)
-    few = num <= MOST_NAMED
-    rows, width = np.arange(num), 5.0 if few else max(0.6, min(3.0, 220 / num))
-    ax = on_axes(ax, (6.8, 1.9 + (0.28 * num if few else 3.3)))
-    low, high = (ends[order] for ends in interval)
-    ax.hlines(rows, low, high, color=COLORS[5], linewidth=width, zorder=1)
-    ax.plot(found.drawn.mean(0)[order, 0], rows, "|", color=INK, markersize=8 if few else 2)
-    _mark(ax, found.observed[order, 0], rows, outside[order], 7 if few else 4)
-    if few:
-        ax.set_yticks(rows, [shortened(found.tasks[t]) for t in order])
-    else:
-        ax.set_yticks([])
-        _name_farthest(ax, found, outside[:, None])
-    ax.set_ylim(-0.6 - 0.01 * num, num - 0.4 + 0.01 * num)
+    expected = found.drawn.mean(0)[:, 0]
+    order, rows = np.argsort(expected, kind="stable"), np.arange(len(expected))
+    ax = on_axes(ax, (6.8, 1.9 + 0.28 * len(rows)))
+    low, high = (ends[order, 0] for ends in interval)
+    ax.hlines(rows, low, high, color=COLORS[5], linewidth=5, zorder=1)
+    ax.plot(expected[order], rows, "|", color=INK, markersize=8)
+    _mark(ax, found.observed[order, 0], rows, outside[order, 0], 7)
+    ax.set_yticks(rows, [shortened(found.tasks[t]) for t in order])
     return ax
 
 
-def _draw_shares(
-    ax: Axes | None, found: TaskStatistics, low: np.ndarray, high: np.ndarray, outside: np.ndarray
+def _draw_scatter(
+    ax: Axes | None,
+    found: TaskStatistics,
+    interval: tuple[np.ndarray, np.ndarray],
+    outside: np.ndarray,
 ) -> Axes:
-    expected = found.drawn.mean(0)
+    expected, (low, high) = found.drawn.mean(0), interval
     ax = on_axes(ax, (6.4, 4.8))
-    ax.plot([0, 1], [0, 1], "--", color=MUTED, linewidth=1.5, zorder=1)
+    ends = [min(expected.min(), low.min()), max(expected.max(), high.max())]
+    ax.plot(ends, ends, "--", color=MUTED, linewidth=1.5, zorder=1)
     width = max(0.5, min(3.0, 300 / expected.size))
     ax.vlines(expected, low, high, color=COLORS[5], linewidth=width, alpha=0.7, zorder=1.5)
     size = 6 if expected.size <= 100 else 4
     _mark(ax, expected.ravel(), found.observed.ravel(), outside.ravel(), size)
-    most = 1.04 * max(expected.max(), high.max(), found.observed.max())
-    room = 1.25 if outside.any() else 1.0  # for names above the points
-    ax.set(xlim=(-0.02 * most, most), ylim=(-0.02 * most, room * most))
-    _name_farthest(ax, found, outside)
+    if outside.any():
+        bottom, top = ax.get_ylim()
+        ax.set_ylim(bottom, top + 0.4 * (top - bottom))  # room for names above the points
+        text = ax.text(0.02, 0.98, _farthest(found, outside), fontsize=11, color=INK, va="top")
+        text.set_transform(ax.transAxes)
     return ax
 
 
 def _mark(ax: Axes, x: np.ndarray, y: np.ndarray, outside: np.ndarray, size: float) -> None:
-    """Draw what was observed, crosses on top."""
+    """Draw observed values, crosses on top."""
     ax.plot(x[~outside], y[~outside], "o", color=COLORS[0], markersize=size, alpha=0.8, zorder=2)
     ax.plot(x[outside], y[outside], "X", color=COLORS[1], markersize=size + 1, zorder=3)
 
 
-def _name_farthest(ax: Axes, found: TaskStatistics, outside: np.ndarray) -> None:
-    """Name what lies farthest out, in the corner that is free."""
-    # In standard deviations of draws, as many have the same smallest p-value.
+def _farthest(found: TaskStatistics, outside: np.ndarray) -> str:
+    """Name the values farthest outside, in standard deviations of draws: p-values have ties."""
     away = np.abs(found.observed - found.drawn.mean(0)) / (found.drawn.std(0) + 1e-9)
     order = np.argsort(-np.where(outside, away, -1.0), axis=None, kind="stable")
-    of_many, lines = len(found.names) > 1, ["farthest outside:"]
-    for place in order[: min(NUM_WORST, outside.sum())]:
+    lines = ["farthest outside:"]
+    for place in order[: min(NUM_FARTHEST, outside.sum())]:
         t, k = np.unravel_index(place, outside.shape)
-        of = f": {shortened(found.names[k].removeprefix('share of '), 14)}" if of_many else ""
+        name = shortened(found.names[k].removeprefix("share of "), 14)
+        of = f": {name}" if len(found.names) > 1 else ""
         lines.append(f"  {shortened(found.tasks[t], 16)}{of}")
-    if outside.any():
-        text = ax.text(0.02, 0.98, "\n".join(lines), fontsize=11, color=INK, va="top")
-        text.set_transform(ax.transAxes)
+    return "\n".join(lines)
