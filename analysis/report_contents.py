@@ -17,8 +17,7 @@ from pyro_vmtl.analysis.calibration.calibration_curves import (
 from pyro_vmtl.analysis.calibration.predictive_checks import plot_ppc_by_task
 from pyro_vmtl.analysis.diagnostics.history_plots import plot_elbo, plot_elbo_terms
 from pyro_vmtl.analysis.diagnostics.khat import plot_khat, psis_khat
-from pyro_vmtl.analysis.diagnostics.leave_one_out import loo_by_task
-from pyro_vmtl.analysis.diagnostics.loo_plot import plot_loo
+from pyro_vmtl.analysis.diagnostics.leave_one_out import loo_by_task, plot_loo
 from pyro_vmtl.analysis.predictions.shrinkage_plots import plot_shrinkage
 from pyro_vmtl.analysis.predictions.uncertain_rows import plot_uncertain_rows
 from pyro_vmtl.analysis.predictions.uncertainty_plots import plot_uncertainty

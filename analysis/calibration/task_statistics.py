@@ -96,16 +96,16 @@ def task_statistics(data: xr.DataTree, group: str) -> TaskStatistics:
     found = replicates(data, group)
     tasks = row_tasks(needed(data, "observed_data", "y"))
     by_row = np.vstack([found.observed, found.drawn]).T  # (rows, 1 + S)
-
-    def by_task(values: np.ndarray) -> pd.api.typing.DataFrameGroupBy:
-        return pd.DataFrame(values).groupby(tasks, sort=False)
-
     if found.classes is None:
-        names, groups = ["mean", "sd"], by_task(by_row.astype(float))
-        made = [groups.mean(), groups.std(ddof=0)]
+        names, by_task = (
+            ["mean", "sd"],
+            pd.DataFrame(by_row.astype(float)).groupby(tasks, sort=False),
+        )
+        made = [by_task.mean(), by_task.std(ddof=0)]
     else:
         names = [f"share of {label}" for label in found.classes]
-        made = [by_task(by_row == code).mean() for code in range(len(names))]
+        of_class = (pd.DataFrame(by_row == code) for code in range(len(names)))
+        made = [table.groupby(tasks, sort=False).mean() for table in of_class]
     values = np.stack([table.to_numpy().T for table in made], axis=-1)  # (1 + S, T, K)
     return TaskStatistics(made[0].index.tolist(), names, values[0], values[1:])
 

@@ -1,4 +1,4 @@
-"""A picture of a variational posterior beside a reference."""
+"""Compare a variational posterior with a reference."""
 
 from __future__ import annotations
 
@@ -7,118 +7,101 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
 
-from pyro_vmtl.analysis.canvas import COLORS, dressed, on_axes
+from pyro_vmtl.analysis.arviz_api import az
 from pyro_vmtl.analysis.tree_parts import SAMPLE_DIMS, needed, shortened
 
 __all__ = ["plot_reference"]
 
-MOST_NUMBERS = 30
-"""Numbers on the picture; of more, those that differ most."""
+MAX_NUMBERS = 30
+"""Numbers on the plot; of more, those that differ most."""
 
 
 def plot_reference(
     data: xr.DataTree,
     reference: xr.DataTree,
-    ax: Axes | None = None,
     *,
     var_names: str | Sequence[str] | None = None,
     coords: Mapping[str, Any] | None = None,
     ci_prob: float = 0.9,
-) -> Axes:
-    """Picture of each number's posterior in a fit, beside that of a reference.
+) -> Any:
+    """Plot the posterior of each number in a fit, beside that of a reference.
 
     Parameters
     ----------
     data
         Tree of a fit.
     reference
-        Tree of the reference, such as :func:`nuts_reference` gives.
-    ax
-        Axes to draw on; new ones by default.
+        Tree of the reference, as from :func:`nuts_reference`.
     var_names
-        Variables of the posterior; by default all that the reference has.
+        Variables of the posterior; by default all of the reference.
     coords
         For dimensions the labels to show; all by default.
     ci_prob
-        Probability inside the central interval.
+        Probability of the central intervals.
 
     Returns
     -------
-    Axes
-        For each number a dot and a line, mean and interval of the fit, and below a diamond and a
-        thinner line, those of the reference. Of more than 30 numbers, those whose means differ
-        most, measured in standard deviations of the reference. The title tells the largest
-        difference of all.
+    PlotCollection
+        ArviZ's ``plot_forest`` of both. Of more than 30 numbers, those whose means differ most, in
+        standard deviations of the reference. The title has the largest difference.
 
     Raises
     ------
     ValueError
         If there is no such variable.
+
+    See Also
+    --------
+    nuts_reference
+    arviz_plots.plot_forest
     """
     names = [var_names] if isinstance(var_names, str) else var_names
-    if names is None:
-        names = sorted(map(str, reference["posterior"].data_vars))
-    numbers: list[tuple[str, np.ndarray, np.ndarray]] = []
-    for name in names:
-        pair = [_numbers(needed(tree, "posterior", name), coords) for tree in (data, reference)]
-        both = zip(*pair, strict=True)
-        numbers += [(label, ours, theirs) for (label, ours), (_, theirs) in both]
-    off = np.array([abs(ours.mean() - theirs.mean()) / theirs.std() for _, ours, theirs in numbers])
-    kept = np.sort(np.argsort(off)[-MOST_NUMBERS:])
-    ax = on_axes(ax, (6.8, 1.6 + 0.34 * len(kept)))
-    tails = [(1 - ci_prob) / 2, (1 + ci_prob) / 2]
-    styles = (("fit", COLORS[0], "o", 2.4, -0.15), ("reference", COLORS[1], "D", 1.2, 0.15))
-    for which, (label, color, marker, width, shift) in enumerate(styles):
-        draws = [numbers[i][1 + which] for i in kept]
-        rows = np.arange(len(kept)) + shift
-        bounds = np.array([np.quantile(values, tails) for values in draws])
-        ax.hlines(rows, bounds[:, 0], bounds[:, 1], color=color, linewidth=width)
-        means = [values.mean() for values in draws]
-        ax.plot(means, rows, marker, color=color, markersize=6, label=label)
-    ax.set_yticks(range(len(kept)), [shortened(numbers[i][0], 30) for i in kept])
-    ax.set_ylim(len(kept) - 0.5, -0.5)
-    _name_first(ax)
-    chosen = "" if len(kept) == len(numbers) else f" ({len(kept)} of {len(numbers)} numbers)"
-    title = f"Posterior means differ by at most {off.max():.2f} sd{chosen}"
-    xlabel = f"value: mean and {ci_prob:.0%} interval"
-    return dressed(ax, title=title, xlabel=xlabel)
+    names = sorted(map(str, reference["posterior"].data_vars)) if names is None else names
+    ours, theirs = (
+        xr.concat([_numbers(needed(tree, "posterior", n), coords) for n in names], "number")
+        for tree in (data, reference)
+    )
+    off = np.abs(ours.mean("draw") - theirs.mean("draw")) / theirs.std("draw")
+    kept = np.sort(np.argsort(off.values)[-MAX_NUMBERS:])
+    # ArviZ puts both into one array: as many draws of both, evenly taken.
+    num = min(ours.sizes["draw"], theirs.sizes["draw"])
+    both = {
+        label: xr.Dataset({"value": values.isel(number=kept, draw=_evenly(values, num))})
+        for label, values in (("fit", ours), ("reference", theirs))
+    }
+    collection = az.plot_forest(
+        {label: xr.DataTree.from_dict({"posterior": values}) for label, values in both.items()},
+        combined=True,
+        backend="matplotlib",
+        sample_dims=["draw"],
+        labels=["number"],
+        ci_kind="eti",
+        ci_probs=(0.5, ci_prob),
+        point_estimate="mean",
+        figure_kwargs={"figsize": (8.0, 1.6 + 0.34 * len(kept))},
+    )
+    collection.add_legend("model")
+    chosen = "" if len(kept) == len(off) else f" ({len(kept)} of {len(off)} numbers)"
+    title = f"Posterior means differ by at most {float(off.max()):.2f} sd{chosen}"
+    collection.viz["figure"].item().suptitle(title, x=0.02, ha="left", fontsize=13)
+    return collection
 
 
-def _name_first(ax: Axes) -> None:
-    """Write the names of both beside their first lines, on the side that has more room."""
-    low, high = ax.get_xlim()
-    for marks, lines in zip(ax.lines, ax.collections, strict=True):
-        first = np.asarray(lines.get_paths()[0].vertices)
-        left, right = first[:, 0].min(), first[:, 0].max()
-        at_right = high - right > left - low
-        ax.annotate(
-            str(marks.get_label()),
-            (right if at_right else left, first[0, 1]),
-            xytext=(6 if at_right else -6, 0),
-            textcoords="offset points",
-            ha="left" if at_right else "right",
-            va="center",
-            fontsize=11,
-            color=marks.get_color(),
-        )
+def _evenly(values: xr.DataArray, num: int) -> np.ndarray:
+    return np.linspace(0, values.sizes["draw"] - 1, num).astype(int)
 
 
-def _numbers(
-    values: xr.DataArray, coords: Mapping[str, Any] | None
-) -> list[tuple[str, np.ndarray]]:
-    """Give the draws of each number of a variable, under its name and labels."""
+def _numbers(values: xr.DataArray, coords: Mapping[str, Any] | None) -> xr.DataArray:
+    """Return the draws of each number of a variable, (draw, number), labelled by its name."""
     for dim, labels in (coords or {}).items():
         if dim in values.dims:
             values = values.sel({dim: np.atleast_1d(labels)})
     rest = [dim for dim in values.dims if dim not in SAMPLE_DIMS]
-    flat = values.transpose(*SAMPLE_DIMS, *rest).values.reshape(
-        -1, *(values.sizes[d] for d in rest)
-    )
-    found = []
-    for place in np.ndindex(flat.shape[1:]):
+    shape = [values.sizes[dim] for dim in rest]
+    flat = values.transpose(*SAMPLE_DIMS, *rest).values.reshape(-1, int(np.prod(shape)))
+    names = []
+    for place in np.ndindex(*shape):
         labels = [shortened(values[dim].values[i], 13) for dim, i in zip(rest, place, strict=True)]
-        label = f"{values.name}[{', '.join(labels)}]" if rest else str(values.name)
-        found.append((label, flat[(slice(None), *place)]))
-    return found
+        names.append(f"{values.name}[{', '.join(labels)}]" if rest else str(values.name))
+    return xr.DataArray(flat, {"number": names}, ["draw", "number"])
