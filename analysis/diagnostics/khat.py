@@ -15,12 +15,12 @@ above ``good_k``        do not trust      the guide misses a part that matters
 ======================= ================= ========================================================
 
 With few draws large shapes cannot be estimated, so that ``good_k`` is
-:math:`\min(1 - 1 / \log_{10} S, 0.7)` (Vehtari et al., JMLR 2024). A small k-hat does not prove that
-nothing is missed: a mode that no draw came near goes unnoticed. All tasks together have as many
-dimensions as all coefficients, and every one adds to the variation of the ratios; predictions in a
-task depend on that of the task alone. In a fit tempered by a KL weight :math:`b` the log ratios are
-:math:`1 / b` times those of the ELBO, and with them those of source weights, whose KL is not
-tempered: these alone can cause a large :math:`\hat k`.
+:math:`\min(1 - 1 / \log_{10} S, 0.7)` (Vehtari et al., JMLR 2024). A small k-hat does not prove
+that nothing is missed: a mode that no draw came near goes unnoticed. All tasks together have as
+many dimensions as all coefficients, and every one adds to the variation of the ratios; predictions
+in a task depend on that of the task alone. In a fit tempered by a KL weight :math:`b` the log
+ratios are :math:`1 / b` times those of the ELBO, and with them those of source weights, whose KL is
+not tempered: these alone can cause a large :math:`\hat k`.
 """
 
 from __future__ import annotations
@@ -189,8 +189,8 @@ def plot_khat(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     -------
     Axes
         A dot for each task, the worst on top, over zones named in words, and a cross where draws
-        cannot be trusted; above them, as a diamond, all tasks together. Values below 0 are drawn at 0, and those above 1.2
-        at 1.2. Of more than 30 tasks, only the worst are shown.
+        cannot be trusted; above them, as a diamond, all tasks together. Values are clipped to 0 and
+        1.2. Of more than 30 tasks, only the worst are shown.
 
     See Also
     --------

@@ -56,11 +56,8 @@ def restart_spread(
     ...     history = xr.Dataset({"loss": ("step", np.full(100, loss))})
     ...     return xr.DataTree.from_dict({"posterior": posterior, "history": history})
     >>> spread = restart_spread({"seed 0": tree(0.0, 10.0), "seed 1": tree(2.0, 15.0)})
-    >>> spread[["elbo", "distance"]].to_pandas().round()
-             elbo  distance
-    restart
-    seed 0  -10.0       0.0
-    seed 1  -15.0       2.0
+    >>> spread[["elbo", "distance"]].to_pandas().round().to_dict("list")
+    {'elbo': [-10.0, -15.0], 'distance': [0.0, 2.0]}
     """
     if len(fits) < 2:
         raise ValueError(f"fits has {list(fits)}, expected at least two restarts to compare.")

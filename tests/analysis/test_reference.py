@@ -79,7 +79,7 @@ def test_the_picture_of_the_reference_shows_means_and_intervals():
             place = {"model": label, "number": number}
             point = shown["point_estimate"]["value"].sel(place).item()
             np.testing.assert_allclose(point.get_offsets()[0, 0], draws[:, i].mean())
-            line = shown["trunk"]["value"].sel(place).item()
+            line = shown["twig"]["value"].sel(place).item()
             np.testing.assert_allclose(line.get_xdata(), np.quantile(draws[:, i], [0.1, 0.9]))
     many = tasks_of((3,) * 20)
     shown = plot_reference(tree(many, shift=0.5), tree(many, num_samples=700)).viz
