@@ -18,12 +18,11 @@ from pyro_vmtl.analysis.calibration.calibration_curves import (
     plot_pit,
     plot_reliability,
 )
-from pyro_vmtl.analysis.calibration.predictive_checks import plot_ppc, plot_ppc_by_task
+from pyro_vmtl.analysis.calibration.predictive_checks import plot_ppc_by_task, predictive_pvalues
 from pyro_vmtl.analysis.calibration.ranks import plot_ranks, rank_uniformity
-from pyro_vmtl.analysis.calibration.task_statistics import predictive_pvalues
-from pyro_vmtl.analysis.diagnostics.history_plots import plot_elbo, plot_elbo_terms, plot_history
+from pyro_vmtl.analysis.diagnostics.history_plots import plot_elbo, plot_elbo_terms
 from pyro_vmtl.analysis.diagnostics.khat import plot_khat, psis_khat
-from pyro_vmtl.analysis.diagnostics.leave_one_out import compare_fits, loo, loo_by_task, plot_loo
+from pyro_vmtl.analysis.diagnostics.leave_one_out import compare_fits, loo, loo_by_task
 from pyro_vmtl.analysis.diagnostics.nuts import nuts_reference
 from pyro_vmtl.analysis.diagnostics.reference_plot import plot_reference
 from pyro_vmtl.analysis.diagnostics.restarts import restart_spread
@@ -79,11 +78,8 @@ __all__ = [
     "plot_decision_regions",
     "plot_elbo",
     "plot_elbo_terms",
-    "plot_history",
     "plot_khat",
-    "plot_loo",
     "plot_pit",
-    "plot_ppc",
     "plot_ppc_by_task",
     "plot_ranks",
     "plot_reference",

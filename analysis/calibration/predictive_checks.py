@@ -1,59 +1,114 @@
-"""Plot predictive checks: observed targets beside those that the model draws."""
+"""Compare statistics of each task's targets with those that the model draws."""
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
+import json
+from collections.abc import Hashable
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 
-from pyro_vmtl.analysis.arviz_api import az, collection_on
-from pyro_vmtl.analysis.calibration.task_statistics import (
-    Replicates,
-    TaskStatistics,
-    replicates,
-    rounding,
-    task_statistics,
-)
 from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, dressed, on_axes
-from pyro_vmtl.analysis.tree_parts import shortened
+from pyro_vmtl.analysis.tree_parts import needed, row_tasks, shortened
 
-__all__ = ["plot_ppc", "plot_ppc_by_task"]
+__all__ = ["TaskStatistics", "plot_ppc_by_task", "predictive_pvalues", "task_statistics"]
 
-MAX_NAMES = 30
-"""Tasks or classes with a name on an axis."""
-
-NUM_FARTHEST = 5
-"""Tasks named on a plot without room for all."""
+NUM_NAMED = 5
+"""Values with a name on the plot."""
 
 
-def plot_ppc(
-    data: xr.DataTree,
-    ax: Axes | None = None,
-    *,
-    group: str = "posterior_predictive",
-    num_pp_samples: int = 50,
-) -> Axes:
-    """Plot all observed targets, and those that the model draws for the same rows.
+class TaskStatistics(NamedTuple):
+    """Statistics with K names of T tasks: observed (T, K) and in S predictive draws (S, T, K)."""
+
+    tasks: list[Hashable]
+    names: list[str]
+    observed: np.ndarray
+    drawn: np.ndarray
+
+    def interval(self, ci_prob: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return both ends (T, K) of central intervals, which are draws themselves."""
+        place = self._place(ci_prob)
+        ordered = np.sort(self.drawn, axis=0)
+        return ordered[place - 1], ordered[-place]
+
+    def outside_by_chance(self, ci_prob: float) -> np.ndarray:
+        """Estimate the probability (T, K) that one more draw lies outside of the interval.
+
+        Each draw is compared with the interval of the others, as it has no part in its ends.
+        """
+        place, num = self._place(ci_prob), len(self.drawn)
+        if place == num:  # one draw: nothing else is inside
+            return np.ones(self.drawn.shape[1:])
+        ordered = np.sort(self.drawn, axis=0)
+        # Without a draw from below, the next one up is the end.
+        low, high = ordered[place], ordered[-place - 1]
+        slack = rounding(ordered)
+        out = (ordered < low - slack).sum(0) + (ordered > high + slack).sum(0)
+        share: np.ndarray = out / (num + 1)
+        return share
+
+    def _place(self, ci_prob: float) -> int:
+        """Return the place of the lower end among draws in ascending order, from 1."""
+        return max(1, int(np.ceil(len(self.drawn) * (1 - ci_prob) / 2 - 1e-9)))
+
+
+def rounding(values: np.ndarray) -> np.ndarray:
+    """Return by how much equal values may differ, such as shares of the same rows."""
+    slack: np.ndarray = 1e-6 * np.abs(values) + 1e-12
+    return slack
+
+
+def task_statistics(data: xr.DataTree, group: str) -> TaskStatistics:
+    """Compute the share of each class, or mean and standard deviation of targets, in each task."""
+    observed, drawn = needed(data, "observed_data", "y"), needed(data, group, "y")
+    num_rows = observed.sizes["row"]
+    if num_rows != drawn.sizes["row"]:
+        raise ValueError(
+            f"The group {group!r} has {drawn.sizes['row']} rows, expected the {num_rows} of "
+            "'observed_data'. Draw targets for all of them."
+        )
+    draws = drawn.transpose("chain", "draw", "row").values.reshape(-1, num_rows)
+    by_row, tasks = np.vstack([observed.values, draws]).T, row_tasks(observed)  # (rows, 1 + S)
+    classes = observed.attrs.get("classes")
+    if classes is None:
+        names = ["mean", "sd"]
+        by_task = pd.DataFrame(by_row.astype(float)).groupby(tasks, sort=False)
+        made = [by_task.mean(), by_task.std(ddof=0)]
+    else:
+        names = [f"share of {label}" for label in json.loads(classes)]
+        of_class = (pd.DataFrame(by_row == code) for code in range(len(names)))
+        made = [table.groupby(tasks, sort=False).mean() for table in of_class]
+    values = np.stack([table.to_numpy().T for table in made], axis=-1)  # (1 + S, T, K)
+    return TaskStatistics(made[0].index.tolist(), names, values[0], values[1:])
+
+
+def predictive_pvalues(
+    data: xr.DataTree, *, group: str = "posterior_predictive", ci_prob: float = 0.9
+) -> pd.DataFrame:
+    """Compare statistics of each task with those of predictive draws.
+
+    The statistics are the mean and the standard deviation of real targets and counts, and the share
+    of each class. The model was fitted to these targets: fewer p-values than expected are small
+    (Gelman et al., Bayesian Data Analysis, section 6.3), and a small one says all the more.
 
     Parameters
     ----------
     data
         Tree with ``y`` in the groups ``observed_data`` and ``group``.
-    ax
-        Axes to draw on; new ones by default.
     group
         ``"posterior_predictive"`` or ``"prior_predictive"``.
-    num_pp_samples
-        Number of draws of real targets to show.
+    ci_prob
+        Probability of the intervals.
 
     Returns
     -------
-    Axes
-        ArviZ's ``plot_ppc_dist`` of real targets, and its ``plot_ppc_rootogram`` of classes and
-        counts, with 90 % intervals. Counts far above all observed ones share the last place.
+    DataFrame
+        A row per ``task`` and ``statistic``: the ``observed`` value; ``mean``, ``lower`` and
+        ``upper`` end of the interval of draws; and the two-sided ``p_value``, the probability of a
+        value as far out, equal values counted half.
 
     Raises
     ------
@@ -63,82 +118,33 @@ def plot_ppc(
     See Also
     --------
     plot_ppc_by_task
-    arviz_plots.plot_ppc_tstat : The same of one statistic of all targets.
+
+    Examples
+    --------
+    >>> rows = {"row": [0, 1], "task": ("row", ["a", "a"])}
+    >>> observed = xr.Dataset({"y": ("row", [9.0, 11.0])}, rows)
+    >>> draws = np.random.default_rng(0).normal(size=(1, 1000, 2))
+    >>> drawn = xr.Dataset({"y": (("chain", "draw", "row"), draws)}, rows)
+    >>> tree = {"observed_data": observed, "posterior_predictive": drawn}
+    >>> predictive_pvalues(xr.DataTree.from_dict(tree)).round(3)["p_value"].to_dict()
+    {('a', 'mean'): 0.001, ('a', 'sd'): 0.327}
     """
-    found, ax = replicates(data, group), on_axes(ax)
-    values = (found.observed, found.drawn)
-    if found.classes is not None or all(
-        bool((part >= 0).all() and (part == np.round(part)).all()) for part in values
-    ):
-        _draw_rootogram(ax, found)
-        xlabel, ylabel = "count" if found.classes is None else "class", "rows (square-root scale)"
-    else:
-        kind = "kde" if np.ptp(found.observed) > 0 else "ecdf"  # equal targets have no density
-        _draw_distributions(ax, found, num_pp_samples, kind)
-        xlabel = "target (its own unit)"
-        ylabel = "density" if kind == "kde" else "cumulative share"
-    drawn_from = "fitted model" if group == "posterior_predictive" else "prior"
-    title = f"{len(found.observed)} targets, and draws from the {drawn_from}"
-    return dressed(ax, title=title, xlabel=xlabel, ylabel=ylabel)
-
-
-def _draw_rootogram(ax: Axes, found: Replicates) -> None:
-    y = found.observed.astype(int)
-    # A small number of draws from a prior can be huge.
-    tree = _tree(y, np.minimum(found.drawn, 2 * y.max() + 5).astype(int))
-    collection = collection_on(ax, tree["posterior_predictive"].to_dataset())
-    visuals = dict.fromkeys(["title", "xlabel", "ylabel", "grid"], False)
-    visuals |= {
-        "predictive_markers": {"color": COLORS[0]},
-        "credible_interval": {"color": COLORS[0]},
+    found = task_statistics(data, group)
+    low, high = found.interval(ci_prob)
+    slack, num = rounding(found.observed), len(found.drawn)
+    away = found.drawn - found.observed
+    more, less = (away > slack).sum(0), (away < -slack).sum(0)
+    tail = np.minimum(more, less) + 0.5 * (num - more - less)
+    index = pd.MultiIndex.from_product([found.tasks, found.names], names=["task", "statistic"])
+    columns = {
+        "observed": found.observed,
+        "mean": found.drawn.mean(0),
+        "lower": low,
+        "upper": high,
+        # The observed value counts as a draw: no p-value is 0.
+        "p_value": np.minimum(1.0, 2 * (tail + 0.5) / (num + 1)),
     }
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Found chain dimension to be longer")
-        az.plot_ppc_rootogram(tree, ci_prob=0.9, plot_collection=collection, visuals=visuals)
-    _label(collection, predictive_markers="draws", credible_interval="90% of draws")
-    _label(collection, observed_markers="observed")
-    if found.classes is not None and len(found.classes) <= MAX_NAMES:
-        names = [shortened(label, 16) for label in found.classes]
-        wide = len(names) > 12 or max(map(len, names)) * len(names) > 60
-        ax.set_xticks(range(len(names)), names, rotation=90 if wide else 0)
-        ax.set_xlim(-0.5, len(names) - 0.5)
-    ax.legend(loc="best")
-
-
-def _draw_distributions(ax: Axes, found: Replicates, num_samples: int, kind: str) -> None:
-    tree = _tree(found.observed, found.drawn)
-    stacked = tree["posterior_predictive"].to_dataset().stack(sample=("chain", "draw"))
-    collection = collection_on(ax, stacked, overlay_ppc=["sample"])
-    num_samples = min(num_samples, len(found.drawn))
-    visuals = {
-        "predictive_dist": {"color": COLORS[0]},
-        "observed_dist": {"color": INK},
-        "title": False,
-        "remove_axis": False,
-    }
-    az.plot_ppc_dist(
-        tree, kind=kind, num_samples=num_samples, plot_collection=collection, visuals=visuals
-    )
-    _label(collection, predictive_dist=f"{num_samples} draws", observed_dist="observed")
-    ax.set_ylim(0, None)
-    for handle in ax.legend(loc="best").legend_handles:
-        if handle is not None:
-            handle.set_alpha(1.0)
-
-
-def _tree(observed: np.ndarray, drawn: np.ndarray) -> xr.DataTree:
-    """Return what ArviZ needs of a tree."""
-    groups = {
-        "observed_data": xr.Dataset({"y": ("row", observed)}),
-        "posterior_predictive": xr.Dataset({"y": (("chain", "draw", "row"), drawn[None])}),
-    }
-    return xr.DataTree.from_dict(groups)
-
-
-def _label(collection: Any, **labels: str) -> None:
-    """Label the first artist of each visual."""
-    for visual, label in labels.items():
-        collection.viz[visual]["y"].values.flat[0].set_label(label)
+    return pd.DataFrame({name: values.ravel() for name, values in columns.items()}, index)
 
 
 def plot_ppc_by_task(
@@ -164,11 +170,10 @@ def plot_ppc_by_task(
     Returns
     -------
     Axes
-        A marker for the mean of each task, or for the share of each class in each task, which is a
-        cross outside of its interval. Up to 30 task means are listed by name; more of them, and
-        shares, are over their expected values. The title counts the crosses, and how many are
-        expected: counts and shares have few distinct values, so that fewer than 1 - ``ci_prob``
-        are outside.
+        A marker for the mean of each task, or for the share of each class in each task, over its
+        expected value, with the interval of draws; a cross outside of it, and names of those
+        farthest outside. The title counts the crosses, and how many are expected: counts and shares
+        have few distinct values, so that fewer than 1 - ``ci_prob`` are outside.
 
     Raises
     ------
@@ -178,6 +183,8 @@ def plot_ppc_by_task(
     See Also
     --------
     predictive_pvalues
+    arviz_plots.plot_ppc_dist : All targets together.
+    arviz_plots.plot_ppc_rootogram : All counts or classes together.
     """
     found = task_statistics(data, group)
     of_classes = found.names[:2] != ["mean", "sd"]
@@ -185,67 +192,33 @@ def plot_ppc_by_task(
         found = found._replace(
             names=["mean"], observed=found.observed[:, :1], drawn=found.drawn[..., :1]
         )
-    interval = found.interval(ci_prob)
-    slack = rounding(found.observed)
-    outside = (found.observed < interval[0] - slack) | (found.observed > interval[1] + slack)
-    listed = not of_classes and len(found.tasks) <= MAX_NAMES
-    ax = (_draw_list if listed else _draw_scatter)(ax, found, interval, outside)
-    what = f"{outside.size} shares" if of_classes else f"{outside.size} task means"
-    title = (
-        f"{outside.sum()} of {what} {'lies' if outside.sum() == 1 else 'lie'} outside of "
-        f"{ci_prob:.0%} intervals,\nabout {found.outside_by_chance(ci_prob).sum():.1f} would by "
-        "chance"
-    )
-    note = "\ndot: observed, bar: interval of draws"
-    note += ", \N{MULTIPLICATION SIGN}: observed outside" if outside.any() else ""
-    unit = "share of a class in a task" if of_classes else "mean target (its own unit)"
-    xlabel, ylabel = (unit, "task") if listed else (f"expected {unit}", f"observed {unit}")
-    return dressed(ax, title=title, xlabel=xlabel + note, ylabel=ylabel)
-
-
-def _draw_list(
-    ax: Axes | None,
-    found: TaskStatistics,
-    interval: tuple[np.ndarray, np.ndarray],
-    outside: np.ndarray,
-) -> Axes:
-    expected = found.drawn.mean(0)[:, 0]
-    order, rows = np.argsort(expected, kind="stable"), np.arange(len(expected))
-    ax = on_axes(ax, (6.8, 1.9 + 0.28 * len(rows)))
-    low, high = (ends[order, 0] for ends in interval)
-    ax.hlines(rows, low, high, color=COLORS[5], linewidth=5, zorder=1)
-    ax.plot(expected[order], rows, "|", color=INK, markersize=8)
-    _mark(ax, found.observed[order, 0], rows, outside[order, 0], 7)
-    ax.set_yticks(rows, [shortened(found.tasks[t]) for t in order])
-    return ax
-
-
-def _draw_scatter(
-    ax: Axes | None,
-    found: TaskStatistics,
-    interval: tuple[np.ndarray, np.ndarray],
-    outside: np.ndarray,
-) -> Axes:
-    expected, (low, high) = found.drawn.mean(0), interval
+    observed, expected, slack = found.observed, found.drawn.mean(0), rounding(found.observed)
+    low, high = found.interval(ci_prob)
+    outside = (observed < low - slack) | (observed > high + slack)
     ax = on_axes(ax, (6.4, 4.8))
     ends = [min(expected.min(), low.min()), max(expected.max(), high.max())]
     ax.plot(ends, ends, "--", color=MUTED, linewidth=1.5, zorder=1)
     width = max(0.5, min(3.0, 300 / expected.size))
     ax.vlines(expected, low, high, color=COLORS[5], linewidth=width, alpha=0.7, zorder=1.5)
     size = 6 if expected.size <= 100 else 4
-    _mark(ax, expected.ravel(), found.observed.ravel(), outside.ravel(), size)
+    for kept, color, marker in ((~outside, COLORS[0], "o"), (outside, COLORS[1], "X")):
+        ax.plot(expected[kept], observed[kept], marker, color=color, markersize=size, alpha=0.8)
+    note = "dot: observed, bar: interval of draws"
     if outside.any():
+        note += ", \N{MULTIPLICATION SIGN}: observed outside"
         bottom, top = ax.get_ylim()
         ax.set_ylim(bottom, top + 0.4 * (top - bottom))  # room for names above the points
         text = ax.text(0.02, 0.98, _farthest(found, outside), fontsize=11, color=INK, va="top")
         text.set_transform(ax.transAxes)
-    return ax
-
-
-def _mark(ax: Axes, x: np.ndarray, y: np.ndarray, outside: np.ndarray, size: float) -> None:
-    """Draw observed values, crosses on top."""
-    ax.plot(x[~outside], y[~outside], "o", color=COLORS[0], markersize=size, alpha=0.8, zorder=2)
-    ax.plot(x[outside], y[outside], "X", color=COLORS[1], markersize=size + 1, zorder=3)
+    what = "shares" if of_classes else "task means"
+    title = (
+        f"{outside.sum()} of {outside.size} {what} {'lies' if outside.sum() == 1 else 'lie'} "
+        f"outside of {ci_prob:.0%} intervals,\n"
+        f"about {found.outside_by_chance(ci_prob).sum():.1f} would by chance"
+    )
+    unit = "share of a class in a task" if of_classes else "mean of a task (unit of targets)"
+    xlabel = f"expected {unit}\n{note}"
+    return dressed(ax, title=title, xlabel=xlabel, ylabel=f"observed {unit}")
 
 
 def _farthest(found: TaskStatistics, outside: np.ndarray) -> str:
@@ -253,7 +226,7 @@ def _farthest(found: TaskStatistics, outside: np.ndarray) -> str:
     away = np.abs(found.observed - found.drawn.mean(0)) / (found.drawn.std(0) + 1e-9)
     order = np.argsort(-np.where(outside, away, -1.0), axis=None, kind="stable")
     lines = ["farthest outside:"]
-    for place in order[: min(NUM_FARTHEST, outside.sum())]:
+    for place in order[: min(NUM_NAMED, outside.sum())]:
         t, k = np.unravel_index(place, outside.shape)
         name = shortened(found.names[k].removeprefix("share of "), 14)
         of = f": {name}" if len(found.names) > 1 else ""

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Literal
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -16,7 +13,7 @@ from pyro_vmtl.analysis.canvas import COLORS, INK, dressed, in_nats, on_axes
 from pyro_vmtl.analysis.task_lines import MOST_LINES, draw_bands, name_ends, quantiles_of
 from pyro_vmtl.analysis.tree_parts import needed, shortened, task_sizes
 
-__all__ = ["plot_elbo", "plot_elbo_terms", "plot_history"]
+__all__ = ["plot_elbo", "plot_elbo_terms"]
 
 Term = Literal["log_likelihood", "kl"]
 
@@ -45,7 +42,7 @@ def plot_elbo(data: xr.DataTree, ax: Axes | None = None) -> Axes:
 
     See Also
     --------
-    plot_elbo_terms, plot_history
+    plot_elbo_terms
 
     Examples
     --------
@@ -101,7 +98,7 @@ def plot_elbo_terms(
 
     See Also
     --------
-    plot_elbo, plot_history
+    plot_elbo
     """
     site = next(iter(_sites(data, term)), "y") if site is None else site
     values = needed(data, "history", f"{term}_{site}")
@@ -129,40 +126,6 @@ def plot_elbo_terms(
     name_ends(ax, float(steps[-1]), ends)
     title = f"Log-likelihood of {site}" if term == "log_likelihood" else _kl_title(str(site))
     return dressed(ax, title=title, xlabel="step", ylabel=unit)
-
-
-def plot_history(data: xr.DataTree, axes: Sequence[Axes] | None = None) -> list[Axes]:
-    """Plot the loss and all of its terms over the steps of a fit.
-
-    Parameters
-    ----------
-    data
-        Tree of a fit, with a group ``history``.
-    axes
-        Axes for the loss and each term; new ones in one figure by default.
-
-    Returns
-    -------
-    list of Axes
-        From :func:`plot_elbo`, then :func:`plot_elbo_terms` of each term that is not 0 throughout.
-    """
-    kinds: tuple[Term, ...] = ("log_likelihood", "kl")
-    terms = [(kind, site) for kind in kinds for site in _sites(data, kind)]
-    if axes is None:
-        columns = min(2, 1 + len(terms))
-        rows = math.ceil((1 + len(terms)) / columns)
-        size = (6.0 * columns, 3.8 * rows)
-        figure, grid = plt.subplots(
-            rows, columns, figsize=size, layout="constrained", squeeze=False
-        )
-        axes = list(grid.flat)
-        for unused in axes[1 + len(terms) :]:
-            figure.delaxes(unused)
-    first, *others = axes[: 1 + len(terms)]
-    drawn = [plot_elbo(data, first)]
-    for (kind, site), ax in zip(terms, others, strict=True):
-        drawn.append(plot_elbo_terms(data, ax, term=kind, site=site))
-    return drawn
 
 
 def _sites(data: xr.DataTree, term: Term) -> list[str]:

@@ -59,24 +59,10 @@ def good_khat(num_samples: int) -> float:
 
 
 def smoothed_weights(log_ratios: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """Compute Pareto-smoothed importance weights.
+    """Compute Pareto-smoothed log weights, normalised over the draws, and k-hat, from log ratios.
 
-    Parameters
-    ----------
-    log_ratios
-        Log importance ratios in nats, with the dimensions ``chain`` and ``draw`` and any others.
-
-    Returns
-    -------
-    tuple of DataArray
-        Log weights, normalised over the draws, and k-hat, without the dimensions of draws. k-hat is
-        -inf where all ratios, or all of the largest fifth, are equal, and inf where one draw
-        outweighs all others numerically, or a draw has no density; then weights are not smoothed.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than 25 draws, or a ratio is not a number.
+    k-hat is -inf where all ratios, or all of the largest fifth, are equal, and inf where one draw
+    outweighs all others numerically, or a draw has no density; then weights are not smoothed.
     """
     num_samples = log_ratios.sizes["chain"] * log_ratios.sizes["draw"]
     if num_samples < MIN_DRAWS:

@@ -26,22 +26,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from matplotlib.axes import Axes
 from scipy.special import logsumexp
 
 from pyro_vmtl.analysis.arviz_api import az
-from pyro_vmtl.analysis.canvas import COLORS, INK, dressed, in_nats, on_axes
 from pyro_vmtl.analysis.diagnostics.khat import good_khat, smoothed_weights
 from pyro_vmtl.analysis.metrics import ALL_TASKS
-from pyro_vmtl.analysis.tree_parts import SAMPLE_DIMS, needed, row_tasks, shortened
+from pyro_vmtl.analysis.tree_parts import SAMPLE_DIMS, needed, row_tasks
 
-__all__ = ["compare_fits", "loo", "loo_by_task", "plot_loo"]
-
-MAX_TASKS = 30
-"""Tasks on the plot."""
-
-NUM_NAMED = 5
-"""Rows with a number on the plot."""
+__all__ = ["compare_fits", "loo", "loo_by_task"]
 
 
 def loo(data: xr.DataTree) -> Any:
@@ -66,7 +58,8 @@ def loo(data: xr.DataTree) -> Any:
 
     See Also
     --------
-    loo_by_task, plot_loo, compare_fits
+    loo_by_task, compare_fits
+    arviz_plots.plot_khat : The k-hat of each row.
     """
     return _elpd_data(_rows(data), _num_samples(data))
 
@@ -157,59 +150,6 @@ def compare_fits(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
         columns = ["elpd", "se", "p", "elpd_diff", "dse"]
         table.loc[name, columns] = [result.elpd, result.se, result.p, difference.sum(), dse]
     return table
-
-
-def plot_loo(data: xr.DataTree, ax: Axes | None = None) -> Axes:
-    """Plot the leave-one-out log predictive density of each row, task by task.
-
-    Parameters
-    ----------
-    data
-        Tree of a fit, as for :func:`loo`.
-    ax
-        Axes to draw on; new ones by default.
-
-    Returns
-    -------
-    Axes
-        A dot for each row; a cross where its k-hat is too large for the estimate to be trusted. The
-        five rows with the lowest density have their numbers. Of more than 30 tasks, only those with
-        the lowest rows are shown.
-
-    See Also
-    --------
-    loo
-    arviz_plots.plot_khat : The k-hat of each row instead.
-    """
-    result = loo(data)
-    elpd, tasks = result.elpd_i.values, result.elpd_i["task"].values
-    bad = result.pareto_k.values > result.good_k
-    rows = result.elpd_i["row"].values if "row" in result.elpd_i.indexes else np.arange(len(elpd))
-    lowest = list(dict.fromkeys(tasks[np.argsort(elpd, kind="stable")]))[:MAX_TASKS]
-    order = [task for task in dict.fromkeys(tasks) if task in lowest]
-    place = {task: float(i) for i, task in enumerate(order)}
-    height = np.array([place.get(task, np.nan) for task in tasks])
-    height += 0.5 * (np.random.default_rng(0).random(len(height)) - 0.5)  # against overplotting
-    ax = on_axes(ax, (6.8, 1.6 + 0.3 * len(order)))
-    shown = ~np.isnan(height)
-    for kept, marker, color, size in ((~bad, "o", COLORS[0], 4), (bad, "x", COLORS[1], 6)):
-        dots = shown & kept
-        ax.plot(elpd[dots], height[dots], marker, color=color, markersize=size, alpha=0.7)
-    left, right = ax.get_xlim()
-    ax.set_xlim(left - 0.14 * (right - left), right)  # room for names
-    for i in np.argsort(elpd)[:NUM_NAMED]:
-        at = (elpd[i], height[i])
-        text = ax.annotate(f"row {rows[i]}", at, (-6, 0), textcoords="offset points")
-        text.set(fontsize=11, color=INK, ha="right", va="center")
-    ax.set_yticks(range(len(order)), [shortened(task) for task in order])
-    ax.set_ylim(len(order) - 0.5, -0.5)
-    ylabel = "task" if shown.all() else f"the {len(order)} tasks with the lowest rows"
-    title = f"Rows left out: {in_nats(result.elpd)} (se {result.se:.2g})"
-    xlabel = "log predictive density (nats)"
-    if bad.any():
-        cross = "\N{MULTIPLICATION SIGN}"
-        xlabel += f"\n{cross}: do not trust the estimate, in {bad.sum()} of {len(bad)} rows"
-    return dressed(ax, title=title, xlabel=xlabel, ylabel=ylabel)
 
 
 def _alike(one: xr.DataTree, other: xr.DataTree) -> bool:

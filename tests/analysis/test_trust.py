@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 from conjugate_trees import left_out, problem, tree
 
-from pyro_vmtl.analysis import compare_fits, loo, loo_by_task, plot_khat, plot_loo, psis_khat
+from pyro_vmtl.analysis import compare_fits, loo, loo_by_task, plot_khat, psis_khat, report_sections
 from pyro_vmtl.analysis.arviz_api import az
 
 mpl.use("agg")
@@ -135,17 +135,18 @@ def test_fits_of_the_same_rows_are_ranked(tasks):
         compare_fits({"exact": fits["exact"], "other": tree(tasks[:1])})
 
 
-def test_the_picture_of_rows_left_out_shows_them_in_their_tasks(tasks):
-    data = tree(tasks, width=[1.2, 0.3])
+def test_a_report_lists_the_rows_with_the_lowest_density(tasks):
+    data = tree(tasks, width=[1.2, 0.7])
     result = loo(data)
-    trusted = result.pareto_k.values <= result.good_k
-    assert 0 < trusted.sum() < 24
-    ax = plot_loo(data)
-    for line, kept in zip(ax.lines, (trusted, ~trusted), strict=True):
-        np.testing.assert_allclose(line.get_xdata(), result.elpd_i.values[kept])
-        task = np.repeat([0, 1], [14, 10])[kept]
-        np.testing.assert_array_equal(np.round(line.get_ydata()), task)
-    assert ax.texts[0].get_text() == f"row {result.elpd_i.values.argmin()}"
-    assert f"in {(~trusted).sum()} of 24 rows" in ax.get_xlabel()
-    ax = plot_loo(tree(problem((3,) * 40), num_samples=100))
-    assert len(ax.get_yticks()) == 30 and ax.get_ylabel() == "the 30 tasks with the lowest rows"
+    (table,) = report_sections(data)[-1].tables
+    lowest = np.sort(result.elpd_i.values)[:10]
+    np.testing.assert_allclose(table.frame["log density"], lowest)
+    assert table.frame.index[0] == result.elpd_i.values.argmin()
+    trusted = (result.pareto_k <= result.good_k).sel(row=table.frame.index)
+    assert table.frame["trusted"].eq("yes").tolist() == trusted.values.tolist()
+    assert (
+        table.frame["task"].tolist()
+        == result.elpd_i["task"].sel(row=table.frame.index).values.tolist()
+    )
+    untrusted = tree(tasks, width=0.02)
+    assert report_sections(untrusted)[-1].tables == []
