@@ -49,9 +49,12 @@ from pyro_vmtl.analysis.relatedness.by_site import plot_relatedness_by_site
 from pyro_vmtl.analysis.relatedness.evolution import plot_relatedness_evolution
 from pyro_vmtl.analysis.relatedness.graph import plot_relatedness_graph
 from pyro_vmtl.analysis.relatedness.heat_map import plot_relatedness
-from pyro_vmtl.analysis.relatedness.pool_weights import relatedness_datatree
 from pyro_vmtl.analysis.relatedness.recovery import plot_relatedness_truth, relatedness_recovery
-from pyro_vmtl.analysis.relatedness.tables import own_group_share, relatedness_table
+from pyro_vmtl.analysis.relatedness.weights import (
+    own_group_share,
+    relatedness_datatree,
+    relatedness_table,
+)
 from pyro_vmtl.analysis.report import Picture, ReportTable, Section, write_report
 from pyro_vmtl.analysis.report_contents import report_sections
 

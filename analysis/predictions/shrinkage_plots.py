@@ -10,8 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
-from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, dressed, on_axes
-from pyro_vmtl.analysis.legends import legend_above
+from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, dressed, legend_above, on_axes
 from pyro_vmtl.analysis.tree_parts import SAMPLE_DIMS, needed, shortened
 
 __all__ = ["plot_shrinkage"]

@@ -11,8 +11,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 
-from pyro_vmtl.analysis.canvas import dressed, on_axes
-from pyro_vmtl.analysis.legends import legend_above
+from pyro_vmtl.analysis.canvas import dressed, legend_above, on_axes
 from pyro_vmtl.analysis.predictions.uncertainty_plots import OF_REAL as OF_VARIANCE
 from pyro_vmtl.analysis.predictions.uncertainty_plots import stacked_parts, uncertainty_parts
 from pyro_vmtl.analysis.tree_parts import needed, row_tasks, shortened

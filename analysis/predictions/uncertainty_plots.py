@@ -10,8 +10,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 
-from pyro_vmtl.analysis.canvas import COLORS, dressed, on_axes
-from pyro_vmtl.analysis.legends import legend_above
+from pyro_vmtl.analysis.canvas import COLORS, dressed, legend_above, on_axes
 from pyro_vmtl.analysis.tree_parts import needed, row_tasks, shortened
 
 __all__ = ["OF_REAL", "plot_uncertainty", "stacked_parts", "uncertainty_parts"]
