@@ -96,8 +96,7 @@ def plot_relatedness_by_site(
             arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.7, "shrinkB": 3},
         )
         text.set(fontsize=11, color=INK, ha="left" if right else "right", va="center")
-    above = 2 * sum(y[place] > x[place] for place in named) > len(named)
-    ax.legend(loc="lower right" if above else "upper left", title="weight of")
+    ax.legend(title="weight of")
     label_axes(ax, xlabel=f"mean weight in {var_names[0]}", ylabel=f"mean weight in {var_names[1]}")
     caption = "On the line: borrows as much at both sites. Named: farthest from it."
     return add_caption(ax, "Do both sites borrow alike?", caption)
