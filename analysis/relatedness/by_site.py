@@ -83,16 +83,16 @@ def plot_relatedness_by_site(
     ax.set(xlim=(-0.02 * limit, limit), ylim=(-0.02 * limit, limit), aspect="equal")
     apart = np.nan_to_num(np.abs(x - y))
     farthest = np.argsort(-apart, axis=None, kind="stable")[:MOST_NAMED]
-    named = [np.unravel_index(i, x.shape) for i in farthest if apart.flat[i] > LEAST_APART]
-    named.sort(key=lambda place: float(y[place]))
-    heights = move_apart(np.array([y[place] for place in named]), 0.06 * limit, limit)
-    for place, height in zip(named, heights, strict=True):
-        task, source = place
-        right = x[place] < limit / 2  # the side with more room
+    farthest = [int(i) for i in farthest if apart.flat[i] > LEAST_APART]
+    named = sorted((float(y.flat[i]), float(x.flat[i]), i) for i in farthest)
+    heights = move_apart(np.array([up for up, _, _ in named]), 0.06 * limit, limit)
+    for (up, across, i), height in zip(named, heights, strict=True):
+        task, source = divmod(i, x.shape[1])
+        right = across < limit / 2  # the side with more room
         text = ax.annotate(
             f"{shorten(tasks[task], 14)} ← {shorten(first['source'].values[source], 14)}",
-            (x[place], y[place]),
-            (x[place] + (0.03 if right else -0.03) * limit, height),
+            (across, up),
+            (across + (0.03 if right else -0.03) * limit, height),
             arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.7, "shrinkB": 3},
         )
         text.set(fontsize=11, color=INK, ha="left" if right else "right", va="center")

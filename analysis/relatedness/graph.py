@@ -100,7 +100,8 @@ def plot_relatedness_graph(
         )
         ax.add_patch(arrow)
     norm, blues = Normalize(0, 1), plt.get_cmap(SEQUENTIAL)
-    dots = ax.scatter(*places.T, s=radius**2, c=mean[:, -1], cmap=blues, norm=norm, zorder=3)
+    across, up = places.T
+    dots = ax.scatter(across, up, s=radius**2, c=mean[:, -1], cmap=blues, norm=norm, zorder=3)
     dots.set(edgecolor=INK, linewidth=1)
     by_lent = np.argsort(-sources.sum(0), kind="stable")
     for task in by_lent if small else by_lent[:NAMED_OF_MANY]:
