@@ -19,8 +19,8 @@ import xarray as xr
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.analysis.export.labels import as_labels
+from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.program_handler import Program
