@@ -289,7 +289,7 @@ def pad_rows(
     classes: tuple[Hashable, ...] | None = None,
     sample_weight: Any = None,
 ) -> TaskData:
-    """Pad rows whose targets are class indices or numbers, tasks in the order of ``task_labels``."""
+    """Pad rows whose targets are class indices or numbers, of tasks in a given order."""
     x = read_real(X, "X", ndim=2)
     labels = read_labels(tasks, "tasks")
     weight = None if sample_weight is None else read_weights(sample_weight)

@@ -303,7 +303,7 @@ def test_a_missing_file_is_named(saved, name):
     (saved / "regression" / name).unlink()
     with pytest.raises(FileNotFoundError, match=f"has no {name}"):
         VMTLRegressor.load(saved / "regression")
-    with pytest.raises(FileNotFoundError, match="is no folder"):
+    with pytest.raises(FileNotFoundError, match="is no directory"):
         VMTLRegressor.load(saved / "nowhere")
 
 
