@@ -30,7 +30,7 @@ from pyro_vmtl.data.padding import Padding
 if TYPE_CHECKING:
     from pyro_vmtl.data.counterparts import Attended
 
-__all__ = ["TaskData", "pad_rows"]
+__all__ = ["TaskData"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -128,7 +128,7 @@ class TaskData:
         if len(set(classes)) < len(classes):
             raise ValueError(f"classes has a label twice, expected each once: {list(classes)}.")
         targets = class_index(labels, classes)
-        return pad_rows(X, targets, tasks, classes=classes, sample_weight=sample_weight)
+        return _padded(X, targets, tasks, classes=classes, sample_weight=sample_weight)
 
     @classmethod
     def regression(
@@ -148,7 +148,7 @@ class TaskData:
         ValueError
             If lengths disagree, a feature or target is not finite, or a weight is negative.
         """
-        return pad_rows(X, read_targets(y, tasks), tasks, sample_weight=sample_weight)
+        return _padded(X, read_targets(y, tasks), tasks, sample_weight=sample_weight)
 
     def new_rows(self, X: Any, tasks: Sequence[Hashable] | np.ndarray, y: Any = None) -> TaskData:
         """Lay out other rows, to predict or to test, for the tasks and classes of these data.
@@ -176,7 +176,7 @@ class TaskData:
             targets = class_index(read_labels(y, "y"), self.classes)
         elif y is not None:
             targets = read_targets(y, tasks)
-        new = pad_rows(X, targets, tasks, task_labels=self.task_labels, classes=self.classes)
+        new = _padded(X, targets, tasks, task_labels=self.task_labels, classes=self.classes)
         expected = self.num_features - self.intercept
         if new.num_features != expected:
             raise ValueError(
@@ -280,7 +280,7 @@ class TaskData:
         return out
 
 
-def pad_rows(
+def _padded(
     X: Any,
     targets: Tensor | None,
     tasks: Sequence[Hashable] | np.ndarray,
@@ -289,7 +289,6 @@ def pad_rows(
     classes: tuple[Hashable, ...] | None = None,
     sample_weight: Any = None,
 ) -> TaskData:
-    """Pad rows whose targets are class indices or numbers, of tasks in a given order."""
     x = read_real(X, "X", ndim=2)
     labels = read_labels(tasks, "tasks")
     weight = None if sample_weight is None else read_weights(sample_weight)
