@@ -109,7 +109,7 @@ def _tree_of_one(
     preset = fitted.preset
     seen = as_one_task(data) if preset.pooled else data
     if "z" in preset.shared:
-        seen = attend(seen, target_in_key=preset.target_in_key)
+        seen = attend(seen)
     tree = tree_of_programs(
         *(fitted.model, fitted.guide, (seen,), Labels(seen, coords, row_tasks=data)),
         num_samples=num_samples,

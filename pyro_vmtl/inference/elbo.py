@@ -20,8 +20,9 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.handlers.crossed_draws import CrossedDraws
-from pyro_vmtl.handlers.program_handler import TASK_PLATE, UNCONSTRAINED
+from pyro_vmtl.handlers.program_handler import UNCONSTRAINED
 
 __all__ = ["ELBOTerms", "MeanFieldELBO", "elbo_terms", "kept_traces"]
 

@@ -19,8 +19,9 @@ from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from pyro_vmtl.data.row_batches import BalancedRows, Batches, RandomRows, scaled_rows
-from pyro_vmtl.data.task_batches import Part, TaskBatches, first_rows, some_tasks
+from pyro_vmtl.data.plates import scaled_rows, some_tasks
+from pyro_vmtl.data.row_batches import BalancedRows, Batches, RandomRows
+from pyro_vmtl.data.task_batches import Part, TaskBatches, first_rows
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.program_handler import ProgramWithHandler
 from pyro_vmtl.handlers.schedules import Scheduled

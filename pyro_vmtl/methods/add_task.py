@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vmtl.data.folds import folds
+from pyro_vmtl.data.one_task import as_last_task
 from pyro_vmtl.data.task_batches import Part, TaskBatches
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.guides import MeanFieldNormal
@@ -27,6 +28,7 @@ from pyro_vmtl.methods.held_out import HeldOut, of_rows
 from pyro_vmtl.methods.stack import FittedStack
 from pyro_vmtl.methods.stacking_weights import PRIOR_ROWS
 from pyro_vmtl.models import LinearCounts
+from pyro_vmtl.models.task_noise import TaskNoise
 from pyro_vmtl.sharing.sources import Sources
 
 __all__ = ["add_task"]
@@ -91,7 +93,7 @@ def _weights(fitted: FittedStack, rows: TaskData, seed: int) -> Tensor:
         return fitted.new_task_weights
     parts = []
     for train, held in folds(rows, NUM_FOLDS, seed=seed):
-        wide = _after(held, len(fitted.weights))
+        wide = as_last_task(held, len(fitted.weights))
         draws = {
             name: of_rows(_extend(member, train, seed, few=False).draws(wide, seed=seed), wide.mask)
             for name, member in fitted.members.items()
@@ -113,7 +115,7 @@ def _extend(fitted: Fitted, rows: TaskData, seed: int, *, few: bool) -> Fitted:
         )
     if preset.pooled:
         return replace(fitted, num_tasks=num_tasks + 1)
-    wide = _after(rows, num_tasks)
+    wide = as_last_task(rows, num_tasks)
     with isolated(seed):
         model, guide = (program.to(rows.x.device) for program in preset.programs(wide))
         guide(wide)  # makes the lazy parameters, and notes where the posteriors start
@@ -146,13 +148,6 @@ def _extend(fitted: Fitted, rows: TaskData, seed: int, *, few: bool) -> Fitted:
     return Fitted(preset, model, guide, result, num_tasks + 1)
 
 
-def _after(rows: TaskData, num_tasks: int) -> TaskData:
-    """Lay rows of one task out as the last of T + 1, of which the others have none."""
-    labels = (*range(num_tasks), rows.task_labels[0])
-    wide = rows.map_rows(lambda v: torch.cat([v.new_zeros(num_tasks, *v.shape[1:]), v]))
-    return replace(wide, task_labels=labels)
-
-
 def _only(task: int) -> TaskBatches:
     """Give the parts of steps that are on one task only."""
     return lambda data: repeat([Part(torch.tensor([task], device=data.x.device), data.num_rows)])
@@ -168,8 +163,13 @@ def _take_over(new: nn.Module, old: nn.Module) -> None:
             value.copy_(learned)
         elif value.shape[1:] == learned.shape[1:]:
             value[:-1] = learned
-            if name.endswith(("raw_noise_scale", "raw_transfer_scale")):
+            if name.endswith("raw_transfer_scale"):
                 value[-1] = learned.mean(0)  # there is no better guess
+    noises = [[m for m in part.modules() if isinstance(m, TaskNoise)] for part in (new, old)]
+    for noise, before in zip(*noises, strict=True):
+        if len(noise.raw_noise_scale) > len(before.raw_noise_scale):
+            log_scale = before.log_noise_scale
+            noise.fix_log_noise_scale(torch.cat([log_scale, log_scale.mean(0, keepdim=True)]))
     for module in new.modules():
         if isinstance(module, MeanFieldNormal):
             for site, common in module.raw_common_scales.items():

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_vmtl.data.one_task import as_one_task, of_each_task
-from pyro_vmtl.data.task_batches import some_tasks
+from pyro_vmtl.data.one_task import as_one_task, split_one_task
+from pyro_vmtl.data.plates import some_tasks
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.inference.svi import FitResult
 from pyro_vmtl.methods.new_task import new_task_draws
@@ -111,7 +111,7 @@ class Fitted:
         if tasks is not None:
             rows = rows.map_rows(lambda values: values[tasks])
         draws = likelihood_draws(*programs, as_one_task(rows), **settings)
-        return concat_draws([draws], lambda numbers: of_each_task(numbers[0], rows))
+        return concat_draws([draws], lambda numbers: split_one_task(numbers[0], rows))
 
     def relatedness(self, *, num_samples: int = 1000, seed: int = 0) -> Tensor:
         """Draw how much each task borrows from each source.

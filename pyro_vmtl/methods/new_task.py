@@ -32,7 +32,7 @@ from torch.distributions import Distribution
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.methods.held_out import HeldOut, of_rows
-from pyro_vmtl.models.linear_regressor import TaskNoise
+from pyro_vmtl.models.task_noise import TaskNoise
 from pyro_vmtl.predictive.families import concat_draws
 from pyro_vmtl.sharing.sources import Sources
 from pyro_vmtl.sharing.unwrap import unwrap
@@ -99,7 +99,7 @@ def new_task_draws(
         model = copy.deepcopy(unwrap(fitted.model)).eval()
         noise = _part(model, TaskNoise)
         if noise is not None:
-            noise.raw_noise_scale = nn.Parameter(noise.raw_noise_scale[source].unsqueeze(1))
+            noise.fix_log_noise_scale(noise.log_noise_scale[source].unsqueeze(1))
         # what all tasks have in common, such as the latent mean
         given = {site: guide.posterior(site).sample((num_samples, 1, 1)) for site in guide.common}
         w = _run(model, rows, given, num_samples)["w"]["value"]

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pyro_vmtl.data.counterparts import attend
+from pyro_vmtl.data.counts import check_counts
 from pyro_vmtl.data.one_task import as_one_task
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.guides import (
@@ -39,8 +40,6 @@ from pyro_vmtl.models import (
     StandardNormal,
     ZeroMeanNormal,
 )
-from pyro_vmtl.models.linear_regressor import TaskNoise
-from pyro_vmtl.predictive.overdispersed_poisson import check_counts
 from pyro_vmtl.sharing.share import share
 
 __all__ = ["Preset"]
@@ -86,8 +85,6 @@ class Preset:
         Sites to share: ``w``, ``z``, both or none.
     sharing
         Arguments of :func:`~pyro_vmtl.share`.
-    target_in_key
-        For shared ``z`` and real targets, an argument of :func:`~pyro_vmtl.attend`.
     kl_weights
         Argument of :func:`~pyro_vmtl.temper`.
     num_particles
@@ -125,7 +122,6 @@ class Preset:
     counts: bool = False
     shared: tuple[str, ...] = ("w",)
     sharing: Mapping[str, Any] = field(default_factory=dict)
-    target_in_key: bool = False
     kl_weights: Mapping[str, float | Schedule] = field(default_factory=dict)
     num_particles: int = 1
     num_draws: Mapping[str, int] = field(default_factory=dict)
@@ -179,7 +175,7 @@ class Preset:
         if self.pooled:
             data = as_one_task(data)
         if "z" in self.shared:
-            data = attend(data, target_in_key=self.target_in_key)
+            data = attend(data)
         with isolated(seed):
             model, guide = (program.to(data.x.device) for program in self.programs(data))
         elbo = MeanFieldELBO(self.num_particles, num_draws=self.num_draws)
@@ -196,10 +192,6 @@ class Preset:
         )
         if large:  # recorded steps hold the rows in circles of references
             gc.collect()
-        counts = data.mask.sum(1) if data.weight is None else (data.weight * data.mask).sum(1)
-        for part in model.modules():
-            if isinstance(part, TaskNoise):
-                part.widen(counts)
         return Fitted(self, model, guide, result, num_tasks)
 
     def _model(self, data: TaskData) -> nn.Module:
@@ -216,8 +208,8 @@ class Preset:
         if data.classes is not None:
             return LinearClassifier(prior) if size is None else LatentClassifier(prior, size)
         if size is None:
-            return LinearRegressor(prior, num_tasks)
-        return LatentRegressor(prior, size, num_tasks)
+            return LinearRegressor(prior, num_tasks, rows_per_task=data.rows_per_task)
+        return LatentRegressor(prior, size, num_tasks, rows_per_task=data.rows_per_task)
 
     def _guide(self, data: TaskData) -> nn.Module:
         given = {"init_loc_scale": self.init_loc_scale, "init_scale": self.init_scale}

@@ -118,7 +118,7 @@ def _single(config: Mapping[str, Any], tensors: Mapping[str, Tensor], like: Task
         raise ValueError(f"There are {like.num_tasks} tasks, expected {config['num_tasks']}.")
     rows = as_one_task(like) if preset.pooled else like
     if "z" in preset.shared:
-        rows = attend(rows, target_in_key=preset.target_in_key)
+        rows = attend(rows)
     with isolated(0):
         model, guide = preset.programs(rows)
         guide(rows)  # makes the lazy parameters

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from pyro_vmtl.data.folds import at_most, folds, needed_folds
+from pyro_vmtl.data.folds import folds, needed_folds, subsample_rows
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.inference.progress import fits_bar
 from pyro_vmtl.inference.svi import FitResult
@@ -111,7 +111,7 @@ class Stack:
             stopped = any(fitted.result.stopped == "interrupted" for fitted in members.values())
             held_out = None
             if not stopped and validation is not None:
-                some = at_most(validation, ENOUGH_HELD_OUT, seed=seed)
+                some = subsample_rows(validation, ENOUGH_HELD_OUT, seed=seed)
                 held_out = self._predicted(members, data, some, seed)
             elif not stopped and data.mask.sum() > 1:
                 held_out, stopped = self.held_out(

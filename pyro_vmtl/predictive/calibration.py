@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, Normal, Poisson
 
+from pyro_vmtl.models.linear_counts import MAX_LOG_RATE
 from pyro_vmtl.predictive.families import as_overdispersed, check_known
-from pyro_vmtl.predictive.overdispersed_poisson import MAX_LOG_RATE, OverdispersedPoisson
+from pyro_vmtl.predictive.overdispersed_poisson import OverdispersedPoisson
 
 __all__ = ["Calibration"]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pyro_vmtl import MeanFieldELBO, RandomRows, TaskData, folds, preset, progress, stacking
-from pyro_vmtl.data.row_batches import scaled_rows
+from pyro_vmtl.data.plates import scaled_rows
 from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.inference.step import Step
 from pyro_vmtl.methods.presets import ALONE, POOLED, SHARED, presets
