@@ -11,7 +11,8 @@ import torch
 from sklearn.utils import gen_batches
 from torch import Tensor
 
-from pyro_vmtl.data.task_data import TaskData, pad_rows
+from pyro_vmtl.data.padding import pad_arrays
+from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.estimators.notices import DataNotice
 from pyro_vmtl.estimators.reading import (
     check_finite,
@@ -211,9 +212,8 @@ def to_task_data(
     weight
         (rows,), sample weights.
     """
-    return pad_rows(
-        x, targets, labels, task_labels=tuple(task_labels), classes=classes, sample_weight=weight
-    ).with_intercept()
+    arrays = pad_arrays(x, targets, labels, task_labels=tuple(task_labels), sample_weight=weight)
+    return TaskData(**arrays, classes=classes).with_intercept()
 
 
 def unpack_rows(rows: Any, name: str) -> tuple[Any, Any, Any]:
