@@ -37,7 +37,7 @@ WEIGHTS = "weights.safetensors"
 IN_RUN = "estimator"
 """Directory of the estimator in a run directory of the command line."""
 
-FORMAT = 1
+FORMAT = 2
 """Version of the file format, incremented whenever older files can no longer be read."""
 
 INVALID = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -93,7 +93,7 @@ def save(estimator: VMTLEstimator, path: Path, *, overwrite: bool = False) -> No
     unshared = {name: v.detach().cpu().contiguous().clone() for name, v in tensors.items()}
     with new_directory(path, overwrite=overwrite, marker=CONFIG) as folder:
         save_file(unshared, folder / WEIGHTS)
-        config["checksum"] = _checksum(folder / WEIGHTS)
+        config["checksum"] = _checksum(config, folder / WEIGHTS)
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
         (folder / CONFIG).write_text(text, encoding="utf-8")
         # safetensors makes files that only their owner can read
@@ -112,22 +112,23 @@ def load(
         raise ValueError(f"{path} holds a {saved}, expected a {kind.__name__}. Use {saved}.load.")
     estimator = kind(device=device)
     estimator._check_device()
+    settings = config["settings"]
+    own = isinstance(settings["method"], dict) and settings["method"].get("own")
+    if own and method is None:
+        raise ValueError(
+            f"{path} was fitted by a method of your own ({own}), which is not in the file. Pass "
+            f"it: {saved}.load(path, method=...)."
+        )
     try:
-        settings = from_json(config["settings"])
-        estimator.set_params(**settings)
-        own = isinstance(settings["method"], dict)
-        if not own or method is not None:
-            _restore(estimator, config, tensors, method if own else None)
+        estimator.set_params(**from_json({**settings, "method": None} if own else settings))
+        if own:
+            estimator.method = method
+        _restore(estimator, config, tensors, method if own else None)
     except INVALID as error:
         raise ValueError(
             f"{path} is broken: its {CONFIG} and {WEIGHTS} do not belong together ({error}). "
             "Fit again, or restore an unchanged copy."
         ) from error
-    if not hasattr(estimator, "fitted_"):
-        raise ValueError(
-            f"{path} was fitted by a method of your own, {settings['method'].get('own')}. Pass it: "
-            f"{kind.__name__}.load(path, method=...)."
-        )
     return estimator
 
 
@@ -140,7 +141,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise FileNotFoundError(f"{path} has no {name}: it is not a complete saved fit.")
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-        found, checksum, _ = config["format"], config["checksum"], config["estimator"]
+        found, checksum = config["format"], config.pop("checksum")
         newer, written = found > FORMAT, dict(config["versions"])
     except INVALID as error:
         raise ValueError(
@@ -150,9 +151,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ValueError(f"{path} was written by a newer version ({written}). Update pyro_vmtl.")
     if found != FORMAT:
         raise ValueError(f"{path / CONFIG} has format {found!r}, expected {FORMAT}.")
-    if checksum != _checksum(path / WEIGHTS):
+    if checksum != _checksum(config, path / WEIGHTS):
         raise ValueError(
-            f"{path / WEIGHTS} is not the file that was saved: it was changed or truncated. "
+            f"{path} is not what was saved: {CONFIG} or {WEIGHTS} was changed or truncated. "
             "Restore an unchanged copy."
         )
     try:
@@ -179,33 +180,17 @@ def _restore(
     estimator: VMTLEstimator, config: Mapping[str, Any], tensors: dict[str, Tensor], method: Any
 ) -> None:
     """Set the attributes that ``fit`` sets."""
-    if method is not None:
-        estimator.method = method
     estimator._check_settings()
-    tasks, sizes = _check_unique(config["tasks"], "tasks"), config["task_sizes"]
-    estimator._sizes = dict(zip(tasks, map(int, sizes), strict=True))
+    estimator._sizes = dict(zip(config["tasks"], config["task_sizes"], strict=True))
     estimator.n_features_in_ = config["num_features"]
-    shape = (estimator.n_features_in_,)
     if config["features"] is not None:
-        names = np.array(_check_unique(config["features"], "features"), dtype=object)
-        estimator.feature_names_in_ = names
-        if names.shape != shape:
-            raise ValueError(f"{len(names)} names of {shape[0]} features")
-    if hasattr(estimator, "predict_proba"):
-        estimator.classes_ = np.array(_check_unique(config["classes"], "classes"))
-        if not 1 < len(estimator.classes_) == len(np.unique(estimator.classes_)):
-            raise ValueError(f"classes are {config['classes']}")
-        scale = 1.0
+        estimator.feature_names_in_ = np.array(config["features"], dtype=object)
+    if "classes" in config:
+        estimator.classes_ = np.array(config["classes"])
     else:
-        scale = estimator.target_scale_ = float(config["unit"])
-        estimator.target_mean_ = float(config["centre"])
-    scaling = Scaling(*(tensors.pop(f"features.{name}").numpy() for name in ("mean", "scale")))
-    if not scaling.mean.shape == scaling.scale.shape == shape:
-        raise ValueError(f"{shape[0]} features, and means or scales of others")
-    numbers = [*scaling.mean, *scaling.scale, scale]
-    if not (np.isfinite(numbers).all() and min(*scaling.scale, scale) > 0):
-        raise ValueError("scales are not above 0, or not finite")
-    estimator._scaling = scaling
+        estimator.target_mean_, estimator.target_scale_ = config["centre"], config["unit"]
+    mean, scale = (tensors.pop(f"features.{name}").numpy() for name in ("mean", "scale"))
+    estimator._scaling = Scaling(mean, scale)
     estimator.fitted_ = fitted_from(config["fitted"], tensors, _example_data(estimator))
 
 
@@ -230,13 +215,9 @@ def _check_labels(labels: Sequence[Hashable], name: str) -> list[Any]:
     return list(labels)
 
 
-def _check_unique(labels: Any, name: str) -> list[Any]:
-    """Check that labels read from a file are a list without duplicates."""
-    if not isinstance(labels, list) or len(set(labels)) != len(labels) or not labels:
-        raise ValueError(f"{name} are {labels!r:.80}, not unique labels")
-    return _check_labels(labels, name)
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _checksum(config: Mapping[str, Any], weights: Path) -> str:
+    """Hash both files."""
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(json.dumps(config, sort_keys=True).encode())
+    return digest.hexdigest()
