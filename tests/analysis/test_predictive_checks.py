@@ -37,7 +37,7 @@ def normal(num_tasks=6, num_rows=8, *, shift=(), num_draws=400, seed=0):
 
 
 def classes(num_tasks=6, num_classes=3, num_rows=40, *, odd=False, num_draws=400, seed=0):
-    """Classes with probabilities of each task; if odd, all rows of the first are of the last class."""
+    """Classes with probabilities by task; if odd, all rows of the first are of the last class."""
     random = np.random.default_rng(seed)
     chances = random.dirichlet(np.full(num_classes, 2.0), size=num_tasks)
     tasks = np.repeat(np.arange(num_tasks), num_rows)
