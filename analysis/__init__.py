@@ -1,8 +1,4 @@
-"""Looking at a fit: metrics, tables, pictures."""
-
-if __name__ == "analysis":
-    raise ImportError("Import this as pyro_vmtl.analysis: `analysis` would be a second copy of it.")
-
+"""Analysis of fits: export to ArviZ, metrics, diagnostics, tables and pictures."""
 
 from pyro_vmtl.analysis.arviz_api import az
 from pyro_vmtl.analysis.baselines import (
@@ -37,19 +33,24 @@ from pyro_vmtl.analysis.metrics import (
     expected_calibration_error,
     regression_metrics,
 )
-from pyro_vmtl.analysis.predictions.band_plots import plot_regression_bands
-from pyro_vmtl.analysis.predictions.decision_plots import plot_decision_regions
 from pyro_vmtl.analysis.predictions.prediction_grids import decision_grid, regression_grid
 from pyro_vmtl.analysis.predictions.shrinkage_plots import plot_shrinkage
-from pyro_vmtl.analysis.predictions.uncertain_rows import most_uncertain_rows, plot_uncertain_rows
-from pyro_vmtl.analysis.predictions.uncertainty_plots import plot_uncertainty
+from pyro_vmtl.analysis.predictions.task_plots import plot_decision_regions, plot_regression_bands
+from pyro_vmtl.analysis.predictions.uncertainty_plots import (
+    most_uncertain_rows,
+    plot_uncertain_rows,
+    plot_uncertainty,
+)
 from pyro_vmtl.analysis.relatedness.by_site import plot_relatedness_by_site
 from pyro_vmtl.analysis.relatedness.evolution import plot_relatedness_evolution
 from pyro_vmtl.analysis.relatedness.graph import plot_relatedness_graph
 from pyro_vmtl.analysis.relatedness.heat_map import plot_relatedness
-from pyro_vmtl.analysis.relatedness.pool_weights import relatedness_datatree
 from pyro_vmtl.analysis.relatedness.recovery import plot_relatedness_truth, relatedness_recovery
-from pyro_vmtl.analysis.relatedness.tables import own_group_share, relatedness_table
+from pyro_vmtl.analysis.relatedness.weights import (
+    own_group_share,
+    relatedness_datatree,
+    relatedness_table,
+)
 from pyro_vmtl.analysis.report import Picture, ReportTable, Section, write_report
 from pyro_vmtl.analysis.report_contents import report_sections
 

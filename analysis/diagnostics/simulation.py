@@ -20,9 +20,10 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vmtl.analysis.export.labels import Labels, Variable
+from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated
-from pyro_vmtl.handlers.program_handler import TASK_PLATE, Program
+from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.inference.progress import fits_bar
 
 __all__ = ["simulate_ranks"]
