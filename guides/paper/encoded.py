@@ -63,7 +63,7 @@ class EncodedNormal(nn.Module):
         if getattr(self.encoder, "num_tasks", None) is not None:
             raise ValueError(
                 "Site 'z' is shared, but every task has an encoder of its own, whose "
-                "representations cannot be compared. Use one encoder for all tasks, or do not share 'z'."
+                "representations cannot be compared. Use one encoder, or do not share 'z'."
             )
         if data.attended is None:
             if self.training and data.y is not None:

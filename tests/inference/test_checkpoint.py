@@ -9,7 +9,7 @@ import torch
 from pyro.infer.autoguide import AutoNormal
 
 from pyro_vmtl import GaussianSumPool, RandomRows, RandomTasks, TaskBlocks, TaskData, fit
-from pyro_vmtl import checkpoint as module
+from pyro_vmtl.inference import checkpoint as module
 from pyro_vmtl.inference.checkpoint import Checkpoint, CheckpointError
 from pyro_vmtl.methods.presets import HIERARCHICAL, SHARED, presets
 
@@ -123,7 +123,7 @@ def test_a_checkpoint_of_another_fit_is_refused(data, tmp_path):
         (method, data, 1),
     ]
     for other, rows, seed in others:
-        with pytest.raises(CheckpointError, match="of another fit: rows, settings or versions"):
+        with pytest.raises(CheckpointError, match="to another fit: rows, settings or versions"):
             other.fit(rows, seed=seed, checkpoints=tmp_path)
     assert_same(method.fit(data), method.fit(data, checkpoints=tmp_path))
 
@@ -134,7 +134,9 @@ def test_a_broken_checkpoint_is_refused(content, data, tmp_path):
     method.fit(data, checkpoints=tmp_path)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-50] if content is None else content)
-    with pytest.raises(CheckpointError, match=r"fit.safetensors is no checkpoint .* Begin anew"):
+    with pytest.raises(
+        CheckpointError, match=r"fit.safetensors is not a checkpoint .* Start again"
+    ):
         method.fit(data, checkpoints=tmp_path)
 
 
@@ -177,5 +179,5 @@ def test_tensors_and_settings_of_a_users_program_count(tmp_path):
     fitted(1.0, 2 * x)
     fitted(1.0, 2 * x)
     for scale, y in ((1.0, -2 * x), (0.01, 2 * x)):
-        with pytest.raises(CheckpointError, match="of another fit"):
+        with pytest.raises(CheckpointError, match="to another fit"):
             fitted(scale, y)
