@@ -43,6 +43,8 @@ class LinearClassifier(nn.Module):
     LatentClassifier : The same on learned representations.
     """
 
+    fixed_graph = True
+
     def __init__(self, prior: Callable[[], dist.Independent]) -> None:
         super().__init__()
         self.prior = prior

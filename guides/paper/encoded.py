@@ -42,6 +42,8 @@ class EncodedNormal(nn.Module):
     pyro_vmtl.attend : Compute the counterparts of rows, which sharing ``z`` needs.
     """
 
+    fixed_graph = True
+
     def __init__(self, encoder: nn.Module, others: MeanFieldNormal | AmortizedNormal) -> None:
         super().__init__()
         self.encoder = encoder

@@ -48,6 +48,8 @@ class LatentClassifier(nn.Module):
     LinearClassifier : The same on the features themselves.
     """
 
+    fixed_graph = True
+
     def __init__(self, prior: Callable[[], dist.Independent], latent_size: int) -> None:
         super().__init__()
         self.prior = prior

@@ -57,6 +57,8 @@ class LatentRegressor(TaskNoise):
     pyro_vmtl.guides.EncodedNormal : The guide with an encoder for ``z``.
     """
 
+    fixed_graph = True
+
     def __init__(
         self,
         prior: Callable[[], dist.Independent],
