@@ -173,9 +173,9 @@ def test_permuting_tasks_permutes_the_terms(ragged):
         sources = guide.state["w"]
         with torch.no_grad():
             for t in range(3):
-                candidates = [i for i in range(3) if i != t]
+                others = [i for i in range(3) if i != t]
                 chosen = order.index(source_of[order[t]])
-                sources.logits[t, candidates.index(chosen)] = 1e4
+                sources.logits[t, others.index(chosen)] = 1e4
             sources.raw_transfer_scale.copy_(
                 torch.tensor([0.1, 0.2, 0.3], dtype=F64)[order].reshape(3, 1, 1, 1).log()
             )
