@@ -17,7 +17,8 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from pyro_vmtl.analysis.export.tracing import Nodes, is_latent
-from pyro_vmtl.handlers.program_handler import TASK_PLATE, UNCONSTRAINED, Program
+from pyro_vmtl.data.plates import TASK_PLATE
+from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, Program
 from pyro_vmtl.handlers.temper import kl_weights_of
 
 __all__ = ["least_kl_weight", "log_densities", "num_tasks_apart"]

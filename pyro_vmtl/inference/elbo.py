@@ -19,8 +19,9 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.handlers.crossed_draws import CrossedDraws
-from pyro_vmtl.handlers.program_handler import TASK_PLATE, UNCONSTRAINED, Program
+from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, Program
 from pyro_vmtl.handlers.tracing import TracePair, sample_sites, trace_guide_and_model
 
 __all__ = ["ELBOTerms", "Evaluation", "MeanFieldELBO", "evaluate"]

@@ -19,8 +19,9 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from pyro_vmtl.data.row_batches import Batches, scaled_rows
-from pyro_vmtl.data.task_batches import Part, TaskBatches, first_rows, some_tasks
+from pyro_vmtl.data.plates import scaled_rows, some_tasks
+from pyro_vmtl.data.row_batches import Batches
+from pyro_vmtl.data.task_batches import Part, TaskBatches, first_rows
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.fixed_graph import has_fixed_graph
 from pyro_vmtl.handlers.schedules import Scheduled

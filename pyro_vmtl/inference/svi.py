@@ -12,8 +12,9 @@ from pyro.infer import Trace_ELBO
 from pyro.infer.elbo import ELBOModule
 from torch import Tensor
 
+from pyro_vmtl.data.plates import some_tasks
 from pyro_vmtl.data.row_batches import Batches
-from pyro_vmtl.data.task_batches import TaskBatches, some_tasks
+from pyro_vmtl.data.task_batches import TaskBatches
 from pyro_vmtl.handlers.isolation import check_no_bare_parameters, isolated, validation
 from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.handlers.schedules import Cosine, Scheduled

@@ -14,7 +14,7 @@ from torch.distributions import Categorical, Distribution
 from pyro_vmtl.handlers.isolation import check_no_bare_parameters, evaluating, isolated, validation
 from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.handlers.tracing import sample_sites, trace_guide_and_model
-from pyro_vmtl.predictive.families import check_known, concat_draws
+from pyro_vmtl.predictive.families import concat_draws, family_of
 
 __all__ = [
     "likelihood_draws",
@@ -237,9 +237,9 @@ def likelihood_draws(
     """
     parts: list[Any] = []
     for node in _likelihoods(model, guide, args, site, num_samples, seed):
-        check_known(node["fn"], f"Site {site!r}")
+        family_of(node["fn"], f"Site {site!r}")
         parts.append(node["fn"])
-    return concat_draws(parts, torch.cat)
+    return concat_draws(parts)
 
 
 def _check_observed(node: Any, site: str) -> None:

@@ -139,6 +139,30 @@ class Pool(TorchDistribution):
         """Draw values for weights that have the particles of the batch shape."""
         raise NotImplementedError
 
+    def shares_per_weight(self, posterior: Independent) -> Tensor:
+        r"""Compute how much the posterior of each task follows each source, over its weight.
+
+        If the mean of source i moves by 1, the pool's pull on task t moves by a precision
+        :math:`a_{ti} \pi_{ti}`, and the mean of its posterior by
+        :math:`a_{ti} \pi_{ti} \sigma_t^2`.
+
+        Parameters
+        ----------
+        posterior
+            Normal with the site's event shape, batch (T, \*rest): the posterior of every task.
+
+        Returns
+        -------
+        Tensor
+            (T, T), :math:`\pi_{ti} \sigma_t^2` averaged over the numbers of the site.
+        """
+        raise NotImplementedError
+
+    def _variance_ratio(self, posterior: Independent) -> Tensor:
+        """Average the variance of each task over that of each source, (T, T)."""
+        var = self._to_rows(posterior.variance)
+        return (var @ self._components.var.reciprocal().mT).mean(-3) / var.shape[-1]
+
     # All shapes are reduced to one, (*L, R, T, P), with R cells in the plates `rest` and P numbers
     # in an event.
 

@@ -13,7 +13,7 @@ from pyro.poutine.plate_messenger import PlateMessenger
 from pyro.poutine.scale_messenger import ScaleMessenger
 from torch import Tensor
 
-from pyro_vmtl.handlers.program_handler import TASK_PLATE
+from pyro_vmtl.data.plates import TASK_PLATE
 
 __all__ = [
     "as_normal",
@@ -72,7 +72,7 @@ def check_all_tasks(msg: Any) -> None:
         raise ValueError(
             f"Plate {TASK_PLATE!r} has {frame.size} of {frame.full_size} tasks at site "
             f"{msg['name']!r}, and its guide has the posteriors of these only, expected those of "
-            "all: every task may be a source. Sample it by `sample_of_plate`, as MeanFieldNormal "
+            "all: every task may be a source. Sample it by `sample_posterior`, as MeanFieldNormal "
             "does, or fit without `tasks`."
         )
 

@@ -25,13 +25,14 @@ from pyro_vmtl import (
     TaskData,
     VMTLClassifier,
     VMTLRegressor,
+    predict_proba,
     share,
     temper,
 )
 from pyro_vmtl.analysis import from_pyro_svi, read_netcdf, to_datatree, write_netcdf
 from pyro_vmtl.analysis.arviz_api import az
 from pyro_vmtl.analysis.export.labels import as_labels
-from pyro_vmtl.analysis.export.predicted_rows import predicted
+from pyro_vmtl.analysis.export.predicted_rows import summarize_draws
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.point_estimates import point_estimates
 from pyro_vmtl.inference.elbo import MeanFieldELBO, evaluate
@@ -188,6 +189,17 @@ def test_nothing_is_left_behind(ragged):
         assert first[group].to_dataset().identical(second[group].to_dataset())
 
 
+def test_rows_of_ones_own_programs_are_predicted(ragged):
+    model, guide, _ = shared_of(LogarithmicPool)(ragged)
+    rows = ragged.new_rows(ragged.x[0, :2], ["c", "a"], ragged.y[0, :2].tolist())
+    tree = from_pyro_svi(model, guide, ragged, rows=rows, num_samples=200)
+    proba = rows.unpad(predict_proba(model, guide, rows, num_samples=200))
+    np.testing.assert_allclose(tree["predictions"]["proba"], proba, atol=1e-6)
+    assert tree["predictions"]["task"].values.tolist() == ["c", "a"]
+    with pytest.raises(ValueError, match="rows has 3 tasks, and the arguments have no TaskData"):
+        from_pyro_svi(schools, positive(None)[1], PUPILS, rows=rows)
+
+
 def test_parameters_in_pyros_own_store():
     y = torch.tensor([4.0, 5.0, 6.0])
 
@@ -303,7 +315,7 @@ def test_parts_of_the_uncertainty_of_real_targets():
     loc, scale = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [3.0]])
     parts = [Normal(m.view(1, 1, 1), s.view(1, 1, 1)) for m, s in zip(loc, scale, strict=True)]
     weights, y = torch.tensor([[0.25, 0.75]]), torch.tensor([[1.0]])
-    found = predicted(parts, weights, y, torch.Generator())
+    found = summarize_draws(parts, weights, y, torch.Generator())
     found = {name: value.item() for name, value in found.items()}
     assert found["mean"] == 1.5
     assert found["epistemic_std"] == pytest.approx(np.sqrt(0.25 * 1.5**2 + 0.75 * 0.5**2))
@@ -323,7 +335,7 @@ def test_the_place_of_counts_is_uniform():
     rate = torch.full((1, 1, 4000), 1.5)  # many zeros
     y = torch.poisson(rate[0], generator=torch.Generator().manual_seed(0))
     draws = [OverdispersedPoisson(rate.expand(5, 1, 4000))]
-    found = predicted(draws, torch.ones(1, 1), y, torch.Generator().manual_seed(1))
+    found = summarize_draws(draws, torch.ones(1, 1), y, torch.Generator().manual_seed(1))
     assert stats.kstest(found["pit"].flatten(), "uniform").pvalue > 1e-3
 
 

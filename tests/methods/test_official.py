@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from problems import F64, normal_kl, normal_log_density, randomize_sources
-from test_attention import plain_mean
+from problems import F64, normal_kl, normal_log_density, plain_mean, randomize_sources
 
 from pyro_vmtl import BalancedRows, MeanFieldELBO, TaskData, attend
-from pyro_vmtl.data.row_batches import scaled_rows
+from pyro_vmtl.data.plates import scaled_rows
 from pyro_vmtl.guides import class_means
 from pyro_vmtl.inference.elbo import evaluate
 from pyro_vmtl.methods.presets import OFFICIAL, OFFICIAL_AC, PAPER
