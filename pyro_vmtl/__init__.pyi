@@ -2,11 +2,11 @@ from ._version import __version__ as __version__
 from .data.counterparts import attend as attend
 from .data.folds import folds as folds
 from .data.one_task import as_one_task as as_one_task
+from .data.plates import sample_posterior as sample_posterior
 from .data.row_batches import BalancedRows as BalancedRows
 from .data.row_batches import RandomRows as RandomRows
 from .data.task_batches import RandomTasks as RandomTasks
 from .data.task_batches import TaskBlocks as TaskBlocks
-from .data.task_batches import sample_of_plate as sample_of_plate
 from .data.task_data import TaskData as TaskData
 from .estimators import VMTLClassifier as VMTLClassifier
 from .estimators import VMTLRegressor as VMTLRegressor

@@ -13,13 +13,16 @@ from dataclasses import replace
 from itertools import repeat
 
 import torch
+from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vmtl.data.folds import folds
+from pyro_vmtl.data.one_task import as_last_task
 from pyro_vmtl.data.task_batches import Part, TaskBatches
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.handlers.isolation import isolated
+from pyro_vmtl.handlers.program_handler import unwrap
 from pyro_vmtl.inference.svi import fit
 from pyro_vmtl.methods.borrowing import Borrowing
 from pyro_vmtl.methods.fitted import Fitted
@@ -27,8 +30,9 @@ from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.out_of_fold import OutOfFold
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.stacking_weights import PRIOR_ROWS, stacking_weights
+from pyro_vmtl.models.task_noise import TaskNoise
+from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources
-from pyro_vmtl.sharing.unwrap import unwrap
 
 __all__ = ["add_task"]
 
@@ -92,7 +96,7 @@ def _member_weights(fitted: Fitted, rows: TaskData, seed: int) -> Tensor:
         return fitted.new_task_weights
     parts = []
     for train, held in folds(rows, NUM_FOLDS, seed=seed):
-        wide = _after(held, fitted.num_tasks)
+        wide = as_last_task(held, fitted.num_tasks)
         draws = {
             name: _extend(member, train, seed, learns_noise=True).draws(wide, seed=seed)
             for name, member in fitted.members.items()
@@ -118,21 +122,22 @@ def _extend(member: Member, rows: TaskData, seed: int, *, learns_noise: bool) ->
             f"{type(method).__name__} without coefficients of every task. Fit again with rows of "
             "that task."
         )
-    wide = _after(rows, num_tasks)
+    wide = as_last_task(rows, num_tasks)
     if method.pooled:
         return replace(member, borrowing=member.borrowing.with_new_task())
     with isolated(seed):
         model, guide = method.initial_programs(wide, seed)
-        guide(wide)  # makes the lazy parameters, and records where the posteriors start
+        guide(wide)  # makes the lazy parameters
     new = nn.ModuleDict({"model": model, "guide": guide})
     old = nn.ModuleDict({"model": member.model, "guide": member.guide})
     _initialize(new, old, method, rows)
     _take_over(new, old)
     with isolated(seed), torch.no_grad():
-        guide(wide)  # records the posteriors that were taken over
+        trace = poutine.trace(guide).get_trace(wide)  # has the posteriors that were taken over
     starts = [sources.start for sources in _sources(new)]
+    for sharing in (part for part in guide.modules() if isinstance(part, Sharing)):
+        sharing.initialize_logits(trace)
     for sources in _sources(new):
-        sources.begin()  # where the weights of the new task start
         sources.start = "even"
     _take_over_weights(new, old)
     # a decay would be one of all tasks
@@ -150,13 +155,6 @@ def _extend(member: Member, rows: TaskData, seed: int, *, learns_noise: bool) ->
     return Member(method, model, guide, result, borrowing)
 
 
-def _after(rows: TaskData, num_tasks: int) -> TaskData:
-    """Lay rows of one task out as the last of T + 1, of which the others have none."""
-    labels = (*range(num_tasks), rows.task_labels[0])
-    wide = rows.map_rows(lambda v: torch.cat([v.new_zeros(num_tasks, *v.shape[1:]), v]))
-    return replace(wide, task_labels=labels)
-
-
 def _only(task: int) -> TaskBatches:
     """Give the parts of steps that are on one task only."""
     return lambda data: repeat([Part(torch.tensor([task], device=data.x.device), data.num_rows)])
@@ -172,8 +170,13 @@ def _take_over(new: nn.Module, old: nn.Module) -> None:
             value.copy_(learned)
         elif value.shape[1:] == learned.shape[1:]:
             value[:-1] = learned
-            if name.endswith(("raw_noise_scale", "raw_transfer_scale")):
+            if name.endswith("raw_transfer_scale"):
                 value[-1] = learned.mean(0)  # there is no better guess
+    noises = [[m for m in part.modules() if isinstance(m, TaskNoise)] for part in (new, old)]
+    for noise, before in zip(*noises, strict=True):
+        if len(noise.raw_noise_scale) > len(before.raw_noise_scale):
+            log_scale = before.log_noise_scale
+            noise.fix_log_noise_scale(torch.cat([log_scale, log_scale.mean(0, keepdim=True)]))
     for module in new.modules():
         if isinstance(module, MeanFieldNormal):
             for site, common in module.raw_common_scales.items():
@@ -203,9 +206,6 @@ def _take_over_weights(new: nn.Module, old: nn.Module) -> None:
         grown.logits[:-1, :size] = learned.logits[:, :size]
         grown.logits[:-1, size : size + more] = ABSENT
         grown.logits[:-1, size + more :] = learned.logits[:, size:]
-        if grown.candidates is not None and learned.candidates is not None:
-            grown.candidates[:-1, :size] = learned.candidates
-            grown.candidates[:-1, size:] = len(learned.candidates)
 
 
 @contextmanager

@@ -30,13 +30,14 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
+from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import evaluating, isolated, validation
-from pyro_vmtl.handlers.program_handler import TASK_PLATE, UNCONSTRAINED, Program
+from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, Program
+from pyro_vmtl.handlers.tracing import trace_guide_and_model
 from pyro_vmtl.sharing.pool import Pool
 from pyro_vmtl.sharing.share import relatedness
 
@@ -81,9 +82,7 @@ class Borrowing:
         """
         # Without gradients, it could not be seen what a prior depends on.
         with isolated(0), validation(False), evaluating(model, guide), torch.enable_grad():
-            guide_trace = poutine.trace(guide).get_trace(data)
-            replayed = poutine.replay(model, trace=guide_trace)
-            model_trace = poutine.trace(replayed).get_trace(data)
+            model_trace, guide_trace = trace_guide_and_model(model, guide, data)
         found: list[tuple[str, Any, Any]] = []
         total = 0
         for site, node in model_trace.nodes.items():

@@ -8,15 +8,14 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_vmtl.data.one_task import of_each_task
-from pyro_vmtl.data.task_batches import some_tasks
+from pyro_vmtl.data.one_task import split_one_task
+from pyro_vmtl.data.plates import some_tasks
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.handlers.program_handler import Program
+from pyro_vmtl.handlers.program_handler import Program, unwrap
 from pyro_vmtl.inference.svi import FitResult
 from pyro_vmtl.methods.borrowing import Borrowing
 from pyro_vmtl.predictive.families import family_of
 from pyro_vmtl.predictive.posterior_predictive import likelihood_draws
-from pyro_vmtl.sharing.unwrap import unwrap
 
 __all__ = ["Member", "PairMethod"]
 
@@ -118,7 +117,7 @@ class Member:
             if tasks is not None:
                 rows = rows.map_rows(lambda values: values[tasks])
             draws = likelihood_draws(*programs, self.method.prepare_new(rows), **settings)
-            return family_of(draws).map(lambda values: of_each_task(values[0], rows), draws)
+            return family_of(draws).map(lambda values: split_one_task(values[0], rows), draws)
         rows = self.method.prepare_new(rows)
         if tasks is None or self.method.subsamples_tasks:
             with some_tasks(tasks):

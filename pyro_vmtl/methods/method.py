@@ -120,8 +120,7 @@ class ProgramMethod(ABC):
         Fitted
             With one member.
         """
-        weights = data.mask if data.weight is None else data.weight * data.mask
-        rows_per_task = weights.sum(1).float().cpu()
+        rows_per_task = data.rows_per_task.float().cpu()
         settings = self.fit_settings(data)
         data = self.prepare(data)
         model, guide = self.initial_programs(data, seed)

@@ -6,7 +6,7 @@ Its coefficients are drawn from what the fit says of any task:
 member       coefficients of a new task
 ============ ===================================================================================
 shared       one of the sources, widened by its transfer scale, or the base: the linear pool with
-             the weights of the prior, even but for the base's anchor
+             the weights of the prior, even but for the base's least weight
 hierarchical the prior about draws of the latent mean
 pooled       those of all tasks
 alone        the prior
@@ -32,13 +32,13 @@ from torch.distributions import Distribution
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.handlers.isolation import isolated, validation
+from pyro_vmtl.handlers.program_handler import unwrap
 from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.out_of_fold import OutOfFold
 from pyro_vmtl.methods.stacking_weights import stacking_weights
-from pyro_vmtl.models.linear_regressor import TaskNoise
+from pyro_vmtl.models.task_noise import TaskNoise
 from pyro_vmtl.predictive.families import family_of
 from pyro_vmtl.sharing.sources import Sources
-from pyro_vmtl.sharing.unwrap import unwrap
 
 __all__ = ["new_task_draws", "new_task_member_weights"]
 
@@ -98,7 +98,7 @@ def new_task_draws(
         model = copy.deepcopy(unwrap(fitted.model)).eval()
         noise = _part(model, TaskNoise)
         if noise is not None:
-            noise.raw_noise_scale = nn.Parameter(noise.raw_noise_scale[source].unsqueeze(1))
+            noise.fix_log_noise_scale(noise.log_noise_scale[source].unsqueeze(1))
         # what all tasks have in common, such as the latent mean
         given = {site: guide.posterior(site).sample((num_samples, 1, 1)) for site in guide.common}
         w = _run(model, rows, given, num_samples)["w"]["value"]
@@ -169,9 +169,10 @@ def _weights(fitted: Member, num_tasks: int, without: int | None) -> Tensor:
         if without is not None:
             weights[without] = 0.0
         weights /= weights.sum()
-        if sources.anchor:
-            others = num_tasks - (without is not None)
-            weights = torch.lerp(weights, torch.eye(num_tasks + 1)[-1], 1 / (others + 1))
+        least = sources.min_base_weight
+        if least is None:
+            least = 1 / (num_tasks - (without is not None) + 1)
+        weights = torch.lerp(weights, torch.eye(num_tasks + 1)[-1], least)
     return weights
 
 

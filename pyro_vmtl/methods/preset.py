@@ -77,8 +77,6 @@ class Preset(ProgramMethod):
         Sites to share: ``w``, ``z``, both or none.
     sharing
         Arguments of :func:`~pyro_vmtl.share`.
-    target_in_key
-        For shared ``z`` and real targets, an argument of :func:`~pyro_vmtl.attend`.
     kl_weights
         Argument of :func:`~pyro_vmtl.temper`.
     num_particles
@@ -116,7 +114,6 @@ class Preset(ProgramMethod):
     likelihood: str | None = None
     shared: tuple[str, ...] = ("w",)
     sharing: Mapping[str, Any] = field(default_factory=dict)
-    target_in_key: bool = False
     kl_weights: Mapping[str, float | Schedule] = field(default_factory=dict)
     num_particles: int = 1
     num_draws: Mapping[str, int] = field(default_factory=dict)
@@ -150,7 +147,7 @@ class Preset(ProgramMethod):
         """Return training rows as one task, or with their counterparts, where that is needed."""
         data = self.prepare_new(data)
         if "z" in self.shared:
-            data = attend(data, target_in_key=self.target_in_key)
+            data = attend(data)
         return data
 
     def prepare_new(self, rows: TaskData) -> TaskData:
@@ -191,7 +188,9 @@ class Preset(ProgramMethod):
             return family.linear_model(prior, data)
         if data.classes is not None:
             return LatentClassifier(prior, self.latent_size)
-        return LatentRegressor(prior, self.latent_size, data.num_tasks)
+        return LatentRegressor(
+            prior, self.latent_size, data.num_tasks, rows_per_task=data.rows_per_task
+        )
 
     def _guide(self, model: nn.Module, data: TaskData) -> nn.Module:
         given = {"init_loc_scale": self.init_loc_scale, "init_scale": self.init_scale}

@@ -101,7 +101,7 @@ PAPER = replace(
         "pool": LinearPool,
         "base": False,
         "transfer": None,
-        "anchor": False,
+        "min_base_weight": 0.0,
         "weights_prior": False,
         "detach_sources": True,
     },

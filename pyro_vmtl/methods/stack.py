@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from pyro_vmtl.data.folds import at_most, folds, needed_folds
+from pyro_vmtl.data.folds import folds, needed_folds, subsample_rows
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.inference.progress import fits_bar
 from pyro_vmtl.inference.svi import FitResult
@@ -110,7 +110,7 @@ class Stack:
             stopped = any(member.result.stopped == "interrupted" for member in members.values())
             held_out = None
             if not stopped and validation is not None:
-                some = at_most(validation, MAX_HELD_OUT, seed=seed)
+                some = subsample_rows(validation, MAX_HELD_OUT, seed=seed)
                 held_out = _predict_held_out(members, data, some, seed)
             elif not stopped and data.mask.sum() > 1:
                 held_out, stopped = self.out_of_fold(

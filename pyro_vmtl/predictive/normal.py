@@ -36,7 +36,7 @@ class NormalFamily(Family):
 
     def linear_model(self, prior: Callable[[], Any], data: TaskData) -> nn.Module:
         """Return linear regression in every task."""
-        return LinearRegressor(prior, data.num_tasks)
+        return LinearRegressor(prior, data.num_tasks, rows_per_task=data.rows_per_task)
 
     def initialize(self, model: Any, data: TaskData, kl_weight: float) -> tuple[Tensor, Tensor]:
         """Return ridge estimates of every task."""

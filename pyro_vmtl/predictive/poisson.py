@@ -11,15 +11,15 @@ from scipy import special
 from torch import Tensor, nn
 from torch.distributions import Distribution, Poisson
 
+from pyro_vmtl.data.counts import check_counts
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.inference.initialization import counts_start, usual_log_rate
 from pyro_vmtl.models import LinearCounts
+from pyro_vmtl.models.linear_counts import MAX_LOG_RATE
 from pyro_vmtl.predictive.family import Family, scale_about_mean
 from pyro_vmtl.predictive.overdispersed_poisson import (
     LEAST_EXCESS,
-    MAX_LOG_RATE,
     OverdispersedPoisson,
-    check_counts,
 )
 
 __all__ = ["PoissonFamily", "count_cdf"]

@@ -24,11 +24,11 @@ from pyro_vmtl import (
     predictive_mixture,
     quantiles,
 )
+from pyro_vmtl.handlers.program_handler import unwrap
 from pyro_vmtl.inference.initialization import counts_start, usual_log_rate
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.presets import DEFAULT, presets
 from pyro_vmtl.models import LinearCounts, StandardNormal
-from pyro_vmtl.sharing.unwrap import unwrap
 
 
 def grouped(seed, *, tasks=12, groups=3, rows=10, features=4, rate=5.0, noise=1.0):
