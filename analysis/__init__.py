@@ -10,21 +10,18 @@ from pyro_vmtl.analysis.baselines import (
     ridge_pooled,
 )
 from pyro_vmtl.analysis.calibration.calibration_curves import (
-    ece_interval,
     plot_coverage,
     plot_pit,
     plot_reliability,
 )
-from pyro_vmtl.analysis.calibration.predictive_checks import plot_ppc, plot_ppc_by_task
+from pyro_vmtl.analysis.calibration.predictive_checks import plot_ppc_by_task, predictive_pvalues
 from pyro_vmtl.analysis.calibration.ranks import plot_ranks, rank_uniformity
-from pyro_vmtl.analysis.calibration.task_statistics import predictive_pvalues
-from pyro_vmtl.analysis.diagnostics.history_plots import plot_elbo, plot_elbo_terms, plot_history
+from pyro_vmtl.analysis.diagnostics.history_plots import plot_elbo, plot_elbo_terms
 from pyro_vmtl.analysis.diagnostics.khat import plot_khat, psis_khat
 from pyro_vmtl.analysis.diagnostics.leave_one_out import compare_fits, loo, loo_by_task
-from pyro_vmtl.analysis.diagnostics.loo_plot import plot_loo
 from pyro_vmtl.analysis.diagnostics.nuts import nuts_reference
 from pyro_vmtl.analysis.diagnostics.reference_plot import plot_reference
-from pyro_vmtl.analysis.diagnostics.restarts import plot_restarts, restart_spread
+from pyro_vmtl.analysis.diagnostics.restarts import restart_spread
 from pyro_vmtl.analysis.diagnostics.simulation import simulate_ranks
 from pyro_vmtl.analysis.export.datatree import to_datatree
 from pyro_vmtl.analysis.export.pyro_svi import from_pyro_svi
@@ -32,6 +29,7 @@ from pyro_vmtl.analysis.export.tree_files import read_netcdf, write_netcdf
 from pyro_vmtl.analysis.metrics import (
     ALL_TASKS,
     classification_metrics,
+    ece_interval,
     expected_calibration_error,
     regression_metrics,
 )
@@ -83,11 +81,8 @@ __all__ = [
     "plot_decision_regions",
     "plot_elbo",
     "plot_elbo_terms",
-    "plot_history",
     "plot_khat",
-    "plot_loo",
     "plot_pit",
-    "plot_ppc",
     "plot_ppc_by_task",
     "plot_ranks",
     "plot_reference",
@@ -98,7 +93,6 @@ __all__ = [
     "plot_relatedness_graph",
     "plot_relatedness_truth",
     "plot_reliability",
-    "plot_restarts",
     "plot_shrinkage",
     "plot_uncertain_rows",
     "plot_uncertainty",

@@ -18,11 +18,11 @@ from pyro_vmtl.analysis.export.predicted_rows import predictions
 from pyro_vmtl.analysis.export.provenance import provenance
 from pyro_vmtl.analysis.export.site_dims import DATA_PLATE, SiteDims
 from pyro_vmtl.analysis.export.tracing import Traced, is_latent
+from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.handlers.program_handler import TASK_PLATE, Program
+from pyro_vmtl.handlers.program_handler import Program, unwrap
 from pyro_vmtl.inference.history import History
 from pyro_vmtl.predictive.posterior_predictive import likelihood_draws
-from pyro_vmtl.sharing.unwrap import unwrap
 
 __all__ = ["constants", "from_pyro_svi", "history_dataset", "note_classes", "tree_of_programs"]
 

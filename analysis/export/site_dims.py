@@ -9,8 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from pyro_vmtl.analysis.export.labels import Labels, Variable
-from pyro_vmtl.data.row_batches import DATA_PLATE
-from pyro_vmtl.handlers.program_handler import TASK_PLATE
+from pyro_vmtl.data.plates import DATA_PLATE, TASK_PLATE
 
 __all__ = ["DATA_PLATE", "DRAWS", "SiteDims"]
 

@@ -11,7 +11,7 @@ from pyro_vmtl.cli.runs import METRICS, write_run
 from pyro_vmtl.cli.settings import FitSettings
 from pyro_vmtl.cli.tables import show_run
 from pyro_vmtl.cli.user_errors import check_device, told, user_error
-from pyro_vmtl.data.atomic_files import check_free
+from pyro_vmtl.data.atomic_files import check_writable
 from pyro_vmtl.datasets import rotated_digits
 from pyro_vmtl.methods.presets import DEFAULT
 
@@ -25,7 +25,7 @@ def fit_digits_run(settings: FitSettings, *, overwrite: bool) -> None:
             user_error(f"--{name} is for tables, and SOURCE is 'digits'. Leave it out.")
     seed, device, out = settings.seed, settings.device, settings.folder
     with told():
-        check_free(out, overwrite=overwrite, marker=METRICS)
+        check_writable(out, overwrite=overwrite, marker=METRICS)
     check_device(device)
     matplotlib.use("agg")  # pictures go to files: no window, no display needed
     torch.set_num_threads(1)  # on matrices as small as these, threads only wait for one another

@@ -24,7 +24,7 @@ from pyro_vmtl.cli.table_fit import (
 )
 from pyro_vmtl.cli.table_run import TableRun
 from pyro_vmtl.cli.user_errors import check_device, note, told
-from pyro_vmtl.data.atomic_files import check_free
+from pyro_vmtl.data.atomic_files import check_writable
 from pyro_vmtl.methods.presets import presets
 
 __all__ = ["evaluate_table", "fit_table_run", "predict_table"]
@@ -42,7 +42,7 @@ def fit_table_run(settings: FitSettings, *, overwrite: bool, resume: bool, as_js
         return
     checkpoints = checkpoints_of(out)
     with told(as_json=as_json) as notes:
-        check_free(out, overwrite=overwrite, marker=METRICS)
+        check_writable(out, overwrite=overwrite, marker=METRICS)
         _check_checkpoints(checkpoints, overwrite=overwrite, resume=resume)
         problem = read_problem(settings)
         check_device(settings.device)
