@@ -33,7 +33,7 @@ SETTINGS: dict[str, dict] = {
     "no base": {"sharing": {"base": False}},
     "no transfer scale": {"sharing": {"transfer": None}},
     "transfer scale per dimension": {"sharing": {"transfer": "dimension"}},
-    "no anchor": {"sharing": {"anchor": False}},
+    "no anchor": {"sharing": {"min_base_weight": 0.0}},
     "detached sources": {"sharing": {"detach_sources": True}},
     "Gaussian sum pool": {"sharing": {"pool": GaussianSumPool}},
     "linear pool": {"sharing": {"pool": LinearPool}},

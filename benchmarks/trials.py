@@ -29,7 +29,7 @@ from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.datasets import DataSet, Split
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.presets import Method
-from pyro_vmtl.methods.stack import FittedStack, Stack
+from pyro_vmtl.methods.stack import Stack
 
 __all__ = ["NUM_SAMPLES", "PLAIN", "Trial", "run_trial"]
 
@@ -180,7 +180,7 @@ def _ready(data: TaskData, trial: Trial) -> TaskData:
     return data.to(trial.device)
 
 
-def _fit(trial: Trial, data: TaskData) -> Fitted | FittedStack:
+def _fit(trial: Trial, data: TaskData) -> Fitted:
     """Fit, and take no half-done fit for a result."""
     assert trial.settings is not None
     fitted = trial.settings.fit(data, seed=trial.seed)

@@ -53,6 +53,8 @@ class MeanFieldNormal(nn.Module):
     torch.Size([4, 1, 3, 5])
     """
 
+    fixed_graph = True
+
     def __init__(
         self,
         event_shapes: Mapping[str, Sequence[int]],

@@ -39,6 +39,8 @@ class LinearClassifier(nn.Module):
         :class:`~pyro_vmtl.models.ZeroMeanNormal`.
     """
 
+    fixed_graph = True
+
     def __init__(self, prior: Callable[[], dist.Independent]) -> None:
         super().__init__()
         self.prior = prior

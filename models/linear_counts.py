@@ -60,6 +60,8 @@ class LinearCounts(nn.Module):
     [1.0, 1.0]
     """
 
+    fixed_graph = True
+
     log_rate: Tensor
 
     def __init__(self, prior: Callable[[], dist.Independent], *, log_rate: float = 0.0) -> None:

@@ -52,6 +52,8 @@ class LinearRegressor(TaskNoise):
     LatentRegressor : The same on learned representations.
     """
 
+    fixed_graph = True
+
     def __init__(
         self,
         prior: Callable[[], dist.Independent],

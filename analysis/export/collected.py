@@ -14,7 +14,7 @@ from pyro_vmtl.analysis.export.site_dims import SiteDims
 from pyro_vmtl.analysis.export.tracing import Nodes, Traced
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.program_handler import Program
-from pyro_vmtl.sharing.concrete import SourceWeights
+from pyro_vmtl.sharing.concrete import LogConcrete
 from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources
 
@@ -105,8 +105,8 @@ class Collected:
                     numbers = num_samples * sources.num_tasks**2
                     if sharing.weights_prior and numbers <= MOST_NUMBERS:
                         even = torch.zeros_like(sources.logits)
-                        weights = SourceWeights(sources.temperature, logits=even)
-                        drawn = weights.sample(torch.Size([num_latent]))
+                        weights = LogConcrete(sources.temperature, logits=even)
+                        drawn = weights.sample(torch.Size([num_latent])).softmax(-1)
                         prior.add(f"{name}_sources", _pool_weights(sources, drawn))
         return prior.group(), predictive.group()
 
@@ -128,7 +128,7 @@ class Collected:
             if name in sites:  # a model alone has no source weights
                 node = sites[name]
                 if name in self.sources:
-                    weights = node["value"].detach().flatten(1, -2)
+                    weights = node["value"].detach().softmax(-1).flatten(1, -2)
                     group.add(name, _pool_weights(self.sources[name], weights))
                 else:
                     group.add(name, self.layout(name, node, node["value"]))
@@ -154,13 +154,7 @@ class _Joined:
 
 
 def _pool_weights(sources: Sources, weights: Tensor) -> Variable:
-    """Lay weights over candidates, (S, T, K), out over all tasks and the base, (S, T, T + 1)."""
+    """Compute pool weights, (S, T, T + 1), from weights over the sources, (S, T, K)."""
     with torch.no_grad():
         pooled = sources.pool_weights(weights)
-        if sources.candidates is not None:
-            found, num_tasks = pooled, sources.num_tasks
-            pooled = found.new_zeros(len(found), num_tasks, num_tasks + 1)
-            pooled[..., -1] = found[..., -1]
-            index = sources.candidates.expand(len(found), -1, -1)
-            pooled.scatter_(2, index, found[..., :-1])
     return Variable(("draw", "task", "source"), pooled.cpu().numpy())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,9 +11,7 @@ from torch.distributions import Distribution
 from pyro_vmtl.analysis.export.labels import Labels, Variable
 from pyro_vmtl.analysis.export.predictive_split import split_uncertainty
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.predictive.families import predictive_mixture
-from pyro_vmtl.predictive.overdispersed_poisson import OverdispersedPoisson
-from pyro_vmtl.predictive.quantiles import at_most
+from pyro_vmtl.predictive.families import family_of, predictive_mixture
 
 __all__ = ["chunks", "predictions", "summarize_draws"]
 
@@ -84,21 +81,6 @@ def summarize_draws(
     if "quantile" in found:
         found["lower"], found["upper"] = found.pop("quantile").unbind(-1)
         if y is not None:
-            found["pit"] = _pit(predictive_mixture(draws, weights), y, generator)
+            predictive = predictive_mixture(draws, weights)
+            found["pit"] = family_of(draws[0]).pit(predictive, y, generator)
     return found if y is None else {**found, "y": y}
-
-
-def _pit(predictive: Any, y: Tensor, generator: torch.Generator) -> Tensor:
-    """Compute the probability integral transform, for counts randomized within each atom."""
-    parts = predictive.component_distribution
-    if not isinstance(parts, OverdispersedPoisson):
-        below: Tensor = predictive.cdf(y)
-        return below.clamp(0, 1)
-    weight = predictive.mixture_distribution.probs.cpu().double().numpy()
-    rate, excess = (v.cpu().double().numpy() for v in (parts.rate, parts.excess))
-    count = y.cpu().double().numpy()[..., None]
-    upto = (weight * at_most(count, rate, excess)).sum(-1)
-    below_it = at_most((count - 1).clip(min=0), rate, excess) * (count > 0)
-    under = (weight * below_it).sum(-1)
-    place = torch.rand(y.shape, generator=generator, dtype=torch.float64).numpy()
-    return torch.as_tensor(under + place * (upto - under)).clamp(0, 1).to(predictive.mean)

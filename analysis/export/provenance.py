@@ -11,9 +11,8 @@ import torch
 import xarray as xr
 
 from pyro_vmtl._version import __version__
-from pyro_vmtl.methods.preset import Preset
+from pyro_vmtl.methods.member import PairMethod
 from pyro_vmtl.methods.specification import to_json
-from pyro_vmtl.methods.stack import Stack
 
 __all__ = ["provenance", "settings_text"]
 
@@ -41,7 +40,7 @@ def provenance(**attrs: Any) -> dict[str, Any]:
     }
 
 
-def settings_text(settings: Preset | Stack) -> str:
+def settings_text(settings: PairMethod) -> str:
     """Write settings as JSON; as Python shows them where they hold objects of the user's own."""
     try:
         return json.dumps(to_json(settings))

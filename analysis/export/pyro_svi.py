@@ -18,9 +18,8 @@ from pyro_vmtl.analysis.export.site_dims import DATA_PLATE, SiteDims
 from pyro_vmtl.analysis.export.tracing import Traced, is_latent
 from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.handlers.program_handler import Program
+from pyro_vmtl.handlers.program_handler import Program, unwrap
 from pyro_vmtl.inference.history import History
-from pyro_vmtl.sharing.unwrap import unwrap
 
 __all__ = ["constants", "from_pyro_svi", "note_classes", "tree_of_programs"]
 

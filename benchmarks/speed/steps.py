@@ -73,7 +73,7 @@ def prepare(preset: Preset, shapes: Shapes, device: str = "cpu") -> Prepared:
 
     def step() -> Tensor:
         nonlocal steps
-        of.at(steps)
+        of.at_step(steps)
         for group in optimizer.param_groups:
             group["lr"] = 0.01
         with validation(False):

@@ -38,6 +38,8 @@ class AmortizedNormal(nn.Module):
         Training rows, which are summarised here and once.
     """
 
+    fixed_graph = True
+
     summary: Tensor
 
     def __init__(self, encoder: nn.Module, data: TaskData) -> None:

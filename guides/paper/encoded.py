@@ -38,6 +38,8 @@ class EncodedNormal(nn.Module):
         for example :class:`~pyro_vmtl.guides.MeanFieldNormal`.
     """
 
+    fixed_graph = True
+
     def __init__(self, encoder: nn.Module, others: MeanFieldNormal | AmortizedNormal) -> None:
         super().__init__()
         self.encoder = encoder

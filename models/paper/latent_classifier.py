@@ -43,6 +43,8 @@ class LatentClassifier(nn.Module):
         D.
     """
 
+    fixed_graph = True
+
     def __init__(self, prior: Callable[[], dist.Independent], latent_size: int) -> None:
         super().__init__()
         self.prior = prior

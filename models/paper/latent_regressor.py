@@ -53,6 +53,8 @@ class LatentRegressor(TaskNoise):
         :class:`~pyro_vmtl.models.LinearRegressor`.
     """
 
+    fixed_graph = True
+
     def __init__(
         self,
         prior: Callable[[], dist.Independent],

@@ -21,8 +21,8 @@ from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.datasets import Split
 from pyro_vmtl.inference.svi import FitResult
 from pyro_vmtl.methods.fitted import Fitted
-from pyro_vmtl.methods.presets import DEFAULT, Method
-from pyro_vmtl.methods.stack import FittedStack
+from pyro_vmtl.methods.method import Method
+from pyro_vmtl.methods.presets import DEFAULT
 
 __all__ = ["DigitsRun", "baseline_metrics", "fit_digits"]
 
@@ -47,7 +47,7 @@ class DigitsRun:
 
     data: TaskData
     test: TaskData
-    fitted: Fitted | FittedStack
+    fitted: Fitted
     metrics: pd.DataFrame
 
     @property
@@ -71,7 +71,7 @@ class DigitsRun:
     @cached_property
     def members(self) -> pd.DataFrame:
         """How much each member of a stack counts in each task; empty for a single fit."""
-        if not isinstance(self.fitted, FittedStack):
+        if len(self.fitted.members) == 1:
             return pd.DataFrame(index=pd.Index(self.data.task_labels, name="task"))
         return pd.DataFrame(
             self.fitted.weights.numpy(),

@@ -20,7 +20,7 @@ from pyro_vmtl.cli.digits import DigitsRun
 from pyro_vmtl.cli.run_report import METRICS, POSTERIOR, write_run_report
 from pyro_vmtl.data.atomic_files import new_directory
 from pyro_vmtl.methods.fitted import Fitted
-from pyro_vmtl.methods.stack import FittedStack
+from pyro_vmtl.methods.member import Member
 
 __all__ = ["METRICS", "flat_relatedness", "write_run"]
 
@@ -63,12 +63,12 @@ def write_run(
 def _programs(run: DigitsRun) -> nn.ModuleDict:
     """Model and guide, of each member where there are several."""
     fitted = run.fitted
-    if isinstance(fitted, FittedStack):
+    if len(fitted.members) > 1:
         return nn.ModuleDict({name: _pair(member) for name, member in fitted.members.items()})
     return _pair(fitted)
 
 
-def _pair(fitted: Fitted) -> nn.ModuleDict:
+def _pair(fitted: Fitted | Member) -> nn.ModuleDict:
     return nn.ModuleDict({"model": fitted.model, "guide": fitted.guide})
 
 

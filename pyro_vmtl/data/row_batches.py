@@ -53,6 +53,7 @@ class RandomRows:
     ([4, 2], [2.5, 1.0])
     """
 
+    fixed_graph = True
     num_rows: int
     max_total: int | None = None
 
@@ -100,6 +101,7 @@ class BalancedRows:
     [0.5, 0.25]
     """
 
+    fixed_graph = True
     num_per_class: int
 
     def __post_init__(self) -> None:

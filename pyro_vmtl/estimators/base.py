@@ -18,7 +18,8 @@ from pyro_vmtl.estimators.predicting import PredictionMixin
 from pyro_vmtl.estimators.rows import Rows, canonical_order, read_rows, to_task_data, unpack_rows
 from pyro_vmtl.estimators.scaling import Scaling
 from pyro_vmtl.methods.add_task import add_task
-from pyro_vmtl.methods.presets import Method, presets
+from pyro_vmtl.methods.method import Method
+from pyro_vmtl.methods.presets import presets
 from pyro_vmtl.methods.stack import Stack
 
 __all__ = ["VMTLEstimator"]
@@ -156,8 +157,8 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
         known = presets(self._kind())  # type: ignore[arg-type]
         if self.method not in known:
             raise ValueError(
-                f"method is {self.method!r}, expected one of {', '.join(known)}, or an object with "
-                "the methods of pyro_vmtl.methods.Method, such as a Preset or Stack."
+                f"method is {self.method!r}, expected one of {', '.join(known)}, or a method such "
+                "as a Preset, a Stack, or Programs of your own."
             )
         return known[self.method]
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyro_vmtl.inference.history import History
 from pyro_vmtl.inference.svi import FitResult
+from pyro_vmtl.methods.fitted import Fitted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,7 +31,7 @@ class InspectionMixin:
     """Tables and plots of a fitted estimator."""
 
     random_state: int
-    fitted_: Any
+    fitted_: Fitted
     _sizes: dict[Hashable, int]  # training rows of each task, in the order of the fit
     _table: pd.DataFrame | None = None  # relatedness by positions in `tasks_`, computed once
 
@@ -158,7 +159,7 @@ class InspectionMixin:
             "nearest": pd.Series(nearest, index, dtype=object),
             "weight": sources.max(1),
         }
-        if len(getattr(self.fitted_, "members", ())) > 1:
+        if len(self.fitted_.members) > 1:
             weights = self.fitted_.weights.numpy()[self._task_order()]
             columns |= dict(zip(self.fitted_.members, weights.T, strict=True))
         return pd.DataFrame(columns, index=index)

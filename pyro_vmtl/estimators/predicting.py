@@ -19,6 +19,7 @@ from pyro_vmtl.estimators.notices import DataNotice
 from pyro_vmtl.estimators.reading import check_finite, join_some, read_features, read_tasks
 from pyro_vmtl.estimators.rows import positions_in_tasks, to_task_data
 from pyro_vmtl.estimators.scaling import Scaling
+from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.predictive.families import predictive_mixture
 
 __all__ = ["PredictionBatch", "PredictionMixin", "prediction_batches"]
@@ -69,7 +70,7 @@ class PredictionMixin:
     num_samples: int
     random_state: int
     device: str
-    fitted_: Any
+    fitted_: Fitted
     _sizes: dict[Hashable, int]
     _scaling: Scaling
 
@@ -143,32 +144,14 @@ class PredictionMixin:
     ) -> PredictionBatch:
         settings: dict[str, Any] = {"num_samples": self.num_samples, "seed": self.random_state}
         if chosen is None:
-            draws = _new_task_draws(self.fitted_, data, **settings)
-            weights = getattr(self.fitted_, "new_task_weights", torch.ones(1))[None]
+            draws = self.fitted_.new_task_draws(data, **settings)
+            weights = self.fitted_.new_task_weights[None]
         else:
-            weights = getattr(self.fitted_, "weights", torch.ones(data.num_tasks, 1))[chosen]
-            chosen = chosen.to(self.device)
-            draws = _draws(self.fitted_, data, tasks=chosen, **settings)
+            weights, chosen = self.fitted_.weights[chosen], chosen.to(self.device)
+            draws = self.fitted_.draws(data, tasks=chosen, **settings)
             data = data.map_rows(partial(torch.Tensor.index_select, dim=0, index=chosen))
         index = rows[data.row[data.mask].cpu().numpy()]
         return PredictionBatch(index, draws, weights, data.mask)
-
-
-def _draws(fitted: Any, data: TaskData, **settings: Any) -> list[Distribution]:
-    from pyro_vmtl.predictive.calibration import Calibration
-
-    known = getattr(fitted, "calibrations", {})
-    return [
-        known.get(name, Calibration())(member.draws(data, **settings))
-        for name, member in getattr(fitted, "members", {"": fitted}).items()
-    ]
-
-
-def _new_task_draws(fitted: Any, data: TaskData, **settings: Any) -> list[Distribution]:
-    from pyro_vmtl.methods.new_task import new_task_draws
-
-    members = getattr(fitted, "members", {"": fitted}).values()
-    return [new_task_draws(member, data, **settings) for member in members]
 
 
 def prediction_batches(

@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_vmtl.estimators.base import VMTLEstimator
 from pyro_vmtl.estimators.predicting import PredictionBatch
 from pyro_vmtl.estimators.rows import Rows
-from pyro_vmtl.methods.presets import Method
+from pyro_vmtl.methods.method import Method
 from pyro_vmtl.predictive.quantiles import quantiles as quantiles_of
 
 __all__ = ["VMTLRegressor"]

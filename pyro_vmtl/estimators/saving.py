@@ -23,7 +23,7 @@ from pyro_vmtl.data.atomic_files import new_directory
 from pyro_vmtl.estimators.notices import VersionNotice
 from pyro_vmtl.estimators.rows import to_task_data
 from pyro_vmtl.estimators.scaling import Scaling
-from pyro_vmtl.methods.saving import fitted_from, fitted_parts
+from pyro_vmtl.methods.saving import from_state, to_state
 from pyro_vmtl.methods.specification import from_json, to_json
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def save(estimator: VMTLEstimator, path: Path, *, overwrite: bool = False) -> No
         settings["method"] = to_json(estimator.method)
     except ValueError:  # the user's own, to be passed to `load`
         settings["method"] = {"own": type(estimator.method).__qualname__}
-    fitted, tensors = fitted_parts(estimator.fitted_)
+    fitted, tensors = to_state(estimator.fitted_)
     config: dict[str, Any] = {
         "format": FORMAT,
         "estimator": type(estimator).__name__,
@@ -123,7 +123,7 @@ def load(
         estimator.set_params(**from_json({**settings, "method": None} if own else settings))
         if own:
             estimator.method = method
-        _restore(estimator, config, tensors, method if own else None)
+        _restore(estimator, config, tensors)
     except INVALID as error:
         raise ValueError(
             f"{path} is broken: its {CONFIG} and {WEIGHTS} do not belong together ({error}). "
@@ -177,7 +177,7 @@ def _warn_of_versions(found: Mapping[str, str], path: Path) -> None:
 
 
 def _restore(
-    estimator: VMTLEstimator, config: Mapping[str, Any], tensors: dict[str, Tensor], method: Any
+    estimator: VMTLEstimator, config: Mapping[str, Any], tensors: dict[str, Tensor]
 ) -> None:
     """Set the attributes that ``fit`` sets."""
     estimator._check_settings()
@@ -191,7 +191,9 @@ def _restore(
         estimator.target_mean_, estimator.target_scale_ = config["centre"], config["unit"]
     mean, scale = (tensors.pop(f"features.{name}").numpy() for name in ("mean", "scale"))
     estimator._scaling = Scaling(mean, scale)
-    estimator.fitted_ = fitted_from(config["fitted"], tensors, _example_data(estimator))
+    estimator.fitted_ = from_state(
+        config["fitted"], tensors, _example_data(estimator), estimator.method
+    )
 
 
 def _example_data(estimator: VMTLEstimator) -> TaskData:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from problems import F64
+from problems import F64, plain_mean
 
 from pyro_vmtl import TaskData, attend
 
@@ -16,15 +16,6 @@ def rows_of(data, task):
         for n in range(data.num_rows)
         if data.mask[task, n]
     ]
-
-
-def plain_mean(x, keys):
-    """The mean of keys that the authors' code takes: scores over their range, then softmax."""
-    scores = torch.stack([x @ key for key in keys])
-    scores = scores / (scores.max() - scores.min() + 1e-9)
-    weights = (scores - scores.max()).exp()
-    weights = weights / weights.sum()
-    return sum(w * key for w, key in zip(weights, keys, strict=True))
 
 
 def check(data, found, expected):
