@@ -81,6 +81,6 @@ def summarize_draws(
     if "quantile" in found:
         found["lower"], found["upper"] = found.pop("quantile").unbind(-1)
         if y is not None:
-            predictive = predictive_mixture(draws, weights)
-            found["pit"] = family_of(draws[0]).pit(predictive, y, generator)
+            mixture = predictive_mixture(draws, weights)
+            found["pit"] = family_of(draws[0]).pit(mixture, y, generator)
     return found if y is None else {**found, "y": y}

@@ -1,4 +1,4 @@
-"""Where a tree comes from: versions, time, and settings of the fit."""
+"""Attributes that say where a tree comes from: versions, time, and settings of the fit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["provenance", "settings_text"]
 
 
 def provenance(**attrs: Any) -> dict[str, Any]:
-    """Give attributes for the root of a tree: versions as JSON, the time, and others.
+    """Return attributes for the root of a tree: versions as JSON, the time, and others.
 
     Examples
     --------
@@ -41,7 +41,7 @@ def provenance(**attrs: Any) -> dict[str, Any]:
 
 
 def settings_text(settings: PairMethod) -> str:
-    """Write settings as JSON; as Python shows them where they hold objects of the user's own."""
+    """Return settings as JSON, or as their ``repr`` where they hold objects of the user's own."""
     try:
         return json.dumps(to_json(settings))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The methods of the paper, its ablations, and ours, as settings of the same models.
+"""The methods of the paper, and ours, as settings of the same models.
 
 ======== ======================================================= ==================================
 name     tasks have in common                                    in the code
@@ -29,7 +29,6 @@ from pyro_vmtl.methods.stack import Stack
 from pyro_vmtl.sharing.pools import GaussianSumPool, LinearPool
 
 __all__ = [
-    "ABLATIONS",
     "ALONE",
     "BASELINES",
     "DEFAULT",
@@ -94,18 +93,6 @@ BASELINES = {
 """The methods that the paper compares."""
 
 _ONE_OF_WEIGHTS = {"w_sources": 1, "z_sources": 1}
-
-ABLATIONS = {
-    "vmtl-w-only": replace(_VMTL, shared=("w",)),
-    "vmtl-z-only": replace(_VMTL, shared=("z",)),
-    "vmtl-even": replace(_VMTL, sharing={"weights": "even"}),
-    "vmtl-softmax": replace(_VMTL, sharing={"weights": "softmax"}),
-    "vmtl-temperature-0.1": replace(_VMTL, sharing={"temperature": 0.1}),
-    "vmtl-temperature-1": replace(_VMTL, sharing={"temperature": 1.0}),
-    "vmtl-5-draws-of-w": replace(_VMTL, num_particles=5, num_draws={"z": 1, **_ONE_OF_WEIGHTS}),
-    "vmtl-5-draws-of-z": replace(_VMTL, num_particles=5, num_draws={"w": 1, **_ONE_OF_WEIGHTS}),
-}
-"""One thing changed in ``vmtl``: which sites are shared, the weights of the sources, the draws."""
 
 PAPER = replace(
     _VMTL,
@@ -183,7 +170,6 @@ def presets(kind: Literal["classification", "regression", "counts"]) -> dict[str
         "default": DEFAULT,
         **{"shared": SHARED, "hierarchical": HIERARCHICAL},
         **BASELINES,
-        **ABLATIONS,
     }
     if kind == "classification":
         methods |= {"paper": PAPER, "official": OFFICIAL, "official-ac": OFFICIAL_AC}

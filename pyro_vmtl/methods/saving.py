@@ -16,7 +16,7 @@ from pyro_vmtl.inference.svi import FitResult
 from pyro_vmtl.methods.borrowing import Borrowing
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.member import Member
-from pyro_vmtl.methods.method import Method, ProgramMethod, Programs
+from pyro_vmtl.methods.method import Method, ProgramMethod
 from pyro_vmtl.methods.specification import from_json, to_json
 from pyro_vmtl.predictive.calibration import Calibration
 
@@ -105,8 +105,10 @@ def from_state(
 
 def _member_state(member: Member) -> State:
     config, tensors = _result_state(member.result)
-    own = isinstance(member.method, Programs)
-    config["method"] = None if own else to_json(member.method)
+    try:
+        config["method"] = to_json(member.method)
+    except ValueError:  # programs of the user's own, to be passed to `from_state`
+        config["method"] = None
     for part, program in (("model", member.model), ("guide", member.guide)):
         for name, value in program.state_dict().items():
             tensors[f"{part}.{name}"] = value.detach().cpu()

@@ -25,6 +25,7 @@ from pyro_vmtl import (
     TaskData,
     VMTLClassifier,
     VMTLRegressor,
+    predict_proba,
     share,
     temper,
 )
@@ -186,6 +187,17 @@ def test_nothing_is_left_behind(ragged):
     assert all(torch.equal(values[name], value) for name, value in guide.state_dict().items())
     for group in ("posterior", "sample_stats", "prior", "posterior_predictive"):
         assert first[group].to_dataset().identical(second[group].to_dataset())
+
+
+def test_rows_of_ones_own_programs_are_predicted(ragged):
+    model, guide, _ = shared_of(LogarithmicPool)(ragged)
+    rows = ragged.new_rows(ragged.x[0, :2], ["c", "a"], ragged.y[0, :2].tolist())
+    tree = from_pyro_svi(model, guide, ragged, rows=rows, num_samples=200)
+    proba = rows.unpad(predict_proba(model, guide, rows, num_samples=200))
+    np.testing.assert_allclose(tree["predictions"]["proba"], proba, atol=1e-6)
+    assert tree["predictions"]["task"].values.tolist() == ["c", "a"]
+    with pytest.raises(ValueError, match="rows has 3 tasks, and the arguments have no TaskData"):
+        from_pyro_svi(schools, positive(None)[1], PUPILS, rows=rows)
 
 
 def test_parameters_in_pyros_own_store():

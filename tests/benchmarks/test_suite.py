@@ -3,9 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from sklearn.linear_model import Ridge
 from typer.testing import CliRunner
 
+from benchmarks import suite as module
+from benchmarks.command import app
 from benchmarks.gaussian_process import gaussian_process
 from benchmarks.suite_scores import average_ranks, judge, plot_average_ranks, suite_means
 from pyro_vmtl.analysis import (
@@ -15,8 +18,6 @@ from pyro_vmtl.analysis import (
     ridge_pooled,
 )
 from pyro_vmtl.analysis.baselines import ALPHA_GRID
-from pyro_vmtl.cli import suite as module
-from pyro_vmtl.cli.main import app
 from pyro_vmtl.datasets import SUITE, Digits, DigitsAngle, GroupedTasks, OfficeCaltech
 from pyro_vmtl.datasets.suite import UNRELATED
 
@@ -59,7 +60,8 @@ def test_means_and_ranks_are_those_of_means_over_splits():
     assert ranks.loc["default"].to_dict() == {"main": 1.5, "nll": 1.5, "rows": 2}
     assert ranks.loc["pooled"].to_dict() == {"main": 2.0, "nll": 1.5, "rows": 2}
     assert ranks.loc["per-task"].to_dict() == {"main": 2.0, "nll": 3.0, "rows": 1}
-    ax = plot_average_ranks(ranks)
+    ax = Figure().subplots()
+    plot_average_ranks(ranks, ax)
     assert ax.get_yticklabels()[0].get_text() == "default (2)"
     assert ax.lines[0].get_xdata().tolist() == ranks["main"].tolist()
 
@@ -169,7 +171,7 @@ def test_the_command_runs_each_row_and_goes_on(tmp_path, monkeypatch):
         "two draws": (GroupedTasks(tasks=4, groups=2, rows=5), GroupedTasks(tasks=2, groups=2)),
     }
     monkeypatch.setattr(module, "SUITE", rows)
-    command = ["benchmark", "suite", "--seeds", "2", "--jobs", "1", "--out", str(tmp_path / "s")]
+    command = ["suite", "--seeds", "2", "--jobs", "1", "--out", str(tmp_path / "s")]
     command += ["--methods", "per-task,pooled,boosted-trees"]
     runner = CliRunner(env={"COLUMNS": "140"})
     result = runner.invoke(app, command)
@@ -192,17 +194,17 @@ def test_the_command_runs_each_row_and_goes_on(tmp_path, monkeypatch):
         (["--methods", "magic"], "--methods has 'magic'"),
     ],
 )
-def test_bad_input_of_the_suite_is_told(arguments, message, monkeypatch, tmp_path):
+def test_bad_input_of_the_suite_is_an_error(arguments, message, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module, "SUITE", {"angle": (DigitsAngle(rows=5),)})
-    result = CliRunner().invoke(app, ["benchmark", "suite", *arguments])
+    result = CliRunner().invoke(app, ["suite", *arguments])
     assert result.exit_code == 2 and message in result.output
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_data_are_told_before_any_work(monkeypatch, tmp_path):
+def test_missing_data_are_an_error_before_any_fit(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYRO_VMTL_DATA", raising=False)
-    result = CliRunner().invoke(app, ["benchmark", "suite", "--methods", "pooled"])
+    result = CliRunner().invoke(app, ["suite", "--methods", "pooled"])
     assert result.exit_code == 2 and "PYRO_VMTL_DATA" in result.output
     assert not list(tmp_path.iterdir())

@@ -60,7 +60,7 @@ def everything(fitted, kind):
     ("kind", "method"),
     [
         *(("regression", name) for name in ("default", "shared", "hierarchical", "vmtl", "stl")),
-        *(("classification", n) for n in ("default", "vmtl", "vmtl-ac", "bmtl", "vmtl-even")),
+        *(("classification", n) for n in ("default", "vmtl", "vmtl-ac", "bmtl")),
         *(("classification", name) for name in ("paper", "official", "official-ac")),
         *(("counts", name) for name in ("default", "shared")),
         *(("regression", name) for name in ("vmtl-ac", "paper")),

@@ -9,7 +9,7 @@ import torch
 from pyro.infer.autoguide import AutoNormal
 
 from pyro_vmtl import GaussianSumPool, RandomRows, RandomTasks, TaskData, fit
-from pyro_vmtl import checkpoint as module
+from pyro_vmtl.inference import checkpoint as module
 from pyro_vmtl.inference.checkpoint import Checkpoint, CheckpointError
 from pyro_vmtl.methods.presets import HIERARCHICAL, SHARED, presets
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyro_vmtl import RandomTasks, TaskBlocks, TaskData
-from pyro_vmtl import snapshots as module
+from pyro_vmtl.inference import snapshots as module
 from pyro_vmtl.inference.snapshots import Snapshots
 from pyro_vmtl.methods.presets import HIERARCHICAL, SHARED, presets
 from pyro_vmtl.sharing.sources import Sources
