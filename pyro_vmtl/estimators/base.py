@@ -45,6 +45,7 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
     __metadata_request__score: ClassVar = {"tasks": True, "sample_weight": True}
 
     method: str | Method
+    scale_features: bool
     num_samples: int
     random_state: int
     device: str
@@ -107,7 +108,7 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
             weight = None if weight is None else weight[rows]
         check_finite(X, labels, names, rows)
         targets = self._learn_targets(y, weight, rows)
-        self._scaling = Scaling.learn(X, weight)
+        self._scaling = Scaling.learn(X, weight, unit_variance=self.scale_features)
         x = self._scaling(X)
         del X
         order, self._sizes = canonical_order(x, targets, labels, weight)

@@ -31,6 +31,9 @@ class VMTLClassifier(ClassifierMixin, VMTLEstimator):
     method
         Name of a preset, such as ``"default"`` or ``"shared"`` (:mod:`pyro_vmtl.methods.presets`),
         or a :class:`~pyro_vmtl.methods.preset.Preset` or :class:`~pyro_vmtl.Stack` of one's own.
+    scale_features
+        Whether to scale features to unit variance; they are always centred. False suits features
+        that share a unit, such as pixels.
     num_samples
         S, draws from the posterior for predictions.
     random_state
@@ -72,12 +75,14 @@ class VMTLClassifier(ClassifierMixin, VMTLEstimator):
         self,
         method: str | Method = "default",
         *,
+        scale_features: bool = True,
         num_samples: int = 200,
         random_state: int = 0,
         device: str = "cpu",
         progress: bool = False,
     ) -> None:
         self.method = method
+        self.scale_features = scale_features
         self.num_samples = num_samples
         self.random_state = random_state
         self.device = device

@@ -33,6 +33,9 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
         or a :class:`~pyro_vmtl.methods.preset.Preset` or :class:`~pyro_vmtl.Stack` of one's own.
     likelihood
         ``"normal"`` for real targets, or ``"poisson"`` for counts.
+    scale_features
+        Whether to scale features to unit variance; they are always centred. False suits features
+        that share a unit, such as pixels.
     num_samples
         S, draws from the posterior for predictions.
     random_state
@@ -68,6 +71,7 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
         method: str | Method = "default",
         *,
         likelihood: Literal["normal", "poisson"] = "normal",
+        scale_features: bool = True,
         num_samples: int = 200,
         random_state: int = 0,
         device: str = "cpu",
@@ -75,6 +79,7 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
     ) -> None:
         self.method = method
         self.likelihood = likelihood
+        self.scale_features = scale_features
         self.num_samples = num_samples
         self.random_state = random_state
         self.device = device

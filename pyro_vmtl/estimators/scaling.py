@@ -42,7 +42,9 @@ class Scaling:
     scale: np.ndarray
 
     @classmethod
-    def learn(cls, X: Any, weight: np.ndarray | None = None) -> Scaling:
+    def learn(
+        cls, X: Any, weight: np.ndarray | None = None, *, unit_variance: bool = True
+    ) -> Scaling:
         """Learn them from rows.
 
         Parameters
@@ -51,6 +53,8 @@ class Scaling:
             (rows, F), an array or a sparse array.
         weight
             (rows,), how much each row counts.
+        unit_variance
+            Whether to scale columns, rather than only to centre them.
         """
         # By a power of two, which loses nothing, so that the squares of all columns are finite.
         largest = np.zeros(X.shape[1])
@@ -65,7 +69,7 @@ class Scaling:
         constant = (scaler.scale_ == 1) & (scaler.var_ != 1)
         # What rounding leaves of a large constant is to be small.
         scale = np.where(constant, np.maximum(unit, 1.0), scaler.scale_ * unit)
-        return cls(scaler.mean_ * unit, scale)
+        return cls(scaler.mean_ * unit, scale if unit_variance else np.ones_like(scale))
 
     def __call__(self, X: Any) -> Tensor:
         """Scale rows (rows, F), as float32."""
