@@ -35,7 +35,7 @@ def test_one_normal_and_one_kind_of_counts_are_those_of_scipy():
 
 
 def test_mixtures_of_normals_are_inverted(monkeypatch):
-    monkeypatch.setattr("pyro_vmtl.predictive.quantiles.MOST_NUMBERS", 100)  # four rows at a time
+    monkeypatch.setattr("pyro_vmtl.predictive.quantiles.MAX_NUMBERS", 100)  # four rows at a time
     one = Normal(3 * draws(0, 20, 2, 5), draws(1, 20, 2, 5).exp())
     two = Normal(1 + draws(2, 5, 2, 5), 0.1)
     weights = torch.tensor([[0.2, 0.8], [0.9, 0.1]], dtype=F64)
@@ -100,5 +100,5 @@ def test_what_cannot_be_inverted_is_refused():
     for p in (0.0, 1.0, -0.1, float("nan")):
         with pytest.raises(ValueError, match="expected numbers between 0 and 1"):
             quantiles(normal, [0.5, p])
-    with pytest.raises(ValueError, match="predictive is Categorical, expected a mixture of Normal"):
+    with pytest.raises(ValueError, match="predictive is Categorical, expected a mixture"):
         quantiles(predictive_mixture([Categorical(logits=torch.zeros(2, 1, 1, 3))]), [0.5])
