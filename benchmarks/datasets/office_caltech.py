@@ -108,7 +108,7 @@ class OfficeCaltech(DataSetOnDisk):
         )
 
     def split_label(self, seed: int) -> str:
-        """Tell the published lists, which are the same for all seeds, from random draws."""
+        """Return the name of the published lists, the same for all seeds, or "random"."""
         return self.lists if self.lists == "random" else f"mrn {self.percent:g} %"
 
     def _rows(
