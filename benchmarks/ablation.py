@@ -15,11 +15,11 @@ import torch
 from joblib import Parallel, delayed
 from torch.distributions import Distribution
 
+from benchmarks.datasets import SUITE
 from benchmarks.means import means_and_errors
 from benchmarks.rows import to_task_data
 from pyro_vmtl import Stack, TaskData
 from pyro_vmtl.analysis import expected_calibration_error
-from pyro_vmtl.datasets import SUITE
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.presets import presets
 from pyro_vmtl.methods.stacking_weights import stacking_weights

@@ -99,10 +99,10 @@ def _run_data_set(
     splits: Mapping[str, Any],
 ) -> bool:
     """Run one data set; return whether any trial failed."""
+    from benchmarks.datasets import DATA_SETS
     from benchmarks.methods import methods_for
     from benchmarks.output import show_benchmark, write_benchmark
     from benchmarks.runs import make_trials, run_benchmark
-    from pyro_vmtl.datasets import DATA_SETS
 
     with _user_errors(out):
         data_set = DATA_SETS[name](**options)
@@ -144,7 +144,7 @@ def _run_suite(
 
 def _check_options(name: str, options: Mapping[str, object]) -> None:
     """Check that the data set exists and has each option."""
-    from pyro_vmtl.datasets import DATA_SETS
+    from benchmarks.datasets import DATA_SETS
 
     if name != "suite" and name not in DATA_SETS:
         user_error(f"NAME is {name!r}, expected one of {', '.join(DATA_SETS)} or suite.")

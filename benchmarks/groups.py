@@ -14,10 +14,10 @@ import torch
 from joblib import Parallel, delayed
 from matplotlib.figure import Figure
 
+from benchmarks.datasets import GroupedTasks
 from benchmarks.rows import to_task_data
 from pyro_vmtl.analysis import own_group_share, plot_relatedness, relatedness_datatree
 from pyro_vmtl.data.atomic_files import atomic_write
-from pyro_vmtl.datasets import GroupedTasks
 from pyro_vmtl.methods.presets import presets
 
 SIZES = ((4, 2), (32, 4), (128, 8))

@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from benchmarks.datasets import SUITE
 from benchmarks.methods import methods_for
 from benchmarks.output import print_outcome, write_files
 from benchmarks.runs import Outcome, make_trials, run_benchmark
 from benchmarks.suite_scores import average_ranks, judge, plot_average_ranks
-from pyro_vmtl.datasets import SUITE, DataSet
+from pyro_vmtl.datasets import DataSet
 
 __all__ = ["METHODS", "SAFE", "check_suite", "run_suite", "show_suite", "write_suite"]
 

@@ -11,9 +11,9 @@ from unittest.mock import patch
 
 import torch
 
+from benchmarks.datasets import DATA_SETS
 from benchmarks.rows import to_task_data
 from pyro_vmtl import TaskData, fit, log_predictive_density
-from pyro_vmtl.datasets import DATA_SETS
 from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.presets import presets

@@ -65,7 +65,7 @@ def sample_posterior(site: str, posterior: dist.Independent) -> Tensor:
 
     See Also
     --------
-    pyro_vmtl.share : Give a site a prior that pools the posteriors of the other tasks.
+    pyro_vmtl.share : Assign a site a prior that pools the posteriors of the other tasks.
     """
     event_dim, normal = len(posterior.event_shape), posterior
     while isinstance(normal, dist.Independent):

@@ -1,4 +1,4 @@
-"""Regression of an angle: images turned by an angle that is to be found."""
+"""Regression of the angle by which images are rotated."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pyro_vmtl.datasets.split import Split
 __all__ = ["angle_split"]
 
 LARGEST = 90.0
-"""Angles go from 0 to this, in degrees."""
+"""Largest angle, in degrees."""
 
 Images = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Images (n, side, side), the digit on each, and which original each is."""
+"""Images (n, side, side), their digits, and the indices of their originals."""
 
 
 def angle_split(train: Images, test: Images, rng: np.random.RandomState) -> Split:
-    """Turn every image once by an angle of its own.
+    """Rotate every image once, by a random angle.
 
     Parameters
     ----------
     train, test
         Images, digits, which are the labels of the tasks, and originals.
     rng
-        Source of the angles, even from 0 to 90 degrees.
+        Random state of the angles, uniform from 0 to 90 degrees.
 
     Returns
     -------
@@ -47,7 +47,7 @@ def angle_split(train: Images, test: Images, rng: np.random.RandomState) -> Spli
 
 
 def _turned(images: np.ndarray, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
-    """Turn each image, and give pixels from 0 to 1 and angles."""
+    """Rotate each image, and return pixels from 0 to 1 and angles."""
     from scipy.ndimage import rotate
 
     angles = rng.uniform(0, LARGEST, len(images))

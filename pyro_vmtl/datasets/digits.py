@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits, embedded there: rotations as tasks, or the angle as target."""
+"""Scikit-learn's handwritten digits, with rotations as tasks or the angle as target."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Digits(DataSet):
     angles
         Angles in degrees.
     permuted
-        Angles whose classes are permuted, in each by a permutation of its own, the same for all
-        seeds: such a task has next to nothing to learn from another.
+        Angles whose classes are permuted, each by another permutation, the same for all seeds:
+        such a task has next to nothing to learn from others.
 
     Notes
     -----
@@ -52,13 +52,14 @@ class Digits(DataSet):
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if not 0 < self.percent <= 25:  # a half is only tested, and of the rest 40 % validate
+        # half of the images are for tests, and 40 % of the others for validation
+        if not 0 < self.percent <= 25:
             raise ValueError(f"percent is {self.percent}, expected above 0 and at most 25.")
         if strange := set(self.permuted) - set(self.angles):
             raise ValueError(f"permuted has {sorted(strange)}, expected some of {self.angles}.")
 
     def split(self, seed: int, *, validation: bool = False) -> Split:
-        """Give the rows of one split; for ``validation`` 40 % of the training half."""
+        """Return the rows of one split; the validation rows are 40 % of the training half."""
         split = rotated_digits(self.angles, percent=self.percent, seed=seed, validation=validation)
         centre = split.X_train.mean(axis=0)
         return replace(
@@ -84,7 +85,7 @@ class DigitsAngle(DataSet):
     Parameters
     ----------
     rows
-        Training images of each digit. Half of the images are only ever tested.
+        Number of training images of each digit. Half of the images are test images.
 
     Notes
     -----
@@ -104,11 +105,11 @@ class DigitsAngle(DataSet):
             raise ValueError(f"rows is {self.rows}, expected at least 1.")
 
     def split(self, seed: int, *, validation: bool = False) -> Split:
-        """Give the rows of one split; for ``validation`` 40 % of the training half."""
+        """Return the rows of one split; the validation rows are 40 % of the training half."""
         images, digits, rng, train, test = _halves(seed, validation=validation)
         fewest = np.bincount(digits[train]).min()
         if self.rows > fewest:
-            raise ValueError(f"rows is {self.rows}, expected at most {fewest}, which there are.")
+            raise ValueError(f"rows is {self.rows}, expected at most {fewest}.")
         train = np.concatenate(
             [rng.permutation(train[digits[train] == d])[: self.rows] for d in range(10)]
         )
@@ -125,11 +126,11 @@ def rotated_digits(
     seed: int = 0,
     validation: bool = False,
 ) -> Split:
-    """Scikit-learn's handwritten digits, one task for each angle they are rotated by.
+    """Load scikit-learn's handwritten digits, one task for each angle they are rotated by.
 
-    Half of the images, stratified by class, are only ever tested, in every task. From the other
-    half each task draws its own training images. An image tested in any task is thus trained on in
-    none; else sharing would read the answer from another task.
+    Half of the images, stratified by class, are test images in every task. From the other
+    half each task draws its own training images. A test image of any task is thus a training
+    image of none; otherwise sharing would leak labels between tasks.
 
     Parameters
     ----------
@@ -140,8 +141,8 @@ def rotated_digits(
     seed
         Seed of the split.
     validation
-        Hold 40 % of the training half out and give these as the test rows, to choose settings on
-        without a look at the real ones.
+        Whether to hold 40 % of the training half out and return these as the test rows, to choose
+        settings on.
 
     Returns
     -------
@@ -198,7 +199,7 @@ def rotated_digits(
 def _halves(
     seed: int, *, validation: bool
 ) -> tuple[np.ndarray, np.ndarray, np.random.RandomState, np.ndarray, np.ndarray]:
-    """Give images, their digits, the generator, and the images to train on and to test on."""
+    """Return images, digits, the generator, and the indices of training and test images."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

@@ -1,15 +1,13 @@
-"""What every data set gives: splits, and where it comes from."""
+"""The interface of data sets: splits into training and test rows, and their provenance."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-
-from pyro_vmtl.datasets.files import check_files
 
 __all__ = ["DataSet", "Split"]
 
@@ -25,9 +23,9 @@ class Split:
     y_train, y_test
         (rows,), targets.
     tasks_train, tasks_test
-        (rows,), the user's label of the task each row belongs to.
+        (rows,), task label of each row.
     origin_train, origin_test
-        (rows,), the original each row was made from. No original is on both sides.
+        (rows,), index of the original each row was made from. None is on both sides.
     """
 
     X_train: np.ndarray
@@ -46,49 +44,37 @@ class DataSet(ABC):
     Attributes
     ----------
     name
-        how the command line calls it.
+        name on the command line.
     kind
-        what the targets are.
+        type of the targets.
     provenance, licence
-        where it comes from, and what may be done with it.
-    files
-        for each file below ``PYRO_VMTL_DATA`` its SHA-256; empty if the data are embedded.
+        origin and terms of use.
     num_splits
-        how many splits are published; None where each seed makes one.
+        number of published splits; None where each seed makes one.
     """
 
     name: ClassVar[str]
     kind: ClassVar[Literal["classification", "regression"]]
     provenance: ClassVar[str]
     licence: ClassVar[str]
-    files: ClassVar[Mapping[str, str]] = {}
     num_splits: ClassVar[int | None] = None
 
-    def check(self) -> None:
-        """Check that the files are there and are the right ones.
-
-        Raises
-        ------
-        FileNotFoundError
-            If a file is missing; it says which, and how to get it.
-        ValueError
-            If a file is another one.
-        """
-        check_files(self.files, needed_by=self.name, provenance=self.provenance)
+    def check(self) -> None:  # noqa: B027, nothing to check by default
+        """Check that the data are available; embedded data always are."""
 
     @abstractmethod
     def split(self, seed: int, *, validation: bool = False) -> Split:
-        """Give the rows of one split, features ready to be fitted.
+        """Return the rows of one split, with features ready to be fitted.
 
         Parameters
         ----------
         seed
             Seed of the split, or number of the published one, from 0.
         validation
-            Give other rows in place of the test rows, to choose settings on: rows that are no test
-            rows, where the set is large enough to keep those back.
+            Whether to return validation rows in place of the test rows, to choose settings on. They
+            are never test rows, where the data set is large enough.
         """
 
     def split_label(self, seed: int) -> str:
-        """Tell published splits by their number from those that a seed makes."""
+        """Return the name of a split: its number, or "random" where seeds make them."""
         return "random" if self.num_splits is None else f"published {seed + 1}"

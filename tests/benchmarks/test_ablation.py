@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import ablation
+from benchmarks.datasets import GroupedTasks
 from benchmarks.rows import to_task_data
-from pyro_vmtl.datasets import GroupedTasks
 from pyro_vmtl.methods.presets import presets
 
 

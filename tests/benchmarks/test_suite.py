@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 
 from benchmarks import suite as module
 from benchmarks.command import app
+from benchmarks.datasets import SUITE, GroupedTasks, OfficeCaltech
+from benchmarks.datasets.suite import UNRELATED
 from benchmarks.gaussian_process import gaussian_process
 from benchmarks.suite_scores import average_ranks, judge, plot_average_ranks, suite_means
 from pyro_vmtl.analysis import (
@@ -18,8 +20,7 @@ from pyro_vmtl.analysis import (
     ridge_pooled,
 )
 from pyro_vmtl.analysis.baselines import ALPHA_GRID
-from pyro_vmtl.datasets import SUITE, Digits, DigitsAngle, GroupedTasks, OfficeCaltech
-from pyro_vmtl.datasets.suite import UNRELATED
+from pyro_vmtl.datasets import Digits, DigitsAngle
 
 
 def tidy(values):

@@ -4,9 +4,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 
+from benchmarks.datasets import GroupedTasks
 from pyro_vmtl import TaskData, fit, relatedness, share
 from pyro_vmtl.analysis import own_group_share
-from pyro_vmtl.datasets import GroupedTasks
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.handlers.schedules import Constant
 from pyro_vmtl.methods.presets import presets

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from benchmarks.datasets.mnist import RotatedMNIST
+from benchmarks.datasets.office_caltech import OfficeCaltech
+from benchmarks.datasets.school import School
+from benchmarks.datasets.synthetic import GroupedTasks
 from pyro_vmtl.datasets.digits import Digits, DigitsAngle
-from pyro_vmtl.datasets.mnist import RotatedMNIST
-from pyro_vmtl.datasets.office_caltech import OfficeCaltech
-from pyro_vmtl.datasets.school import School
 from pyro_vmtl.datasets.split import DataSet
-from pyro_vmtl.datasets.synthetic import GroupedTasks
 
 __all__ = ["SUITE", "UNRELATED"]
 

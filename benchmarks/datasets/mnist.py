@@ -8,15 +8,15 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from benchmarks.datasets.files import DataSetOnDisk, data_file
 from pyro_vmtl.datasets.angles import angle_split
-from pyro_vmtl.datasets.files import data_file
-from pyro_vmtl.datasets.split import DataSet, Split
+from pyro_vmtl.datasets.split import Split
 
 __all__ = ["RotatedMNIST"]
 
 
 @dataclass(frozen=True)
-class RotatedMNIST(DataSet):
+class RotatedMNIST(DataSetOnDisk):
     """MNIST digits turned by an angle from 0 to 90 degrees, which is the target.
 
     Parameters
@@ -61,7 +61,7 @@ class RotatedMNIST(DataSet):
                 raise ValueError(f"{name} is {rows}, expected at least 1.")
 
     def split(self, seed: int, *, validation: bool = False) -> Split:
-        """Give the rows of one split."""
+        """Return the rows of one split."""
         train_images, train_digits = _read("train")
         test_images, test_digits = (train_images, train_digits) if validation else _read("t10k")
         rng = np.random.RandomState(seed)

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from pyro_vmtl.datasets.files import data_file
-from pyro_vmtl.datasets.split import DataSet, Split
+from benchmarks.datasets.files import DataSetOnDisk, data_file
+from pyro_vmtl.datasets.split import Split
 
 __all__ = ["OfficeCaltech"]
 
@@ -21,7 +21,7 @@ LISTS = "office_caltech10/mrn_splits_rows.npz"
 
 
 @dataclass(frozen=True)
-class OfficeCaltech(DataSet):
+class OfficeCaltech(DataSetOnDisk):
     """Office-Caltech10, one task for each of the four collections.
 
     Parameters
@@ -71,7 +71,7 @@ class OfficeCaltech(DataSet):
             raise ValueError(f"percent is {self.percent}, expected above 0 and below 50.")
 
     def split(self, seed: int, *, validation: bool = False) -> Split:
-        """Give the rows of one split.
+        """Return the rows of one split.
 
         With ``validation`` as many images again as are trained on are drawn as test rows, from
         those that are not trained on. There are too few to keep any back for good: choose settings
@@ -108,7 +108,7 @@ class OfficeCaltech(DataSet):
         )
 
     def split_label(self, seed: int) -> str:
-        """Tell the published lists, which are the same for all seeds, from random draws."""
+        """Return the name of the published lists, the same for all seeds, or "random"."""
         return self.lists if self.lists == "random" else f"mrn {self.percent:g} %"
 
     def _rows(

@@ -64,7 +64,7 @@ class GroupedTasks(DataSet):
         return [task % self.groups for task in range(self.tasks)]
 
     def split(self, seed: int, *, validation: bool = False) -> Split:
-        """Give the rows of one draw; for ``validation`` of another."""
+        """Return the rows of one draw; with ``validation`` of another."""
         rng = np.random.RandomState([seed, validation])
         centre = rng.randn(self.groups, self.features)
         w = centre[self.group] + self.within * rng.randn(self.tasks, self.features)

@@ -7,14 +7,14 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from pyro_vmtl.datasets.files import data_file
-from pyro_vmtl.datasets.split import DataSet, Split
+from benchmarks.datasets.files import DataSetOnDisk, data_file
+from pyro_vmtl.datasets.split import Split
 
 __all__ = ["School"]
 
 
 @dataclass(frozen=True)
-class School(DataSet):
+class School(DataSetOnDisk):
     """Examination scores of 15,362 students, one task for each of 139 schools.
 
     Notes
@@ -54,7 +54,7 @@ class School(DataSet):
     num_splits: ClassVar[int] = 10
 
     def split(self, seed: int, *, validation: bool = False) -> Split:
-        """Give the rows of one published split, by its number from 0 to 9.
+        """Return the rows of one published split, by its number from 0 to 9.
 
         With ``validation`` a quarter of its training rows are the test rows.
         """

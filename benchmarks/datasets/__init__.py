@@ -1,0 +1,16 @@
+"""Data sets that only benchmarks use: those on disk, synthetic ones, and the suite of all."""
+
+from benchmarks.datasets.mnist import RotatedMNIST
+from benchmarks.datasets.office_caltech import OfficeCaltech
+from benchmarks.datasets.school import School
+from benchmarks.datasets.suite import SUITE
+from benchmarks.datasets.synthetic import GroupedTasks
+from pyro_vmtl.datasets import DataSet, Digits, DigitsAngle
+
+__all__ = ["DATA_SETS", "SUITE", "GroupedTasks", "OfficeCaltech", "RotatedMNIST", "School"]
+
+DATA_SETS: dict[str, type[DataSet]] = {
+    data_set.name: data_set
+    for data_set in (Digits, DigitsAngle, GroupedTasks, OfficeCaltech, RotatedMNIST, School)
+}
+"""The data sets by their names on the command line."""
