@@ -3,15 +3,15 @@
 from dataclasses import replace
 
 import numpy as np
-import pyro.distributions as dist
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from problems import F64
 from pyro import poutine
 from scipy import stats
 from sklearn.linear_model import PoissonRegressor
-from torch.distributions import Normal, Poisson
+from torch.distributions import Poisson
 
 from pyro_vmtl import (
     Calibration,
