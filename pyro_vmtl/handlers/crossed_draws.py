@@ -27,11 +27,6 @@ class CrossedDraws(Messenger):
     ------
     ValueError
         On exit, if the programs have no such site.
-
-    References
-    ----------
-    Shen, J., Zhen, X., Worring, M. and Shao, L. (2021). Variational Multi-Task Learning with
-    Gumbel-Softmax Priors. NeurIPS, arXiv 2111.05323, eq. 7.
     """
 
     def __init__(self, num_draws: Mapping[str, int]) -> None:

@@ -38,7 +38,7 @@ LEAST_WEIGHT = 1e-6
 """Added to the weights of the sources of a cell where other sources are missing."""
 
 
-class Components:
+class _Moments:
     """Normal sources: their means, their variances, and the transfer variances to add.
 
     Parameters
@@ -53,24 +53,8 @@ class Components:
         self.transfer_var = transfer_var
         self.var = source_var + transfer_var
 
-    def weights(self, weights: Tensor) -> Tensor:
-        r"""Reshape pool weights (\*L, T, T + 1) to (\*L, 1 or R, T, K + 1), the base last."""
-        raise NotImplementedError
 
-    def log_probs(self, loc: Tensor, var: Tensor | float) -> Tensor:
-        r"""Compute the expected log density of each source under N(loc, var), (\*L, R, T, K)."""
-        raise NotImplementedError
-
-    def mix(self, weights: Tensor, values: Tensor) -> Tensor:
-        r"""Sum values of the sources with weights (\*L, R, T, K), to (\*L, R, T, P)."""
-        raise NotImplementedError
-
-    def pick(self, values: Tensor, source: Tensor) -> Tensor:
-        r"""Take the values of one source for each task and cell, with indices (\*L, R, T)."""
-        raise NotImplementedError
-
-
-class TaskComponents(Components):
+class TaskComponents(_Moments):
     """One source for each task, the same for all: moments (R, T, P).
 
     Parameters
@@ -131,7 +115,7 @@ class TaskComponents(Components):
         return values[cell, source]
 
 
-class CellComponents(Components):
+class CellComponents(_Moments):
     """Sources of its own for each cell: moments that broadcast to (R, T, T - 1, P).
 
     Parameters
@@ -184,6 +168,10 @@ class CellComponents(Components):
         r"""Take one source's values (\*L, R, T, P) by indices (\*L, R, T)."""
         index = source[..., None, None].expand(*source.shape, 1, values.shape[-1])
         return values.expand(*source.shape, *values.shape[-2:]).gather(-2, index).squeeze(-2)
+
+
+Components = TaskComponents | CellComponents
+"""Sources of a pool. The base comes last among the K + 1 weights of each task and cell."""
 
 
 def _product_eps() -> float:

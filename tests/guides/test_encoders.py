@@ -21,6 +21,7 @@ from pyro_vmtl.guides import (
     target_weighted_mean,
 )
 from pyro_vmtl.models import LatentClassifier, LatentRegressor, StandardNormal
+from pyro_vmtl.sharing.messengers import recorded_sources
 
 
 def randomized(encoder):
@@ -183,8 +184,7 @@ def test_the_prior_of_z_pools_encoded_counterparts(ragged):
 @pytest.mark.parametrize("detach", [False, True])
 def test_detached_sources_of_rows_have_no_gradient(ragged, detach):
     _, guide = latent(ragged, {"detach_sources": detach})
-    guide(attend(ragged))
-    normal = guide.state["z"].posterior.normal
+    normal = recorded_sources(poutine.trace(guide).get_trace(attend(ragged)), "z").normal
     assert normal.mean.requires_grad is not detach
     assert normal.stddev.requires_grad is not detach
 
