@@ -1,5 +1,8 @@
 """Analysis of fits: export to ArviZ, metrics, diagnostics, tables and pictures."""
 
+if __name__ == "analysis":
+    raise ImportError("Import this as pyro_vmtl.analysis: `analysis` would be a second copy of it.")
+
 from pyro_vmtl.analysis.arviz_api import az
 from pyro_vmtl.analysis.baselines import (
     boosted_trees_classification,

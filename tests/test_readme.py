@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from pyro_vmtl import Stack, VMTLRegressor, presets
+from pyro_vmtl import Stack, VMTLRegressor
+from pyro_vmtl.methods import presets
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

@@ -49,7 +49,7 @@ def loop_step(prepared: Prepared, kl_weight: float) -> Callable[[], Tensor]:
     )
 
     def loss() -> Tensor:
-        temperature = prepared.of.sources[0].temperature.item()
+        temperature = prepared.of.sources["w"].temperature.item()
         uniform = torch.rand(num_tasks, 1, num_tasks)
         noise = torch.empty(num_tasks, *locs[0].shape).normal_()
         total = torch.zeros(())

@@ -42,7 +42,9 @@ class Prepared:
     data: TaskData
 
 
-def prepare(preset: Preset, shapes: Shapes, device: str = "cpu") -> Prepared:
+def prepare(
+    preset: Preset, shapes: Shapes, device: str = "cpu", *, record: bool = True
+) -> Prepared:
     """Draw rows, make the programs, and run the first steps.
 
     Parameters
@@ -53,6 +55,8 @@ def prepare(preset: Preset, shapes: Shapes, device: str = "cpu") -> Prepared:
         Sizes of the problem. Every step uses all rows.
     device
         Device of the data and the programs.
+    record
+        Whether to record the step and replay it, as `fit` does; recording takes a second.
     """
     if (shapes.D is None) != (preset.latent_size is None):
         raise ValueError(f"Latent size is {shapes.D} in {shapes}, but {preset.latent_size} there.")
@@ -86,7 +90,7 @@ def prepare(preset: Preset, shapes: Shapes, device: str = "cpu") -> Prepared:
 
     step()
     of.choose_precision()
-    of.recording = can_be_recorded(loss_of)
+    of.recording = record and can_be_recorded(loss_of)
     rows = {"x": data.x, "y": data.y}
     if shapes.D is not None:
         rows["counterparts"] = data.attended.of(data.row)[0]

@@ -94,7 +94,7 @@ def growth(preset: Preset, *, device: str, quick: bool) -> Iterator[dict[str, An
     letters = [letter for letter in GROWTH if (letter == "D") == latent]
     for letter in letters[:1] if quick else letters:
         for size in GROWTH[letter][:1] if quick else GROWTH[letter]:
-            prepared = prepare(preset, replace(base, **{letter: size}), device)
+            prepared = prepare(preset, replace(base, **{letter: size}), device, record=not quick)
             step_ms, floor_ms = milliseconds(
                 [prepared.step, prepared.floor], steps=2 if quick else 20
             )
@@ -129,7 +129,7 @@ def memory(preset: Preset, *, quick: bool) -> Iterator[dict[str, Any]]:
     """Measure the peak memory of a step, with parameters, optimizer and data."""
     for num_tasks in (3, 6) if quick else (64, 256, 1024):
         shapes = replace(QUICK[None], T=num_tasks) if quick else Shapes(T=num_tasks)
-        prepared = prepare(preset, shapes)
+        prepared = prepare(preset, shapes, record=not quick)
         parameters = sum(p.nbytes for p in prepared.of.parameters)
         rows = prepared.data
         data = sum(v.nbytes for v in (rows.x, rows.y, rows.mask, rows.row))
