@@ -1,52 +1,50 @@
-"""From the user's columns to numbers: what is learned from the rows of a fit, and kept for others.
+"""The features in a table: which columns they are, and how they become numbers.
 
-Numbers get the median where they are missing. Text becomes a column of zeros and ones for every
-category; a missing entry is the category ``missing``, and one that the fit has not seen is zero in
-all. What is learned is medians and categories, so that it can be kept as JSON.
+Missing numbers are replaced by the median. Text becomes an indicator column for every category; a
+missing entry is the category ``missing``, and a category that the fit has not seen is zero in all.
+Only medians and categories are learned, so that they can be stored as JSON.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.compose import ColumnTransformer
-from sklearn.impute import SimpleImputer
-from sklearn.preprocessing import OneHotEncoder
 
-from pyro_vmtl.cli.errors import InputError, did_you_mean, listed
-from pyro_vmtl.cli.kinds import (
+from pyro_vmtl.cli.column_types import (
     kind_of,
-    like_an_id,
-    mostly_dates,
-    mostly_numbers,
-    plain,
-    read_numbers,
+    looks_like_dates,
+    looks_like_ids,
+    looks_like_numbers,
+    normalize,
+    to_numbers,
 )
-from pyro_vmtl.cli.target import read_tasks
+from pyro_vmtl.cli.target import check_column, read_tasks
+from pyro_vmtl.cli.user_errors import InputError, did_you_mean, quote_names
 
 __all__ = ["Columns"]
 
-MOST_CATEGORIES = 1000
-"""More would become as many columns."""
+MAX_CATEGORIES = 1000
+"""Largest number of indicator columns of a text column."""
+
+LEAVE_OUT = "Leave it out: name the columns to learn from with --features."
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table are the target, the task and the features, and how to read these.
+    """Names of the target, task and feature columns of a table, and how to read the features.
 
     Attributes
     ----------
     target, task
         names of columns.
     medians
-        for each column of numbers what stands for a missing one.
+        replacement of missing values in each numeric column.
     categories
-        for each column of text what it may be, in the order of the columns it becomes.
+        the sorted categories of each text column.
     notices
         what the user should know, a sentence each.
 
@@ -56,9 +54,11 @@ class Columns:
     ...     {"age": [7, None, 9], "sex": ["f", "m", "f"], "school": [1, 1, 2], "score": [1, 2, 3]}
     ... )
     >>> columns = Columns.learn(table, target="score", task="school")
-    >>> X, names = columns.features(table)
-    >>> names, X.tolist()
-    (['age', 'sex=f', 'sex=m'], [[7.0, 1.0, 0.0], [8.0, 0.0, 1.0], [9.0, 1.0, 0.0]])
+    >>> columns.features(table)
+       age  sex=f  sex=m
+    0  7.0    1.0    0.0
+    1  8.0    0.0    1.0
+    2  9.0    1.0    0.0
     >>> Columns.from_json(columns.to_json()) == columns
     True
     """
@@ -78,7 +78,7 @@ class Columns:
         task: str,
         features: Sequence[str] | None = None,
     ) -> Columns:
-        """Find out how to read the features of a table.
+        """Learn how to read the features from the rows to fit.
 
         Parameters
         ----------
@@ -87,152 +87,159 @@ class Columns:
         target, task
             Names of columns.
         features
-            Names of the columns to learn from; None takes all others. Columns that are constant or
-            equal to an earlier one are left out, with a notice.
+            Names of the columns to learn from; None takes all others. Constant columns, and those
+            equal to an earlier one, are left out with a notice.
 
         Raises
         ------
         InputError
-            If a column is not there, or cannot be a feature: dates, text that is an id or free
-            text or meant to be numbers, infinite or no values. The message names column and row.
+            If a column does not exist or cannot be a feature: dates, ids, free text, unreadable
+            numbers, infinite or no values. The message names column and row.
         """
         names = _feature_names(table, target, task, features)
-        tasks = read_tasks(table, task)
-        if len(set(tasks)) == len(tasks) >= 20:
+        labels = read_tasks(table, task)
+        if len(set(labels)) == len(labels) >= 20:
             raise InputError(
-                f"Column {task!r}, the task, has another label in each of {len(tasks)} rows, "
+                f"Column {task!r}, the task, has another label in each of {len(labels)} rows, "
                 "expected tasks of several rows. Is it an id? Choose another with --task."
             )
-        if not len(table):
-            raise InputError("The table has no rows, expected at least one.")
         medians: dict[str, float] = {}
         categories: dict[str, list[str]] = {}
         notices: list[str] = []
         seen: dict[object, str] = {}
         for name in names:
-            column = plain(table[name])
-            same: object
-            if kind_of(column) == "number":
-                numbers = read_numbers(column, name)
-                if np.isnan(numbers).all():
-                    raise InputError(
-                        f"Column {name!r} has no value in any row, expected numbers. {_LEAVE_OUT}"
-                    )
-                median = float(np.nanmedian(numbers))
-                distinct = len(np.unique(np.where(np.isnan(numbers), median, numbers)))
-                same = numbers.tobytes()
+            column = normalize(table[name])
+            missing = int(column.isna().sum())
+            if missing == len(column):
+                raise InputError(
+                    f"Column {name!r} has no value in any row, expected numbers or categories. "
+                    f"{LEAVE_OUT}"
+                )
+            numeric = kind_of(column) == "number"
+            key: object
+            if numeric:
+                values = to_numbers(column, name)
+                key, median = values.tobytes(), float(np.nanmedian(values))
+                constant = bool((np.isnan(values) | (values == median)).all())
             else:
                 _check_categories(column, name)
-                entries = _written(column)
-                distinct = len(set(entries))
-                same = tuple(entries)
-            if distinct == 1:
+                key = tuple(_entries(column))
+                constant = len(set(key)) == 1
+            same = seen.setdefault(key, name)
+            if constant:
                 notices.append(f"Column {name!r} is left out, as it is the same in every row.")
-            elif same in seen:
-                notices.append(
-                    f"Column {name!r} is left out, as it is {seen[same]!r} over again in every row."
-                )
-            elif kind_of(column) == "number":
+            elif same != name:
+                notices.append(f"Column {name!r} is left out, as it equals {same!r} in every row.")
+            elif numeric:
                 medians[name] = median
-                absent = int(np.isnan(numbers).sum())
-                if absent:
+                if missing:
                     notices.append(
-                        f"Column {name!r} has no value in {absent} of {len(table)} rows, where its "
-                        f"median {median:g} is used."
+                        f"Column {name!r} has no value in {missing} of {len(table)} rows, where "
+                        f"its median {median:g} is used."
                     )
             else:
-                categories[name] = sorted(set(entries))
+                known = categories[name] = sorted(set(_entries(column)))
                 notices.append(
-                    f"Column {name!r} is text and becomes {distinct} columns, one for each of "
-                    f"{listed(categories[name], most=5)}."
+                    f"Column {name!r} is text and becomes {len(known)} columns, one for each of "
+                    f"{quote_names(known, limit=5)}."
                 )
-            seen.setdefault(same, name)
-        if not medians and not categories:
+        columns = cls(target, task, medians, categories, tuple(notices))
+        if not columns.feature_names:
             why = f" {' '.join(notices)}" if notices else ""
             raise InputError(f"There are no columns to learn from, expected at least one.{why}")
-        return cls(target, task, medians, categories, tuple(notices))
+        for name in medians:
+            if columns.feature_names.count(name) > 1:
+                raise InputError(
+                    f"Column {name!r} is named like an indicator column of text. Rename it."
+                )
+        return columns
 
-    def features(self, table: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
-        """Read the features of the rows of a table.
+    @property
+    def feature_names(self) -> list[str]:
+        """Names of the features: numeric columns, then ``column=category``."""
+        return [
+            *self.medians,
+            *(f"{name}={entry}" for name, known in self.categories.items() for entry in known),
+        ]
+
+    def features(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the features of the rows of a table.
 
         Parameters
         ----------
         table
-            Rows with the columns that were learned, in any order; others are ignored.
+            Rows with the learned columns, in any order; others are ignored.
 
         Returns
         -------
-        X, names
-            (rows, F) float64, all finite, and (F,) what its columns are: first the columns of
-            numbers, then ``name=category``.
+        DataFrame
+            (rows, F) float64, all finite, with columns :attr:`feature_names`.
 
         Raises
         ------
         InputError
-            If a column is missing, or has text, dates or infinite values where numbers were.
+            If a column is missing, or has text, dates or infinite values instead of numbers.
         """
         missing = [name for name in (*self.medians, *self.categories) if name not in table]
         if missing:
             raise InputError(
-                f"The table has no column {listed(missing)}, which the fit learned from. "
+                f"The table has no column {quote_names(missing)}, which the fit learned from. "
                 f"{did_you_mean(missing[0], [str(column) for column in table])}"
             )
-        inputs = {name: pd.Series(read_numbers(table[name], name)) for name in self.medians}
-        for name in self.categories:
-            column = plain(table[name])
+        arrays = []
+        for name, median in self.medians.items():
+            values = to_numbers(table[name], name)
+            arrays.append(np.where(np.isnan(values), median, values)[:, None])
+        for name, known in self.categories.items():
+            column = normalize(table[name])
             if kind_of(column) in ("date", "other"):
                 raise InputError(f"Column {name!r} is of type {column.dtype}, expected text.")
-            inputs[name] = pd.Series(_written(column), dtype=object)
-        X = np.asarray(self._transformer.transform(pd.DataFrame(inputs)), dtype=np.float64)
-        names = list(self.medians)
-        for name, known in self.categories.items():
-            names += [f"{name}={category}" for category in known]
-        return X, names
+            entries = _entries(column).to_numpy(object)
+            arrays.append(entries[:, None] == np.array(known, dtype=object))
+        X = np.concatenate(arrays, axis=1, dtype=np.float64)
+        return pd.DataFrame(X, columns=self.feature_names)
 
     def unusual(self, table: pd.DataFrame) -> list[str]:
-        """Say what :meth:`features` fills in, and which categories it does not know."""
+        """Describe the missing values that :meth:`features` replaces, and unseen categories."""
         found = []
         for name, median in self.medians.items():
-            absent = int(np.isnan(read_numbers(table[name], name)).sum())
-            if absent:
+            missing = int(np.isnan(to_numbers(table[name], name)).sum())
+            if missing:
                 found.append(
-                    f"Column {name!r} has no value in {absent} of {len(table)} rows, where the "
+                    f"Column {name!r} has no value in {missing} of {len(table)} rows, where the "
                     f"median of the fit, {median:g}, is used."
                 )
         for name, known in self.categories.items():
-            entries = _written(plain(table[name]))
-            new = sorted(set(entries) - set(known))
-            if new:
-                rows = sum(entry in new for entry in entries)
+            entries = _entries(normalize(table[name]))
+            new = entries[~entries.isin(known)]
+            if len(new):
                 found.append(
-                    f"Column {name!r} has {listed(new, most=5)} in {rows} of {len(table)} rows, "
-                    "which the fit has not seen: there it says nothing."
+                    f"Column {name!r} has {quote_names(sorted(set(new)), limit=5)} in {len(new)} "
+                    f"of {len(table)} rows, which the fit has not seen: all its indicators are 0 "
+                    "there."
                 )
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """Give what :meth:`from_json` reads, of types that JSON has."""
+        """Return the input of :meth:`from_json`, in types that JSON has."""
         return {**asdict(self), "notices": list(self.notices)}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Columns:
-        """Read what :meth:`to_json` gave.
+        """Restore the output of :meth:`to_json`.
 
         Raises
         ------
         InputError
-            If it is something else.
+            If it is malformed.
         """
         try:
             return cls(
                 str(stored["target"]),
                 str(stored["task"]),
                 {str(name): float(median) for name, median in stored["medians"].items()},
-                {
-                    str(name): [str(category) for category in known]
-                    for name, known in stored["categories"].items()
-                },
-                tuple(str(notice) for notice in stored["notices"]),
+                {str(name): list(map(str, known)) for name, known in stored["categories"].items()},
+                tuple(map(str, stored["notices"])),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
@@ -240,80 +247,51 @@ class Columns:
                 "target, task, medians, categories and notices. Fit again."
             ) from None
 
-    @cached_property
-    def _transformer(self) -> ColumnTransformer:
-        """Scikit-learn's transformers, from the stored numbers: one row fits them."""
-        row = {name: [median] for name, median in self.medians.items()}
-        first = {name: [known[0]] for name, known in self.categories.items()}
-        encoder = OneHotEncoder(
-            categories=[np.array(known, dtype=object) for known in self.categories.values()],
-            handle_unknown="ignore",
-            sparse_output=False,
-        )
-        transformer = ColumnTransformer(
-            [
-                ("numbers", SimpleImputer(strategy="median"), list(self.medians)),
-                ("categories", encoder, list(self.categories)),
-            ]
-        )
-        return transformer.fit(pd.DataFrame({**row, **first}))
-
-
-_LEAVE_OUT = "Leave it out: name the columns to learn from with --features."
-
 
 def _feature_names(
     table: pd.DataFrame, target: str, task: str, features: Sequence[str] | None
 ) -> list[str]:
-    """Names of the columns to learn from, if all names are right."""
-    there = [str(column) for column in table]
-    for role, name in (("target", target), ("task", task)):
-        if name not in there:
-            raise InputError(
-                f"--{role} is {name!r}, which is not a column of the table. "
-                f"{did_you_mean(name, there)}"
-            )
+    """Return the names of the columns to learn from, after checking them."""
+    check_column(table, target, "--target")
+    check_column(table, task, "--task")
+    for name in features or ():
+        check_column(table, name, "--features")
     if target == task:
         raise InputError(f"--target and --task are both {target!r}, expected different columns.")
     if features is None:
-        return [name for name in there if name not in (target, task)]
+        return [str(name) for name in table if name not in (target, task)]
     for name in features:
-        if name not in there:
-            raise InputError(
-                f"--features has {name!r}, which is not a column of the table. "
-                f"{did_you_mean(name, there)}"
-            )
         if name in (target, task):
             role = "target" if name == target else "task"
             raise InputError(f"--features has {name!r}, which is the {role}. Leave it out.")
         if list(features).count(name) > 1:
-            raise InputError(f"--features has {name!r} more than once, expected every column once.")
+            raise InputError(f"--features has {name!r} more than once, expected distinct columns.")
     return list(features)
 
 
 def _check_categories(column: pd.Series, name: str) -> None:
-    """Check that a column that is not of numbers can be one of categories."""
+    """Check that a column that is not numeric can be one of categories."""
     kind = kind_of(column)
-    if kind == "date" or (kind == "text" and mostly_dates(column)):
+    if kind == "date" or (kind == "text" and looks_like_dates(column)):
         raise InputError(
             f"Column {name!r} holds dates or times, expected numbers or categories. Derive numbers "
-            f"from it, such as the year or the days since the first. Or l{_LEAVE_OUT[1:]}"
+            f"from it, such as the year or the days since the first. Or l{LEAVE_OUT[1:]}"
         )
     if kind == "other":
         raise InputError(
             f"Column {name!r} holds values of type {column.dtype}, expected numbers or text. "
-            f"{_LEAVE_OUT}"
+            f"{LEAVE_OUT}"
         )
-    if mostly_numbers(column):
-        read_numbers(column, name)  # tells which are not
-    distinct = column.nunique()
-    if distinct > MOST_CATEGORIES or like_an_id(distinct, column.count()):
+    if looks_like_numbers(column):
+        to_numbers(column, name)  # raises, and names the entries that are not
+    if looks_like_ids(column) or column.nunique() > MAX_CATEGORIES:
         raise InputError(
-            f"Column {name!r} is text with {distinct} different entries in {column.count()} rows, "
-            f"expected categories that come again. Is it an id or free text? {_LEAVE_OUT}"
+            f"Column {name!r} is text with {column.nunique()} different entries in "
+            f"{column.count()} rows, expected categories that recur. Is it an id or free text? "
+            f"{LEAVE_OUT}"
         )
 
 
-def _written(column: pd.Series) -> list[str]:
-    """Entries as text; a missing one is a category."""
-    return ["missing" if pd.isna(entry) else str(entry) for entry in column.tolist()]
+def _entries(column: pd.Series) -> pd.Series:
+    """Return entries as text; a missing one is a category."""
+    return normalize(column).map(str, na_action="ignore").astype("string").fillna("missing")

@@ -1,4 +1,4 @@
-"""``pyro-vmtl``: the commands."""
+"""``pyro-vmtl``: the commands and their options."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Annotated
 import typer
 
 from pyro_vmtl._version import __version__
-from pyro_vmtl.cli.user_errors import check_device, told
 
 __all__ = ["app"]
 
+# The commands import what they need when they run, so that --help does not wait for torch.
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 
-Device = Annotated[str, typer.Option(help="Where to predict: cpu or cuda.")]
-AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
+Device = Annotated[str, typer.Option(help="Device to predict on: cpu or cuda.")]
+AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
 Run = Annotated[Path, typer.Argument(help="Run directory of `pyro-vmtl fit`.")]
 Table = Annotated[Path, typer.Argument(help="Table: CSV, Parquet or .npz.")]
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(value: bool) -> None:
+    if value:
         typer.echo(__version__)
         raise typer.Exit
 
@@ -36,51 +37,53 @@ def about(
         ),
     ] = False,
 ) -> None:
-    """Many small related learning problems: let each borrow from the right others."""
+    """Variational multi-task learning: many small related tasks that borrow from one another."""
 
 
 @app.command()
 def fit(
     source: Annotated[
         str | None,
-        typer.Argument(help="Table to fit (CSV, Parquet or .npz), or 'digits', embedded data."),
+        typer.Argument(help="Table to fit (CSV, Parquet or .npz), or 'digits' for the example."),
     ] = None,
-    target: Annotated[str | None, typer.Option(help="Column that is to be predicted.")] = None,
-    task: Annotated[
-        str | None, typer.Option(help="Column that says which task a row is of.")
-    ] = None,
+    target: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
+    task: Annotated[str | None, typer.Option(help="Column with the task of each row.")] = None,
     features: Annotated[
-        str | None, typer.Option(help="Columns to learn from, with commas; by default all others.")
+        str | None,
+        typer.Option(help="Comma-separated columns to learn from.  [default: all others]"),
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option(help="classification, regression or counts; by default guessed, and told."),
+        typer.Option(help="classification, regression or counts.  [default: guessed and reported]"),
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="Preset to fit; 'shared' is a fifth of the default's time.")
+        str | None,
+        typer.Option(help="Preset to fit; 'shared' takes a fifth of the time.  [default: default]"),
     ] = None,
     holdout: Annotated[
         float | None,
-        typer.Option(help="Part of each task's rows to keep for testing, such as 0.25; none."),
+        typer.Option(help="Fraction of each task's rows to hold out for testing.  [default: 0]"),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the split and of the fit; 0.")] = None,
-    device: Annotated[str | None, typer.Option(help="Where to fit: cpu or cuda; cpu.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the split and the fit.  [default: 0]")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device to fit on: cpu or cuda.  [default: cpu]")
+    ] = None,
     out: Annotated[
-        str | None, typer.Option(help="Run directory to write; runs/SOURCE by default.")
+        str | None, typer.Option(help="Run directory to write.  [default: runs/SOURCE]")
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="TOML file with these options; those given here go before it."),
+        typer.Option(help="TOML file with these options; the command line takes precedence."),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Begin anew, and replace an earlier run in --out.")
+        bool, typer.Option("--overwrite", help="Start anew, and replace an earlier run in --out.")
     ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a fit that was interrupted.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted fit.")] = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Fit a table of many tasks, or the embedded digits, and write a run directory.
+    """Fit a table with many tasks, or the digits example, and write a run directory.
 
     Examples
     --------
@@ -91,66 +94,59 @@ def fit(
     pyro-vmtl fit --config runs/exams/config.toml --seed 1 --out runs/exams-1
 
     A run directory holds report.html with its pictures, metrics.json, summary.csv, relatedness.csv,
-    draws for ArviZ (posterior.nc), the settings that reproduce it (config.toml) and all that
-    predictions need. While a fit runs, its state is
-    kept in OUT.checkpoints: if it is interrupted in any way, the same command with --resume goes
-    on, to the same numbers.
+    draws for ArviZ (posterior.nc), the settings that reproduce it (config.toml) and the fitted
+    estimator. The state of a running fit is kept in OUT.checkpoints: after any interruption, the
+    same command with --resume continues it, to the same numbers.
     """
     from pyro_vmtl.cli.settings import read_settings
+    from pyro_vmtl.cli.user_errors import report_user_errors
 
     names = None
     if features is not None:
         names = [name.strip() for name in features.split(",") if name.strip()]
-    with told(as_json=as_json):
+    with report_user_errors(as_json=as_json):
         given = {
             **{"source": source, "target": target, "task": task, "kind": kind, "method": method},
             **{"holdout": holdout, "seed": seed, "device": device, "out": out},
             "features": names,
         }
         settings = read_settings(given, config)
-    if settings.source == "digits":
-        from pyro_vmtl.cli.digits_command import fit_digits_run
+    from pyro_vmtl.cli.fit_command import run_fit
 
-        fit_digits_run(settings, overwrite=overwrite)
-        return
-    from pyro_vmtl.cli.table_commands import fit_table_run
-
-    fit_table_run(settings, overwrite=overwrite, resume=resume, as_json=as_json)
+    run_fit(settings, overwrite=overwrite, resume=resume, as_json=as_json)
 
 
 @app.command()
 def predict(
     run: Run,
     table: Table,
-    out: Annotated[Path, typer.Option(help="Predictions to write, .csv or .parquet.")],
+    out: Annotated[Path, typer.Option(help="File to write, .csv or .parquet.")],
     device: Device = "cpu",
     overwrite: Overwrite = False,
     as_json: AsJSON = False,
 ) -> None:
     """Predict the rows of a table with the columns of the fit.
 
-    Missing values, new categories and new tasks are dealt with, and told. For classes there is a
-    column with the prediction and one with the probability of each class; for others there are
-    mean, standard deviation and the bounds of the central intervals of 50 and 90 %.
+    Missing values, new categories and new tasks are handled and reported. Classification writes the
+    predicted class and the probability of each class; otherwise the mean, the standard deviation
+    and the bounds of the central intervals of 50 and 90 % are written.
 
     Example: pyro-vmtl predict runs/exams new.csv --out predictions.csv
     """
-    from pyro_vmtl.cli.table_commands import predict_table
+    from pyro_vmtl.cli.predict_command import run_predict
 
-    check_device(device)
-    predict_table(run, table, out, device=device, overwrite=overwrite, as_json=as_json)
+    run_predict(run, table, out, device=device, overwrite=overwrite, as_json=as_json)
 
 
 @app.command()
 def evaluate(run: Run, table: Table, device: Device = "cpu", as_json: AsJSON = False) -> None:
-    """Test a run on the rows of a table whose targets are known.
+    """Score a run on the rows of a table whose targets are known.
 
     Example: pyro-vmtl evaluate runs/exams later.csv
     """
-    from pyro_vmtl.cli.table_commands import evaluate_table
+    from pyro_vmtl.cli.predict_command import run_evaluate
 
-    check_device(device)
-    evaluate_table(run, table, device=device, as_json=as_json)
+    run_evaluate(run, table, device=device, as_json=as_json)
 
 
 @app.command()
@@ -159,12 +155,12 @@ def report(
     open_page: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Write the report of a run anew: tables and pictures, with what they show, in one page.
+    """Rewrite the report of a run: tables and pictures, each with its meaning, on one page.
 
-    The page holds all that it needs; its pictures are in the run directory as PNG and SVG, too.
+    The page is self-contained; its pictures are in the run directory as PNG and SVG, too.
 
     Example: pyro-vmtl report runs/exams --open
     """
-    from pyro_vmtl.cli.report_command import report_run
+    from pyro_vmtl.cli.report_command import rewrite_report
 
-    report_run(run, open_page=open_page, as_json=as_json)
+    rewrite_report(run, open_page=open_page, as_json=as_json)

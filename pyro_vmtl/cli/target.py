@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pandas.api import types
 
-from pyro_vmtl.cli.errors import InputError, did_you_mean, rows_at
-from pyro_vmtl.cli.kinds import (
+from pyro_vmtl.cli.column_types import (
     kind_of,
-    like_an_id,
-    mostly_dates,
-    mostly_numbers,
-    plain,
-    read_numbers,
+    looks_like_dates,
+    looks_like_ids,
+    looks_like_numbers,
+    normalize,
+    to_numbers,
 )
+from pyro_vmtl.cli.user_errors import InputError, did_you_mean, row_numbers
 
-__all__ = ["Target", "TargetKind", "match_labels", "read_target", "read_tasks"]
+__all__ = ["Target", "TargetKind", "check_column", "match_labels", "read_target", "read_tasks"]
 
 TargetKind = Literal["classification", "regression", "counts"]
 
 
 class Target(NamedTuple):
-    """What is to be predicted.
+    """The target of every row.
 
     Attributes
     ----------
     values
-        (rows,): labels (text, int, bool or float), None where missing, for classification; else
-        float64, NaN where missing.
+        (rows,) object, labels (text, int, bool or float), None where missing, for classification;
+        else float64, NaN where missing.
     kind
         classification, regression or counts.
     notices
         what the user should know, a sentence each.
     """
 
-    values: list[Hashable] | np.ndarray
+    values: np.ndarray
     kind: TargetKind
     notices: tuple[str, ...]
+
+
+def check_column(table: pd.DataFrame, name: str, option: str) -> None:
+    """Raise an error if a table does not have the column that an option names."""
+    if name not in table:
+        raise InputError(
+            f"{option} names {name!r}, which is not a column of the table. "
+            f"{did_you_mean(name, [str(column) for column in table])}"
+        )
 
 
 def read_target(
@@ -54,17 +64,17 @@ def read_target(
     target
         Name of the column.
     kind
-        What kind of target it is. None guesses: text, true and false are classes. Numbers with
-        fractions are real values. Whole numbers are classes if there are two of them, or at most
-        20 in at least five times as many rows; else they are real values. Counts are never guessed.
+        Kind of the target. None guesses it: text and booleans are classes, numbers with fractions
+        real values. Whole numbers are classes if there are two of them, or at most 20 in at least
+        five times as many rows; else they are real values. Counts are never guessed.
     to_learn
-        Must a model be able to learn from it: are there two values or more, and classes that come
-        again?
+        Whether a model must be able to learn from it: there are at least two values, and classes
+        recur.
 
     Raises
     ------
     InputError
-        If there is no such column, it has no values, or values that do not go with the kind.
+        If there is no such column, it has no values, or values that do not match the kind.
 
     Examples
     --------
@@ -72,101 +82,81 @@ def read_target(
     >>> read_target(table, "score").values.tolist(), read_target(table, "score").kind
     ([1.5, nan, 2.0], 'regression')
     """
-    column = _column(table, target, "target")
-    held = kind_of(column)
-    missing = np.flatnonzero(column.isna())
-    if len(missing) == len(column):
-        raise InputError(f"Column {target!r}, the target, has no value in any row.")
-    if held in ("date", "other") or (held == "text" and mostly_dates(column)):
-        what = "values of an unknown kind" if held == "other" else "dates"
+    check_column(table, target, "--target")
+    column, role = normalize(table[target]), f"Column {target!r}, the target,"
+    contents, missing = kind_of(column), int(column.isna().sum())
+    if missing == len(column):
+        raise InputError(f"{role} has no value in any row.")
+    if contents in ("date", "other") or (contents == "text" and looks_like_dates(column)):
+        found = "values of an unknown kind" if contents == "other" else "dates"
         raise InputError(
-            f"Column {target!r}, the target, holds {what}, expected numbers or classes. "
-            "Derive one of them from it."
+            f"{role} holds {found}, expected numbers or classes. Derive one of them from it."
         )
+    if contents == "text" and kind is None and looks_like_numbers(column):
+        to_numbers(column, target)  # raises, and names the entries that are not
     notices = []
     if kind is None:
-        kind = _guessed(column, target)
-        others = {"classification": "regression or counts", "regression": "classification"}
-        if kind == "regression" and not np.any(read_numbers(column, target) % 1 > 0):
-            others["regression"] = "classification or counts"
-        way_out = "" if held == "text" else f"; --kind {others[kind]} overrides this"
-        notices.append(
-            f"Column {target!r} is taken for {kind}, as it holds {_described(column)}{way_out}."
-        )
-    if len(missing):
-        notices.append(
-            f"Column {target!r}, the target, has no value in {len(missing)} of {len(column)} rows."
-        )
-    values: list[Hashable] | np.ndarray
+        kind = _guess_kind(column)
+        reason, others = _describe(column), "regression or counts"
+        if kind == "regression":
+            others = "classification or counts" if _is_whole(column) else "classification"
+        way_out = "" if contents == "text" else f"; --kind {others} overrides this"
+        notices.append(f"Column {target!r} is taken for {kind}, as it holds {reason}{way_out}.")
+    if missing:
+        notices.append(f"{role} has no value in {missing} of {len(column)} rows.")
     if kind == "classification":
-        if to_learn:
-            _check_classes(column, target)
-        values = _classes(column, target)
-        distinct = len({value for value in values if value is not None})
+        values = _classes(column, target, to_learn=to_learn)
     else:
         values = _numbers(column, target, kind)
-        distinct = len(np.unique(values[~np.isnan(values)]))
-    if to_learn and distinct < 2:
-        only = next(value for value in values if value is not None and value == value)
+    known = values[pd.notna(values)]
+    if to_learn and (known == known[0]).all():
         raise InputError(
-            f"Column {target!r}, the target, is {only!s} in every row, expected two or more "
+            f"{role} is {known[0]!s} in every row, expected at least two "
             f"{'classes' if kind == 'classification' else 'values'}: there is nothing to learn."
         )
     return Target(values, kind, tuple(notices))
 
 
 def read_tasks(table: pd.DataFrame, task: str) -> list[Hashable]:
-    """Read the task of every row.
-
-    Returns
-    -------
-    list
-        (rows,), labels as they are written: text, int or bool.
+    """Return the task label of every row, as written: text, int or bool.
 
     Raises
     ------
     InputError
-        If there is no such column, a row has no task, or it holds fractions or dates.
+        If there is no such column, a row has no task, or the column holds fractions or dates.
 
     Examples
     --------
     >>> read_tasks(pd.DataFrame({"school": ["007", "011"]}), "school")
     ['007', '011']
     """
-    column = _column(table, task, "task")
+    check_column(table, task, "--task")
+    column, role = normalize(table[task]), f"Column {task!r}, the task,"
     missing = np.flatnonzero(column.isna())
     if len(missing):
         raise InputError(
-            f"Column {task!r}, the task, has no label in {rows_at(missing.tolist())}. Fill it in "
-            "or delete the rows. (Empty cells, NA, null and None are missing.)"
+            f"{role} has no label in {row_numbers(missing.tolist())}. Enter one or delete the "
+            "rows. (Empty cells, NA, null and None are missing.)"
         )
     if kind_of(column) in ("date", "other"):
         raise InputError(
-            f"Column {task!r}, the task, is of type {column.dtype}, expected labels such as text "
-            "or whole numbers. Write them as text."
+            f"{role} is of type {column.dtype}, expected labels such as text or whole numbers. "
+            "Write them as text."
         )
-    if column.dtype == np.float64:
-        bad = np.flatnonzero(~(column % 1 == 0))
-        if len(bad):
-            raise InputError(
-                f"Column {task!r}, the task, has {column[bad[0]]} in row {bad[0] + 2}, expected "
-                "labels such as text or whole numbers. Is it a feature? Choose another with --task."
-            )
-        return [int(value) for value in column]
+    if types.is_float_dtype(column.dtype):
+        row = np.flatnonzero(~(column % 1 == 0).to_numpy(bool, na_value=False))[0]
+        raise InputError(
+            f"{role} has {column[row]} in row {row + 2}, expected labels such as text or whole "
+            "numbers. Is it a feature? Choose another with --task."
+        )
     return column.tolist()
 
 
-def match_labels(labels: Sequence[Hashable], known: Sequence[Hashable]) -> list[Hashable]:
-    """Give labels that are written like known ones the type of these.
+def match_labels(labels: Iterable[Hashable], known: Sequence[Hashable]) -> list[Hashable]:
+    """Replace labels by the known labels that are written in the same way.
 
     A column of another file may hold ``7`` where that of the fit held ``7`` beside ``x``, as text.
-
-    Parameters
-    ----------
-    labels
-        Labels, None where missing. Those that are not known stay as they are.
-    known
-        The labels of a fit.
+    Labels that are not known stay as they are.
 
     Examples
     --------
@@ -178,78 +168,61 @@ def match_labels(labels: Sequence[Hashable], known: Sequence[Hashable]) -> list[
     return [same.get(label, written.get(str(label), label)) for label in labels]
 
 
-def _column(table: pd.DataFrame, name: str, role: str) -> pd.Series:
-    if name not in table:
-        raise InputError(
-            f"--{role} is {name!r}, which is not a column of the table. "
-            f"{did_you_mean(name, [str(column) for column in table])}"
-        )
-    return plain(table[name])
-
-
-def _guessed(column: pd.Series, target: str) -> TargetKind:
-    if kind_of(column) == "text":
-        if mostly_numbers(column):
-            read_numbers(column, target)  # tells which are not
+def _guess_kind(column: pd.Series) -> TargetKind:
+    if kind_of(column) == "text" or types.is_bool_dtype(column.dtype):
         return "classification"
-    if column.dtype in ("bool", "boolean"):
-        return "classification"
-    return "classification" if _whole(column) and _few(column) else "regression"
+    return "classification" if _is_whole(column) and _recurs(column) else "regression"
 
 
-def _described(column: pd.Series) -> str:
-    if kind_of(column) == "text" or column.dtype in ("bool", "boolean"):
+def _describe(column: pd.Series) -> str:
+    if kind_of(column) == "text" or types.is_bool_dtype(column.dtype):
         return f"{column.nunique()} labels"
-    if not _whole(column):
+    if not _is_whole(column):
         return "numbers with fractions"
     return f"{column.nunique()} different whole numbers"
 
 
-def _whole(column: pd.Series) -> bool:
+def _is_whole(column: pd.Series) -> bool:
+    """Return whether a numeric column holds whole numbers."""
     return bool((column.dropna() % 1 == 0).all())
 
 
-def _few(column: pd.Series) -> bool:
+def _recurs(column: pd.Series) -> bool:
+    """Return whether there are few distinct values for the number of rows."""
     distinct = column.nunique()
     return distinct <= 2 or (distinct <= 20 and column.count() >= 5 * distinct)
 
 
-def _check_classes(column: pd.Series, target: str) -> None:
-    if like_an_id(column.nunique(), column.count()):
-        text = kind_of(column) == "text"
+def _classes(column: pd.Series, target: str, *, to_learn: bool) -> np.ndarray:
+    text, role = kind_of(column) == "text", f"Column {target!r}, the target,"
+    if to_learn and looks_like_ids(column):
         way_out = "Choose another with --target." if text else "Use --kind regression."
         raise InputError(
-            f"Column {target!r}, the target, has {column.nunique()} classes in {column.count()} "
-            f"rows, expected classes that come again. {way_out}"
+            f"{role} has {column.nunique()} classes in {column.count()} rows, expected classes "
+            f"that recur. {way_out}"
         )
-    if column.dtype == np.float64 and not _whole(column) and not _few(column):
-        bad = np.flatnonzero(column % 1 > 0)[0]
-        raise InputError(
-            f"Column {target!r}, the target, has {column[bad]} in row {bad + 2}, expected "
-            "classes. Use --kind regression."
-        )
-
-
-def _classes(column: pd.Series, target: str) -> list[Hashable]:
-    if column.dtype == np.float64:
-        read_numbers(column, target)  # tells of infinite ones
-        if _whole(column):
-            return [None if np.isnan(value) else int(value) for value in column]
-    return [None if pd.isna(value) else value for value in column.tolist()]
+    if types.is_float_dtype(column.dtype):
+        values = to_numbers(column, target)  # raises for infinite ones
+        bad = np.flatnonzero(values % 1 > 0)
+        if to_learn and len(bad) and not _recurs(column):
+            raise InputError(
+                f"{role} has {values[bad[0]]} in row {bad[0] + 2}, expected classes. "
+                "Use --kind regression."
+            )
+    return np.array([None if pd.isna(value) else value for value in column.tolist()], dtype=object)
 
 
 def _numbers(column: pd.Series, target: str, kind: TargetKind) -> np.ndarray:
     try:
-        values = read_numbers(column, target)
+        values = to_numbers(column, target)
     except InputError as error:
-        if kind_of(column) == "text" and not mostly_numbers(column):
+        if kind_of(column) == "text" and not looks_like_numbers(column):
             raise InputError(f"{error} Or use --kind classification.") from None
         raise
-    if kind == "counts":
-        bad = np.flatnonzero((values < 0) | (values % 1 > 0))
-        if len(bad):
-            raise InputError(
-                f"Column {target!r}, the target, has {values[bad[0]]:g} in row {bad[0] + 2}, "
-                "expected counts: 0, 1, 2, ... Correct it, or use --kind regression."
-            )
+    bad = np.flatnonzero((values < 0) | (values % 1 > 0)) if kind == "counts" else []
+    if len(bad):
+        raise InputError(
+            f"Column {target!r}, the target, has {values[bad[0]]:g} in row {bad[0] + 2}, expected "
+            "counts: 0, 1, 2, ... Correct it, or use --kind regression."
+        )
     return values

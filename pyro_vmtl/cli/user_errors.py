@@ -1,40 +1,105 @@
-"""What a command tells: notes, errors, and what its exit code says.
+"""Errors in the user's input: how they are worded, printed and turned into exit codes.
 
-0 is done, 2 the user's input, 130 an interruption. All else is a fault of ours, and ends with 1.
+Exit code 0 means done, 2 an error in the user's input, and 130 an interruption. Any other error is
+a bug of this package and exits with 1.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 import typer
 
-__all__ = ["check_device", "note", "told", "user_error"]
+__all__ = [
+    "InputError",
+    "check_device",
+    "did_you_mean",
+    "print_note",
+    "quote_names",
+    "report_user_errors",
+    "row_numbers",
+    "user_error",
+]
+
+
+class InputError(ValueError):
+    """Invalid user input. The message says what is wrong, what was expected, and the way out."""
+
+
+def quote_names(names: Iterable[object], limit: int = 8) -> str:
+    """Join quoted names with commas, and count those beyond the limit.
+
+    Examples
+    --------
+    >>> quote_names(["a", "b", "c"], limit=2)
+    "'a', 'b' and 1 more"
+    """
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(repr(name) for name in names[:limit]) + more
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Suggest the known names that are spelled like ``name``, or else list the known names.
+
+    Examples
+    --------
+    >>> did_you_mean("Scool", ["age", "school"])
+    "Did you mean 'school'?"
+    >>> did_you_mean("x", ["age", "school"])
+    "There are 'age', 'school'."
+    """
+    folded: dict[str, str] = {}
+    for other in known:
+        folded.setdefault(other.casefold(), other)
+    near = get_close_matches(name.casefold(), list(folded), n=3)
+    if near:
+        return f"Did you mean {' or '.join(repr(folded[other]) for other in near)}?"
+    return f"There are {quote_names(known)}." if known else "There is nothing else."
+
+
+def row_numbers(positions: Sequence[int], limit: int = 5) -> str:
+    """Format row positions, counted from 0, as a spreadsheet numbers them: the header is row 1.
+
+    Examples
+    --------
+    >>> row_numbers([0]), row_numbers([0, 4])
+    ('row 2', 'rows 2, 6')
+    """
+    rows = ", ".join(str(position + 2) for position in positions[:limit])
+    more = f" and {len(positions) - limit} more" if len(positions) > limit else ""
+    return f"{'row' if len(positions) == 1 else 'rows'} {rows}{more}"
 
 
 def user_error(message: str) -> NoReturn:
-    """End with an error in what the user gave."""
+    """Print an error and exit with code 2."""
     typer.secho(f"Error: {message}", err=True, fg="red")
     raise typer.Exit(2)
 
 
+def print_note(message: str) -> None:
+    """Print a note to standard error."""
+    typer.secho(f"Note: {message}", err=True, fg="yellow")
+
+
 @contextmanager
-def told(*, as_json: bool = False) -> Iterator[list[str]]:
+def report_user_errors(*, as_json: bool = False) -> Iterator[list[str]]:
     """Turn errors in the user's input into a message and exit code 2, and warnings into notes.
 
     Parameters
     ----------
     as_json
-        Print errors to standard output as JSON?
+        Whether to print errors to standard output as JSON, too.
 
     Yields
     ------
     list of str
-        Notes so far.
+        Notes printed so far.
     """
     from pyro_vmtl.estimators import DataNotice, VersionNotice
 
@@ -43,7 +108,7 @@ def told(*, as_json: bool = False) -> Iterator[list[str]]:
     def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
         if issubclass(category, DataNotice | VersionNotice):
             notes.append(str(message))
-            note(str(message))
+            print_note(str(message))
 
     def fail(message: str) -> NoReturn:
         if as_json:
@@ -56,19 +121,14 @@ def told(*, as_json: bool = False) -> Iterator[list[str]]:
             warnings.showwarning = show  # type: ignore[assignment]
             yield notes
     except OSError as error:
-        of_system = error.strerror is not None and error.filename is not None
-        fail(f"{error.filename}: {error.strerror}." if of_system else str(error))
+        from_system = error.strerror is not None and error.filename is not None
+        fail(f"{error.filename}: {error.strerror}." if from_system else str(error))
     except ValueError as error:
         fail(str(error))
 
 
-def note(message: str) -> None:
-    """Tell the user something on standard error."""
-    typer.secho(f"Note: {message}", err=True, fg="yellow")
-
-
 def check_device(device: str) -> None:
-    """Check that numbers can be put on a device."""
+    """Exit with an error if tensors cannot be put on a device."""
     import torch
 
     try:

@@ -37,12 +37,14 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
         self,
         method: str | Method = "default",
         *,
+        scale_features: bool = True,
         num_samples: int = 200,
         random_state: int = 0,
         device: str = "cpu",
         progress: bool = False,
     ) -> None:
         self.method = method
+        self.scale_features = scale_features
         self.num_samples = num_samples
         self.random_state = random_state
         self.device = device
@@ -120,7 +122,7 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
         rows = read_rows(self, X, y, tasks, sample_weight, reset=True, limit=True)
         del X
         targets = self._learn_targets(rows)
-        self._scaling = Scaling.learn(rows.X, rows.weight)
+        self._scaling = Scaling.learn(rows.X, rows.weight, unit_variance=self.scale_features)
         x, labels, weight = self._scaling(rows.X), rows.tasks, rows.weight
         del rows
         order, self._sizes = canonical_order(x, targets, labels, weight)

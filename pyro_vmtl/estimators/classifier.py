@@ -30,6 +30,9 @@ class VMTLClassifier(ClassifierMixin, VMTLEstimator):
         Name of a preset, such as ``"default"`` or ``"shared"`` (:mod:`pyro_vmtl.methods.presets`),
         or any method: a :class:`~pyro_vmtl.methods.preset.Preset`, a :class:`~pyro_vmtl.Stack`, or
         your own model and guide.
+    scale_features
+        Whether to scale features to unit variance; they are always centred. False suits features
+        that share a unit, such as pixels.
     num_samples
         S, number of posterior draws for predictions.
     random_state

@@ -35,6 +35,9 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
         your own model and guide.
     likelihood
         ``"normal"`` for real targets, or ``"poisson"`` for counts.
+    scale_features
+        Whether to scale features to unit variance; they are always centred. False suits features
+        that share a unit, such as pixels.
     num_samples
         S, number of posterior draws for predictions.
     random_state
@@ -85,6 +88,7 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
         method: str | Method = "default",
         *,
         likelihood: Literal["normal", "poisson"] = "normal",
+        scale_features: bool = True,
         num_samples: int = 200,
         random_state: int = 0,
         device: str = "cpu",
@@ -92,6 +96,7 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
     ) -> None:
         super().__init__(
             method,
+            scale_features=scale_features,
             num_samples=num_samples,
             random_state=random_state,
             device=device,

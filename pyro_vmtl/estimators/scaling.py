@@ -42,7 +42,9 @@ class Scaling:
     scale: np.ndarray
 
     @classmethod
-    def learn(cls, X: Any, weight: np.ndarray | None = None) -> Scaling:
+    def learn(
+        cls, X: Any, weight: np.ndarray | None = None, *, unit_variance: bool = True
+    ) -> Scaling:
         """Compute weighted means and standard deviations of rows (rows, F), dense or sparse."""
         batches = list(gen_batches(X.shape[0], BATCH))
         # Divide by a power of two, which is exact, so that the squares of all columns are finite.
@@ -55,7 +57,7 @@ class Scaling:
         constant = (scaler.scale_ == 1) & (scaler.var_ != 1)
         # The rounding error of a large constant should be small.
         scale = np.where(constant, np.maximum(unit, 1.0), scaler.scale_ * unit)
-        return cls(scaler.mean_ * unit, scale)
+        return cls(scaler.mean_ * unit, scale if unit_variance else np.ones_like(scale))
 
     def __call__(self, X: Any) -> Tensor:
         """Standardize rows (rows, F), as float32."""

@@ -7,19 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
-from test_columns import BAD_FEATURES, rows
-from test_table_files import BAD
-from test_target import BAD_TARGETS
 from typer.testing import CliRunner
 
-from pyro_vmtl import checkpoint
 from pyro_vmtl.analysis import read_netcdf
-from pyro_vmtl.cli import table_commands, table_fit
+from pyro_vmtl.cli import fit_command, fit_problem, run_directory
 from pyro_vmtl.cli.main import app
 from pyro_vmtl.cli.settings import FitSettings
 from pyro_vmtl.estimators import VMTLRegressor
+from pyro_vmtl.inference import checkpoint
 
-USUAL = {"target": "score", "task": "school"}
 FIT = ["--target", "score", "--task", "school", "--method", "shared"]
 
 
@@ -53,7 +49,7 @@ def done(tmp_path_factory):
 def without_report(request, monkeypatch):
     """Leave the report out, which takes seconds, but where a test asks for it."""
     if "opened" not in request.fixturenames:
-        monkeypatch.setattr(table_fit, "write_run_report", lambda *args, **settings: None)
+        monkeypatch.setattr(run_directory, "write_run_report", lambda *args, **settings: None)
 
 
 def test_a_run_holds_what_is_promised(done):
@@ -157,7 +153,8 @@ def test_a_report_is_written_anew_and_needs_a_run(done, tmp_path):
     assert (out / "report.html").read_bytes() == page
     none = run("report", tmp_path)
     assert none.exit_code == 2 and "metrics.json" in none.output
-    shutil.copy(out / "metrics.json", tmp_path)
+    for name in ("metrics.json", "summary.csv"):
+        shutil.copy(out / name, tmp_path)
     without = run("report", tmp_path)
     assert without.exit_code == 2 and "posterior.nc" in without.output
     (tmp_path / "posterior.nc").write_bytes((out / "posterior.nc").read_bytes()[:5000])
@@ -212,7 +209,7 @@ def test_every_class_has_a_row_in_the_fit(tmp_path):
     table = exams(60).assign(score=["low", "high"] * 29 + ["rare", "once"])
     table.to_csv(tmp_path / "a.csv", index=False)
     for seed in range(20):
-        problem = table_fit.read_problem(
+        problem = fit_problem.read_problem(
             FitSettings(str(tmp_path / "a.csv"), "score", "school", holdout=0.6, seed=seed)
         )
         assert set(problem.train.y) == {"low", "high", "rare", "once"}
@@ -229,36 +226,36 @@ def unharmed(tmp_path, result, message):
     assert not (tmp_path / "run").exists() and not list(tmp_path.glob("*.checkpoints"))
 
 
-@pytest.mark.parametrize(("file", "build", "part"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
-def test_bad_files_end_with_2(tmp_path, file, build, part):
-    build(tmp_path / file)
-    result = run("fit", tmp_path / file, *FIT, "--out", tmp_path / "run")
-    unharmed(tmp_path, result, part)
+# test_read_table.py, test_columns.py and test_target.py have all kinds of these
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("a.csv", b"", "empty (0 bytes)"),
+        ("a.csv", b"school;score\n1,5;2\n", "found semicolons: save it with commas"),
+        ("a.csv", b"school,score\n1,2\n1\n", "row 3 has 1 entry, expected 2"),
+        ("a.parquet", b"PAR1", "not a complete Parquet file"),
+        ("a.npz", b"PK\x03\x04", "not a complete .npz archive"),
+    ],
+)
+def test_bad_files_end_with_2(tmp_path, file, content, message):
+    (tmp_path / file).write_bytes(content)
+    unharmed(tmp_path, run("fit", tmp_path / file, *FIT, "--out", tmp_path / "run"), message)
 
 
 @pytest.mark.parametrize(
-    ("columns", "part"), [b[1:] for b in BAD_FEATURES], ids=[b[0] for b in BAD_FEATURES]
+    ("columns", "message"),
+    [
+        ({"age": 1, "sex": "f"}, "no columns to learn from"),
+        ({"day": "2020-01-02"}, "'day' holds dates or times"),
+        ({"age": ["12,5", *map(str, range(59))]}, "Column 'age' has '12,5' in row 2"),
+        ({"school": [None, *"ab" * 29, "a"]}, "'school', the task, has no label in row 2"),
+        ({"score": ["3.5 m", *map(str, range(59))]}, "Column 'score' has '3.5 m' in row 2"),
+        ({"score": [1.5] * 60}, "'score', the target, is 1.5 in every row"),
+    ],
 )
-def test_bad_features_end_with_2(tmp_path, monkeypatch, columns, part):
-    columns = dict(columns)
-    names = {role: columns.pop(role, usual) for role, usual in USUAL.items()}
-    features = columns.pop("features", None)
-    monkeypatch.setattr(table_fit, "read_table", lambda path: rows(**columns))
-    given = [f"--{role}={name}" for role, name in names.items()]
-    if features is not None:
-        given.append(f"--features={','.join(features)}")
-    unharmed(tmp_path, run("fit", "a.csv", *given, "--out", tmp_path / "run"), part)
-
-
-@pytest.mark.parametrize(
-    ("values", "kind", "part"), [b[1:] for b in BAD_TARGETS], ids=[b[0] for b in BAD_TARGETS]
-)
-def test_bad_targets_end_with_2(tmp_path, monkeypatch, values, kind, part):
-    table = pd.DataFrame({"y": values})
-    table["t"], table["x"] = np.arange(len(table)) % 3, np.arange(len(table)) * 1.0
-    monkeypatch.setattr(table_fit, "read_table", lambda path: table)
-    given = ["--target=y", "--task=t", *([] if kind is None else [f"--kind={kind}"])]
-    unharmed(tmp_path, run("fit", "a.csv", *given, "--out", tmp_path / "run"), part)
+def test_bad_columns_end_with_2(tmp_path, columns, message):
+    exams(60).assign(**columns).to_csv(tmp_path / "a.csv", index=False)
+    unharmed(tmp_path, run("fit", tmp_path / "a.csv", *FIT, "--out", tmp_path / "run"), message)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +265,7 @@ def test_bad_targets_end_with_2(tmp_path, monkeypatch, values, kind, part):
         (["exams.csv", "--task", "school"], "--target is missing, expected a column of exams.csv"),
         (["exams.csv", "--target", "score"], "--task is missing"),
         (["exams.csv", *FIT, "--kind", "ranking"], "--kind is 'ranking', expected one of"),
-        (["exams.csv", *FIT, "--holdout", "1"], "--holdout is 1, expected a part of the rows"),
+        (["exams.csv", *FIT, "--holdout", "1"], "--holdout is 1, expected a fraction"),
         (["exams.csv", *FIT, "--seed", "-1"], "--seed is -1"),
         (["exams.csv", *FIT, "--method", "best"], "--method is 'best', expected one of default"),
         (["exams.csv", *FIT, "--method", "official"], "for regression"),
@@ -277,7 +274,7 @@ def test_bad_targets_end_with_2(tmp_path, monkeypatch, values, kind, part):
         (["exams.csv", *FIT, "--out", "exams.csv/run"], "cannot be written to"),
         (["exams.csv", *FIT, "--config", "none.toml"], "--config none.toml cannot be read"),
         (["exams.csv", *FIT, "--config", "exams.csv"], "is not TOML"),
-        (["--config", "name.toml"], "has 'tagret', which is no option of `fit`."),
+        (["--config", "name.toml"], "has 'tagret', which is not an option of `fit`."),
         (["--config", "type.toml"], "has seed = 'one', expected int"),
         (["digits", "--target", "score"], "--target is for tables"),
     ],
@@ -294,7 +291,7 @@ def test_bad_options_end_with_2(tmp_path, monkeypatch, arguments, message):
 def test_a_full_disk_is_told_before_the_fit(tmp_path, monkeypatch):
     exams().to_csv(tmp_path / "exams.csv", index=False)
     usage = shutil.disk_usage(tmp_path)._replace(free=5_000_000)
-    monkeypatch.setattr(table_commands.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(fit_command.shutil, "disk_usage", lambda folder: usage)
     result = run("fit", tmp_path / "exams.csv", *FIT, "--out", tmp_path / "run")
     unharmed(tmp_path, result, "has 5 MB free, expected at least 100 MB")
 
@@ -317,7 +314,10 @@ def test_a_disk_that_fills_up_leaves_what_was_done(tmp_path, monkeypatch):
     assert result.exit_code == 2 and "No space left on device" in result.output
     assert list((tmp_path / "run.checkpoints").rglob("*.safetensors"))
     again = run(*command)
-    assert again.exit_code == 2 and "by --resume, or begin anew with --overwrite" in again.output
+    assert (
+        again.exit_code == 2
+        and "Continue it with --resume, or start anew with --overwrite" in again.output
+    )
     assert run(*command, "--resume").exit_code == 0
     assert not list(tmp_path.glob("*.checkpoints"))
     complete = run(*command, "--resume")
@@ -332,7 +332,7 @@ def test_checkpoints_of_another_fit_are_told(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", "run")
 
     with monkeypatch.context() as patched:  # after the fit, before the run is written
-        patched.setattr(table_commands, "write_table_run", stopped)
+        patched.setattr(fit_command, "write_run", stopped)
         run(*command)
     result = run(*command, "--seed", 1, "--resume")
     assert result.exit_code == 2 and "belongs to another fit" in result.output
@@ -431,7 +431,7 @@ def test_an_interrupted_fit_goes_on(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint.Checkpoint, "write", interrupted)
         result = run(*command)
-    assert result.exit_code == 130 and "--resume goes on" in result.output
+    assert result.exit_code == 130 and "--resume continues the fit" in result.output
     assert not (tmp_path / "run").exists()
     assert run(*command, "--resume").exit_code == 0
     estimator = VMTLRegressor.load(tmp_path / "run" / "estimator")

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
 
 from pyro_vmtl.cli.columns import Columns
-from pyro_vmtl.cli.errors import InputError
 from pyro_vmtl.cli.target import read_target, read_tasks
+from pyro_vmtl.cli.user_errors import InputError
 
 ROWS = 30
 TEXT = [f"pupil {i}" for i in range(ROWS)]
@@ -42,11 +43,11 @@ def learn(target="score", task="school", features=None, **columns):
 DATES = ["2020-01-02", "3.4.2021", "3/14/21", "Jan 3, 2020", "3 March 2020", "2020-01-02T10:11"] * 5
 # id, columns beside the good ones or names, what the message must hold
 BAD_FEATURES = [
-    ("no target", {"target": "scores"}, "--target is 'scores', which is not a column"),
+    ("no target", {"target": "scores"}, "--target names 'scores', which is not a column"),
     ("near target", {"target": "Score"}, "Did you mean 'score'?"),
     ("no task", {"task": "x"}, "There are 'school', 'score', 'age'."),
     ("target is task", {"target": "school"}, "--target and --task are both 'school'"),
-    ("no feature", {"features": ["agee"]}, "--features has 'agee', which is not a column"),
+    ("no feature", {"features": ["agee"]}, "--features names 'agee', which is not a column"),
     ("target a feature", {"features": ["age", "score"]}, "'score', which is the target"),
     ("task a feature", {"features": ["school"]}, "'school', which is the task"),
     ("twice", {"features": ["age", "age"]}, "'age' more than once"),
@@ -75,6 +76,7 @@ BAD_FEATURES = [
     ),
     ("all with commas", {"x": ["1,5", "2,5"] * 15}, "'1,5' in row 2"),
     ("percent", {"x": ["1 %", "2 %"] * 15}, "'1 %' in row 2"),
+    ("like a category", {"x": ["a", "b"] * 15, "x=a": range(ROWS)}, "'x=a' is named like"),
 ]
 
 
@@ -118,7 +120,7 @@ def learned():
 
 def test_features_are_numbers_zeros_and_ones(learned):
     table, columns = learned
-    X, names = columns.features(table)
+    X = columns.features(table)
     expected = {
         "age": [7, 8, 9, 1, 100],  # the median of 1, 7, 9, 100 is 8
         "poor": [1, 0, 1, 1, 0],
@@ -129,7 +131,7 @@ def test_features_are_numbers_zeros_and_ones(learned):
         "zip=007": [1, 0, 0, 1, 0],
         "zip=11": [0, 1, 1, 0, 1],
     }
-    assert names == list(expected)
+    assert list(X) == list(expected)
     np.testing.assert_array_equal(X, np.array(list(expected.values())).T)
 
 
@@ -139,8 +141,8 @@ def test_what_was_done_is_told(learned):
         "Column 'age' has no value in 1 of 5 rows, where its median 8 is used.",
         "Column 'one' is left out, as it is the same in every row.",
         "Column 'sex' is text and becomes 3 columns, one for each of 'f', 'm', 'missing'.",
-        "Column 'years' is left out, as it is 'age' over again in every row.",
-        "Column 'gender' is left out, as it is 'sex' over again in every row.",
+        "Column 'years' is left out, as it equals 'age' in every row.",
+        "Column 'gender' is left out, as it equals 'sex' in every row.",
         "Column 'zip' is text and becomes 2 columns, one for each of '007', '11'.",
     )
 
@@ -149,7 +151,7 @@ def test_json_gives_the_same_columns(learned):
     table, columns = learned
     again = Columns.from_json(json.loads(json.dumps(columns.to_json())))
     assert again == columns
-    np.testing.assert_array_equal(again.features(table)[0], columns.features(table)[0])
+    assert_frame_equal(again.features(table), columns.features(table))
     for wrong in (
         {},
         {**columns.to_json(), "medians": [1]},
@@ -171,8 +173,7 @@ def test_other_rows_are_read_in_the_same_way(learned):
             "age": [np.nan, 2.0],
         }
     )
-    X, names = columns.features(new)
-    got = {name: X[:, i].tolist() for i, name in enumerate(names)}
+    got = columns.features(new).to_dict("list")
     assert got["age"] == [8, 2] and got["poor"] == [1, 1]  # medians 8 and 1
     assert got["large"] == [1000, 1]  # the median of -1e12, 0, 1, 1e12, 3e37
     assert got["sex=f"] == got["sex=m"] == [0, 0] and got["sex=missing"] == [0, 1]
@@ -199,7 +200,7 @@ def test_other_rows_of_the_wrong_kind_are_told(learned, change, part):
 
 def test_features_keep_the_order_they_are_named_in():
     columns = learn(features=["b", "age"], b=np.arange(ROWS) ** 2)
-    assert columns.features(rows(b=1))[1] == ["b", "age"]
+    assert list(columns.features(rows(b=1))) == ["b", "age"]
 
 
 WORDS = [
@@ -255,10 +256,10 @@ def test_any_table_is_read_or_told(columns, other, kind):
     except InputError:
         return
     learned = Columns.from_json(json.loads(json.dumps(learned.to_json())))
-    X, names = learned.features(table)
-    assert X.shape == (8, len(names)) and np.isfinite(X.astype(np.float32)).all()
+    X = learned.features(table)
+    assert len(X) == 8 and X.columns.is_unique and np.isfinite(X.astype(np.float32)).all(axis=None)
     try:
-        new, _ = learned.features(pd.DataFrame(other))
-        assert new.shape == X.shape and np.isfinite(new).all()
+        new = learned.features(pd.DataFrame(other))
+        assert new.shape == X.shape and np.isfinite(new).all(axis=None)
     except InputError:
         pass

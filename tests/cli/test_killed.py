@@ -16,8 +16,10 @@ KILLER = """
 import os, random, signal, sys, time
 from dataclasses import replace
 import torch
-from pyro_vmtl import Stack, checkpoint, presets
-from pyro_vmtl.cli import table_commands  # all that a fit needs
+from pyro_vmtl import Stack
+from pyro_vmtl.inference import checkpoint
+from pyro_vmtl.methods import presets
+from pyro_vmtl.cli import fit_command  # all that a fit needs
 from pyro_vmtl.cli.main import app
 
 torch.set_num_threads(1)

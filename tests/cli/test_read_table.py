@@ -12,9 +12,9 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from pyro_vmtl.cli.columns import Columns
-from pyro_vmtl.cli.errors import InputError
-from pyro_vmtl.cli.table_files import read_table, write_table
+from pyro_vmtl.cli.read_table import read_table, write_table
 from pyro_vmtl.cli.target import read_target, read_tasks
+from pyro_vmtl.cli.user_errors import InputError
 
 GOOD = b"school,age,sex,score\n007,7,f,1.5\n007,,m,2.5\n011,9,f,0.5\n011,8,NA,3.0\n"
 
@@ -65,8 +65,8 @@ BAD = [
     ("no folder", "deep/down/a.csv", nothing, "nor does the folder"),
     ("folder", "a.csv", lambda path: path.mkdir(), "is a folder, expected a table file"),
     ("name too long", "a" * 300 + ".csv", nothing, "cannot be read"),
-    ("suffix", "a.xlsx", content(b"PK"), "unknown kind, expected one of .csv"),
-    ("no suffix", "data", content(GOOD), "unknown kind"),
+    ("suffix", "a.xlsx", content(b"PK"), "unknown format, expected one of .csv"),
+    ("no suffix", "data", content(GOOD), "unknown format"),
     ("no bytes", "a.csv", content(b""), "empty (0 bytes)"),
     ("no bytes, parquet", "a.parquet", content(b""), "empty (0 bytes)"),
     ("white space", "a.csv", content(b"\xef\xbb\xbf \n\n"), "is empty"),
@@ -83,20 +83,25 @@ BAD = [
     ("short row", "a.csv", content(b'a,b\n"1\n1",2\n1\n'), "row 3 has 1 entry, expected 2"),
     ("empty row", "a.csv", content(b"a,b\n1,2\n\n1,2\n"), "row 3 has no entries"),
     ("empty first row", "a.csv", content(b"\na,b\n1,2\n"), "row 1 is empty"),
-    ("twice", "a.csv", content(b"a,b, a\n1,2,3\n"), "has 'a' more than once"),
+    ("twice", "a.csv", content(b"a,b, a\n1,2,3\n"), "has the columns 'a' more than once"),
     ("no name", "a.csv", content(b",b\n0,2\n"), "column 1 of 2 has no name"),
     ("open quote", "a.csv", content(b'a,b\n1,2\n"1,2\n'), "row 3 cannot be read"),
     ("quote inside", "a.csv", content(b'a,b\n"x"y,2\n'), "row 2 cannot be read"),
     ("huge entry", "a.csv", content(b"a,b\n1," + b"x" * 200_000 + b"\n"), "row 2 cannot be read"),
-    ("not gzip", "a.csv.gz", content(GOOD), "not a whole gzip file"),
-    ("cut gzip", "a.csv.gz", cut(content(gzip.compress(GOOD))), "not a whole gzip file"),
-    ("not parquet", "a.parquet", content(GOOD), "not a whole Parquet file"),
-    ("cut parquet", "a.parquet", cut(lambda p: parquet(p, a=[1, 2])), "not a whole Parquet file"),
+    ("not gzip", "a.csv.gz", content(GOOD), "not a complete gzip file"),
+    ("cut gzip", "a.csv.gz", cut(content(gzip.compress(GOOD))), "not a complete gzip file"),
+    ("not parquet", "a.parquet", content(GOOD), "not a complete Parquet file"),
+    (
+        "cut parquet",
+        "a.parquet",
+        cut(lambda p: parquet(p, a=[1, 2])),
+        "not a complete Parquet file",
+    ),
     ("parquet, no rows", "a.parquet", lambda p: parquet(p, a=[]), "has no rows"),
     ("parquet, no columns", "a.parquet", lambda p: parquet(p), "has no columns"),
-    ("parquet, not UTF-8", "a.parquet", not_text, "not a whole Parquet file"),
-    ("not npz", "a.npz", content(GOOD), "not a whole .npz archive"),
-    ("cut npz", "a.npz", cut(lambda p: npz(p, X=np.ones((9, 9)))), "not a whole .npz archive"),
+    ("parquet, not UTF-8", "a.parquet", not_text, "not a complete Parquet file"),
+    ("not npz", "a.npz", content(GOOD), "not a complete .npz archive"),
+    ("cut npz", "a.npz", cut(lambda p: npz(p, X=np.ones((9, 9)))), "not a complete .npz archive"),
     ("pickle", "a.npz", pickled, "Python objects, which are not read"),
     ("npz, no X", "a.npz", lambda p: npz(p, x=np.ones((2, 2))), "'x' and no X"),
     ("npz, flat X", "a.npz", lambda p: npz(p, X=np.ones(2)), "shape (2,), expected an array X"),
@@ -162,15 +167,15 @@ def test_a_csv_becomes_columns_of_the_right_kind(tmp_path):
     path.write_bytes(b"\xef\xbb\xbf" + text.encode())
     expected = pd.DataFrame(
         {
-            "id": pd.Series(["007", "11"], dtype=object),
-            "whole": pd.Series([2**53 + 1, -2], dtype="int64"),
+            "id": pd.Series(["007", "11"], dtype="string"),
+            "whole": pd.Series([2**53 + 1, -2], dtype="Int64"),
             "part": pd.Series([2**53 + 1, None], dtype="Int64"),
-            "real": [1000.0, 0.5],
-            "flag": [True, False],
-            "text": pd.Series(["a", 'say "hi"'], dtype=object),
-            "none": [np.nan, np.nan],
-            "huge": pd.Series(["99999999999999999999", "1"], dtype=object),
-            "quoted": pd.Series(["1,5", None], dtype=object),
+            "real": pd.Series([1000.0, 0.5], dtype="Float64"),
+            "flag": pd.Series([True, False], dtype="boolean"),
+            "text": pd.Series(["a", 'say "hi"'], dtype="string"),
+            "none": pd.Series([None, None], dtype="Float64"),
+            "huge": pd.Series(["99999999999999999999", "1"], dtype="string"),
+            "quoted": pd.Series(["1,5", None], dtype="string"),
         }
     )
     assert_frame_equal(read_table(path), expected)
@@ -191,7 +196,7 @@ def test_all_files_give_the_same_table(tmp_path):
     np.savez(tmp_path / "a.npz", X=X, y=y, tasks=tasks, flag=y % 2 == 0)
     write_table(table, tmp_path / "new" / "a.csv")
     write_table(table, tmp_path / "a.parquet")
-    expected = table.astype({"tasks": object})
+    expected = table.convert_dtypes()
     for file in ("a.npz", "new/a.csv", "a.parquet"):
         assert_frame_equal(read_table(tmp_path / file), expected)  # to the last bit
     np.savez(tmp_path / "named.npz", X=X, features=["a", "b", "c"])
@@ -213,18 +218,18 @@ def test_parquet_keeps_what_pandas_stores(tmp_path):
     read = read_table(tmp_path / "a.parquet")
     assert list(read) == ["pupil", "part", "sort", "code", "large", "day"]
     assert read["part"].tolist() == [2**60 + 1, pd.NA]
-    assert read["sort"].tolist() == ["a", None] and read["code"].tolist() == [3, 4]
+    assert read["sort"].tolist() == ["a", pd.NA] and read["code"].tolist() == [3, 4]
     assert read["large"].tolist() == [str(2**64 - 1), "1"]
     assert read["pupil"].tolist() == [5, 6] and read["day"].dtype.kind == "M"
 
 
 def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
-    table = pd.DataFrame({"a": ["007", None], "b": [0.1, 2.0]}, dtype=object).astype({"b": float})
+    table = pd.DataFrame({"a": ["007", None], "b": [0.1, 2.0]}).convert_dtypes()
     path = tmp_path / "a.csv"
     write_table(table, path)
     with pytest.raises(InputError, match="exists already"):
         write_table(table, path)
-    with pytest.raises(InputError, match="unknown kind"):
+    with pytest.raises(InputError, match="unknown format"):
         write_table(table, tmp_path / "a.xlsx")
     with pytest.raises(InputError, match="is a folder"):
         (tmp_path / "b.csv").mkdir()
@@ -249,8 +254,8 @@ def use(path):
     """Read a file as `fit` and `predict` will."""
     table = read_table(path)
     columns = Columns.learn(table, target="score", task="school")
-    X, names = columns.features(table)
-    assert np.isfinite(X).all() and X.shape == (len(table), len(names))
+    X = columns.features(table)
+    assert np.isfinite(X).all(axis=None) and len(X) == len(table)
     assert len(read_tasks(table, "school")) == len(table)
     assert len(read_target(table, "score").values) == len(table)
 

@@ -1,0 +1,43 @@
+"""The embedded example: scikit-learn's digits as a table, a task for each angle of rotation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from pyro_vmtl.datasets import rotated_digits
+
+__all__ = ["ANGLE", "DIGIT", "DIGITS", "digits_table"]
+
+DIGITS = "digits"
+"""Name of the example as the source of a fit."""
+
+DIGIT = "digit"
+"""The target column."""
+
+ANGLE = "angle (degrees)"
+"""The task column."""
+
+
+def digits_table(seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the rotated digits as a table.
+
+    Parameters
+    ----------
+    seed
+        Seed of the split.
+
+    Returns
+    -------
+    table, is_test
+        64 pixels from 0 to 1, then the columns of target and task, for the training rows and then
+        the test rows; and (rows,) bool, whether a row is a test row.
+    """
+    split = rotated_digits(seed=seed)
+    table = pd.DataFrame(
+        np.concatenate([split.X_train, split.X_test]),
+        columns=[f"pixel {row}, {column}" for row in range(8) for column in range(8)],
+    )
+    table[DIGIT] = np.concatenate([split.y_train, split.y_test])
+    table[ANGLE] = [*split.tasks_train, *split.tasks_test]
+    return table, np.arange(len(table)) >= len(split.y_train)

@@ -1,0 +1,116 @@
+"""``pyro-vmtl fit``: fit a table, and write a run directory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+import typer
+
+from pyro_vmtl.cli.console import show_run
+from pyro_vmtl.cli.digits_table import DIGITS
+from pyro_vmtl.cli.fit_problem import FitProblem, read_problem
+from pyro_vmtl.cli.run_directory import METRICS, FittedTable, write_run
+from pyro_vmtl.cli.scores import Estimator
+from pyro_vmtl.cli.settings import FitSettings
+from pyro_vmtl.cli.user_errors import InputError, check_device, print_note, report_user_errors
+from pyro_vmtl.data.atomic_files import check_free
+from pyro_vmtl.estimators import VMTLClassifier, VMTLRegressor
+from pyro_vmtl.methods.presets import presets
+
+__all__ = ["run_fit"]
+
+MIN_FREE_BYTES = 100_000_000
+"""Disk space that must be free before a fit."""
+
+SMALL = 20_000_000
+"""Numbers in a table below which threads would only wait for one another."""
+
+
+def run_fit(settings: FitSettings, *, overwrite: bool, resume: bool, as_json: bool) -> None:
+    """Fit a table, write a run directory, and print what is in it.
+
+    Parameters
+    ----------
+    settings
+        The settings of the fit.
+    overwrite
+        Whether to replace an earlier run, and to discard an interrupted fit.
+    resume
+        Whether to continue an interrupted fit.
+    as_json
+        Whether to print JSON instead of tables.
+    """
+    matplotlib.use("agg")  # pictures go to files: no window, no display needed
+    out = settings.folder
+    if resume and (out / METRICS).is_file():
+        typer.echo(f"{out} is complete: there is nothing to resume.", err=True)
+        return
+    checkpoints = out.with_name(f"{out.name}.checkpoints")
+    with report_user_errors(as_json=as_json) as notes:
+        check_free(out, overwrite=overwrite, marker=METRICS)
+        if checkpoints.exists() and not (overwrite or resume):
+            raise InputError(
+                f"{checkpoints} holds a fit that was interrupted. Continue it with --resume, or "
+                "start anew with --overwrite."
+            )
+        problem = read_problem(settings)
+        check_device(settings.device)
+        known = presets(problem.kind)
+        if settings.method not in known:
+            raise InputError(
+                f"--method is {settings.method!r}, expected one of {', '.join(known)} for "
+                f"{problem.kind}."
+            )
+        _check_free_space(out)
+        for message in problem.notices:
+            print_note(message)
+        if overwrite:
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        fitted = _fit(problem, checkpoints, progress=not as_json)
+        if fitted.estimator.fit_result_.stopped == "interrupted":
+            typer.echo("Interrupted. The same command with --resume continues the fit.", err=True)
+            raise typer.Exit(130)
+        metrics = write_run(problem, fitted, notices=notes, overwrite=overwrite)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    if as_json:
+        typer.echo(json.dumps({"run": str(out), **metrics}, default=str))
+    else:
+        show_run(metrics, fitted.estimator.summary(), out)
+
+
+def _fit(problem: FitProblem, checkpoints: Path, *, progress: bool) -> FittedTable:
+    """Fit the training rows, keeping the state of the fit in a folder to resume from."""
+    settings, train = problem.settings, problem.train
+    common: dict[str, Any] = {
+        "method": settings.method,
+        "scale_features": settings.source != DIGITS,  # pixels share a unit
+        "random_state": settings.seed,
+        "device": settings.device,
+        "progress": progress,
+    }
+    estimator: Estimator
+    if problem.kind == "classification":
+        estimator = VMTLClassifier(**common)
+    else:
+        likelihood = "poisson" if problem.kind == "counts" else "normal"
+        estimator = VMTLRegressor(likelihood=likelihood, **common)  # type: ignore[arg-type]
+    if train.X.size < SMALL:
+        torch.set_num_threads(1)
+    estimator.fit(train.X, train.y, train.tasks, checkpoints=checkpoints)
+    return FittedTable(problem.columns, problem.kind, estimator)
+
+
+def _check_free_space(out: Path) -> None:
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    free = shutil.disk_usage(parent).free
+    if free < MIN_FREE_BYTES:
+        raise InputError(
+            f"{parent} has {free / 1e6:.0f} MB free, expected at least "
+            f"{MIN_FREE_BYTES / 1e6:.0f} MB for the run and its checkpoints. Free some space, or "
+            "choose another folder with --out."
+        )

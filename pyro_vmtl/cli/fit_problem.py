@@ -1,0 +1,126 @@
+"""What a fit needs: a table, read, split into training and test rows, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from pyro_vmtl.cli.columns import Columns
+from pyro_vmtl.cli.digits_table import ANGLE, DIGIT, DIGITS, digits_table
+from pyro_vmtl.cli.read_table import read_table
+from pyro_vmtl.cli.settings import FitSettings
+from pyro_vmtl.cli.target import TargetKind, read_target, read_tasks
+from pyro_vmtl.cli.user_errors import InputError
+
+__all__ = ["FitProblem", "Rows", "read_problem"]
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of a table, as an estimator takes them.
+
+    Attributes
+    ----------
+    X
+        (rows, F), features.
+    tasks
+        (rows,), task labels.
+    numbers
+        (rows,), row numbers in the file, as a spreadsheet counts: the header is row 1.
+    y
+        (rows,), targets; None where they were not read.
+    """
+
+    X: pd.DataFrame
+    tasks: list[Hashable]
+    numbers: np.ndarray
+    y: Any = None
+
+    def take(self, rows: np.ndarray) -> Rows:
+        """Select rows by position."""
+        y = None if self.y is None else self.y[rows]
+        tasks = [self.tasks[row] for row in rows.tolist()]
+        return Rows(self.X.iloc[rows], tasks, self.numbers[rows], y)
+
+
+@dataclass(frozen=True, eq=False)
+class FitProblem:
+    """A table that is ready to be fitted.
+
+    Attributes
+    ----------
+    settings
+        the user's settings.
+    columns
+        how features are read.
+    kind
+        kind of the target.
+    train, test
+        rows to fit, and rows held out for testing.
+    notices
+        what the user should know, a sentence each.
+    """
+
+    settings: FitSettings
+    columns: Columns
+    kind: TargetKind
+    train: Rows
+    test: Rows
+    notices: tuple[str, ...]
+
+
+def read_problem(settings: FitSettings) -> FitProblem:
+    """Read the table, and check all that can be checked before a fit.
+
+    Raises
+    ------
+    InputError
+        If the table cannot be fitted. The message names file, column and row, and the way out.
+    """
+    held_out = None
+    if settings.source == DIGITS:
+        for name in ("target", "task", "features", "kind", "holdout"):
+            if getattr(settings, name):
+                raise InputError(f"--{name} is for tables, and SOURCE is 'digits'. Leave it out.")
+        table, held_out = digits_table(settings.seed)
+        target, task, kind = DIGIT, ANGLE, "classification"
+    else:
+        for role in ("target", "task"):
+            if getattr(settings, role) is None:
+                raise InputError(
+                    f"--{role} is missing, expected a column of {settings.source}: the one that "
+                    f"{'is to be predicted' if role == 'target' else 'has the task of each row'}."
+                )
+        target, task, kind = cast(str, settings.target), cast(str, settings.task), settings.kind
+        table = read_table(Path(settings.source))
+    tasks = read_tasks(table, task)
+    y, kind, notices = read_target(table, target, cast(TargetKind | None, kind))
+    if held_out is None:
+        held_out = _draw_test_rows(tasks, pd.notna(y), settings.holdout, settings.seed)
+    if kind == "classification":  # a class that was not fitted could not be predicted
+        codes = pd.factorize(y)[0]
+        held_out &= np.isin(codes, codes[~held_out])
+    training = table[~held_out].reset_index(drop=True)
+    columns = Columns.learn(training, target=target, task=task, features=settings.features)
+    rows = Rows(columns.features(table), tasks, np.arange(len(table)) + 2, y)
+    train, test = (rows.take(np.flatnonzero(chosen)) for chosen in (~held_out, held_out))
+    return FitProblem(settings, columns, kind, train, test, (*columns.notices, *notices))
+
+
+def _draw_test_rows(
+    tasks: Sequence[Hashable], known: np.ndarray, holdout: float, seed: int
+) -> np.ndarray:
+    """Draw the rows of every task to hold out, (rows,) bool; at least one of each stays."""
+    rng = np.random.RandomState(seed)
+    held_out = np.zeros(len(tasks), dtype=bool)
+    task = pd.factorize(np.array([*tasks, None], dtype=object))[0][:-1]
+    for t in range(task.max() + 1 if holdout else 0):
+        rows = np.flatnonzero((task == t) & known)
+        size = min(round(holdout * len(rows)), len(rows) - 1)
+        held_out[rng.permutation(rows)[: max(size, 0)]] = True
+    return held_out

@@ -1,0 +1,60 @@
+"""``pyro-vmtl predict`` and ``pyro-vmtl evaluate``: apply a run to another table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+from pyro_vmtl.cli.console import show_scores
+from pyro_vmtl.cli.fit_problem import Rows
+from pyro_vmtl.cli.read_table import read_table, write_table
+from pyro_vmtl.cli.run_directory import FittedTable
+from pyro_vmtl.cli.scores import predictions, score_table, scores_as_json
+from pyro_vmtl.cli.user_errors import InputError, check_device, print_note, report_user_errors
+
+__all__ = ["run_evaluate", "run_predict"]
+
+
+def run_predict(
+    folder: Path, table: Path, out: Path, *, device: str, overwrite: bool, as_json: bool
+) -> None:
+    """Predict the rows of a table, and write the predictions."""
+    check_device(device)
+    with report_user_errors(as_json=as_json) as notes:
+        if out.exists() and not overwrite:
+            raise InputError(f"{out} exists already. Choose another --out, or pass --overwrite.")
+        fitted, rows = _read(folder, table, notes, device=device)
+        predicted = predictions(fitted.estimator, rows)
+        predicted.insert(0, "row", rows.numbers)
+        predicted.insert(1, fitted.columns.task, rows.tasks)
+        write_table(predicted, out, overwrite=overwrite)
+    if as_json:
+        typer.echo(json.dumps({"predictions": str(out), "rows": len(predicted), "notices": notes}))
+    else:
+        typer.echo(f"{len(predicted)} predictions: {out}")
+
+
+def run_evaluate(folder: Path, table: Path, *, device: str, as_json: bool) -> None:
+    """Score a run on the rows of a table."""
+    check_device(device)
+    with report_user_errors(as_json=as_json) as notes:
+        fitted, rows = _read(folder, table, notes, device=device, with_target=True)
+        scores = score_table(fitted.estimator, predictions(fitted.estimator, rows), rows)
+    if as_json:
+        typer.echo(json.dumps({**scores_as_json(scores), "notices": notes}))
+    else:
+        show_scores(scores)
+
+
+def _read(
+    folder: Path, table: Path, notes: list[str], *, device: str, with_target: bool = False
+) -> tuple[FittedTable, Rows]:
+    """Load a run, read the rows of a table for it, and print what is unusual in them."""
+    fitted, content = FittedTable.load(folder, device=device), read_table(table)
+    rows = fitted.read(content, with_target=with_target)
+    for message in fitted.columns.unusual(content):
+        notes.append(message)
+        print_note(message)
+    return fitted, rows

@@ -1,0 +1,310 @@
+"""Table files of the user: CSV, Parquet and NumPy archives in, CSV and Parquet out.
+
+All formats give the same table, with the types of :mod:`pyro_vmtl.cli.column_types`. No file can
+run code: archives with pickled objects are refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pyro_vmtl.cli.column_types import from_text, normalize
+from pyro_vmtl.cli.user_errors import InputError, did_you_mean, quote_names
+from pyro_vmtl.data.atomic_files import atomic_write
+
+__all__ = ["read_table", "write_table"]
+
+MISSING = ["", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaN", "nan", "NULL", "null", "None"]
+"""Entries of a CSV file that stand for a missing value."""
+
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars (|)"}
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    r"""Read a table.
+
+    Parameters
+    ----------
+    path
+        A .csv, .tsv, .csv.gz, .parquet or .npz file. An .npz has ``X`` (rows, F), whose columns
+        become x0, x1, ... or those that its text array ``features`` (F,) names, and any other
+        arrays (rows,), such as ``y`` and ``tasks``. Text is UTF-8; spaces around column names and
+        empty lines at the end are ignored.
+
+    Returns
+    -------
+    pandas.DataFrame
+        (rows, columns), at least one row, distinct names, rows counted from 0.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or its contents do not match its format. The message names the
+        file and, where it can, the row: the header is row 1.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "data.csv"
+    ...     _ = path.write_text("school, score\n007, 1.5\n011, NA\n")
+    ...     read_table(path)
+      school  score
+    0    007    1.5
+    1    011   <NA>
+    """
+    reader = next((r for suffix, r in READERS.items() if path.name.lower().endswith(suffix)), None)
+    try:
+        if not path.exists():
+            raise InputError(_not_found(path))
+        if not path.is_file():
+            tables = [name for name in _file_names(path) if name.endswith(tuple(READERS))]
+            inside = f" Files in it: {quote_names(tables)}." if tables else ""
+            raise InputError(f"{path} is a folder, expected a table file.{inside}")
+        if reader is None:
+            raise InputError(
+                f"{path} has an unknown format, expected one of {', '.join(READERS)}. "
+                "Save it as CSV with commas and the encoding UTF-8."
+            )
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror or error}). Check its permissions."
+        ) from None
+    if not data:
+        raise InputError(f"{path} is empty (0 bytes), expected a header and rows.")
+    return reader(data, str(path))
+
+
+def write_table(table: pd.DataFrame, path: Path, *, overwrite: bool = False) -> None:
+    """Write a table without its index, completely or not at all.
+
+    Parameters
+    ----------
+    table
+        The table to write.
+    path
+        A .csv or .parquet file. Missing parent folders are created.
+    overwrite
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    InputError
+        If the file exists, has another format, or cannot be written.
+    """
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise InputError(f"{path} has an unknown format, expected .csv or .parquet to write to.")
+    try:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder, expected a file to write to.")
+        if path.exists() and not overwrite:
+            raise InputError(
+                f"{path} exists already. Choose another file with --out, or pass --overwrite."
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as scratch:
+            if path.suffix.lower() == ".csv":
+                table.to_csv(scratch, index=False)
+            else:
+                table.to_parquet(scratch, index=False)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}). Choose another file with --out."
+        ) from None
+
+
+def _not_found(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"{path} does not exist, nor does the folder {path.parent}. Check the path."
+    return f"{path} does not exist. {did_you_mean(path.name, _file_names(path.parent))}"
+
+
+def _file_names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.glob("[!.]*") if file.is_file())
+
+
+def _read_csv(data: bytes, name: str, delimiter: str = ",") -> pd.DataFrame:
+    """Read delimited text strictly; ``pandas.read_csv`` renames repeated columns and pads rows."""
+    records: list[list[str]] = []
+    try:
+        text = io.StringIO(_decode(data, name), newline="")
+        records += csv.reader(text, delimiter=delimiter, skipinitialspace=True, strict=True)
+    except csv.Error as error:
+        raise InputError(
+            f"{name}: row {len(records) + 1} cannot be read ({error}). Look for a double quote "
+            'that is not closed, or stands inside an entry; there it is written twice: "".'
+        ) from None
+    while len(records) > 1 and "".join(records[-1]).strip() == "" and len(records[-1]) <= 1:
+        records.pop()  # empty lines at the end
+    header = [column.strip() for column in records[0]]
+    if not header:
+        raise InputError(f"{name}: row 1 is empty, expected the header there. Delete empty rows.")
+    if len(header) == 1:
+        _check_delimiter(records, name, delimiter)
+    if "" in header:
+        raise InputError(
+            f"{name}: column {header.index('') + 1} of {len(header)} has no name in the header. "
+            "Name it, or delete it if it only counts the rows."
+        )
+    for number, record in enumerate(records, start=1):
+        if len(record) != len(header):
+            found = f"{len(record) or 'no'} {'entry' if len(record) == 1 else 'entries'}"
+            raise InputError(
+                f"{name}: row {number} has {found}, expected {len(header)} as in the header. "
+                "Put entries that hold a delimiter in double quotes, and delete empty rows."
+            )
+    _check_names(header, name)
+    if len(records) == 1:
+        raise InputError(f"{name} has a header and no rows, expected at least one row.")
+    table = pd.DataFrame(records[1:], columns=header, dtype="string")
+    present = {column: ~table[column].str.strip().isin(MISSING) for column in header}
+    return pd.DataFrame({c: from_text(table[c].where(present[c])) for c in header})
+
+
+def _decode(data: bytes, name: str) -> str:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{name} is not UTF-8 text: line {line} has the byte 0x{data[error.start]:02x}. "
+            "Save it as CSV with the encoding UTF-8."
+        ) from None
+    if "\0" in text:
+        raise InputError(
+            f"{name} is not UTF-8 text: it has NUL bytes, as binary files and UTF-16 have. "
+            "Save it as CSV with the encoding UTF-8."
+        )
+    if not text.strip():
+        raise InputError(f"{name} is empty, expected a header and rows.")
+    return text
+
+
+def _check_delimiter(records: list[list[str]], name: str, delimiter: str) -> None:
+    """Check whether a table has a single column because it has another delimiter."""
+    text = " ".join(entry for record in records[:5] for entry in record)
+    others = [other for other in DELIMITERS if other != delimiter and other in text]
+    if not others:
+        return
+    found = max(others, key=text.count)
+    way_out = {"\t": "name it .tsv", ",": "name it .csv"}.get(found, "save it with commas, as .csv")
+    raise InputError(
+        f"{name} has one column, {records[0][0]!r}, expected {DELIMITERS[delimiter]} between "
+        f"columns and found {DELIMITERS[found]}: {way_out}."
+    )
+
+
+def _read_tsv(data: bytes, name: str) -> pd.DataFrame:
+    return _read_csv(data, name, delimiter="\t")
+
+
+def _read_csv_gz(data: bytes, name: str) -> pd.DataFrame:
+    try:
+        text = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(
+            f"{name} is not a complete gzip file ({error}). Compress it again, or give the plain "
+            ".csv."
+        ) from None
+    return _read_csv(text, name)
+
+
+def _read_parquet(data: bytes, name: str) -> pd.DataFrame:
+    try:
+        # nullable types: integers would become floats, and be rounded, where some are missing
+        table = pd.read_parquet(io.BytesIO(data), dtype_backend="numpy_nullable")
+        if any(level is not None for level in table.index.names):
+            table = table.reset_index()  # pandas stores a named index, a column to the user
+        columns = [(str(column), normalize(table.iloc[:, i])) for i, column in enumerate(table)]
+        for _, column in columns:
+            column.tolist()  # raises if text is not UTF-8
+    except Exception as error:
+        raise InputError(
+            f"{name} is not a complete Parquet file ({_first_line(error)}). Write it again."
+        ) from None
+    return _from_columns(columns, name)
+
+
+def _read_npz(data: bytes, name: str) -> pd.DataFrame:
+    try:
+        if not data.startswith(b"PK"):
+            raise ValueError("it is no zip file")
+        archive = np.load(io.BytesIO(data), allow_pickle=False)
+        arrays = {key: archive[key] for key in archive.files}
+    except Exception as error:
+        if "allow_pickle" in str(error):
+            raise InputError(
+                f"{name} has an array of Python objects, which are not read, as they can run code. "
+                "Save numbers, or text by `array.astype(str)`."
+            ) from None
+        raise InputError(
+            f"{name} is not a complete .npz archive ({_first_line(error)}). "
+            "Write it with `numpy.savez(file, X=..., y=..., tasks=...)`."
+        ) from None
+    if "X" not in arrays or arrays["X"].ndim != 2:
+        found = f"shape {arrays['X'].shape}" if "X" in arrays else f"{quote_names(arrays)} and no X"
+        raise InputError(f"{name} has {found}, expected an array X of shape (rows, features).")
+    X = arrays.pop("X")
+    names = arrays.pop("features", np.array([f"x{i}" for i in range(X.shape[1])], dtype=str))
+    if names.shape != X.shape[1:] or names.dtype.kind != "U":
+        raise InputError(
+            f"{name}: features is of type {names.dtype} and shape {names.shape}, expected text of "
+            f"shape {X.shape[1:]}, a name for every column of X."
+        )
+    for key, array in arrays.items():
+        if array.shape != X.shape[:1]:
+            raise InputError(
+                f"{name}: {key} has shape {array.shape}, expected {X.shape[:1]}: a value for each "
+                f"of the {len(X)} rows of X."
+            )
+    columns = list(zip(names.tolist(), X.T, strict=True)) + list(arrays.items())
+    for key, array in columns:
+        if array.dtype.kind not in "biufUM":
+            raise InputError(
+                f"{name}: {key} is of type {array.dtype}, expected numbers, booleans or text."
+            )
+    return _from_columns([(key, _from_array(array)) for key, array in columns], name)
+
+
+def _from_array(array: np.ndarray) -> pd.Series:
+    if array.dtype.kind == "U":  # such arrays have no other way to omit an entry
+        return pd.Series([entry or None for entry in array.tolist()], dtype="string")
+    return pd.Series(array.astype(array.dtype.newbyteorder("=")))
+
+
+def _from_columns(columns: list[tuple[str, pd.Series]], name: str) -> pd.DataFrame:
+    _check_names([key for key, _ in columns], name)
+    if not columns or not len(columns[0][1]):
+        raise InputError(f"{name} has no {'rows' if columns else 'columns'}, expected a table.")
+    return pd.DataFrame({key: normalize(column) for key, column in columns})
+
+
+def _check_names(names: list[str], name: str) -> None:
+    repeated = [column for column in dict.fromkeys(names) if names.count(column) > 1]
+    if repeated:
+        raise InputError(
+            f"{name} has the columns {quote_names(repeated)} more than once, expected distinct "
+            "names. Rename or delete one of them."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+READERS: dict[str, Callable[[bytes, str], pd.DataFrame]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".csv.gz": _read_csv_gz,
+    ".parquet": _read_parquet,
+    ".npz": _read_npz,
+}

@@ -1,0 +1,146 @@
+"""Predictions of a fitted estimator as a table, and how good they are, task by task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pyro_vmtl.analysis import (
+    classification_metrics,
+    logistic_regression_per_task,
+    logistic_regression_pooled,
+    regression_metrics,
+)
+from pyro_vmtl.cli.fit_problem import Rows
+from pyro_vmtl.estimators import VMTLClassifier, VMTLRegressor
+
+__all__ = ["ALL", "baseline_scores", "predictions", "score_table", "scores_as_json"]
+
+ALL = "all rows"
+"""Label of the line for all rows together."""
+
+PROBABILITIES = (0.05, 0.25, 0.75, 0.95)
+
+Estimator = VMTLClassifier | VMTLRegressor
+
+
+def predictions(estimator: Estimator, rows: Rows) -> pd.DataFrame:
+    """Predict rows.
+
+    Parameters
+    ----------
+    estimator
+        A fitted estimator.
+    rows
+        The rows, with or without targets.
+
+    Returns
+    -------
+    DataFrame
+        A row each. For classes ``prediction`` and a column ``p(class)`` for each; otherwise
+        ``mean``, ``std``, the bounds of the central intervals of 50 and 90 % and, where targets are
+        known, their ``log_density`` (nats).
+    """
+    if isinstance(estimator, VMTLClassifier):
+        proba = estimator.predict_proba(rows.X, rows.tasks)
+        table = pd.DataFrame(proba, columns=[f"p({label})" for label in estimator.classes_])
+        table.insert(0, "prediction", estimator.classes_[proba.argmax(1)])
+        return table
+    mean, std, bounds = estimator.predict(
+        rows.X, rows.tasks, return_std=True, quantiles=PROBABILITIES
+    )
+    table = pd.DataFrame({"mean": mean, "std": std})
+    for probability, column in zip(PROBABILITIES, bounds.T, strict=True):
+        table[f"{probability:.0%}"] = column
+    if rows.y is not None:
+        table["log_density"] = estimator.log_density(rows.X, rows.y, rows.tasks)
+    return table
+
+
+def score_table(estimator: Estimator, predicted: pd.DataFrame, rows: Rows) -> pd.DataFrame:
+    """Score predictions against the targets.
+
+    Parameters
+    ----------
+    estimator
+        A fitted estimator.
+    predicted
+        What :func:`predictions` returned for these rows.
+    rows
+        The rows, with targets.
+
+    Returns
+    -------
+    DataFrame
+        A line for all rows together, labelled :data:`ALL`, and one for each task. Columns for
+        classes: ``rows``, ``accuracy``, ``nll`` (nats per row), ``ece``; otherwise: ``rows``,
+        ``rmse`` (in the unit of the target), ``explained_variance`` (1 minus the mean squared error
+        over the variance of all these targets), ``nll``, ``coverage_50`` and ``coverage_90``
+        (fractions of the targets inside the central intervals).
+    """
+    if isinstance(estimator, VMTLClassifier):
+        proba = predicted.filter(regex=r"^p\(").to_numpy()
+        classes = estimator.classes_.tolist()
+        return _by_task(lambda tasks: classification_metrics(proba, rows.y, tasks, classes), rows)
+    y = rows.y.astype(float)
+    low, lower, upper, high = (predicted[f"{p:.0%}"].to_numpy() for p in PROBABILITIES)
+    # a level inside the same central intervals as the target is all that coverage needs
+    level = np.select([(y < low) | (y > high), (y < lower) | (y > upper)], [0.0, 0.1], 0.5)
+    mean, log_density = predicted["mean"].to_numpy(), predicted["log_density"].to_numpy()
+
+    def metrics(tasks: Sequence[Hashable]) -> pd.DataFrame:
+        table = regression_metrics(mean, log_density, level, y, tasks)
+        explained = 1 - table.pop("nmse")
+        table.insert(1, "explained_variance", explained if np.var(y) > 0 else np.nan)
+        return table
+
+    return _by_task(metrics, rows)
+
+
+def baseline_scores(train: Rows, test: Rows) -> dict[str, pd.DataFrame]:
+    """Score plain logistic regressions, one for each task and one for all rows.
+
+    Returns
+    -------
+    dict
+        For ``single_task`` and ``pooled`` a table as :func:`score_table` returns it.
+    """
+    X, y, X_test = train.X.to_numpy(), np.array(train.y.tolist()), test.X.to_numpy()
+    classes = np.unique(y).tolist()
+    alone = logistic_regression_per_task(X, y, train.tasks, X_test, test.tasks, classes)
+    pooled = logistic_regression_pooled(X, y, X_test, classes)
+
+    def scores(proba: np.ndarray) -> pd.DataFrame:
+        return _by_task(lambda tasks: classification_metrics(proba, test.y, tasks, classes), test)
+
+    return {"single_task": scores(alone), "pooled": scores(pooled)}
+
+
+def scores_as_json(scores: pd.DataFrame) -> dict[str, Any]:
+    """Convert a table of scores to types that JSON has.
+
+    Returns
+    -------
+    dict
+        ``all``, the scores of all rows together, their ``mean`` over tasks, and ``per_task``.
+    """
+    tasks = scores.drop(index=ALL)
+    return {
+        "all": scores.loc[ALL].to_dict(),
+        "mean": tasks.drop(columns="rows").mean().to_dict(),
+        "per_task": {str(task): row.to_dict() for task, row in tasks.iterrows()},
+    }
+
+
+def _by_task(metrics: Callable[[Sequence[Hashable]], pd.DataFrame], rows: Rows) -> pd.DataFrame:
+    """Compute metrics of all rows, then of each task, with their numbers of rows."""
+    parts = []
+    for labels in ([ALL] * len(rows.tasks), rows.tasks):
+        part = metrics(labels)
+        counts = pd.Series(labels, dtype=object).value_counts(sort=False)
+        part.insert(0, "rows", counts.reindex(part.index).to_numpy().astype(int))
+        parts.append(part.loc[sorted(part.index, key=lambda task: (type(task).__name__, task))])
+    return pd.concat(parts)
