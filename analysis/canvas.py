@@ -60,9 +60,6 @@ def label_axes(ax: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "")
     return ax
 
 
-dressed = label_axes
-
-
 def legend_above(ax: Axes, *, ncols: int = 1) -> Axes:
     """Draw the legend between the plot and its title, where it hides no data.
 

@@ -24,7 +24,7 @@ from pyro_vmtl.analysis.predictions.uncertainty_plots import plot_uncertain_rows
 from pyro_vmtl.analysis.relatedness.comparison_plots import plot_relatedness_evolution
 from pyro_vmtl.analysis.relatedness.weight_plots import plot_relatedness, plot_relatedness_graph
 from pyro_vmtl.analysis.report import Picture, ReportTable, Section
-from pyro_vmtl.analysis.tree_parts import needed
+from pyro_vmtl.analysis.tree_parts import get_variable
 
 __all__ = ["report_sections"]
 
@@ -83,12 +83,12 @@ def _main_member(data: xr.DataTree) -> str | None:
     """Return the name of the member of a stack with the largest weight; None for a single fit."""
     if "stack" not in data:
         return None
-    weights = needed(data, "stack", "member_weights").mean("task")
+    weights = get_variable(data, "stack", "member_weights").mean("task")
     return str(weights["member"].values[int(weights.values.argmax())])
 
 
 def _members(data: xr.DataTree) -> ReportTable:
-    weights = needed(data, "stack", "member_weights")
+    weights = get_variable(data, "stack", "member_weights")
     members = [str(member) for member in weights["member"].values]
     columns = {
         "mean weight": weights.mean("task").values,

@@ -69,9 +69,6 @@ def get_variable(data: xr.DataTree, group: str, variable: str) -> xr.DataArray:
     )
 
 
-needed = get_variable
-
-
 def row_tasks(values: xr.DataArray) -> np.ndarray:
     """Return the task of every row of a variable with the dimension ``row``, (rows,)."""
     if "row" not in values.dims or "task" not in values.coords:
@@ -125,6 +122,3 @@ def shorten(label: Hashable, most: int = 22) -> str:
     if len(text) <= most:
         return text
     return f"{text[: most - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{text[-tail:]}"
-
-
-shortened = shorten

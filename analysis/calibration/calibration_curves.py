@@ -21,7 +21,7 @@ from pyro_vmtl.analysis.calibration.uniform import (
     uniform_limits,
     uniform_p_value,
 )
-from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, dressed, on_axes
+from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, label_axes, on_axes
 from pyro_vmtl.analysis.metrics import (
     calibrated_hits,
     confidence_bins,
@@ -109,7 +109,7 @@ def plot_reliability(
     title = f"{found}\nECE {ece:.3f}, {ci_prob:.0%} interval {ends[0]:.3f} to {ends[1]:.3f}"
     title += f"\n(by chance, if calibrated: {usual[0]:.3f} to {usual[1]:.3f})"
     xlabel = "confidence (probability of the predicted class)"
-    return dressed(ax, title=title, xlabel=xlabel, ylabel="accuracy (share that is right)")
+    return label_axes(ax, title=title, xlabel=xlabel, ylabel="accuracy (share that is right)")
 
 
 def plot_coverage(data: xr.DataTree, ax: Axes | None = None, *, ci_prob: float = 0.9) -> Axes:
@@ -161,7 +161,7 @@ def plot_coverage(data: xr.DataTree, ax: Axes | None = None, *, ci_prob: float =
     _note(ax, f"band: {ci_prob:.0%} if calibrated\nabove: too wide\nbelow: too narrow")
     ax.set(xlim=(0, 1), ylim=(0, 1.02))
     xlabel = "probability of the central predictive interval"
-    return dressed(ax, title=title, xlabel=xlabel, ylabel="share of targets inside")
+    return label_axes(ax, title=title, xlabel=xlabel, ylabel="share of targets inside")
 
 
 def plot_pit(data: xr.DataTree, ax: Axes | None = None, *, ci_prob: float = 0.9) -> Axes:
@@ -206,7 +206,7 @@ def plot_pit(data: xr.DataTree, ax: Axes | None = None, *, ci_prob: float = 0.9)
     elif uniform_p_value(pit, len(pit)) <= 1 - ci_prob:
         title = f"Predictions: {describe_fault(pit, name_fault(pit, len(pit)))}"
     xlabel = "predictive probability below the target (PIT)"
-    return dressed(ax, title=title, xlabel=xlabel, ylabel="ECDF − diagonal")
+    return label_axes(ax, title=title, xlabel=xlabel, ylabel="ECDF − diagonal")
 
 
 def _note(ax: Axes, words: str) -> None:

@@ -11,8 +11,8 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 
-from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, dressed, on_axes
-from pyro_vmtl.analysis.tree_parts import needed, row_tasks, shortened
+from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, label_axes, on_axes
+from pyro_vmtl.analysis.tree_parts import get_variable, row_tasks, shorten
 
 __all__ = ["TaskStatistics", "plot_ppc_by_task", "predictive_pvalues", "task_statistics"]
 
@@ -63,7 +63,7 @@ def rounding(values: np.ndarray) -> np.ndarray:
 
 def task_statistics(data: xr.DataTree, group: str) -> TaskStatistics:
     """Compute the share of each class, or mean and standard deviation of targets, in each task."""
-    observed, drawn = needed(data, "observed_data", "y"), needed(data, group, "y")
+    observed, drawn = get_variable(data, "observed_data", "y"), get_variable(data, group, "y")
     num_rows = observed.sizes["row"]
     if num_rows != drawn.sizes["row"]:
         raise ValueError(
@@ -218,7 +218,7 @@ def plot_ppc_by_task(
     )
     unit = "share of a class in a task" if of_classes else "mean of a task (unit of targets)"
     xlabel = f"expected {unit}\n{note}"
-    return dressed(ax, title=title, xlabel=xlabel, ylabel=f"observed {unit}")
+    return label_axes(ax, title=title, xlabel=xlabel, ylabel=f"observed {unit}")
 
 
 def _farthest(found: TaskStatistics, outside: np.ndarray) -> str:
@@ -228,7 +228,7 @@ def _farthest(found: TaskStatistics, outside: np.ndarray) -> str:
     lines = ["farthest outside:"]
     for place in order[: min(NUM_NAMED, outside.sum())]:
         t, k = np.unravel_index(place, outside.shape)
-        name = shortened(found.names[k].removeprefix("share of "), 14)
+        name = shorten(found.names[k].removeprefix("share of "), 14)
         of = f": {name}" if len(found.names) > 1 else ""
-        lines.append(f"  {shortened(found.tasks[t], 16)}{of}")
+        lines.append(f"  {shorten(found.tasks[t], 16)}{of}")
     return "\n".join(lines)

@@ -17,8 +17,8 @@ from pyro_vmtl.analysis.calibration.uniform import (
     normal_scores,
     uniform_p_value,
 )
-from pyro_vmtl.analysis.canvas import dressed, on_axes
-from pyro_vmtl.analysis.tree_parts import shortened
+from pyro_vmtl.analysis.canvas import label_axes, on_axes
+from pyro_vmtl.analysis.tree_parts import shorten
 
 __all__ = ["plot_ranks", "rank_uniformity"]
 
@@ -133,17 +133,17 @@ def plot_ranks(
     table = rank_uniformity(data, var_names=var_names, sample_dims=sample_dims, ci_prob=ci_prob)
     pooled = _pooled(data, var_names, sample_dims)
     verdicts = {str(site): str(verdict) for site, verdict in table["verdict"].items()}
-    labels = {site: f"{shortened(site, 12)}: {verdicts[site]}" for site in pooled}
+    labels = {site: f"{shorten(site, 12)}: {verdicts[site]}" for site in pooled}
     ax = on_axes(ax)
     draw_ecdf_difference(ax, {labels[site]: found for site, found in pooled.items()}, ci_prob)
     title = f"{(table['verdict'] == CALIBRATED).sum()} of {len(table)} sites are calibrated"
     if len(pooled) == 1:
         ((site, (values, _)),) = pooled.items()
         fault = describe_fault(values, verdicts[site])
-        title = f"Posterior of {shortened(site)}: {fault}"
+        title = f"Posterior of {shorten(site)}: {fault}"
         title += "" if "\n" in fault else f" in {len(values)} ranks"
     xlabel = "rank of the true value among posterior draws"
-    return dressed(ax, title=title, xlabel=xlabel, ylabel="ECDF − diagonal")
+    return label_axes(ax, title=title, xlabel=xlabel, ylabel="ECDF − diagonal")
 
 
 def _pooled(

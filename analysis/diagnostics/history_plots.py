@@ -9,9 +9,9 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 
-from pyro_vmtl.analysis.canvas import COLORS, INK, dressed, in_nats, on_axes
+from pyro_vmtl.analysis.canvas import COLORS, INK, in_nats, label_axes, on_axes
 from pyro_vmtl.analysis.task_lines import MOST_LINES, draw_bands, name_ends, quantiles_of
-from pyro_vmtl.analysis.tree_parts import needed, shortened, task_sizes
+from pyro_vmtl.analysis.tree_parts import get_variable, shorten, task_sizes
 
 __all__ = ["plot_elbo", "plot_elbo_terms"]
 
@@ -50,7 +50,7 @@ def plot_elbo(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     >>> plot_elbo(xr.DataTree.from_dict({"history": history})).get_title(loc="left")
     'Loss (negative ELBO): 1.25 nats at the end'
     """
-    loss = needed(data, "history", "loss").values
+    loss = get_variable(data, "history", "loss").values
     ax = on_axes(ax)
     ax.plot(loss, color="0.78", linewidth=0.6, label="each step, noisy")
     smooth = _smooth(loss, SMOOTHED_STEPS)
@@ -59,7 +59,7 @@ def plot_elbo(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     _limit(ax, np.quantile(shown, [0.0, 0.995]), smooth[len(loss) // 20 :])
     ax.legend(loc="upper right")
     title = f"Loss (negative ELBO): {in_nats(smooth[-1])} at the end"
-    return dressed(ax, title=title, xlabel="step", ylabel="nats")
+    return label_axes(ax, title=title, xlabel="step", ylabel="nats")
 
 
 def plot_elbo_terms(
@@ -101,7 +101,7 @@ def plot_elbo_terms(
     plot_elbo
     """
     site = next(iter(_sites(data, term)), "y") if site is None else site
-    values = needed(data, "history", f"{term}_{site}")
+    values = get_variable(data, "history", f"{term}_{site}")
     ax = on_axes(ax)
     split = "task" in values.dims
     curves = values.transpose("noted_step", ...).values.reshape(values.sizes["noted_step"], -1)
@@ -116,7 +116,7 @@ def plot_elbo_terms(
         low, *_, high = quantiles_of(smooth[len(smooth) // 20 :])
         _limit(ax, low, high)
     else:
-        labels = [shortened(label, 16) for label in values["task"].values] if split else [""]
+        labels = [shorten(label, 16) for label in values["task"].values] if split else [""]
         ends = []
         for curve, label, color in zip(smooth.T, labels, COLORS, strict=False):
             line = color if split else INK
@@ -125,12 +125,12 @@ def plot_elbo_terms(
         _limit(ax, smooth[len(smooth) // 20 :])
     name_ends(ax, float(steps[-1]), ends)
     title = f"Log-likelihood of {site}" if term == "log_likelihood" else _kl_title(str(site))
-    return dressed(ax, title=title, xlabel="step", ylabel=unit)
+    return label_axes(ax, title=title, xlabel="step", ylabel=unit)
 
 
 def _sites(data: xr.DataTree, term: Term) -> list[str]:
     """List the sites with such a term, source weights last."""
-    needed(data, "history", "loss")
+    get_variable(data, "history", "loss")
     history, start = data["history"].dataset, f"{term}_"
     found = [str(name) for name in history.data_vars if str(name).startswith(start)]
     sites = [name.removeprefix(start) for name in found if bool(history[name].any())]

@@ -29,8 +29,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from pyro_vmtl.analysis.canvas import COLORS, INK, dressed, on_axes
-from pyro_vmtl.analysis.tree_parts import SAMPLE_DIMS, needed, shortened
+from pyro_vmtl.analysis.canvas import COLORS, INK, label_axes, on_axes
+from pyro_vmtl.analysis.tree_parts import SAMPLE_DIMS, get_variable, shorten
 
 __all__ = ["good_khat", "plot_khat", "psis_khat", "smoothed_weights"]
 
@@ -151,7 +151,8 @@ def psis_khat(data: xr.DataTree) -> xr.Dataset:
     Dimensions without coordinates: task
     """
     together, by_task = (
-        needed(data, "sample_stats", f"log_p{part}") - needed(data, "sample_stats", f"log_q{part}")
+        get_variable(data, "sample_stats", f"log_p{part}")
+        - get_variable(data, "sample_stats", f"log_q{part}")
         for part in ("", "_task")
     )
     num_samples = together.sizes["chain"] * together.sizes["draw"]
@@ -187,7 +188,7 @@ def plot_khat(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     by_task, good_k = khat["khat_task"].values, khat.attrs["good_k"]
     order = np.argsort(by_task, kind="stable")[-MAX_TASKS:]
     labels = khat["task"].values if "task" in khat.coords else np.arange(len(by_task))
-    names = [*(shortened(labels[t]) for t in order), "all together"]
+    names = [*(shorten(labels[t]) for t in order), "all together"]
     values = np.clip([*by_task[order], khat["khat"].item()], 0.0, MAX_KHAT)
     rows = np.arange(len(values))
     ax = on_axes(ax, (6.8, 1.7 + 0.28 * len(values)))
@@ -205,7 +206,7 @@ def plot_khat(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     ax.set_yticks(rows, names)
     ax.set(xlim=(-0.03, MAX_KHAT + 0.03), ylim=(-0.6, rows[-1] + 0.6))
     shown = "" if len(order) == len(by_task) else f", the worst {len(order)} tasks"
-    dressed(ax, xlabel=rf"Pareto $\hat k$ of the importance ratios{shown}", ylabel="task")
+    label_axes(ax, xlabel=rf"Pareto $\hat k$ of the importance ratios{shown}", ylabel="task")
     title = f"Draws can be trusted in {(by_task <= good_k).sum()} of {len(by_task)} tasks"
     ax.set_title(title, fontsize=13, color=INK, loc="left", pad=20)
     return ax

@@ -31,7 +31,7 @@ from scipy.special import logsumexp
 from pyro_vmtl.analysis.arviz_api import az
 from pyro_vmtl.analysis.diagnostics.khat import good_khat, smoothed_weights
 from pyro_vmtl.analysis.metrics import ALL_TASKS
-from pyro_vmtl.analysis.tree_parts import SAMPLE_DIMS, needed, row_tasks
+from pyro_vmtl.analysis.tree_parts import SAMPLE_DIMS, get_variable, row_tasks
 
 __all__ = ["compare_fits", "loo", "loo_by_task"]
 
@@ -132,9 +132,9 @@ def compare_fits(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     if len(fits) < 2:
         raise ValueError(f"fits has {list(fits)}, expected at least two to compare.")
     first, *others = fits
-    same = needed(fits[first], "log_likelihood", "y")
+    same = get_variable(fits[first], "log_likelihood", "y")
     for name in others:
-        y = needed(fits[name], "log_likelihood", "y")
+        y = get_variable(fits[name], "log_likelihood", "y")
         if y.sizes["row"] != same.sizes["row"] or not _alike(fits[name], fits[first]):
             raise ValueError(
                 f"Fit {name!r} has {y.sizes['row']} rows and {first!r} has {same.sizes['row']}, "
@@ -154,11 +154,13 @@ def compare_fits(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
 
 def _alike(one: xr.DataTree, other: xr.DataTree) -> bool:
     """Whether the rows of two trees with as many rows are the same."""
-    densities = [needed(tree, "log_likelihood", "y") for tree in (one, other)]
+    densities = [get_variable(tree, "log_likelihood", "y") for tree in (one, other)]
     tasks = [row_tasks(density) for density in densities]
     rows = [d["row"].values if "row" in d.coords else None for d in densities]
     observed = [
-        needed(tree, "observed_data", "y").values if "observed_data" in tree.children else None
+        get_variable(tree, "observed_data", "y").values
+        if "observed_data" in tree.children
+        else None
         for tree in (one, other)
     ]
     return all(
@@ -168,15 +170,17 @@ def _alike(one: xr.DataTree, other: xr.DataTree) -> bool:
 
 
 def _num_samples(data: xr.DataTree) -> int:
-    sizes = needed(data, "log_likelihood", "y").sizes
+    sizes = get_variable(data, "log_likelihood", "y").sizes
     return int(sizes["chain"] * sizes["draw"])
 
 
 def _rows(data: xr.DataTree) -> xr.Dataset:
     """Compute ``elpd``, ``p`` and ``pareto_k`` of every row."""
-    log_likelihood = needed(data, "log_likelihood", "y")
+    log_likelihood = get_variable(data, "log_likelihood", "y")
     tasks = row_tasks(log_likelihood)
-    ratio = needed(data, "sample_stats", "log_p_task") - needed(data, "sample_stats", "log_q_task")
+    ratio = get_variable(data, "sample_stats", "log_p_task") - get_variable(
+        data, "sample_stats", "log_q_task"
+    )
     power = xr.ones_like(log_likelihood[dict.fromkeys(SAMPLE_DIMS, 0)], dtype=float)
     power = power / float(data["sample_stats"].attrs.get("kl_weight", 1.0))
     if "constant_data" in data.children and "sample_weight" in data["constant_data"].data_vars:

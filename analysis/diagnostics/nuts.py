@@ -28,7 +28,7 @@ from pyro.infer import MCMC, NUTS
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 
-from pyro_vmtl.analysis.tree_parts import needed
+from pyro_vmtl.analysis.tree_parts import get_variable
 from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.handlers.temper import kl_weights_of
@@ -109,7 +109,7 @@ def nuts_reference(
             diverging[chain, list(mcmc.diagnostics()["divergences"]["chain 0"])] = True
     variables = {}
     for site, chains in draws.items():
-        form = needed(like, "posterior", site).isel(chain=0, draw=0, drop=True)
+        form = get_variable(like, "posterior", site).isel(chain=0, draw=0, drop=True)
         values = torch.stack(chains).reshape(num_chains, num_samples, *form.shape).numpy()
         variables[site] = form.expand_dims(chain=num_chains, draw=num_samples).copy(data=values)
     stats = xr.Dataset({"diverging": (("chain", "draw"), diverging)})

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from pyro_vmtl.analysis.arviz_api import az
-from pyro_vmtl.analysis.tree_parts import SAMPLE_DIMS, needed
+from pyro_vmtl.analysis.tree_parts import SAMPLE_DIMS, get_variable
 
 __all__ = ["plot_reference"]
 
@@ -58,7 +58,10 @@ def plot_reference(
     both, off = {"fit": data, "reference": reference}, 0.0
     draws: dict[str, dict[str, xr.DataArray]] = {label: {} for label in both}
     for name in names:
-        pair = [needed(tree, "posterior", name).stack(sample=SAMPLE_DIMS) for tree in both.values()]
+        pair = [
+            get_variable(tree, "posterior", name).stack(sample=SAMPLE_DIMS)
+            for tree in both.values()
+        ]
         ours, theirs = (values.drop_vars(["sample", *SAMPLE_DIMS]) for values in pair)
         difference = np.abs(ours.mean("sample") - theirs.mean("sample")) / theirs.std("sample")
         off = max(off, float(difference.max()))

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 
-from pyro_vmtl.analysis.tree_parts import SAMPLE_DIMS, needed
+from pyro_vmtl.analysis.tree_parts import SAMPLE_DIMS, get_variable
 
 __all__ = ["restart_spread"]
 
@@ -61,7 +61,7 @@ def restart_spread(
     """
     if len(fits) < 2:
         raise ValueError(f"fits has {list(fits)}, expected at least two restarts to compare.")
-    losses = [needed(tree, "history", "loss") for tree in fits.values()]
+    losses = [get_variable(tree, "history", "loss") for tree in fits.values()]
     elbo = [-float(loss.isel(step=slice(-LAST_STEPS, None)).mean()) for loss in losses]
     best = int(np.argmax(elbo))
     found = {str(name) for name in next(iter(fits.values()))["posterior"].data_vars}
@@ -73,7 +73,9 @@ def restart_spread(
     spreads: dict[str, xr.DataArray] = {}
     squares = []
     for name in [*names, *weights]:
-        draws = _in_one_order([needed(tree, "posterior", name) for tree in fits.values()], name)
+        draws = _in_one_order(
+            [get_variable(tree, "posterior", name) for tree in fits.values()], name
+        )
         means = np.stack([values.mean(SAMPLE_DIMS).values for values in draws])
         dims = [dim for dim in draws[0].dims if dim not in SAMPLE_DIMS]
         form = draws[0].isel(chain=0, draw=0, drop=True)

@@ -131,7 +131,7 @@ def plot_relatedness(
     size = min(14.0, (0.35 * cell) ** 2)
     ax.scatter(centres[columns] + aside, rows - aside, size, ink[rows, columns], linewidths=0)
     _name(ax, data, weights, centres)
-    captions = ["Base: not borrowed, the task's own prior."]
+    captions = ["Base: not borrowed."]
     if intervals:
         captions.insert(0, f"Mean weight, and its {ci_prob:.0%} interval.")
     if len(rows):

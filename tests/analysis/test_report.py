@@ -6,13 +6,13 @@ import pandas as pd
 import pytest
 
 from pyro_vmtl.analysis import Picture, ReportTable, Section, write_report
-from pyro_vmtl.analysis.canvas import dressed, on_axes
+from pyro_vmtl.analysis.canvas import label_axes, on_axes
 
 
 def drawn():
     ax = on_axes(None)
     ax.plot([1, 2, 4])
-    return dressed(ax, title="a line", xlabel="step", ylabel="nats")
+    return label_axes(ax, title="a line", xlabel="step", ylabel="nats")
 
 
 @pytest.fixture
