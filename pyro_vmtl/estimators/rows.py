@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from pyro_vmtl.data.padding import pad_arrays
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.estimators.notices import DataNotice
+from pyro_vmtl.estimators.exceptions import DataWarning
 from pyro_vmtl.estimators.reading import (
     check_finite,
     find_known_targets,
@@ -42,7 +43,8 @@ MAX_PADDED = 250_000_000
 """Numbers in padded rows, 1 GB: with tasks of very unequal sizes nearly all of them are padding."""
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Rows:
     """Rows whose target is known and whose weight is above 0.
 
     Attributes
@@ -132,7 +134,7 @@ def limit_rows(
     warnings.warn(
         f"{most} rows, drawn at random, are used of each of {len(long)} long tasks, as all tasks "
         f"are padded to the longest: {join_some(long)}.",
-        DataNotice,
+        DataWarning,
         stacklevel=4,
     )
     order = np.random.RandomState(seed).permutation(len(index))
