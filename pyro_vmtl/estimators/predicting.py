@@ -159,16 +159,7 @@ def prediction_batches(
 ) -> Iterator[tuple[np.ndarray, Tensor | None]]:
     """Split rows into batches that fit into memory: the first rows of every task, the next, ....
 
-    Parameters
-    ----------
-    labels
-        (rows,), task labels.
-    task_labels
-        The T tasks of the fit. Rows of other tasks are rows of a new one.
-    num_features
-        F.
-    cost
-        Numbers in the prediction of a row, over all draws.
+    ``cost`` is how many numbers the prediction of a row holds, over all draws.
 
     Yields
     ------
