@@ -29,7 +29,7 @@ from pyro_vmtl.cli.scores import (
 from pyro_vmtl.cli.target import TargetKind, check_column, match_labels, read_target, read_tasks
 from pyro_vmtl.cli.user_errors import InputError
 from pyro_vmtl.data.atomic_files import new_directory
-from pyro_vmtl.estimators import DataNotice, VMTLClassifier, VMTLRegressor, versions
+from pyro_vmtl.estimators import DataWarning, VMTLClassifier, VMTLRegressor, versions
 
 __all__ = ["METRICS", "POSTERIOR", "FittedTable", "read_run", "write_run"]
 
@@ -227,7 +227,7 @@ def _draws(problem: FitProblem, fitted: FittedTable, *, num_members: int) -> xr.
     coefficients = train.X.shape[1] * len(getattr(estimator, "classes_", [0]))
     each = num_members * (2 * len(train.tasks) + num_tasks * (coefficients + num_tasks))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataNotice)  # the fit has reported these rows
+        warnings.simplefilter("ignore", DataWarning)  # the fit has reported these rows
         tree = estimator.to_datatree(
             *(train.X, train.y, train.tasks),
             rows=(test.X, test.y, test.tasks) if len(test.tasks) else None,

@@ -101,12 +101,12 @@ def report_user_errors(*, as_json: bool = False) -> Iterator[list[str]]:
     list of str
         Notes printed so far.
     """
-    from pyro_vmtl.estimators import DataNotice, VersionNotice
+    from pyro_vmtl.estimators import DataWarning, VersionWarning
 
     notes: list[str] = []
 
     def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
-        if issubclass(category, DataNotice | VersionNotice):
+        if issubclass(category, DataWarning | VersionWarning):
             notes.append(str(message))
             print_note(str(message))
 

@@ -1,8 +1,8 @@
-"""Estimators in the manner of scikit-learn."""
+"""Estimators with scikit-learn's interface, for rows with task labels."""
 
 from pyro_vmtl.estimators.classifier import VMTLClassifier
-from pyro_vmtl.estimators.notices import DataNotice, VersionNotice
+from pyro_vmtl.estimators.exceptions import DataWarning, VersionWarning
 from pyro_vmtl.estimators.regressor import VMTLRegressor
 from pyro_vmtl.estimators.saving import versions
 
-__all__ = ["DataNotice", "VMTLClassifier", "VMTLRegressor", "VersionNotice", "versions"]
+__all__ = ["DataWarning", "VMTLClassifier", "VMTLRegressor", "VersionWarning", "versions"]

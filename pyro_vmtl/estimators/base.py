@@ -131,7 +131,7 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
         data = to_task_data(x, targets, labels, tuple(self._sizes), self._class_labels(), weight)
         data = data.to(self.device)
         del x, targets
-        self._table = None
+        self._relatedness = None
         if validation_data is not None:
             settings["validation"] = self._validation(validation_data)
         self.fitted_ = method.fit(data, seed=self.random_state, progress=self.progress, **settings)
@@ -219,7 +219,7 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
         data = self._to_task_data(rows, (task,))
         self.fitted_ = add_task(self.fitted_, data, seed=self.random_state)
         self._sizes = {**self._sizes, task: len(rows.tasks)}
-        self._table = None
+        self._relatedness = None
         return self
 
     # Persistence

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.estimators.notices import DataNotice
+from pyro_vmtl.estimators.exceptions import DataWarning
 from pyro_vmtl.estimators.rows import Rows, read_rows, unpack_rows
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _warn_of_other_rows(estimator: VMTLEstimator, data: TaskData) -> None:
                 f"Task {task!r} has {num_rows} rows here and had {size} in the fit: the posterior "
                 "is that of the fit, but log densities, and so Pareto k and leave-one-out, are of "
                 "the rows given here. Pass the rows of the fit.",
-                DataNotice,
+                DataWarning,
                 stacklevel=4,
             )
             return

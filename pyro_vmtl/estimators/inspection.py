@@ -33,7 +33,7 @@ class InspectionMixin:
     random_state: int
     fitted_: Fitted
     _sizes: dict[Hashable, int]  # training rows of each task, in the order of the fit
-    _table: pd.DataFrame | None = None  # relatedness by positions in `tasks_`, computed once
+    _relatedness: xr.Dataset | None = None  # by positions in `tasks_`, computed once
 
     @property
     def tasks_(self) -> tuple[Hashable, ...]:
@@ -83,58 +83,42 @@ class InspectionMixin:
 
     @property
     def relatedness_(self) -> xr.Dataset:
-        """Weight of each source in each task's prior, in the order of ``tasks_``.
+        """Share of each task's posterior mean that comes from each source.
 
         Variables ``mean``, ``lower`` and ``upper`` (a 90 % interval), with dimensions ``task`` and
         ``source``, whose last is ``"base"``: what is not borrowed. NaN for a task and itself.
         """
-        import xarray as xr
+        from pyro_vmtl.analysis.relatedness.weights import relatedness_datatree, weight_summary
 
-        table = self._relatedness_by_position()
-        names = {"mean": "mean", "lower": "5%", "upper": "95%"}
-        coords = {"task": self.tasks_, "source": (*self.tasks_, "base")}
-        return xr.Dataset(
-            {
-                name: (("task", "source"), table.xs(level, axis=1, level=1).to_numpy())
-                for name, level in names.items()
-            },
-            coords={
-                name: (name, np.fromiter(labels, dtype=object, count=len(labels)))
-                for name, labels in coords.items()
-            },
+        tasks = self.tasks_
+        if self._relatedness is None:
+            tree = relatedness_datatree(self._relatedness_draws(), range(len(tasks)))
+            self._relatedness = weight_summary(tree)
+        coords = {"task": tasks, "source": (*tasks, "base")}
+        return self._relatedness.assign_coords(
+            {dim: (dim, np.fromiter(v, object, len(v))) for dim, v in coords.items()}
         )
 
     def _relatedness_draws(self) -> Tensor:
-        """Draw weights, (S, T, T + 1), tasks in the order of ``tasks_``."""
+        """Draw shares, (S, T, T + 1), tasks in the order of ``tasks_``."""
         order = self._task_order()
         size = len(order) * (len(order) + 1)
         num_samples = max(20, min(1000, MAX_WEIGHTS // size))
         draws = self.fitted_.relatedness(num_samples=num_samples, seed=self.random_state)
         return draws[:, order][:, :, [*order, -1]]
 
-    def _relatedness_by_position(self) -> pd.DataFrame:
-        from pyro_vmtl.analysis import relatedness_table
-
-        if self._table is None:
-            self._table = relatedness_table(self._relatedness_draws(), range(len(self.tasks_)))
-        return self._table
-
-    def relatedness_table(self, labels: Sequence[Hashable] | None = None) -> pd.DataFrame:
-        """Return ``relatedness_`` as a table, see :func:`~pyro_vmtl.analysis.relatedness_table`.
-
-        Parameters
-        ----------
-        labels
-            Names of the T tasks in the table; ``tasks_`` by default.
-        """
-        table = self._relatedness_by_position().copy()
-        labels = list(self.tasks_ if labels is None else labels)
-        sources, levels = (table.columns.get_level_values(i) for i in (0, 1))
-        names = [*labels, "base"]
-        sources = pd.Index([names[-1 if s == "base" else s] for s in sources], dtype=object)
-        table.columns = pd.MultiIndex.from_arrays([sources, levels])
-        table.index = pd.Index(labels, name="task", tupleize_cols=False)
-        return table
+    def relatedness_table(self) -> pd.DataFrame:
+        """Return ``relatedness_`` as a table, see :func:`~pyro_vmtl.analysis.relatedness_table`."""
+        found = self.relatedness_
+        names = {"mean": "mean", "lower": "5%", "upper": "95%"}
+        values = np.stack([found[name].to_numpy() for name in names], axis=-1)
+        sources = np.repeat(found["source"].to_numpy(), len(names))
+        levels = [*names.values()] * found.sizes["source"]
+        return pd.DataFrame(
+            values.reshape(len(values), -1),
+            index=pd.Index(list(self.tasks_), name="task", tupleize_cols=False),
+            columns=pd.MultiIndex.from_arrays([pd.Index(sources, dtype=object), levels]),
+        )
 
     def summary(self) -> pd.DataFrame:
         """Return a table with a row per task: its size, how much it borrows, and from whom most.

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.estimators.notices import DataNotice
+from pyro_vmtl.estimators.exceptions import DataWarning
 from pyro_vmtl.estimators.reading import check_finite, join_some, read_features, read_tasks
 from pyro_vmtl.estimators.rows import positions_in_tasks, to_task_data
 from pyro_vmtl.estimators.scaling import Scaling
@@ -53,7 +53,7 @@ class PredictionBatch:
     weights: Tensor
     mask: Tensor
 
-    def mixture(self) -> Distribution:
+    def mixture(self) -> Any:
         """Return the posterior predictive distribution, batch (B, N)."""
         return predictive_mixture(self.draws, self.weights)
 
@@ -120,7 +120,7 @@ class PredictionMixin:
             warnings.warn(
                 f"{join_some(new)}: no such task in the fit, so rows are predicted as of a new "
                 "task. `add_task` learns a task from its rows.",
-                DataNotice,
+                DataWarning,
                 stacklevel=3,
             )
         classes = self._class_labels()
@@ -159,16 +159,7 @@ def prediction_batches(
 ) -> Iterator[tuple[np.ndarray, Tensor | None]]:
     """Split rows into batches that fit into memory: the first rows of every task, the next, ....
 
-    Parameters
-    ----------
-    labels
-        (rows,), task labels.
-    task_labels
-        The T tasks of the fit. Rows of other tasks are rows of a new one.
-    num_features
-        F.
-    cost
-        Numbers in the prediction of a row, over all draws.
+    ``cost`` is how many numbers the prediction of a row holds, over all draws.
 
     Yields
     ------

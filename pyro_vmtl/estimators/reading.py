@@ -16,7 +16,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from pyro_vmtl.data.arrays import read_labels
-from pyro_vmtl.estimators.notices import DataNotice
+from pyro_vmtl.estimators.exceptions import DataWarning
 
 __all__ = [
     "ALL",
@@ -168,7 +168,7 @@ def find_known_targets(y: np.ndarray, tasks: Sequence[Hashable]) -> np.ndarray:
     unlabelled = [repr(task) for task in unknown if task not in labelled]
     if unlabelled:
         message += f" Without any target, {join_some(unlabelled)} will be predicted as new tasks."
-    warnings.warn(message, DataNotice, stacklevel=4)
+    warnings.warn(message, DataWarning, stacklevel=4)
     return known
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from pyro_vmtl.data.padding import pad_arrays
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.estimators.notices import DataNotice
+from pyro_vmtl.estimators.exceptions import DataWarning
 from pyro_vmtl.estimators.reading import (
     check_finite,
     find_known_targets,
@@ -42,28 +43,15 @@ MAX_PADDED = 250_000_000
 """Numbers in padded rows, 1 GB: with tasks of very unequal sizes nearly all of them are padding."""
 
 
-class Rows(NamedTuple):
-    """Rows whose target is known and whose weight is above 0.
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows whose target is known and whose weight is above 0."""
 
-    Attributes
-    ----------
-    X
-        (rows, F), features.
-    y
-        (rows,), targets.
-    tasks
-        (rows,), task labels.
-    weight
-        (rows,), sample weights; None if all rows count alike.
-    index
-        (rows,), positions in the user's arrays.
-    """
-
-    X: Any
-    y: np.ndarray
-    tasks: list[Any]
-    weight: np.ndarray | None
-    index: np.ndarray
+    X: Any  # (rows, F)
+    y: np.ndarray  # (rows,)
+    tasks: list[Any]  # (rows,)
+    weight: np.ndarray | None  # (rows,); None if all rows count alike
+    index: np.ndarray  # (rows,), positions in the user's arrays
 
 
 def read_rows(
@@ -78,12 +66,8 @@ def read_rows(
 ) -> Rows:
     """Validate rows with targets as ``fit`` does, and select those that can be used.
 
-    Parameters
-    ----------
-    reset
-        Whether these are the rows of a new fit.
-    limit
-        Whether to subsample very long tasks by :func:`limit_rows`.
+    ``reset`` says whether these are the rows of a new fit, and ``limit`` whether to subsample very
+    long tasks by :func:`limit_rows`.
     """
     X = read_features(estimator, X, reset=reset)
     tasks = read_tasks(tasks, X.shape[0], known=None if reset else list(estimator._sizes))
@@ -107,21 +91,7 @@ def limit_rows(
 ) -> np.ndarray:
     """Subsample the longest tasks if padding all tasks to their length would not fit into memory.
 
-    Parameters
-    ----------
-    tasks
-        (rows,), task labels.
-    index
-        Rows to choose from, in ascending order.
-    num_features
-        F.
-    seed
-        Seed of the sample.
-
-    Returns
-    -------
-    ndarray
-        Chosen rows, in ascending order.
+    Take and return indices of rows in ascending order.
     """
     task, labels = index_tasks([tasks[row] for row in index.tolist()])
     counts = np.bincount(task)
@@ -132,7 +102,7 @@ def limit_rows(
     warnings.warn(
         f"{most} rows, drawn at random, are used of each of {len(long)} long tasks, as all tasks "
         f"are padded to the longest: {join_some(long)}.",
-        DataNotice,
+        DataWarning,
         stacklevel=4,
     )
     order = np.random.RandomState(seed).permutation(len(index))
@@ -195,22 +165,9 @@ def to_task_data(
     classes: tuple[Hashable, ...] | None,
     weight: np.ndarray | None = None,
 ) -> TaskData:
-    """Pad rows of tasks in a given order, and add an intercept.
+    """Pad rows of standardized features and encoded targets, and add an intercept.
 
-    Parameters
-    ----------
-    x
-        (rows, F), standardized features.
-    targets
-        (rows,), class indices or standardized targets; None if unknown.
-    labels
-        (rows,), task labels.
-    task_labels
-        The T tasks, in the order of the fit.
-    classes
-        The C classes; None for numbers.
-    weight
-        (rows,), sample weights.
+    ``labels`` are the tasks of the rows, ``task_labels`` the T tasks in the order of the fit.
     """
     arrays = pad_arrays(x, targets, labels, task_labels=tuple(task_labels), sample_weight=weight)
     return TaskData(**arrays, classes=classes).with_intercept()

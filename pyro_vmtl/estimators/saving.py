@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pyro_vmtl._version import __version__
 from pyro_vmtl.data.atomic_files import new_directory
-from pyro_vmtl.estimators.notices import VersionNotice
+from pyro_vmtl.estimators.exceptions import VersionWarning
 from pyro_vmtl.estimators.rows import to_task_data
 from pyro_vmtl.estimators.scaling import Scaling
 from pyro_vmtl.methods.saving import from_state, to_state
@@ -171,7 +171,7 @@ def _warn_of_versions(found: Mapping[str, str], path: Path) -> None:
         named = ", ".join(f"{n} {found.get(n, 'unknown')} (here {now[n]})" for n in other)
         warnings.warn(
             f"{path} was written with {named}. Predictions may differ; fit again to be sure.",
-            VersionNotice,
+            VersionWarning,
             stacklevel=5,
         )
 
@@ -191,9 +191,8 @@ def _restore(
         estimator.target_mean_, estimator.target_scale_ = config["centre"], config["unit"]
     mean, scale = (tensors.pop(f"features.{name}").numpy() for name in ("mean", "scale"))
     estimator._scaling = Scaling(mean, scale)
-    estimator.fitted_ = from_state(
-        config["fitted"], tensors, _example_data(estimator), estimator.method
-    )
+    own = None if isinstance(estimator.method, str) else estimator.method
+    estimator.fitted_ = from_state(config["fitted"], tensors, _example_data(estimator), own)
 
 
 def _example_data(estimator: VMTLEstimator) -> TaskData:

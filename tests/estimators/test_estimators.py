@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.metrics import accuracy_score, r2_score
 
 from pyro_vmtl import Stack
-from pyro_vmtl.estimators import DataNotice, VMTLClassifier, VMTLRegressor, predicting
+from pyro_vmtl.estimators import DataWarning, VMTLClassifier, VMTLRegressor, predicting
 from pyro_vmtl.estimators import rows as rows_module
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.presets import presets
@@ -187,7 +187,7 @@ def test_rows_without_target_are_left_out_with_a_notice(rows, missing):
     for kind, target in ((classifier, classes(y)), (classifier, y > 50), (regressor, y)):
         expected = kind().fit(X[known], target[known], tasks[known]).predict(X, tasks)
         given = [*[missing] * 3, *target[known].tolist()]
-        with pytest.warns(DataNotice, match="3 rows without a target are not used: 3 in task 'Ad"):
+        with pytest.warns(DataWarning, match="3 rows without a target are not used: 3 in task 'Ad"):
             fitted = kind().fit(X, np.array(given, dtype=object), tasks)
         assert_array_equal(fitted.predict(X, tasks), expected)
 
@@ -195,10 +195,10 @@ def test_rows_without_target_are_left_out_with_a_notice(rows, missing):
 def test_a_task_without_any_target_is_a_new_task(rows):
     X, y, tasks = rows
     y = np.where(tasks == "Bo", np.nan, y)
-    with pytest.warns(DataNotice, match="'Bo' will be predicted as new tasks"):
+    with pytest.warns(DataWarning, match="'Bo' will be predicted as new tasks"):
         fitted = regressor().fit(X, y, tasks)
     assert fitted.tasks_ == ("Ada", "Cy") and fitted.task_sizes_ == (10, 10)
-    with pytest.warns(DataNotice, match="'Bo': no such task"):
+    with pytest.warns(DataWarning, match="'Bo': no such task"):
         assert np.isfinite(fitted.predict(X, tasks)).all()
 
 
@@ -209,16 +209,16 @@ def test_errors_name_the_rows_of_the_user(rows):
     y[:5] = np.nan
     X[20, 1] = np.inf
     with (
-        pytest.warns(DataNotice),
+        pytest.warns(DataWarning),
         pytest.raises(ValueError, match=r"infinity in row 20, column 1 \(task 'Cy'\)"),
     ):
         regressor().fit(X, y, tasks)
     X[20, 1], y[29] = 0.0, np.inf
-    with pytest.warns(DataNotice), pytest.raises(ValueError, match="y has inf in row 29"):
+    with pytest.warns(DataWarning), pytest.raises(ValueError, match="y has inf in row 29"):
         regressor().fit(X, y, tasks)
     fitted = classifier().fit(X, classes(np.nan_to_num(y)), tasks)
     new = [None, "low", "lower"]
-    with pytest.warns(DataNotice), pytest.raises(ValueError, match="class 'lower' in row 2"):
+    with pytest.warns(DataWarning), pytest.raises(ValueError, match="class 'lower' in row 2"):
         fitted.add_task(X[:3], new, task="Dee")
 
 
@@ -386,7 +386,7 @@ def test_validation_rows_without_target_are_left_out(rows):
     method = quick_stack("classification")
     y = classes(y).astype(object)
     expected = classifier(method=method).fit(X, y, tasks, validation_data=(X[1:], y[1:], tasks[1:]))
-    with pytest.warns(DataNotice, match="1 rows without a target"):
+    with pytest.warns(DataWarning, match="1 rows without a target"):
         fitted = classifier(method=method).fit(
             X, y, tasks, validation_data=(X, [None, *y[1:]], tasks)
         )
@@ -464,7 +464,7 @@ def test_very_long_tasks_are_cut_with_a_notice(monkeypatch):
     X = rng.normal(size=(124, 1))
     assert regressor().fit(X, X[:, 0], tasks).task_sizes_ == (*[2] * 12, 100)
     monkeypatch.setattr(rows_module, "MAX_PADDED", 13 * 2 * 30)
-    with pytest.warns(DataNotice, match="30 rows, drawn at random, .* of 1 long tasks, .*12 .100"):
+    with pytest.warns(DataWarning, match="30 rows, drawn at random, .* of 1 long tasks, .*12 .100"):
         fitted = regressor().fit(X, X[:, 0], tasks, sample_weight=np.ones(124))
     assert fitted.task_sizes_ == (*[2] * 12, 30)
 
@@ -472,7 +472,7 @@ def test_very_long_tasks_are_cut_with_a_notice(monkeypatch):
 def test_rows_are_cut_at_random_and_no_task_is_lost(monkeypatch):
     monkeypatch.setattr(rows_module, "MAX_PADDED", 0)
     labels = ["a"] * 1000 + ["b"] * 10 + ["c"] * 10
-    with pytest.warns(DataNotice):
+    with pytest.warns(DataWarning):
         kept = rows_module.limit_rows(labels, np.arange(1020), 1, seed=0)
     assert len(kept) == 680 + 20 and (np.diff(kept) > 0).all()
     assert (kept[-20:] == np.arange(1000, 1020)).all()
@@ -490,10 +490,10 @@ def test_batches_give_what_one_batch_gives(rows, kind, monkeypatch):
     assert len(list(predicting.prediction_batches(tasks.tolist(), fitted.tasks_, 3, 100))) == 3
     assert_allclose(_all(fitted, X, tasks), whole, rtol=1e-5)  # float32
     new = np.where(tasks == "Bo", "Dee", tasks)
-    with pytest.warns(DataNotice):
+    with pytest.warns(DataWarning):
         parts = _all(fitted, X, new)
     monkeypatch.undo()
-    with pytest.warns(DataNotice):
+    with pytest.warns(DataWarning):
         whole = _all(fitted, X, new)
     assert_allclose(parts, whole, rtol=1e-5)
 

@@ -16,7 +16,7 @@ from pyro.infer.autoguide import AutoNormal
 from safetensors.torch import load_file, save_file
 
 from pyro_vmtl import Stack, share
-from pyro_vmtl.estimators import VersionNotice, VMTLClassifier, VMTLRegressor, saving
+from pyro_vmtl.estimators import VersionWarning, VMTLClassifier, VMTLRegressor, saving
 from pyro_vmtl.methods.method import Programs
 from pyro_vmtl.methods.presets import presets
 
@@ -306,7 +306,7 @@ def test_a_device_that_is_not_there_is_named(saved):
 def test_another_version_is_told(saved):
     folder = saved / "regression"
     edited(folder, lambda config: config["versions"].update(torch="1.0"))
-    with pytest.warns(VersionNotice, match=r"written with torch 1\.0"):
+    with pytest.warns(VersionWarning, match=r"written with torch 1\.0"):
         VMTLRegressor.load(folder)
 
 
