@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 
 .PHONY: demo test test-arviz1 check format clean
 
-## Run the main job; ARGS are passed on, as in: make demo ARGS="--seed 1 --out runs/seed-1"
+## Run the demo; ARGS are passed on, as in: make demo ARGS="--seed 1 --out runs/seed-1"
 demo: $(INSTALLED)
 	$(BIN)/pyro-vmtl fit digits $(ARGS)
 
@@ -13,17 +13,18 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses=2 --dist=worksteal --durations=5 $(ARGS)
 
-## Run the tests that touch ArviZ under ArviZ 1.x, which needs Python 3.12: PYTHON312 names it
+## Run the tests that use ArviZ under ArviZ 1.x, which needs Python 3.12 (PYTHON312=...)
 test-arviz1: .venv-arviz1/.installed
 	OMP_NUM_THREADS=1 .venv-arviz1/bin/python -m pytest -q --numprocesses=2 --dist=worksteal $(ARGS) \
-		tests/test_conjugate.py $$(grep -lE 'pyro_vmtl.analysis|arviz|datatree' tests/test_*.py) pyro_vmtl/analysis
+		$$(grep -rlE --include='test_*.py' 'pyro_vmtl.analysis|arviz|datatree' tests) pyro_vmtl/analysis
 
-## Lint, format check, types
+## Check lint, format and types
 check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+## Fix lint and format where possible
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

@@ -1,34 +1,23 @@
-"""Looking at a fit: metrics, tables, pictures."""
-
-if __name__ == "analysis":
-    raise ImportError("Import this as pyro_vmtl.analysis: `analysis` would be a second copy of it.")
-
+"""Analysis of fits: export to ArviZ, metrics, diagnostics, tables and pictures."""
 
 from pyro_vmtl.analysis.arviz_api import az
 from pyro_vmtl.analysis.baselines import (
-    boosted_trees_classification,
-    boosted_trees_regression,
     logistic_regression_per_task,
     logistic_regression_pooled,
-    ridge_per_task,
-    ridge_pooled,
 )
 from pyro_vmtl.analysis.calibration.calibration_curves import (
-    ece_interval,
     plot_coverage,
     plot_pit,
     plot_reliability,
 )
-from pyro_vmtl.analysis.calibration.predictive_checks import plot_ppc, plot_ppc_by_task
+from pyro_vmtl.analysis.calibration.predictive_checks import plot_ppc_by_task, predictive_pvalues
 from pyro_vmtl.analysis.calibration.ranks import plot_ranks, rank_uniformity
-from pyro_vmtl.analysis.calibration.task_statistics import predictive_pvalues
-from pyro_vmtl.analysis.diagnostics.history_plots import plot_elbo, plot_elbo_terms, plot_history
+from pyro_vmtl.analysis.diagnostics.history_plots import plot_elbo, plot_elbo_terms
 from pyro_vmtl.analysis.diagnostics.khat import plot_khat, psis_khat
 from pyro_vmtl.analysis.diagnostics.leave_one_out import compare_fits, loo, loo_by_task
-from pyro_vmtl.analysis.diagnostics.loo_plot import plot_loo
 from pyro_vmtl.analysis.diagnostics.nuts import nuts_reference
 from pyro_vmtl.analysis.diagnostics.reference_plot import plot_reference
-from pyro_vmtl.analysis.diagnostics.restarts import plot_restarts, restart_spread
+from pyro_vmtl.analysis.diagnostics.restarts import restart_spread
 from pyro_vmtl.analysis.diagnostics.simulation import simulate_ranks
 from pyro_vmtl.analysis.export.datatree import to_datatree
 from pyro_vmtl.analysis.export.pyro_svi import from_pyro_svi
@@ -36,22 +25,28 @@ from pyro_vmtl.analysis.export.tree_files import read_netcdf, write_netcdf
 from pyro_vmtl.analysis.metrics import (
     ALL_TASKS,
     classification_metrics,
+    ece_interval,
     expected_calibration_error,
     regression_metrics,
 )
-from pyro_vmtl.analysis.predictions.band_plots import plot_regression_bands
-from pyro_vmtl.analysis.predictions.decision_plots import plot_decision_regions
 from pyro_vmtl.analysis.predictions.prediction_grids import decision_grid, regression_grid
 from pyro_vmtl.analysis.predictions.shrinkage_plots import plot_shrinkage
-from pyro_vmtl.analysis.predictions.uncertain_rows import most_uncertain_rows, plot_uncertain_rows
-from pyro_vmtl.analysis.predictions.uncertainty_plots import plot_uncertainty
+from pyro_vmtl.analysis.predictions.task_plots import plot_decision_regions, plot_regression_bands
+from pyro_vmtl.analysis.predictions.uncertainty_plots import (
+    most_uncertain_rows,
+    plot_uncertain_rows,
+    plot_uncertainty,
+)
 from pyro_vmtl.analysis.relatedness.by_site import plot_relatedness_by_site
 from pyro_vmtl.analysis.relatedness.evolution import plot_relatedness_evolution
 from pyro_vmtl.analysis.relatedness.graph import plot_relatedness_graph
 from pyro_vmtl.analysis.relatedness.heat_map import plot_relatedness
-from pyro_vmtl.analysis.relatedness.pool_weights import relatedness_datatree
 from pyro_vmtl.analysis.relatedness.recovery import plot_relatedness_truth, relatedness_recovery
-from pyro_vmtl.analysis.relatedness.tables import own_group_share, relatedness_table
+from pyro_vmtl.analysis.relatedness.weights import (
+    own_group_share,
+    relatedness_datatree,
+    relatedness_table,
+)
 from pyro_vmtl.analysis.report import Picture, ReportTable, Section, write_report
 from pyro_vmtl.analysis.report_contents import report_sections
 
@@ -61,8 +56,6 @@ __all__ = [
     "ReportTable",
     "Section",
     "az",
-    "boosted_trees_classification",
-    "boosted_trees_regression",
     "classification_metrics",
     "compare_fits",
     "decision_grid",
@@ -80,11 +73,8 @@ __all__ = [
     "plot_decision_regions",
     "plot_elbo",
     "plot_elbo_terms",
-    "plot_history",
     "plot_khat",
-    "plot_loo",
     "plot_pit",
-    "plot_ppc",
     "plot_ppc_by_task",
     "plot_ranks",
     "plot_reference",
@@ -95,7 +85,6 @@ __all__ = [
     "plot_relatedness_graph",
     "plot_relatedness_truth",
     "plot_reliability",
-    "plot_restarts",
     "plot_shrinkage",
     "plot_uncertain_rows",
     "plot_uncertainty",
@@ -110,8 +99,6 @@ __all__ = [
     "relatedness_table",
     "report_sections",
     "restart_spread",
-    "ridge_per_task",
-    "ridge_pooled",
     "simulate_ranks",
     "to_datatree",
     "write_netcdf",

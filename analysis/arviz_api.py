@@ -1,7 +1,7 @@
-"""The one place that knows which ArviZ there is.
+"""Import the ArviZ that is installed.
 
-On Python 3.12 and newer it is ArviZ 1.x. The last one for Python 3.11 has the same functions in
-``arviz.preview``. Everything else imports ``az`` from here.
+On Python 3.12 and newer that is ArviZ 1.x. The last release for Python 3.11 has the same functions
+in ``arviz.preview``. All other modules import ``az`` from here.
 """
 
 import sys

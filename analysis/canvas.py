@@ -1,12 +1,29 @@
-"""What pictures have in common: Axes, colours and sizes of letters, without a global style."""
+"""Axes, colours, titles, legends and captions that all pictures share, without a global style."""
 
 from __future__ import annotations
+
+import textwrap
+from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-__all__ = ["COLORS", "INK", "MUTED", "SEQUENTIAL", "dressed", "in_nats", "on_axes", "task_colors"]
+__all__ = [
+    "COLORS",
+    "INK",
+    "MUTED",
+    "SEQUENTIAL",
+    "add_caption",
+    "axes_width",
+    "in_nats",
+    "label_axes",
+    "legend_above",
+    "named_ticks",
+    "on_axes",
+    "task_colors",
+]
 
 INK = "0.13"
 """Letters and main lines: dark on white."""
@@ -16,19 +33,22 @@ MUTED = "0.55"
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31")
 """Colours that people with any kind of colour vision tell apart (Okabe and Ito, 2008; the last
-stands in for their yellow, which is too light on white)."""
+replaces their yellow, which is too light on white)."""
 
 SEQUENTIAL = "Blues"
-"""Colour map of weights and densities: light is little."""
+"""Colour map of weights and densities, from light for small to dark for large."""
+
+CAPTION_SIZE = 10.5
+"""Font size of a caption, points."""
 
 
 def on_axes(ax: Axes | None, figsize: tuple[float, float] = (6.4, 4.2)) -> Axes:
-    """Give the Axes to draw on: those given, or new ones of a size in inches."""
+    """Return the given Axes, or create a figure of a size in inches and return its Axes."""
     return plt.subplots(figsize=figsize, layout="constrained")[1] if ax is None else ax
 
 
-def dressed(ax: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "") -> Axes:
-    """Name what is drawn, in letters that can still be read at half the size."""
+def label_axes(ax: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "") -> Axes:
+    """Set title and axis labels, in letters that stay readable at half the size."""
     ax.set_title(title, fontsize=13, color=INK, loc="left")
     ax.set_xlabel(xlabel, fontsize=12, color=INK)
     ax.set_ylabel(ylabel, fontsize=12, color=INK)
@@ -42,8 +62,65 @@ def dressed(ax: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "") ->
     return ax
 
 
+dressed = label_axes
+
+
+def legend_above(ax: Axes, *, ncols: int = 1) -> Axes:
+    """Draw the legend between the plot and its title, where it hides no data.
+
+    Parameters
+    ----------
+    ax
+        Axes whose title is set.
+    ncols
+        Entries side by side.
+    """
+    lines = -(-len(ax.get_legend_handles_labels()[1]) // ncols)
+    ax.legend(
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        borderaxespad=0.1,
+        ncols=ncols,
+        frameon=False,
+        fontsize=11,
+        columnspacing=1.2,
+    )
+    ax.set_title(ax.get_title(loc="left"), fontsize=13, color=INK, loc="left", pad=8 + 17 * lines)
+    return ax
+
+
+def add_caption(ax: Axes, title: str, caption: str) -> Axes:
+    """Set a title, and below it a caption on how to read the picture, wrapped to the Axes."""
+    letters = max(24, int(0.85 * axes_width(ax) / (0.52 * CAPTION_SIZE)))
+    lines = textwrap.wrap(caption, letters)
+    text = ax.annotate(
+        "\n".join(lines), (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points"
+    )
+    text.set(va="bottom", fontsize=CAPTION_SIZE, color="0.3")
+    pad = 8 + 1.25 * CAPTION_SIZE * len(lines)
+    ax.set_title(title, fontsize=13, color=INK, loc="left", pad=pad)
+    return ax
+
+
+def axes_width(ax: Axes) -> float:
+    """Return the width of Axes in points, before the layout makes room for their labels."""
+    figure = cast(Figure, ax.get_figure(root=True))
+    return float(72 * figure.get_figwidth() * ax.get_position().width)
+
+
+def named_ticks(number: int, most: int = 32) -> range:
+    """Return the places along an axis to label, evenly spaced, at most so many.
+
+    Examples
+    --------
+    >>> list(named_ticks(7, most=3))
+    [0, 3, 6]
+    """
+    return range(0, number, max(1, -(-number // most)))
+
+
 def in_nats(value: float) -> str:
-    """Write a log density: two digits after the point for small ones, none for large.
+    """Format a log density, with decimals for small values only.
 
     Examples
     --------
@@ -54,7 +131,7 @@ def in_nats(value: float) -> str:
 
 
 def task_colors(num_tasks: int) -> list[tuple[float, ...] | str]:
-    """Give a colour for each task: told apart up to seven, shades of one map beyond."""
+    """Return a colour for each task: distinct up to seven, shades of one map beyond."""
     if num_tasks <= len(COLORS):
         return list(COLORS[:num_tasks])
     return [tuple(color) for color in plt.get_cmap("viridis")(np.linspace(0, 0.9, num_tasks))]

@@ -1,4 +1,4 @@
-"""How good predictions are, task by task."""
+"""Metrics of predictions, task by task."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ from sklearn.metrics import accuracy_score, log_loss
 
 __all__ = [
     "ALL_TASKS",
+    "calibrated_hits",
     "classification_metrics",
+    "confidence_bins",
+    "ece_interval",
     "expected_calibration_error",
+    "hits_p_value",
     "regression_metrics",
 ]
 
 ALL_TASKS = "(all)"
-"""Label of the row or column that is over all tasks."""
+"""Label of the row or column for all tasks together."""
+
+NUM_DRAWS = 2000
+"""Simulated data sets: they estimate a tail of 5 % to 0.5 %."""
 
 
 def classification_metrics(
@@ -25,7 +32,7 @@ def classification_metrics(
     tasks: Sequence[Hashable] | np.ndarray,
     classes: Sequence[Hashable],
 ) -> pd.DataFrame:
-    """Accuracy, negative log-likelihood and calibration error of each task.
+    """Compute accuracy, negative log-likelihood and calibration error of each task.
 
     Parameters
     ----------
@@ -41,12 +48,11 @@ def classification_metrics(
     Returns
     -------
     DataFrame
-        A row per task in order of first appearance, columns ``accuracy``, ``nll`` (nats per row)
-        and ``ece``.
+        A row per task in order of first appearance, with the columns ``accuracy``, ``nll`` (nats
+        per row) and ``ece``.
 
     Examples
     --------
-    >>> import numpy as np
     >>> proba = np.array([[0.5, 0.5], [0.2, 0.8]])
     >>> table = classification_metrics(proba, [0, 1], ["a", "b"], [0, 1])
     >>> table.loc["b"].round(3).to_dict()
@@ -69,7 +75,7 @@ def classification_metrics(
 def expected_calibration_error(
     proba: np.ndarray, truth: np.ndarray, *, num_bins: int = 15
 ) -> float:
-    """Mean gap between confidence and accuracy, over bins of equal width (Guo et al. 2017).
+    """Compute the mean gap between confidence and accuracy over bins of equal width.
 
     Parameters
     ----------
@@ -83,19 +89,114 @@ def expected_calibration_error(
     Returns
     -------
     float
-        From 0, calibrated, to 1.
+        Between 0, calibrated, and 1.
+
+    References
+    ----------
+    Guo, Pleiss, Sun and Weinberger, ICML 2017, arXiv 1706.04599.
 
     Examples
     --------
-    >>> import numpy as np
     >>> expected_calibration_error(np.array([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]))
     0.0
     """
     confidence = proba.max(1)
     hit = proba.argmax(1) == truth
-    bins = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
-    gap = np.bincount(bins, weights=hit - confidence, minlength=num_bins)
+    gap = np.bincount(confidence_bins(confidence, num_bins), weights=hit - confidence)
     return float(np.abs(gap).sum() / len(truth))
+
+
+def confidence_bins(confidence: np.ndarray, num_bins: int) -> np.ndarray:
+    """Return the bin of each confidence, integers below ``num_bins``."""
+    bins: np.ndarray = np.minimum((confidence * num_bins).astype(int), num_bins - 1)
+    return bins
+
+
+def ece_interval(
+    proba: np.ndarray,
+    y: np.ndarray,
+    *,
+    num_bins: int = 15,
+    ci_prob: float = 0.9,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Compute the expected calibration error, with a bootstrap interval over rows.
+
+    Chance gaps of bins make the error larger than that of infinitely many rows, and those of a
+    resample make it larger again. The mean of the resamples is therefore shifted to the error
+    itself: the interval shows its sampling variation, and does not remove its bias.
+
+    Parameters
+    ----------
+    proba
+        (rows, C), class probabilities.
+    y
+        (rows,), index of the true class.
+    num_bins
+        Number of bins of the largest probability.
+    ci_prob
+        Probability of the interval.
+    num_resamples
+        Number of resamples.
+    seed
+        Seed of the resamples.
+
+    Returns
+    -------
+    tuple of float
+        The error as from :func:`expected_calibration_error`, and both ends of its interval.
+
+    Raises
+    ------
+    ValueError
+        If there are no rows.
+
+    Examples
+    --------
+    >>> proba = np.array([[0.9, 0.1]] * 200)
+    >>> ece, low, high = ece_interval(proba, np.arange(200) % 2)  # right in half of the rows
+    >>> round(ece, 2), bool(0.3 < low < 0.4 < high < 0.5)
+    (0.4, True)
+    """
+    if not len(y):
+        raise ValueError("There are no rows, expected at least one with a known class.")
+    ece = expected_calibration_error(proba, y, num_bins=num_bins)
+    bins = confidence_bins(proba.max(1), num_bins)
+    gap = (proba.argmax(1) == y) - proba.max(1).astype(float)
+    random = np.random.default_rng(seed)
+    resampled = np.empty(num_resamples)
+    for i in range(num_resamples):
+        rows = random.integers(len(y), size=len(y))
+        resampled[i] = np.abs(np.bincount(bins[rows], weights=gap[rows])).sum() / len(y)
+    ends = np.quantile(resampled, [(1 - ci_prob) / 2, (1 + ci_prob) / 2]) - resampled.mean()
+    low, high = np.clip(ece + ends, 0.0, 1.0)
+    return ece, float(low), float(high)
+
+
+def calibrated_hits(
+    confidence: np.ndarray, bins: np.ndarray, *, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Simulate which rows are right if confidence is the probability of it.
+
+    Returns number of right rows and calibration error over bins of 2000 simulated data sets. Unlike
+    the variation of the observed rows, that is known where all of a small number of rows are right
+    (Spiegelhalter, Statistics in Medicine 1986).
+    """
+    random = np.random.default_rng(seed)
+    hits, ece = np.empty(NUM_DRAWS, int), np.empty(NUM_DRAWS)
+    for s in range(NUM_DRAWS):
+        hit = random.uniform(size=len(confidence)) < confidence
+        hits[s] = hit.sum()
+        ece[s] = np.abs(np.bincount(bins, weights=hit - confidence)).sum() / len(confidence)
+    return hits, ece
+
+
+def hits_p_value(simulated: np.ndarray, hits: int) -> float:
+    """Compute the two-sided probability of as few or as many right rows as observed."""
+    # The observed number counts as a draw: no p-value is 0.
+    tail = 1 + min((simulated <= hits).sum(), (simulated >= hits).sum())
+    return float(min(1.0, 2 * tail / (1 + len(simulated))))
 
 
 def regression_metrics(
@@ -105,7 +206,7 @@ def regression_metrics(
     y: np.ndarray,
     tasks: Sequence[Hashable] | np.ndarray,
 ) -> pd.DataFrame:
-    """Errors, negative log-likelihood and coverage of each task.
+    """Compute errors, negative log-likelihood and coverage of each task.
 
     Parameters
     ----------
@@ -114,8 +215,8 @@ def regression_metrics(
     log_density
         (rows,), predictive log densities at the true targets.
     cdf
-        (rows,), predictive probability of a target below the true one, such as
-        :func:`pyro_vmtl.predictive_cdf` gives.
+        (rows,), predictive probability of a target below the true one, as from
+        :func:`pyro_vmtl.predictive_cdf`.
     y
         (rows,), true targets.
     tasks
@@ -125,13 +226,12 @@ def regression_metrics(
     -------
     DataFrame
         A row per task in order of first appearance. ``rmse`` is in the unit of the targets;
-        ``nmse`` is the mean squared error over the variance of all targets given, so that 1 - nmse
+        ``nmse`` is the mean squared error over the variance of all targets passed, so that 1 - nmse
         is the explained variance; ``nll`` is in nats per row; ``coverage_50`` and ``coverage_90``
         are the fractions of targets inside the central intervals of 50 and 90 %.
 
     Examples
     --------
-    >>> import numpy as np
     >>> y = np.array([1.0, -1.0])
     >>> table = regression_metrics(np.zeros(2), np.zeros(2), np.array([0.3, 0.02]), y, ["a", "b"])
     >>> table.loc["a"].to_dict()

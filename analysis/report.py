@@ -1,4 +1,4 @@
-"""A report: pictures with what they show and what would be a bad sign, in one HTML file."""
+"""Write a report: tables, and plots with what they show, in one HTML file."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from pyro_vmtl.data.atomic_files import atomic_write
 __all__ = ["Picture", "ReportTable", "Section", "write_report"]
 
 PICTURES = "pictures"
-"""Folder of the pictures, beside the page."""
+"""Folder of the plots, beside the page."""
 
-MOST_ROWS = 20
-"""Rows of a table that are printed."""
+MAX_ROWS = 20
+"""Rows of a table on the page."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a report.
+    """A plot of a report.
 
     Parameters
     ----------
@@ -39,11 +39,11 @@ class Picture:
     title
         Heading.
     shows
-        What is seen, in a sentence or three.
+        What is shown, in one to three sentences.
     bad_sign
         What would be a reason to worry, and what to do then.
     draw
-        Draws it on new Axes.
+        Function that draws it on new Axes.
     """
 
     name: str
@@ -62,11 +62,11 @@ class ReportTable:
     title
         Caption.
     frame
-        What is in it; the index comes first.
+        Content; the index is the first column.
     note
-        A sentence below.
+        Text below the table.
     first_is_total
-        Is the first row that of all tasks together?
+        Whether the first row is for all tasks together.
     """
 
     title: str
@@ -81,19 +81,19 @@ class ReportTable:
 
     @property
     def more(self) -> int:
-        """How many rows are not shown."""
-        return max(0, len(self.frame) - MOST_ROWS)
+        """Number of rows that are not shown."""
+        return max(0, len(self.frame) - MAX_ROWS)
 
     @property
     def rows(self) -> list[list[str]]:
         """Cells as text."""
-        shown = self.frame.head(MOST_ROWS)
+        shown = self.frame.head(MAX_ROWS)
         return [[_cell(cell) for cell in row] for row in shown.itertuples()]
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report, with a heading.
+    """A section of a report.
 
     Parameters
     ----------
@@ -102,9 +102,9 @@ class Section:
     title
         Heading.
     text
-        What the part is about.
+        Introduction.
     tables, pictures, code
-        What is in it, in this order.
+        Content, in this order.
     """
 
     name: str
@@ -118,18 +118,18 @@ class Section:
 def write_report(
     folder: Path, sections: Sequence[Section], *, title: str, summary: Sequence[str], footer: str
 ) -> Path:
-    """Write ``report.html``, which holds all it needs, and the pictures as PNG and SVG beside it.
+    """Write a self-contained ``report.html``, and its plots as PNG and SVG beside it.
 
     Parameters
     ----------
     folder
-        A folder that is there.
+        An existing folder.
     sections
-        What is in the report; sections without content are left out.
+        Sections; those without content are left out.
     title
         Heading of the page.
     summary
-        Lines below it.
+        Lines below the heading.
     footer
         The last line.
 
@@ -137,17 +137,20 @@ def write_report(
     -------
     Path
         The page.
+
+    See Also
+    --------
+    report_sections
     """
     (folder / PICTURES).mkdir(exist_ok=True)
-    shown = [part for part in sections if part.tables or part.pictures or part.code]
     content: dict[str, Any] = {"title": title, "summary": summary, "footer": footer}
     content["sections"] = [
         {
-            **{"name": part.name, "title": part.title, "text": part.text, "code": part.code},
-            "tables": part.tables,
+            **vars(part),
             "pictures": [_drawn(picture, folder / PICTURES) for picture in part.pictures],
         }
-        for part in shown
+        for part in sections
+        if part.tables or part.pictures or part.code
     ]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = (resources.files("pyro_vmtl.analysis") / "report.html").read_text("utf-8")
@@ -158,11 +161,11 @@ def write_report(
 
 
 def _drawn(picture: Picture, folder: Path) -> dict[str, Any]:
-    """Draw a picture, write it, and give what the page needs of it."""
+    """Draw a plot, write its files, and return what the template needs."""
     figure = picture.draw().get_figure()
     assert isinstance(figure, Figure)
     svg = io.BytesIO()
-    # letters as outlines look the same everywhere; without a date, the same run gives the same file
+    # Text as paths looks the same everywhere; without a date, the file is reproducible.
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": picture.name}):
         figure.savefig(svg, format="svg", metadata={"Date": None})
     with atomic_write(folder / f"{picture.name}.svg") as path:
@@ -172,8 +175,7 @@ def _drawn(picture: Picture, folder: Path) -> dict[str, Any]:
     width, height = figure.get_size_inches() * 96
     plt.close(figure)
     return {
-        **{"name": picture.name, "title": picture.title, "shows": picture.shows},
-        "bad_sign": picture.bad_sign,
+        **vars(picture),
         "source": f"data:image/svg+xml;base64,{base64.b64encode(svg.getvalue()).decode()}",
         "width": round(width),
         "height": round(height),

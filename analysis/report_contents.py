@@ -1,4 +1,4 @@
-"""What a report says of a fit: which pictures, what they show, and what would be a bad sign."""
+"""Choose what a report shows of a fit, and say what a bad sign would be."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from functools import partial
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -17,11 +18,9 @@ from pyro_vmtl.analysis.calibration.calibration_curves import (
 from pyro_vmtl.analysis.calibration.predictive_checks import plot_ppc_by_task
 from pyro_vmtl.analysis.diagnostics.history_plots import plot_elbo, plot_elbo_terms
 from pyro_vmtl.analysis.diagnostics.khat import plot_khat, psis_khat
-from pyro_vmtl.analysis.diagnostics.leave_one_out import loo_by_task
-from pyro_vmtl.analysis.diagnostics.loo_plot import plot_loo
+from pyro_vmtl.analysis.diagnostics.leave_one_out import loo
 from pyro_vmtl.analysis.predictions.shrinkage_plots import plot_shrinkage
-from pyro_vmtl.analysis.predictions.uncertain_rows import plot_uncertain_rows
-from pyro_vmtl.analysis.predictions.uncertainty_plots import plot_uncertainty
+from pyro_vmtl.analysis.predictions.uncertainty_plots import plot_uncertain_rows, plot_uncertainty
 from pyro_vmtl.analysis.relatedness.evolution import plot_relatedness_evolution
 from pyro_vmtl.analysis.relatedness.graph import plot_relatedness_graph
 from pyro_vmtl.analysis.relatedness.heat_map import plot_relatedness
@@ -30,30 +29,38 @@ from pyro_vmtl.analysis.tree_parts import needed
 
 __all__ = ["report_sections"]
 
+LOWEST_ROWS = 10
+"""Training rows in the table of those with the lowest density."""
+
 
 def report_sections(data: xr.DataTree) -> list[Section]:
-    """Choose what there is to say of a fit.
+    """Return the sections of a report on a fit.
 
     Parameters
     ----------
     data
-        From :func:`to_datatree`, of a single fit or of a stack. What the tree has not, such as rows
-        to test, is left out.
+        Tree from :func:`to_datatree`, of a single fit or of a stack. Sections without data in the
+        tree, such as predictions without rows to predict, are empty.
+
+    See Also
+    --------
+    write_report
     """
     name = _main_member(data)
     fit = data if name is None else data.children[name]
-    which = "" if name is None else f" This is about {name}, the member that counts most here."
+    which = "" if name is None else f" This is about {name}, the member with the largest weight."
+    members = [] if name is None else [_members(data)]
     return [
         Section(
             "relatedness",
             "Who borrows from whom?",
-            "A task borrows from others as much as the model finds them alike. The base is what it "
+            "A task borrows from others as far as the model finds them alike. The base is what it "
             "does not borrow: its own prior.",
             pictures=list(_relatedness(data)),
         ),
         Section(
             "predictions",
-            "How good are the predictions, and how sure?",
+            "How good are the predictions, and how certain?",
             "All of this is about rows that were not fitted.",
             pictures=list(_predictions(data)),
         ),
@@ -65,16 +72,16 @@ def report_sections(data: xr.DataTree) -> list[Section]:
         Section(
             "trust",
             "Can the posterior be trusted?",
-            "Predictions are tested above, on rows that were not fitted. Here it is about the "
+            "Predictions are tested above, on rows that were not fitted. This section is about the "
             f"draws of the coefficients themselves.{which}",
-            tables=[] if name is None else [_members(data)],
+            tables=[*members, *_lowest_rows(fit)],
             pictures=list(_trust(fit)),
         ),
     ]
 
 
 def _main_member(data: xr.DataTree) -> str | None:
-    """Name the member of a stack that counts most; None for a single fit."""
+    """Return the name of the member of a stack with the largest weight; None for a single fit."""
     if "stack" not in data:
         return None
     weights = needed(data, "stack", "member_weights").mean("task")
@@ -82,32 +89,48 @@ def _main_member(data: xr.DataTree) -> str | None:
 
 
 def _members(data: xr.DataTree) -> ReportTable:
-    """Lay out what the members of a stack are, and how much they count."""
     weights = needed(data, "stack", "member_weights")
     members = [str(member) for member in weights["member"].values]
-    table = pd.DataFrame(
-        {
-            "mean weight": weights.mean("task").values,
-            "least": weights.min("task").values,
-            "largest": weights.max("task").values,
-            "Pareto k": [_khat(data.children[member]) for member in members],
-        },
-        pd.Index(members, name="member"),
-    )
+    columns = {
+        "mean weight": weights.mean("task").values,
+        "least": weights.min("task").values,
+        "largest": weights.max("task").values,
+        "Pareto k": [_khat(data.children[member]) for member in members],
+    }
     return ReportTable(
-        "What the fit is made of",
-        table,
-        note="Weights are by how well each member predicted rows held out, task by task. Pareto k "
+        "Members of the stack",
+        pd.DataFrame(columns, pd.Index(members, name="member")),
+        note="Weights reflect how well each member predicted held-out rows, task by task. Pareto k "
         "is explained below.",
     )
 
 
 def _khat(fit: xr.DataTree) -> float:
-    """Give the Pareto k of all tasks together; NaN where it cannot be told."""
+    """Compute the Pareto k of all tasks together; NaN where it cannot be estimated."""
     try:
         return float(psis_khat(fit).khat)
     except ValueError:  # few draws, or densities that are not finite
         return float("nan")
+
+
+def _lowest_rows(fit: xr.DataTree) -> Iterator[ReportTable]:
+    """Tabulate the training rows with the lowest leave-one-out density."""
+    if "sample_stats" not in fit or math.isnan(_khat(fit)):
+        return
+    found = loo(fit)
+    trusted = found.pareto_k.values <= found.good_k
+    if trusted.mean() <= 0.5:  # the estimate is of no use
+        return
+    rows = found.elpd_i.reset_coords(drop=True).to_series()
+    columns = {"task": found.elpd_i["task"].values, "log density": rows.values}
+    table = pd.DataFrame({**columns, "trusted": np.where(trusted, "yes", "no")}, rows.index)
+    yield ReportTable(
+        "Training rows that surprise the model most",
+        table.nsmallest(LOWEST_ROWS, "log density"),
+        note="Log density of each row when it is left out (PSIS-LOO, nats); of all rows the median "
+        f"is {rows.median():.2f}. A bad sign: single rows far below the others, which are outliers "
+        "or have wrong labels. Estimates marked 'no' depend too much on the row itself.",
+    )
 
 
 def _relatedness(data: xr.DataTree) -> Iterator[Picture]:
@@ -116,12 +139,12 @@ def _relatedness(data: xr.DataTree) -> Iterator[Picture]:
     yield Picture(
         "relatedness",
         "How much each task borrows, and from whom",
-        "Rows borrow, columns lend: the darker, the more. Tasks that borrow alike stand side by "
+        "Rows borrow, columns lend: the darker, the more. Tasks that borrow alike are side by "
         "side, so that groups show as blocks along the diagonal.",
         "A task that you know to be unlike all others, and that hardly uses the base; or two that "
-        "you know to be alike, in different blocks: look at their rows, wrong labels do that. "
-        "Weights that are all about even say that no groups stand out, not that there are none: "
-        "with few features or rows they are often not found.",
+        "you know to be alike, in different blocks: check their rows for wrong labels. Nearly "
+        "equal weights mean that no groups stand out, not that there are none: with few features "
+        "or rows they often go unnoticed.",
         partial(plot_relatedness, data),
     )
     yield Picture(
@@ -135,10 +158,10 @@ def _relatedness(data: xr.DataTree) -> Iterator[Picture]:
     if _evolves(shared):
         yield Picture(
             "relatedness-evolution",
-            "When did it find that out?",
+            "When were the groups found?",
             "The same weights during the fit, from the first step to the last.",
             "Lines that still move at the end: fit longer, or with another seed to see whether "
-            "it ends in the same place.",
+            "they end in the same place.",
             partial(plot_relatedness_evolution, shared),
         )
 
@@ -154,41 +177,43 @@ def _predictions(data: xr.DataTree) -> Iterator[Picture]:
         yield Picture(
             "reliability",
             "Do probabilities mean what they say?",
-            "Rows that were said to be right with a probability of 0.8, say, should be right in "
-            "80 % of all cases: points on the diagonal. ECE is the mean distance from it.",
-            "Points clearly below the diagonal: predictions are too sure of themselves.",
+            "Of rows predicted with a probability of 0.8, say, 80 % should be right: points on the "
+            "diagonal. ECE is the mean distance from it.",
+            "Points clearly below the diagonal: predictions are overconfident.",
             partial(plot_reliability, data),
         )
     else:
         yield Picture(
             "coverage",
-            "Do intervals hold what they promise?",
-            "Of the central intervals of 50 %, say, half should hold the true value: a line on "
-            "the diagonal.",
+            "Do intervals contain as many targets as they should?",
+            "Half of the targets, say, should be in the central intervals of 50 %: a line on the "
+            "diagonal.",
             "A line clearly below the diagonal: intervals are too narrow. Above it: too wide.",
             partial(plot_coverage, data),
         )
         yield Picture(
             "pit",
-            "Where in its predictive distribution does each true value fall?",
-            "Where predictions are right, all places are equally likely: even bars.",
-            "High bars at both ends: too narrow. A hill in the middle: too wide. A slope: "
-            "predictions are too high or too low on the whole.",
+            "Where in its predictive distribution does each target fall?",
+            "Where predictions are calibrated, all places are equally likely: the line stays "
+            "inside the grey band around 0.",
+            "A line outside of the band. First above, then below: predictions are too narrow. "
+            "First below, then above: too wide. Above throughout: predictions are too high; below "
+            "throughout: too low.",
             partial(plot_pit, data),
         )
     yield Picture(
         "uncertainty",
-        "What would more data help?",
+        "Where would more data help?",
         "The uncertainty of predictions in each task, split in two: what more rows of the task "
-        "could remove, and what is in the nature of its targets, as far as this model can say.",
+        "could remove, and what is noise in its targets, as far as this model can tell.",
         "A task in which more rows could remove most: do not rely on single predictions there.",
         partial(plot_uncertainty, data),
     )
     yield Picture(
         "uncertain-rows",
-        "The rows it knows least about",
+        "The rows with the most uncertain predictions",
         "Rows whose prediction would gain most from more data.",
-        "Rows that have something in common, such as a task, a day or a sensor: look there first.",
+        "Rows that have something in common, such as a task, a day or a sensor: check these first.",
         partial(plot_uncertain_rows, data),
     )
 
@@ -198,9 +223,9 @@ def _coefficients(data: xr.DataTree) -> Iterator[Picture]:
         yield Picture(
             "shrinkage",
             "One coefficient: from each task alone to all together",
-            "Hollow: what a task says alone. Filled: what it says with the others' help, and its "
-            "90 % interval. Tasks with few rows move most.",
-            "A task with many rows that moves far: its own data say otherwise.",
+            "Hollow: estimated from the task alone. Filled: estimated with the others, with a 90 % "
+            "interval. Tasks with few rows move most.",
+            "A task with many rows that moves far: its own data disagree.",
             partial(plot_shrinkage, data),
         )
 
@@ -210,10 +235,10 @@ def _trust(fit: xr.DataTree) -> Iterator[Picture]:
         site = "w" if "kl_w" in fit["history"].data_vars else None
         yield Picture(
             "elbo",
-            "Had the fit settled?",
-            "The loss (negative ELBO) at every step, and its running mean. Lower is better; it "
-            "bounds what the data are worth under the model.",
-            "A line that still falls at the end: give the fit more steps.",
+            "Has the fit converged?",
+            "The loss (negative ELBO) at every step, and its running median. Lower is better; it "
+            "bounds the negative log evidence of the data.",
+            "A line that still falls at the end: fit with more steps.",
             partial(plot_elbo, fit),
         )
         yield Picture(
@@ -228,7 +253,7 @@ def _trust(fit: xr.DataTree) -> Iterator[Picture]:
             "How far is each task from its prior?",
             "The KL divergence of each task's coefficients from their prior: for shared ones the "
             "pool of tasks it borrows from, for others what all tasks have in common.",
-            "A task far above all others is a stranger here.",
+            "A task far above all others is unlike them.",
             partial(plot_elbo_terms, fit, term="kl", site=site),
         )
     if "sample_stats" in fit and not math.isnan(_khat(fit)):
@@ -237,25 +262,16 @@ def _trust(fit: xr.DataTree) -> Iterator[Picture]:
             "Is the posterior's shape right?",
             "Pareto k of the importance weights: how far the fitted normal distribution is from "
             "the exact posterior of the same model. Below 0.5 it is close, above 0.7 it is not.",
-            "Values above 0.7, usual for these tempered fits: read intervals of single "
-            "coefficients as rough, and trust predictions by the pictures above. For exact "
-            "intervals of a small model see nuts_reference.",
+            "Values above 0.7, common for these tempered fits: take intervals of single "
+            "coefficients as rough, and judge predictions by the plots above. For exact intervals "
+            "of a small model see nuts_reference.",
             partial(plot_khat, fit),
         )
-        found = loo_by_task(fit).iloc[-1]
-        if found["num_bad_k"] < found["num_rows"] / 2:  # else it says nothing
-            yield Picture(
-                "loo",
-                "Which training rows surprise the model?",
-                "The log density of each training row when it is left out (PSIS-LOO).",
-                "Single rows far below all others of their task: outliers, or wrong labels.",
-                partial(plot_loo, fit),
-            )
     if "posterior_predictive" in fit:
         yield Picture(
             "ppc",
-            "Would the model make data like yours?",
-            "For each task, what was observed, and what the fitted model would expect.",
+            "Would the model generate data like these?",
+            "For each task, the observed values over those that the fitted model expects.",
             "Observed values outside the intervals in more than about a tenth of all tasks.",
             partial(plot_ppc_by_task, fit),
         )

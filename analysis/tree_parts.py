@@ -1,32 +1,41 @@
-"""Parts of a DataTree that a function needs, and names short enough for a picture."""
+"""Variables that functions need from a DataTree, and labels short enough for a picture."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable
 
 import numpy as np
 import xarray as xr
 
-__all__ = ["SAMPLE_DIMS", "needed", "row_tasks", "shortened", "task_sizes"]
+__all__ = [
+    "SAMPLE_DIMS",
+    "equal_tails",
+    "get_variable",
+    "row_tasks",
+    "shorten",
+    "task_name",
+    "task_sizes",
+]
 
 SAMPLE_DIMS = ("chain", "draw")
 """Dimensions of draws, as ArviZ names them."""
 
 
-def needed(data: xr.DataTree, group: str, variable: str) -> xr.DataArray:
-    """Get a variable of a group, or say what is missing.
+def get_variable(data: xr.DataTree, group: str, variable: str) -> xr.DataArray:
+    """Return a variable of a group.
 
     Raises
     ------
     TypeError
-        If it is no tree.
+        If ``data`` is not a DataTree.
     ValueError
-        If there is no such group or variable. The message names what there is, and the way out.
+        If the tree has no such group or variable.
 
     Examples
     --------
     >>> tree = xr.DataTree.from_dict({"posterior": xr.Dataset({"w": ("draw", [1.0, 2.0])})})
-    >>> needed(tree, "posterior", "w").sizes["draw"]
+    >>> get_variable(tree, "posterior", "w").sizes["draw"]
     2
     """
     if not isinstance(data, xr.DataTree):
@@ -39,67 +48,83 @@ def needed(data: xr.DataTree, group: str, variable: str) -> xr.DataArray:
     if "stack" in data.children:
         members = [name for name, child in data.children.items() if "posterior" in child.children]
         raise ValueError(
-            f"The tree is that of a stack and has no {variable!r} in the group {group!r} of its "
-            f"own. Pass the tree of a member, such as data[{members[0] if members else 'name'!r}]."
+            f"The tree is that of a stack, whose group {group!r} has no variable {variable!r}. "
+            f"Pass the tree of a member, such as data[{members[0] if members else 'name'!r}]."
         )
     found = (
         f"a group {group!r} with {sorted(map(str, data[group].data_vars))}"
         if group in data.children
         else f"the groups {sorted(data.children)}"
     )
+    if group == "predictions":
+        way_out = "Pass rows to predict to to_datatree, as `rows`; check classes or real targets."
+    elif variable.endswith("_sources") or variable.startswith("relatedness_"):
+        way_out = "Only shared sites have source weights, and a history of them for few tasks."
+    elif group == "history":
+        way_out = "Pass the history of the fit to from_pyro_svi: `history=result.history`."
+    else:
+        way_out = "Make the tree with to_datatree from the fit and its training rows."
     raise ValueError(
-        f"The tree has no variable {variable!r} in a group {group!r}, found {found}. "
-        f"{_way_out(group, variable)}"
+        f"The tree has no variable {variable!r} in a group {group!r}, found {found}. {way_out}"
     )
 
 
-def _way_out(group: str, variable: str) -> str:
-    """Say how to come by a tree with a variable."""
-    if group == "predictions":
-        return "Give to_datatree rows to test: `rows=`. Classes and real targets have other ones."
-    if variable.endswith("_sources") or variable.startswith("relatedness_"):
-        return "Only sites that are shared have source weights, and few tasks a history of them."
-    if group == "history":
-        return "Give from_pyro_svi the fit's: `history=result.history`."
-    return "Make it with to_datatree from the fit and its training rows."
+needed = get_variable
 
 
-def row_tasks(log_likelihood: xr.DataArray) -> np.ndarray:
-    """Get the task of every row of a variable with the dimension ``row``, (rows,)."""
-    if "row" not in log_likelihood.dims or "task" not in log_likelihood.coords:
+def row_tasks(values: xr.DataArray) -> np.ndarray:
+    """Return the task of every row of a variable with the dimension ``row``, (rows,)."""
+    if "row" not in values.dims or "task" not in values.coords:
         raise ValueError(
-            f"{str(log_likelihood.name)!r} has the dimensions {list(log_likelihood.dims)} and the "
-            f"coordinates {list(map(str, log_likelihood.coords))}, expected a dimension 'row' with "
+            f"{str(values.name)!r} has the dimensions {list(values.dims)} and the "
+            f"coordinates {list(map(str, values.coords))}, expected a dimension 'row' with "
             "a coordinate 'task' along it."
         )
-    return np.asarray(log_likelihood["task"].values)
+    return np.asarray(values["task"].values)
 
 
 def task_sizes(data: xr.DataTree, tasks: Iterable[Hashable]) -> list[int] | None:
-    """Count the rows of each task; None where the tree does not have the tasks of its rows."""
+    """Count the training rows of each task; None if the tree lacks the tasks of its rows."""
     for group in ("observed_data", "constant_data"):
         if group in data.children and "task" in data[group].coords:
-            labels, counts = np.unique(data[group].dataset["task"].values, return_counts=True)
-            found = dict(zip(labels.tolist(), counts.tolist(), strict=True))
-            sizes = [found.get(task) for task in tasks]
-            return None if None in sizes else [int(size) for size in sizes if size is not None]
+            counts = Counter(data[group].dataset["task"].values.tolist())
+            sizes = [counts[task] for task in tasks]
+            return sizes if all(sizes) else None
     return None
 
 
-def shortened(label: Hashable, most: int = 22) -> str:
-    """Write a label with at most so many letters, an ellipsis in place of its middle.
+def task_name(data: xr.DataTree) -> str:
+    """Return what a task is called, such as the user's column; "task" by default."""
+    return str(data.attrs.get("task_name", "task"))
 
-    The ends stay, as names of many things often begin alike and end in a number.
+
+def equal_tails(ci_prob: float) -> list[float]:
+    """Return the two probabilities that bound an equal-tailed interval.
 
     Examples
     --------
-    >>> shortened("a task with a long name 12", 12)
+    >>> equal_tails(0.5)
+    [0.25, 0.75]
+    """
+    if not 0 < ci_prob < 1:
+        raise ValueError(f"ci_prob is {ci_prob}, expected a probability between 0 and 1.")
+    return [(1 - ci_prob) / 2, (1 + ci_prob) / 2]
+
+
+def shorten(label: Hashable, most: int = 22) -> str:
+    """Return a label of at most so many letters, with an ellipsis for its middle.
+
+    The end stays, as names of many things often begin alike and end in a number.
+
+    Examples
+    --------
+    >>> shorten("a task with a long name 12", 12)
     'a task…me 12'
     """
-    text = str(label)
-    tail = (most - 1) // 2
-    return (
-        text
-        if len(text) <= most
-        else f"{text[: most - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{text[-tail:]}"
-    )
+    text, tail = str(label), (most - 1) // 2
+    if len(text) <= most:
+        return text
+    return f"{text[: most - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{text[-tail:]}"
+
+
+shortened = shorten

@@ -1,7 +1,5 @@
-"""Run a benchmark: ``python -m benchmarks NAME``."""
+"""Compare methods on a data set: ``python -m benchmarks NAME``."""
 
-import typer
+from benchmarks.command import app
 
-from benchmarks.command import benchmark
-
-typer.run(benchmark)
+app(prog_name="python -m benchmarks")

@@ -1,4 +1,4 @@
-"""What each part of the default buys, on validation rows.
+"""Leave parts of the default out, one at a time, on validation rows.
 
 python -m benchmarks.ablation --seeds 3
 """
@@ -11,15 +11,18 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import pandas as pd
 import torch
 from joblib import Parallel, delayed
 from torch.distributions import Distribution
 
+from benchmarks.means import means_and_errors
+from benchmarks.rows import to_task_data
 from pyro_vmtl import Stack, TaskData
 from pyro_vmtl.analysis import expected_calibration_error
-from pyro_vmtl.datasets import SUITE, Split
+from pyro_vmtl.datasets import SUITE
+from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.presets import presets
+from pyro_vmtl.methods.stacking_weights import stacking_weights
 
 ROWS = (
     "digits 4 angles 5 %",
@@ -34,31 +37,38 @@ ROWS = (
 
 
 def trial(row: str, seed: int) -> list[dict]:
-    """All variants on one split: members are fitted once, and weighed in many ways."""
+    """Test all variants on one split: members are fitted once and stacked in many ways."""
     torch.set_num_threads(1)
     (data_set,) = SUITE[row]
     first = 0 if data_set.num_splits else 100
     split = data_set.split(first + seed, validation=True)
-    data, test = _laid_out(split, data_set.kind)
+    data, test = to_task_data(split, data_set.kind)
     stack = presets(data_set.kind)["default"]
     assert isinstance(stack, Stack)
     shared = stack.members["shared"]
     even = replace(shared, sharing={**shared.sharing, "start": "even"})
     stack = replace(stack, members={**stack.members, "even start": even})
-    members = {name: preset.fit(data, seed=seed) for name, preset in stack.members.items()}
-    held_out, _ = stack.held_out(data, seed=seed)
+    members = {name: m.fit(data, seed=seed).member for name, m in stack.members.items()}
+    held_out, _ = stack.out_of_fold(data, seed=seed)
     assert held_out is not None
-    result = members["shared"].result
-    return [
-        {"row": row, "seed": seed, "variant": variant}
-        | _scores(
-            replace(stack, calibrated=calibrated)
-            .weigh({name: members[name] for name in names}, held_out, result)
-            .predictive(test),
-            test,
+    rows = []
+    for variant, names, calibrated in _variants([n for n in members if n != "even start"]):
+        some = replace(held_out, draws={name: held_out.draws[name] for name in names})
+        calibrations = some.calibrations() if calibrated else {}
+        fitted = Fitted(
+            {name: members[name] for name in names},
+            stacking_weights(
+                some.log_density(calibrations),
+                some.task,
+                data.num_tasks,
+                sample_weight=some.weight,
+            ),
+            members["shared"].result,
+            calibrations,
         )
-        for variant, names, calibrated in _variants([n for n in members if n != "even start"])
-    ]
+        scores = _scores(fitted.predictive(test), test)
+        rows.append({"row": row, "seed": seed, "variant": variant, **scores})
+    return rows
 
 
 def _variants(names: list[str]) -> Iterator[tuple[str, list[str], bool]]:
@@ -72,21 +82,8 @@ def _variants(names: list[str]) -> Iterator[tuple[str, list[str], bool]]:
         yield f"{name} only, not calibrated", [name], False
 
 
-def _laid_out(split: Split, kind: str) -> tuple[TaskData, TaskData]:
-    """Training and test rows, standardised."""
-    y_train, y_test = split.y_train, split.y_test
-    if kind == "classification":
-        data = TaskData.classification(split.X_train, y_train, split.tasks_train)
-    else:
-        centre, unit = y_train.mean(), y_train.std()
-        y_train, y_test = (y_train - centre) / unit, (y_test - centre) / unit
-        data = TaskData.regression(split.X_train, y_train, split.tasks_train)
-    data = data.with_intercept()
-    return data, data.new_rows(split.X_test, split.tasks_test, y_test)
-
-
 def _scores(predictive: Distribution, test: TaskData) -> dict[str, float]:
-    """Accuracy or nmse, nll, and calibration; of all rows, real targets in standard units."""
+    """Compute accuracy or nmse, nll and calibration of all rows, in standardized units."""
     assert test.y is not None
     y, nll = test.y[test.mask], -predictive.log_prob(test.y)[test.mask].mean().item()
     if test.classes is not None:
@@ -101,25 +98,20 @@ def _scores(predictive: Distribution, test: TaskData) -> dict[str, float]:
     return {"nmse": error.item(), "nll": nll, "coverage_90": inside.float().mean().item()}
 
 
-def summary(rows: list[dict]) -> pd.DataFrame:
-    """Mean and standard error over the seeds."""
-    groups = pd.DataFrame(rows).groupby(["row", "variant"], sort=False)
-    means, errors = groups.mean().drop(columns="seed"), groups.sem().drop(columns="seed")
-    return means.map("{:.4f}".format) + errors.map(" ± {:.4f}".format)
-
-
 def main() -> None:
+    """Print mean and standard error of each variant."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", nargs="+", default=ROWS)
+    parser.add_argument("--seeds", type=int, default=3, help="number of splits")
+    parser.add_argument("--rows", nargs="+", default=ROWS, help="data sets of the suite")
     args = parser.parse_args()
-    for row in args.rows:  # before any work
+    for row in args.rows:  # before any fit
         SUITE[row][0].check()
     jobs = [partial(trial, row, seed) for row in args.rows for seed in range(args.seeds)]
     results = Parallel(n_jobs=-1)(delayed(job)() for job in jobs)
-    table = summary([row for result in results for row in result])
+    rows = [row for result in results for row in result]
+    table = means_and_errors(rows, ["row", "variant"])
     for row, part in table.groupby("row", sort=False):
-        print(f"{row}\n{part.droplevel('row').replace('nan ± nan', '').to_string()}\n", flush=True)
+        print(f"{row}\n{part.droplevel('row').to_string()}\n", flush=True)
 
 
 if __name__ == "__main__":

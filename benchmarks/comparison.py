@@ -1,8 +1,7 @@
-"""Comparing methods over many splits of a data set."""
+"""Compare methods over many splits of a data set."""
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -11,11 +10,11 @@ from pyro_vmtl.analysis.metrics import ALL_TASKS
 __all__ = ["HIGHER_IS_BETTER", "plot_comparison", "summarise"]
 
 HIGHER_IS_BETTER = {"accuracy": True, "nll": False, "ece": False, "rmse": False, "nmse": False}
-"""Metrics that methods are ranked by; others, such as coverage, have a best value in between."""
+"""Metrics to rank methods by. Others, such as coverage, are best somewhere in between."""
 
 
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard error and mean rank of every method.
+    """Compute the mean, standard error and mean rank of every method.
 
     Parameters
     ----------
@@ -26,8 +25,8 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row per method, the best mean rank first. For each metric the columns
-        ``(metric, "mean")``, ``(metric, "se")`` over splits and seeds (missing for a single one),
+        One row per method, the best mean rank first. For each metric the columns
+        ``(metric, "mean")``, ``(metric, "se")`` over splits and seeds (NaN for a single one),
         and ``(metric, "rank")``, the mean over splits and seeds of the rank, 1 being the best and a
         missing run the last; then ``("seconds", "mean")`` of a fit and ``("runs", "count")``.
     """
@@ -56,8 +55,11 @@ def summarise(results: pd.DataFrame) -> pd.DataFrame:
     return summary.loc[ranks.mean(axis=1).sort_values(kind="stable").index]
 
 
-def plot_comparison(results: pd.DataFrame, metric: str, ax: Axes | None = None) -> Axes:
-    """Every method's value of a metric: a dot for each split, mean and standard error on top.
+def plot_comparison(results: pd.DataFrame, metric: str, ax: Axes) -> None:
+    """Plot every method's value of a metric, from best to worst.
+
+    Grey dots are splits; mean and standard error are in color. Where some methods are far off, the
+    axis ends before them, and an arrow and a number say where they are.
 
     Parameters
     ----------
@@ -66,20 +68,12 @@ def plot_comparison(results: pd.DataFrame, metric: str, ax: Axes | None = None) 
     metric
         Name of the metric.
     ax
-        Axes to draw on; new ones by default.
-
-    Returns
-    -------
-    Axes
-        Methods from best to worst, the best on top. Where some methods are far off, the axis ends
-        before them, and an arrow and a number tell where they are.
+        Axes to draw on.
     """
     runs = results[(results["task"] == ALL_TASKS) & (results["metric"] == metric)]
     higher = HIGHER_IS_BETTER.get(metric, True)
     groups = runs.groupby("method")["value"]
     means, errors = groups.mean().sort_values(ascending=higher), groups.sem()
-    if ax is None:
-        _, ax = plt.subplots(figsize=(7, 1.2 + 0.3 * len(means)), layout="constrained")
     best = means.iloc[-1]
     distance = (means - best).abs()
     near = distance <= 4 * distance.median()
@@ -105,4 +99,3 @@ def plot_comparison(results: pd.DataFrame, metric: str, ax: Axes | None = None) 
     ax.set_xlabel(f"{metric}{better}")
     ax.grid(axis="x", color="0.9")
     ax.set_axisbelow(True)
-    return ax

@@ -1,10 +1,10 @@
-"""The command line on mutated tables: whatever is in a file, there is never a traceback.
+"""Fuzz the command line with mutated tables: no file may cause a traceback.
 
     python -m benchmarks.fuzz --minutes 5
 
-A good table is changed at random, byte by byte, entry by entry and line by line. Then it is fitted,
-for a few steps only, and another change of it is predicted and tested. Each command must end with 0
-or 2, and leave nothing half done.
+A valid table is mutated at random: bytes, entries, lines and columns. It is fitted for a few steps,
+and another mutation of it is predicted and evaluated. Each command must exit with 0 or 2 and leave
+no partial output.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TARGETS = ("score", "class", "count")
 
 
 def table(chance: random.Random) -> bytes:
-    """Make a good table, as a CSV file."""
+    """Generate a valid table as CSV."""
     rng = np.random.RandomState(chance.randrange(2**31))
     rows = chance.randint(8, 60)
     content = pd.DataFrame(
@@ -51,7 +51,7 @@ def table(chance: random.Random) -> bytes:
     return content.to_csv(index=False).encode()
 
 
-def mutated(data: bytes, chance: random.Random) -> bytes:
+def mutate(data: bytes, chance: random.Random) -> bytes:
     """Change a file in some places."""
     for _ in range(chance.choice([0, 1, 1, 2, 3, 10])):
         kind = chance.randrange(6)
@@ -85,30 +85,29 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
     return data
 
 
-def tried(arguments: list[str], made: Path | None = None) -> int:
-    """Run a command, and give its exit code, or say what was wrong."""
+def run_command(arguments: list[str], output: Path | None = None) -> int:
+    """Run a command and return its exit code; exit with a message if it misbehaved."""
     outcome = CliRunner().invoke(app, arguments)
     problem = None
     if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
         problem = "".join(traceback.format_exception(outcome.exception))
     elif outcome.exit_code not in (0, 2) or "Traceback" in outcome.output:
         problem = f"exit code {outcome.exit_code}:\n{outcome.output}"
-    elif made is not None and made.exists() != (outcome.exit_code == 0):
-        problem = f"exit code {outcome.exit_code}, and {made.name} is there: {made.exists()}"
+    elif output is not None and output.exists() != (outcome.exit_code == 0):
+        problem = f"exit code {outcome.exit_code}, and {output.name} exists: {output.exists()}"
     if problem is not None:
         raise SystemExit(f"{' '.join(arguments)}\n{problem}")
     return outcome.exit_code
 
 
 def main() -> None:
-    """Fuzz for some minutes."""
+    """Run until the time is up, and count the exit codes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    few = {"num_steps": 12}
-    presets.SHARED = replace(presets.SHARED, fitting=few)
+    presets.SHARED = replace(presets.SHARED, fitting={"num_steps": 12})
     chance, codes = random.Random(chosen.seed), Counter()
     end = time.monotonic() + 60 * chosen.minutes
     with tempfile.TemporaryDirectory() as scratch:
@@ -117,7 +116,7 @@ def main() -> None:
             number += 1
             good = table(chance)
             for name in ("fit", "new"):
-                (folder / f"{name}.csv").write_bytes(mutated(good, chance))
+                (folder / f"{name}.csv").write_bytes(mutate(good, chance))
             out, predicted = folder / f"run-{number}", folder / f"predicted-{number}.csv"
             target = chance.choice(TARGETS)
             arguments = ["fit", str(folder / "fit.csv"), "--target", target, "--task", "task"]
@@ -125,15 +124,15 @@ def main() -> None:
             arguments += ["--holdout", chance.choice(["0", "0.3"])]
             if chance.random() < 0.3:
                 arguments += ["--kind", chance.choice(["classification", "regression", "counts"])]
-            code = tried(arguments, out)
+            code = run_command(arguments, out)
             codes["fit", code] += 1
             if code:
                 continue
             new = str(folder / "new.csv")
             asked = ["predict", str(out), new, "--out", str(predicted)]
-            codes["predict", tried(asked, predicted)] += 1
-            codes["evaluate", tried(["evaluate", str(out), new])] += 1
-            codes["report", tried(["report", str(out)])] += 1
+            codes["predict", run_command(asked, predicted)] += 1
+            codes["evaluate", run_command(["evaluate", str(out), new])] += 1
+            codes["report", run_command(["report", str(out)])] += 1
     for (command, code), count in sorted(codes.items()):
         print(f"{command}: {count} ended with {code}")
 

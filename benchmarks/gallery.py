@@ -1,9 +1,9 @@
-"""The pictures of docs/gallery.md, from small fits that take seconds.
+"""Draw the figures of docs/gallery.md, from small fits that take seconds.
 
-python -m benchmarks.gallery                          all pictures and the page
+python -m benchmarks.gallery                          all figures and the page
 python -m benchmarks.gallery shrinkage uncertainty    these, and the page
 
-A further picture is one more entry in PICTURES.
+To add a figure, add an entry to PICTURES.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from benchmarks.rows import to_task_data
 from pyro_vmtl import VMTLClassifier, VMTLRegressor
 from pyro_vmtl.analysis import (
     decision_grid,
@@ -34,21 +35,25 @@ from pyro_vmtl.analysis import (
     plot_uncertain_rows,
     plot_uncertainty,
     regression_grid,
+    to_datatree,
 )
-from pyro_vmtl.cli.digits import fit_digits
 from pyro_vmtl.data.atomic_files import atomic_write
-from pyro_vmtl.datasets import rotated_digits
+from pyro_vmtl.datasets import Digits
+from pyro_vmtl.methods.presets import presets
 
 DOCS = Path(__file__).parents[1] / "docs"
 
 
 class Fits:
-    """Fits that the pictures are of, each made when the first picture needs it."""
+    """Fits for the figures, each made when a figure first needs it."""
 
     @cached_property
     def digits(self) -> xr.DataTree:
-        """Rotated digits, six angles of 50 images, by the default."""
-        return fit_digits(rotated_digits(seed=0), seed=0).tree
+        """The default fitted to rotated digits, six angles of 50 images."""
+        data, test = to_task_data(Digits().split(0), "classification")
+        fitted = presets("classification")["default"].fit(data, seed=0)
+        pixels = [f"pixel {row}, {column}" for row in range(8) for column in range(8)]
+        return to_datatree(fitted, data, rows=test, coords={"feature": [*pixels, "intercept"]})
 
     @cached_property
     def plants(self) -> tuple[VMTLClassifier, tuple]:
@@ -79,7 +84,7 @@ class Fits:
 
 
 def measured(num_rows: dict[str, int], *, seed: int) -> tuple[pd.DataFrame, list, list]:
-    """Leaves of three species by garden: features, species, gardens."""
+    """Simulate leaves of three species by garden: features, species, gardens."""
     rng = np.random.default_rng(seed)
     centres = {"ash": (2.0, 2.0), "birch": (5.0, 2.5), "cedar": (3.5, 5.0)}
     moved = {"old": (0.0, 0.0), "new": (0.3, 0.0), "far": (0.0, 3.0)}
@@ -92,7 +97,7 @@ def measured(num_rows: dict[str, int], *, seed: int) -> tuple[pd.DataFrame, list
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the gallery: the file's name, what to call, and how to read it."""
+    """A figure of the gallery: its file name, the call, and how to read it."""
 
     name: str
     title: str
@@ -103,11 +108,13 @@ class Picture:
 
 
 def decision_regions(fits: Fits) -> Axes:
+    """Plot the regions of the new garden."""
     classifier, rows = fits.plants
     return plot_decision_regions(decision_grid(classifier, rows[0], task="new"), rows=rows)
 
 
 def bands(fits: Fits) -> Axes:
+    """Plot the bands of Birch, which has five rows."""
     regressor, rows = fits.exams
     return plot_regression_bands(regression_grid(regressor, rows[0], task="Birch"), rows=rows)
 
@@ -168,7 +175,7 @@ PICTURES = (
 
 
 def page() -> str:
-    """Markdown of all pictures."""
+    """Return the page in Markdown."""
     parts = [
         "# Gallery",
         "What the pictures of `pyro_vmtl.analysis` show, and what would be a bad sign. `tree` is "
@@ -186,8 +193,8 @@ def page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def written_small(ax: Axes, path: Path) -> None:
-    """Write a picture in 256 colours: half the bytes, and no difference to be seen."""
+def write_small(ax: Axes, path: Path) -> None:
+    """Write a figure in 256 colors, which halves the file without a visible difference."""
     figure = ax.get_figure()
     assert isinstance(figure, Figure)
     drawn = BytesIO()
@@ -197,6 +204,7 @@ def written_small(ax: Axes, path: Path) -> None:
 
 
 def main() -> None:
+    """Draw the figures and write the page."""
     names = [picture.name for picture in PICTURES]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
@@ -212,7 +220,7 @@ def main() -> None:
         if picture.name in (args.names or names):
             path = DOCS / "gallery" / f"{picture.name}.png"
             with atomic_write(path) as scratch:
-                written_small(picture.draw(fits), scratch)
+                write_small(picture.draw(fits), scratch)
             plt.close("all")
             print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
     with atomic_write(DOCS / "gallery.md") as scratch:

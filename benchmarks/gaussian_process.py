@@ -1,4 +1,4 @@
-"""A multi-task Gaussian process, to lay a shared fit beside; needs GPyTorch."""
+"""A multi-task Gaussian process as a baseline; needs GPyTorch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import torch
 
-__all__ = ["MOST_ROWS", "gaussian_process"]
+__all__ = ["MAX_ROWS", "gaussian_process"]
 
-MOST_ROWS = 3000
-"""Training rows up to which an exact Gaussian process is feasible on a small machine."""
+MAX_ROWS = 3000
+"""Maximum number of training rows for an exact Gaussian process on a small machine."""
 
 NUM_STEPS = 200
 
@@ -22,43 +22,48 @@ def gaussian_process(
     X_test: np.ndarray,
     tasks_test: Sequence[Hashable],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Predictive mean and standard deviation of a Gaussian process over features and tasks.
+    """Predict by a Gaussian process over features and tasks.
 
-    The kernel is that of Bonilla, Chai and Williams (NIPS 2007): a squared exponential of the
-    features times a covariance of the tasks, of rank 2 and a diagonal. All numbers in it, and the
-    noise, are those of largest evidence, found by 200 steps of Adam.
+    The kernel is a squared exponential of the features times a covariance of the tasks, of rank 2
+    plus a diagonal [1]_. Its parameters and the noise maximize the evidence, by 200 steps of
+    Adam.
 
     Parameters
     ----------
     X_train, y_train, tasks_train
-        (rows, F), (rows,) and (rows,), training features, targets and tasks.
+        Training features (rows, F), targets (rows,) and tasks (rows,).
     X_test, tasks_test
-        (rows, F) and (rows,), features to predict and their tasks.
+        Features to predict (rows, F) and their tasks (rows,).
 
     Returns
     -------
     tuple of ndarray
-        Mean and standard deviation, noise included, each (rows,).
+        Predictive mean and standard deviation, noise included, each (rows,).
 
     Raises
     ------
     ImportError
         If GPyTorch is not installed.
     ValueError
-        If there are more training rows than are feasible.
+        If there are more than :data:`MAX_ROWS` training rows.
+
+    References
+    ----------
+    .. [1] E. V. Bonilla, K. M. A. Chai and C. K. I. Williams, "Multi-task Gaussian process
+       prediction", NIPS 2007.
     """
     import gpytorch
 
-    if len(y_train) > MOST_ROWS:
-        raise ValueError(f"{len(y_train)} training rows, expected at most {MOST_ROWS}.")
+    if len(y_train) > MAX_ROWS:
+        raise ValueError(f"{len(y_train)} training rows, expected at most {MAX_ROWS}.")
     labels = list(dict.fromkeys([*tasks_train, *tasks_test]))
-    centre, unit = y_train.mean(), y_train.std() or 1.0
+    center, unit = y_train.mean(), y_train.std() or 1.0
     x, x_new = (torch.tensor(X, dtype=torch.float64) for X in (X_train, X_test))
     t, t_new = (
         torch.tensor([[labels.index(task)] for task in of_rows])
         for of_rows in (tasks_train, tasks_test)
     )
-    y = torch.tensor((y_train - centre) / unit, dtype=torch.float64)
+    y = torch.tensor((y_train - center) / unit, dtype=torch.float64)
 
     class Process(gpytorch.models.ExactGP):
         def __init__(self) -> None:
@@ -72,7 +77,7 @@ def gaussian_process(
             covariance = self.features(x).mul(self.tasks(t))
             return gpytorch.distributions.MultivariateNormal(self.mean(x), covariance)
 
-    exact = gpytorch.settings.max_cholesky_size(MOST_ROWS + 1)  # else iterative above 800 rows
+    exact = gpytorch.settings.max_cholesky_size(MAX_ROWS + 1)  # else iterative above 800 rows
     with torch.random.fork_rng(devices=[]), exact:
         torch.manual_seed(0)
         process = Process().double()
@@ -88,6 +93,6 @@ def gaussian_process(
         with torch.no_grad():
             predictive = process.likelihood(process(x_new, t_new))
     return (
-        centre + unit * predictive.mean.numpy(),
+        center + unit * predictive.mean.numpy(),
         unit * predictive.variance.sqrt().numpy(),
     )

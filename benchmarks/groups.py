@@ -1,4 +1,4 @@
-"""Are groups of tasks found? Weight inside the true group, by rows per task, and a picture.
+"""Measure how well groups of tasks are recovered: weight inside the true group, by rows per task.
 
 python -m benchmarks.groups --picture docs/groups.png
 """
@@ -14,7 +14,7 @@ import torch
 from joblib import Parallel, delayed
 from matplotlib.figure import Figure
 
-from pyro_vmtl import TaskData
+from benchmarks.rows import to_task_data
 from pyro_vmtl.analysis import own_group_share, plot_relatedness, relatedness_datatree
 from pyro_vmtl.data.atomic_files import atomic_write
 from pyro_vmtl.datasets import GroupedTasks
@@ -24,25 +24,20 @@ SIZES = ((4, 2), (32, 4), (128, 8))
 ROWS = (10, 20, 30, 40, 80)
 
 
-def laid_out(data_set: GroupedTasks, seed: int) -> TaskData:
-    """Training rows with standardised targets."""
-    split = data_set.split(seed)
-    y = (split.y_train - split.y_train.mean()) / split.y_train.std()
-    return TaskData.regression(split.X_train, y, split.tasks_train).with_intercept()
-
-
 def share(data_set: GroupedTasks, seed: int) -> dict:
-    """Of what a task borrows from others, the mean part that comes from its own group."""
+    """Compute the mean share of borrowed weight that comes from a task's own group."""
     torch.set_num_threads(1)
-    fitted = presets("regression")["default"].members["shared-kl-1"].fit(laid_out(data_set, seed))
+    data, _ = to_task_data(data_set.split(seed), "regression")
+    fitted = presets("regression")["default"].members["shared-kl-1"].fit(data)
     own = own_group_share(fitted.relatedness().mean(0).numpy(), data_set.group)
     return {"tasks": data_set.tasks, "rows": data_set.rows, "seed": seed, "own group": own.mean()}
 
 
 def picture(path: Path) -> None:
-    """Relatedness of the default on 32 tasks of four groups, ordered by group."""
+    """Plot the relatedness of 32 tasks in four groups, ordered by group."""
     data_set = GroupedTasks(tasks=32, groups=4)
-    fitted = presets("regression")["default"].fit(laid_out(data_set, 0))
+    data, _ = to_task_data(data_set.split(0), "regression")
+    fitted = presets("regression")["default"].fit(data)
     order = sorted(range(32), key=lambda task: data_set.group[task])
     draws = fitted.relatedness()[:, order][:, :, [*order, 32]]
     names = [f"{'ABCD'[data_set.group[task]]}{task // 4 + 1}" for task in order]
@@ -53,9 +48,10 @@ def picture(path: Path) -> None:
 
 
 def main() -> None:
+    """Print the shares, and draw the figure if its path is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--picture", type=Path, help="where to draw the relatedness of 32 tasks")
+    parser.add_argument("--seeds", type=int, default=5, help="number of splits")
+    parser.add_argument("--picture", type=Path, help="file for the relatedness of 32 tasks")
     args = parser.parse_args()
     jobs = [
         partial(share, GroupedTasks(tasks=tasks, groups=groups, rows=rows), seed)

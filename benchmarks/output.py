@@ -1,11 +1,12 @@
-"""What a benchmark leaves behind, and what it prints."""
+"""The files that a benchmark writes and the table that it prints."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -14,19 +15,39 @@ from benchmarks.comparison import HIGHER_IS_BETTER, plot_comparison, summarise
 from benchmarks.runs import Outcome
 from pyro_vmtl.data.atomic_files import atomic_write
 
-__all__ = ["show_benchmark", "write_benchmark"]
+__all__ = ["print_outcome", "show_benchmark", "write_benchmark", "write_files"]
 
 SHOWN = ("accuracy", "nmse", "nll", "ece", "coverage_90")
-"""Metrics of the printed table, as far as there are any; the first is the main one."""
+"""Metrics of the printed table, where available; the first available one is the main metric."""
+
+
+def write_files(out: Path, contents: Mapping[str, pd.DataFrame | Figure]) -> None:
+    """Write tables and figures, each atomically.
+
+    Parameters
+    ----------
+    out
+        Directory of the results.
+    contents
+        For each file name a table, or a figure for ``.png``.
+    """
+    for name, content in contents.items():
+        with atomic_write(out / name) as scratch:
+            if isinstance(content, Figure):
+                content.savefig(scratch, format="png")
+            elif name.endswith(".parquet"):
+                content.to_parquet(scratch, index=False)
+            else:
+                content.to_csv(scratch, index=content.index.name is not None)
 
 
 def write_benchmark(outcome: Outcome, out: Path) -> None:
-    """Write the tidy results, their summary and a picture, each whole or not at all.
+    """Write the tidy results, their summary and a figure.
 
     Parameters
     ----------
     outcome
-        What to write.
+        Results of a benchmark.
     out
         Directory of the results.
     """
@@ -34,44 +55,38 @@ def write_benchmark(outcome: Outcome, out: Path) -> None:
     summary = summarise(results)
     flat = summary.set_axis([" ".join(column) for column in summary.columns], axis=1)
     first = next(metric for metric in SHOWN if (metric, "mean") in summary)
-    figure, axes = plt.subplots(1, 2, figsize=(13, 1.4 + 0.3 * len(summary)), layout="constrained")
-    for ax, metric in zip(axes, (first, "nll"), strict=True):
+    figure = Figure(figsize=(13, 1.4 + 0.3 * len(summary)), layout="constrained", dpi=120)
+    for ax, metric in zip(figure.subplots(1, 2), (first, "nll"), strict=True):
         plot_comparison(results, metric, ax)
     figure.suptitle(
         f"{results['data_set'].iloc[0]}: mean ± standard error over splits, each split in grey"
     )
-    for name, write in {
-        "results.csv": lambda path: results.to_csv(path, index=False),
-        "results.parquet": lambda path: results.to_parquet(path, index=False),
-        "summary.csv": lambda path: flat.to_csv(path),
-        "comparison.png": lambda path: figure.savefig(path, dpi=120, format="png"),
-    }.items():
-        with atomic_write(out / name) as scratch:
-            write(scratch)
-    plt.close(figure)
+    files = {"results.csv": results, "results.parquet": results, "summary.csv": flat}
+    write_files(out, {**files, "comparison.png": figure})
 
 
 def show_benchmark(outcome: Outcome, out: Path) -> None:
-    """Print the summary, what failed, and where the rest is.
+    """Print the summary, the trials that failed, and the paths of the files.
 
     Parameters
     ----------
     outcome
-        What to show.
+        Results of a benchmark.
     out
         Directory of the results.
     """
+    names = ("results.csv", "results.parquet", "summary.csv", "comparison.png")
+    tables = [] if outcome.results.empty else [_table(outcome.results)]
+    print_outcome(outcome, tables, [out / name for name in names])
+
+
+def print_outcome(outcome: Outcome, tables: list[Table], files: list[Path]) -> None:
+    """Print tables, the paths of files if there are results, and the trials that failed."""
     console = Console()
+    for table in tables:
+        console.print(table)
     if not outcome.results.empty:
-        console.print(_table(outcome.results))
-        files = [out / name for name in ("results.csv", "results.parquet", "summary.csv")]
-        console.print(
-            f"Results: {'  '.join(map(str, files))}",
-            f"Picture: {out / 'comparison.png'}",
-            sep="\n",
-            highlight=False,
-            soft_wrap=True,
-        )
+        console.print(f"Results: {'  '.join(map(str, files))}", highlight=False, soft_wrap=True)
     for trial, error in outcome.failed.items():
         console.print(f"[bold]Failed:[/bold] {trial}: {error}", highlight=False, soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""Benchmarks: methods and splits of a data set, resumable."""
+"""Run trials in parallel, and resume an interrupted benchmark."""
 
 from __future__ import annotations
 
@@ -18,34 +18,29 @@ from joblib import Parallel, delayed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from benchmarks.trials import NUM_SAMPLES, PLAIN, Trial, run_trial
-from pyro_vmtl import __version__
+from benchmarks.methods import all_presets
+from benchmarks.trials import NUM_SAMPLES, Trial, run_trial
+from pyro_vmtl._version import __version__
 from pyro_vmtl.data.atomic_files import atomic_write
 from pyro_vmtl.datasets import DataSet
-from pyro_vmtl.methods.presets import presets
 
-__all__ = ["Outcome", "make_trials", "methods_for", "run_benchmark"]
+__all__ = ["Outcome", "make_trials", "run_benchmark"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a benchmark gave.
+    """Results of a benchmark.
 
     Attributes
     ----------
     results
-        tidy rows of all trials that are done.
+        tidy rows of all finished trials.
     failed
-        for each trial that failed its name and the error.
+        the error of each failed trial, by its name.
     """
 
     results: pd.DataFrame
     failed: dict[str, str]
-
-
-def methods_for(data_set: DataSet) -> list[str]:
-    """Names of the methods that a data set can be given to."""
-    return [*presets(data_set.kind), *PLAIN[data_set.kind]]
 
 
 def make_trials(
@@ -56,24 +51,24 @@ def make_trials(
     validation: bool = False,
     device: str = "cpu",
 ) -> list[Trial]:
-    """List what there is to fit, split by split, so that early splits are complete early.
+    """List the trials split by split, so that early splits are complete early.
 
     Parameters
     ----------
     data_set
-        What to fit.
+        The data to fit.
     methods
         Names of methods.
     seeds
-        Number of splits. The seed of a split is that of its fits, too.
+        Number of splits. The seed of a split is also that of its fits.
     validation
-        Test on held-out training rows?
+        Whether to test on held-out training rows.
     device
         Where to fit.
     """
     # Settings are chosen on other draws of the data than those that are reported.
     first = 100 if validation and data_set.num_splits is None else 0
-    settings = presets(data_set.kind)
+    settings = all_presets(data_set.kind)
     return [
         Trial(data_set, seed, name, settings.get(name), validation, device)
         for seed in range(first, first + seeds)
@@ -82,16 +77,16 @@ def make_trials(
 
 
 def run_benchmark(trials: Sequence[Trial], out: Path, *, jobs: int) -> Outcome:
-    """Run the trials that are not done yet, in parallel, and keep each result as it comes.
+    """Run unfinished trials in parallel, and save each result as soon as it is there.
 
     Parameters
     ----------
     trials
-        What to fit.
+        The trials to run.
     out
-        Directory of the results. Trials that are there with the same settings are not run again.
+        Directory of the results. Trials found there with the same settings are not run again.
     jobs
-        How many to run at once.
+        Number of trials to run at once.
     """
     files = [out / "trials" / f"{_name(trial)}.parquet" for trial in trials]
     _check_same_data(trials[0], out)
@@ -100,7 +95,7 @@ def run_benchmark(trials: Sequence[Trial], out: Path, *, jobs: int) -> Outcome:
     failed: dict[str, str] = {}
     with _progress(len(trials), done=len(trials) - len(to_do)) as advance:
         finished = Parallel(n_jobs=jobs, return_as="generator_unordered")(
-            delayed(_run_and_keep)(trial, file) for trial, file in to_do
+            delayed(_run_and_save)(trial, file) for trial, file in to_do
         )
         for trial, error in finished:
             if error:
@@ -110,12 +105,17 @@ def run_benchmark(trials: Sequence[Trial], out: Path, *, jobs: int) -> Outcome:
     return Outcome(pd.concat(done, ignore_index=True) if done else pd.DataFrame(), failed)
 
 
-def _run_and_keep(trial: Trial, file: Path) -> tuple[Trial, str | None]:
-    """Run a trial in a worker process, and write its rows whole or not at all."""
-    torch.set_num_threads(1)  # a process for each core; threads would only wait for one another
+def _run_and_save(trial: Trial, file: Path) -> tuple[Trial, str | None]:
+    """Run a trial in a worker process, and write its rows atomically."""
+    torch.set_num_threads(1)  # one process per core already; more threads would compete
     try:
         rows = run_trial(trial)
-    except (ValueError, ArithmeticError, RuntimeError, ImportError) as error:  # one of many trials
+    except (
+        ValueError,
+        ArithmeticError,
+        RuntimeError,
+        ImportError,
+    ) as error:  # the other trials go on
         return trial, f"{type(error).__name__}: {error}"
     with atomic_write(file) as scratch:
         rows.to_parquet(scratch, index=False)
@@ -126,7 +126,7 @@ def _read(file: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(file)
     except (OSError, ValueError) as error:
-        raise OSError(f"{file} is damaged. Delete it and give the command again.") from error
+        raise OSError(f"{file} is damaged. Delete it and repeat the command.") from error
 
 
 def _label(trial: Trial) -> str:
@@ -134,28 +134,29 @@ def _label(trial: Trial) -> str:
 
 
 def _name(trial: Trial) -> str:
-    """Name of a trial's file; other settings give another name, so that they are run anew."""
+    """Return the name of a trial's file, which depends on all settings."""
     settings = repr((trial, NUM_SAMPLES, __version__, torch.__version__))
     digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
     return f"{trial.method}-{trial.seed}-{digest}"
 
 
 def _check_same_data(trial: Trial, out: Path) -> None:
-    """Check that earlier results in a directory are of the same data; note what these are."""
+    """Check that earlier results in a directory are of the same data, or record the data."""
     path = out / "benchmark.json"
     data = f"{trial.data_set}{', validation rows' if trial.validation else ''}"
     if out.exists() and not path.is_file() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(
-            f"{out} is there and holds no benchmark. Choose another folder with --out."
+            f"{out} exists and holds no benchmark. Choose another directory with --out."
         )
     if path.is_file():
         try:
             before = json.loads(path.read_text())["data"]
         except (ValueError, KeyError) as error:
-            raise OSError(f"{path} is damaged. Delete it and give the command again.") from error
+            raise OSError(f"{path} is damaged. Delete it and repeat the command.") from error
         if before != data:
             raise FileExistsError(
-                f"{out} holds results of {before}, not of {data}. Choose another folder with --out."
+                f"{out} holds results of {before}, not of {data}. "
+                "Choose another directory with --out."
             )
         return
     machine = {
@@ -172,7 +173,7 @@ def _check_same_data(trial: Trial, out: Path) -> None:
 
 @contextmanager
 def _progress(total: int, *, done: int) -> Iterator[Any]:
-    """Show how many trials are done, the last one and the time that remains."""
+    """Show a progress bar of the trials."""
     columns = (
         TextColumn("trials"),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""The default on many tasks and on long ones: seconds, memory, errors beside baselines.
+"""Fit the default to many tasks and to long ones: time, memory, and errors beside baselines.
 
 python -m benchmarks.scale many-tasks                              1,000 tasks of 100 rows
 python -m benchmarks.scale long-tasks --kind classification        20 tasks of 100,000 rows
@@ -27,24 +27,24 @@ TEST_ROWS = 20_000
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of all tasks, and what the truth says of each."""
+    """Rows of all tasks, and their true distributions."""
 
     X: np.ndarray
     """(rows, F), features."""
     y: np.ndarray
     """(rows,), targets."""
     task: np.ndarray
-    """(rows,), tasks from 0 on."""
+    """(rows,), task numbers."""
     truth: np.ndarray
     """(rows,) means of real targets, or (rows, C) log probabilities."""
 
 
 def draw(kind: str, tasks: int, rows: int, features: int, classes: int, seed: int) -> list[Rows]:
-    """Training and test rows of tasks in groups, whose coefficients lie about that of the group."""
+    """Draw training and test rows of tasks in groups with similar coefficients."""
     rng = np.random.default_rng(seed)
     outputs = classes if kind == "classification" else 1
-    centre = rng.standard_normal((GROUPS, features, outputs))
-    w = centre[np.arange(tasks) % GROUPS]
+    center = rng.standard_normal((GROUPS, features, outputs))
+    w = center[np.arange(tasks) % GROUPS]
     w = w + WITHIN * rng.standard_normal(w.shape)
     parts = []
     for each in (rows, max(1, TEST_ROWS // tasks)):
@@ -64,7 +64,7 @@ def draw(kind: str, tasks: int, rows: int, features: int, classes: int, seed: in
 
 
 def per_task(kind: str, train: Rows, test: Rows) -> np.ndarray:
-    """Predict every task by least squares or logistic regression of its own rows."""
+    """Predict every task by least squares or logistic regression on its own rows."""
     predicted = np.empty_like(test.truth)
     for t in range(train.task.max() + 1):
         own, asked = train.task == t, test.task == t
@@ -80,7 +80,7 @@ def per_task(kind: str, train: Rows, test: Rows) -> np.ndarray:
 
 
 def errors(kind: str, predicted: np.ndarray, test: Rows) -> dict[str, float]:
-    """Compare means, or log probabilities, with targets and with the truth."""
+    """Compare predicted means or log probabilities with targets and with the truth."""
     if kind == "regression":
         return {
             "rmse": float(np.sqrt(((predicted - test.y) ** 2).mean())),
@@ -96,7 +96,7 @@ def errors(kind: str, predicted: np.ndarray, test: Rows) -> dict[str, float]:
 
 
 def run(args: argparse.Namespace, seed: int) -> None:
-    """Fit the default to one draw, and print a table."""
+    """Fit the default to one random data set and print a table."""
     tasks, rows = TASKS_AND_ROWS[args.size]
     tasks, rows = args.tasks or tasks, args.rows or rows
     train, test = draw(args.kind, tasks, rows, args.features, args.classes, seed)
@@ -138,6 +138,7 @@ def run(args: argparse.Namespace, seed: int) -> None:
 
 
 def main() -> None:
+    """Run the seeds one after the other."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("size", choices=TASKS_AND_ROWS)
     parser.add_argument("--kind", choices=("regression", "classification"), default="regression")

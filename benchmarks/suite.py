@@ -1,4 +1,4 @@
-"""The suite: methods on all data sets that a default is judged by."""
+"""The suite: all data sets that the default is judged by."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.runs import Outcome, make_trials, methods_for, run_benchmark
+from benchmarks.methods import methods_for
+from benchmarks.output import print_outcome, write_files
+from benchmarks.runs import Outcome, make_trials, run_benchmark
 from benchmarks.suite_scores import average_ranks, judge, plot_average_ranks
-from pyro_vmtl.data.atomic_files import atomic_write
 from pyro_vmtl.datasets import SUITE, DataSet
 
 __all__ = ["METHODS", "SAFE", "check_suite", "run_suite", "show_suite", "write_suite"]
 
 SAFE = ("per-task", "pooled", "hierarchical")
-"""What the default is to be no worse than."""
+"""Simple methods that the default should be no worse than."""
 
 METHODS = (
     "default",
@@ -31,14 +30,14 @@ METHODS = (
     "paper",
     "official",
 )
-"""Methods of the suite, each on the data sets that it can be given to."""
+"""Methods of the suite, each on the data sets that it applies to."""
 
 TOO_LARGE = {"gaussian-process": ("school", "synthetic 128 tasks")}
-"""Data sets that a method is not feasible on."""
+"""Data sets that are too large for a method."""
 
 
 def check_suite() -> None:
-    """Check that all data files are there.
+    """Check that all data files exist.
 
     Raises
     ------
@@ -59,20 +58,20 @@ def run_suite(
     validation: bool = False,
     device: str = "cpu",
 ) -> Outcome:
-    """Run all trials that are not done yet, one data set after the other.
+    """Run all unfinished trials, one data set after the other.
 
     Parameters
     ----------
     out
-        Directory of the results, with a folder for each data set.
+        Directory of the results, with a subdirectory for each data set.
     methods
-        Names of methods, among :data:`METHODS`.
+        Names from :data:`METHODS`.
     seeds
-        Splits of each data set; all published ones where there are any.
+        Number of splits of each data set; where splits are published, all of them are used.
     jobs
-        How many trials to run at once.
+        Number of trials to run at once.
     validation
-        Test on held-out training rows?
+        Whether to test on held-out training rows.
     device
         Where to fit.
     """
@@ -104,49 +103,40 @@ def _num_splits(data_set: DataSet, *, seeds: int) -> int:
 
 
 def write_suite(outcome: Outcome, out: Path) -> None:
-    """Write the tidy results, ranks and a picture of them, each whole or not at all.
+    """Write the tidy results, the ranks and a figure of them.
 
     Parameters
     ----------
     outcome
-        What to write.
+        Results of the suite.
     out
         Directory of the results.
     """
     ranks = average_ranks(outcome.results)
-    figure = plot_average_ranks(ranks).get_figure()
-    assert isinstance(figure, Figure)
-    for name, write in {
-        "results.parquet": lambda path: outcome.results.to_parquet(path, index=False),
-        "ranks.csv": lambda path: ranks.to_csv(path),
-        "ranks.png": lambda path: figure.savefig(path, dpi=120, format="png"),
-    }.items():
-        with atomic_write(out / name) as scratch:
-            write(scratch)
-    plt.close(figure)
+    figure = Figure(figsize=(7, 1.2 + 0.35 * len(ranks)), layout="constrained", dpi=120)
+    plot_average_ranks(ranks, figure.subplots())
+    write_files(out, {"results.parquet": outcome.results, "ranks.csv": ranks, "ranks.png": figure})
 
 
 def show_suite(outcome: Outcome, out: Path) -> None:
-    """Print the default beside the best simple method, mean ranks, and what failed.
+    """Print the default beside the best simple method, mean ranks, and the failed trials.
 
     Parameters
     ----------
     outcome
-        What to show.
+        Results of the suite.
     out
         Directory of the results.
     """
-    console = Console()
     results = outcome.results
     methods = set(results.get("method", ()))
+    tables = []
     if "default" in methods and methods & set(SAFE):
-        console.print(_judgement(results))
+        tables.append(_judgement(results))
     if methods:
-        console.print(_ranks(results))
-        files = [out / name for name in ("results.parquet", "ranks.csv", "ranks.png")]
-        console.print(f"Results: {'  '.join(map(str, files))}", highlight=False, soft_wrap=True)
-    for trial, error in outcome.failed.items():
-        console.print(f"[bold]Failed:[/bold] {trial}: {error}", highlight=False, soft_wrap=True)
+        tables.append(_ranks(results))
+    names = ("results.parquet", "ranks.csv", "ranks.png")
+    print_outcome(outcome, tables, [out / name for name in names])
 
 
 def _judgement(results: pd.DataFrame) -> Table:

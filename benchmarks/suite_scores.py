@@ -1,10 +1,9 @@
-"""Judging a method by many data sets at once."""
+"""Judge a method by many data sets at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -13,17 +12,17 @@ from pyro_vmtl.analysis.metrics import ALL_TASKS
 __all__ = ["average_ranks", "judge", "plot_average_ranks", "suite_means"]
 
 MAIN = {"accuracy": 1, "nmse": -1}
-"""The main metric of classes and of real targets, with its sign: 1 where higher is better."""
+"""The main metric of classes and of real targets; 1 where higher is better, -1 otherwise."""
 
 
 def suite_means(results: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard error of every metric, for each data set and method.
+    """Compute the mean and standard error of every metric, for each data set and method.
 
     Parameters
     ----------
     results
-        Tidy results as of :func:`~pyro_vmtl.analysis.summarise`, with a column ``row`` that names
-        the data set.
+        Tidy results as for :func:`~benchmarks.comparison.summarise`, with a column ``row`` that
+        names the data set.
 
     Returns
     -------
@@ -36,18 +35,18 @@ def suite_means(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def average_ranks(results: pd.DataFrame) -> pd.DataFrame:
-    """Mean rank of every method over the data sets that it ran on, 1 being the best.
+    """Compute the mean rank of every method over the data sets that it ran on; 1 is the best.
 
     Parameters
     ----------
     results
-        As for :func:`suite_means`. Ranks are those of means over splits.
+        As for :func:`suite_means`. Means over splits are ranked.
 
     Returns
     -------
     DataFrame
-        A row per method, the best first: ``main`` (by accuracy or nmse), ``nll``, and ``rows``, the
-        number of data sets.
+        One row per method, the best first: ``main`` (by accuracy or nmse), ``nll``, and ``rows``,
+        the number of data sets.
     """
     means = suite_means(results)["mean"].unstack("metric")
     main = pd.concat([sign * means[m].dropna() for m, sign in MAIN.items() if m in means])
@@ -62,7 +61,7 @@ def average_ranks(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def judge(results: pd.DataFrame, method: str, others: Sequence[str]) -> pd.DataFrame:
-    """Lay a method beside the best of others, on every data set.
+    """Compare a method with the best of others, on every data set.
 
     Parameters
     ----------
@@ -76,10 +75,10 @@ def judge(results: pd.DataFrame, method: str, others: Sequence[str]) -> pd.DataF
     Returns
     -------
     DataFrame
-        A row per data set that the method and one of the others ran on. For the main metric
-        (accuracy or nmse) and for ``nll``: the mean and the standard error of the method, name and
-        mean of the best other, and ``(..., "gain")``: by how many of its standard errors the method
-        is better than that; negative where it is worse. Then ``ece``, or ``coverage_90``.
+        One row per data set that the method and one of the others ran on. For the main metric
+        (accuracy or nmse) and for ``nll``: mean and standard error of the method, name and mean of
+        the best other, and ``(..., "gain")``, the difference in standard errors of the method,
+        negative where it is worse. Then ``ece`` or ``coverage_90``.
     """
     table = suite_means(results)
     rows = {}
@@ -107,18 +106,16 @@ def judge(results: pd.DataFrame, method: str, others: Sequence[str]) -> pd.DataF
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("row")
 
 
-def plot_average_ranks(ranks: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Every method's mean rank over the data sets, by the main metric and by nll.
+def plot_average_ranks(ranks: pd.DataFrame, ax: Axes) -> None:
+    """Plot every method's mean rank over the data sets, by the main metric and by nll.
 
     Parameters
     ----------
     ranks
         From :func:`average_ranks`.
     ax
-        Axes to draw on; new ones by default.
+        Axes to draw on.
     """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(7, 1.2 + 0.35 * len(ranks)), layout="constrained")
     places = range(len(ranks) - 1, -1, -1)
     both = ranks[["main", "nll"]]
     ax.hlines(places, both.min(axis=1), both.max(axis=1), color="0.85", zorder=1)
@@ -126,9 +123,8 @@ def plot_average_ranks(ranks: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.plot(ranks["nll"], places, "s", color="tab:orange", label="by log-likelihood", zorder=2)
     names = [f"{name} ({rows:.0f})" for name, rows in ranks["rows"].items()]
     ax.set_yticks(list(places), names)
-    ax.set_xlabel("mean rank over data sets, 1 is best (in brackets: how many)")
+    ax.set_xlabel("mean rank over data sets, 1 is best (number of data sets in brackets)")
     ax.set_xlim(left=0.8)
     ax.grid(axis="x", color="0.9")
     ax.set_axisbelow(True)
     ax.legend(loc="lower left")
-    return ax

@@ -1,4 +1,4 @@
-"""A trial: one method, fitted to one split of a data set and tested."""
+"""A trial: one method fitted to one split of a data set and tested."""
 
 from __future__ import annotations
 
@@ -6,57 +6,29 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
-from torch.distributions import Categorical
 
-from benchmarks.gaussian_process import gaussian_process
-from pyro_vmtl.analysis import (
-    ALL_TASKS,
-    boosted_trees_classification,
-    boosted_trees_regression,
-    classification_metrics,
-    logistic_regression_per_task,
-    logistic_regression_pooled,
-    regression_metrics,
-    ridge_per_task,
-    ridge_pooled,
-)
-from pyro_vmtl.data.task_data import TaskData
+from benchmarks.methods import BASELINES
+from benchmarks.rows import to_task_data
+from pyro_vmtl.analysis import ALL_TASKS, classification_metrics, regression_metrics
 from pyro_vmtl.datasets import DataSet, Split
-from pyro_vmtl.methods.fitted import Fitted
-from pyro_vmtl.methods.presets import Method
-from pyro_vmtl.methods.stack import FittedStack, Stack
+from pyro_vmtl.methods.method import Method
 
-__all__ = ["NUM_SAMPLES", "PLAIN", "Trial", "run_trial"]
+__all__ = ["NUM_SAMPLES", "Trial", "run_trial"]
 
 NUM_SAMPLES = 200
 """Draws from the posterior for a prediction."""
 
-PLAIN: dict[str, dict[str, Callable[..., Any]]] = {
-    "classification": {
-        "per-task": logistic_regression_per_task,
-        "pooled": lambda X, y, tasks, X_new, tasks_new, classes: logistic_regression_pooled(
-            X, y, X_new, classes
-        ),
-        "boosted-trees": boosted_trees_classification,
-    },
-    "regression": {
-        "per-task": ridge_per_task,
-        "pooled": lambda X, y, tasks, X_new, tasks_new: ridge_pooled(X, y, X_new),
-        "boosted-trees": boosted_trees_regression,
-        "gaussian-process": gaussian_process,
-    },
-}
-"""Methods of other libraries, which are no presets, for each kind of targets."""
+Metrics = Callable[[list[Hashable]], pd.DataFrame]
+"""Computes metrics of the test rows, given the task that each counts for."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What to fit, and to what.
+    """A method, a split, and where to fit.
 
     Attributes
     ----------
@@ -65,11 +37,11 @@ class Trial:
     seed
         seed or number of the split, and seed of the fit.
     method
-        its name.
+        name of the method.
     settings
-        what to fit; None for those in :data:`PLAIN`.
+        the preset to fit; None for :data:`~benchmarks.methods.BASELINES`.
     validation
-        test on held-out training rows?
+        whether to test on held-out training rows.
     device
         where to fit.
     """
@@ -82,30 +54,26 @@ class Trial:
     device: str = "cpu"
 
 
-Metrics = Callable[[list[Hashable]], pd.DataFrame]
-"""Gives metrics of test rows from the task that each is to count for."""
-
-
 def run_trial(trial: Trial) -> pd.DataFrame:
-    """Fit, test, and give the results as tidy rows.
+    """Fit and test a method.
 
     Parameters
     ----------
     trial
-        What to fit, and to what.
+        The method and the split.
 
     Returns
     -------
     DataFrame
-        Columns ``data_set``, ``split``, ``seed``, ``method``, ``task``, ``metric``, ``value`` and
-        ``seconds``, the wall time of the fit. Besides each task there is the task ``(all)``: for
-        classification the mean over tasks, for regression the metric over all rows. The
-        calibration error is always that of all rows together: of a hundred rows in 15 bins it would
-        be some 0.05 for perfect predictions, too.
+        Tidy rows with the columns ``data_set``, ``split``, ``seed``, ``method``, ``task``,
+        ``metric``, ``value`` and ``seconds``, the wall time of the fit. Besides each task there is
+        the task ``(all)``: for classification the mean over tasks, for regression the metric over
+        all rows. Its calibration error is always that of all rows together: of a hundred rows in 15
+        bins it would be about 0.05 for perfect predictions, too.
     """
     split = trial.data_set.split(trial.seed, validation=trial.validation)
     classification = trial.data_set.kind == "classification"
-    test = _test_classification if classification else _test_regression
+    test = _test_baseline if trial.settings is None else _test_preset
     metrics, seconds = test(trial, split)
     per_task = metrics(split.tasks_test)
     overall = metrics([ALL_TASKS] * len(split.tasks_test))
@@ -122,68 +90,43 @@ def run_trial(trial: Trial) -> pd.DataFrame:
     return tidy.assign(seconds=seconds)
 
 
-def _test_classification(trial: Trial, split: Split) -> tuple[Metrics, float]:
-    classes = np.unique(split.y_train).tolist()
-    started = time.perf_counter()
-    train = split.X_train, split.y_train
-    if trial.settings is not None:
-        data = TaskData.classification(*train, split.tasks_train, classes=classes)
-        data = _ready(data, trial)
-        fitted = _fit(trial, data)
-        seconds = fitted.result.seconds
-        test = data.new_rows(split.X_test, split.tasks_test)
-        predictive = fitted.predictive(test, num_samples=NUM_SAMPLES)
-        assert isinstance(predictive, Categorical)
+def _test_preset(trial: Trial, split: Split) -> tuple[Metrics, float]:
+    kind, method = trial.data_set.kind, trial.settings
+    assert method is not None
+    linear = getattr(method, "latent_size", None) is None
+    data, test = (rows.to(trial.device) for rows in to_task_data(split, kind, intercept=linear))
+    fitted = method.fit(data, seed=trial.seed)
+    if fitted.result.stopped == "interrupted":  # a partial fit is no result
+        raise KeyboardInterrupt
+    predictive = fitted.predictive(test, num_samples=NUM_SAMPLES)
+    if kind == "classification":
         proba = test.unpad(predictive.probs).double().cpu().numpy()
         proba /= proba.sum(axis=1, keepdims=True)  # float32 rows sum to 1 within 1e-6 only
-    else:
-        predict = PLAIN["classification"][trial.method]
-        proba = predict(*train, split.tasks_train, split.X_test, split.tasks_test, classes)
-        seconds = time.perf_counter() - started
+        return _classification(proba, split), fitted.result.seconds
+    mean, log_density, cdf = (
+        test.unpad(values).double().cpu().numpy()
+        for values in (predictive.mean, predictive.log_prob(test.y), predictive.cdf(test.y))
+    )
+    center, unit = split.y_train.mean(), split.y_train.std()
+    mean, log_density = center + unit * mean, log_density - np.log(unit)
+    metrics = partial(regression_metrics, mean, log_density, cdf, split.y_test)
+    return metrics, fitted.result.seconds
 
-    def metrics(tasks: list[Hashable]) -> pd.DataFrame:
-        return classification_metrics(proba, split.y_test, tasks, classes)
 
-    return metrics, seconds
-
-
-def _test_regression(trial: Trial, split: Split) -> tuple[Metrics, float]:
-    centre, unit = split.y_train.mean(), split.y_train.std()
+def _test_baseline(trial: Trial, split: Split) -> tuple[Metrics, float]:
+    kind = trial.data_set.kind
+    rows = split.X_train, split.y_train, split.tasks_train, split.X_test, split.tasks_test
+    predict = BASELINES[kind][trial.method]
     started = time.perf_counter()
-    if trial.settings is not None:
-        y_train, y_test = ((y - centre) / unit for y in (split.y_train, split.y_test))
-        data = _ready(TaskData.regression(split.X_train, y_train, split.tasks_train), trial)
-        fitted = _fit(trial, data)
-        seconds = fitted.result.seconds
-        test = data.new_rows(split.X_test, split.tasks_test, y_test)
-        predictive = fitted.predictive(test, num_samples=NUM_SAMPLES)
-        assert test.y is not None
-        mean, log_density, cdf = (
-            test.unpad(values).double().cpu().numpy()
-            for values in (predictive.mean, predictive.log_prob(test.y), predictive.cdf(test.y))
-        )
-        mean, log_density = centre + unit * mean, log_density - np.log(unit)
-    else:
-        train = split.X_train, split.y_train, split.tasks_train
-        mean, std = PLAIN["regression"][trial.method](*train, split.X_test, split.tasks_test)
-        log_density = norm.logpdf(split.y_test, mean, std)
-        cdf = norm.cdf(split.y_test, mean, std)
-        seconds = time.perf_counter() - started
+    if kind == "classification":
+        metrics = _classification(predict(*rows, np.unique(split.y_train).tolist()), split)
+        return metrics, time.perf_counter() - started
+    mean, std = predict(*rows)
+    seconds = time.perf_counter() - started
+    log_density, cdf = norm.logpdf(split.y_test, mean, std), norm.cdf(split.y_test, mean, std)
     return partial(regression_metrics, mean, log_density, cdf, split.y_test), seconds
 
 
-def _ready(data: TaskData, trial: Trial) -> TaskData:
-    """Add what the method needs, on its device."""
-    assert trial.settings is not None
-    if isinstance(trial.settings, Stack) or trial.settings.latent_size is None:
-        data = data.with_intercept()
-    return data.to(trial.device)
-
-
-def _fit(trial: Trial, data: TaskData) -> Fitted | FittedStack:
-    """Fit, and take no half-done fit for a result."""
-    assert trial.settings is not None
-    fitted = trial.settings.fit(data, seed=trial.seed)
-    if fitted.result.stopped == "interrupted":
-        raise KeyboardInterrupt
-    return fitted
+def _classification(proba: np.ndarray, split: Split) -> Metrics:
+    classes = np.unique(split.y_train).tolist()
+    return lambda tasks: classification_metrics(proba, split.y_test, tasks, classes)

@@ -23,7 +23,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_vmtl.data.task_batches import sample_of_plate
+from pyro_vmtl.data.plates import sample_posterior
 
 __all__ = ["MeanFieldNormal"]
 
@@ -52,6 +52,8 @@ class MeanFieldNormal(nn.Module):
     >>> guide()["w"].shape
     torch.Size([4, 1, 3, 5])
     """
+
+    fixed_graph = True
 
     def __init__(
         self,
@@ -98,7 +100,7 @@ class MeanFieldNormal(nn.Module):
     def draw(self) -> dict[str, Tensor]:
         """Draw every other site, inside a plate over tasks."""
         sites = (site for site in self.locs if site not in self.common)
-        return {site: sample_of_plate(site, self.posterior(site)) for site in sites}
+        return {site: sample_posterior(site, self.posterior(site)) for site in sites}
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Draw every site; the arguments are the model's and are not looked at."""

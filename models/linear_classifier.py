@@ -23,7 +23,7 @@ import pyro.distributions as dist
 from pyro import poutine
 from torch import nn
 
-from pyro_vmtl.data.task_batches import of_plate
+from pyro_vmtl.data.plates import subsample_tasks
 from pyro_vmtl.data.task_data import TaskData
 
 __all__ = ["LinearClassifier"]
@@ -39,6 +39,8 @@ class LinearClassifier(nn.Module):
         :class:`~pyro_vmtl.models.ZeroMeanNormal`.
     """
 
+    fixed_graph = True
+
     def __init__(self, prior: Callable[[], dist.Independent]) -> None:
         super().__init__()
         self.prior = prior
@@ -47,7 +49,7 @@ class LinearClassifier(nn.Module):
         """Draw coefficients and classes; condition on the classes where they are known."""
         prior = self.prior()
         with pyro.plate("task", data.num_tasks, dim=-2):
-            w, rows = pyro.sample("w", prior), of_plate(data)
+            w, rows = pyro.sample("w", prior), subsample_tasks(data)
             logits = (rows.x @ w.squeeze(-3).mT).to(w.dtype)  # (T, N, C), also under autocast
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 pyro.sample("y", dist.Categorical(logits=logits), obs=rows.y)

@@ -29,11 +29,15 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from pyro_vmtl.data.task_batches import of_plate
+from pyro_vmtl.data.plates import subsample_tasks
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.predictive.overdispersed_poisson import MAX_LOG_RATE
 
-__all__ = ["LinearCounts"]
+__all__ = ["MAX_LOG_RATE", "LinearCounts"]
+
+MAX_LOG_RATE = 30.0
+"""Log rates are clamped from -30 to 30. In float32 ``exp`` overflows above 88, and its square, in
+predictive variances and in Adam's second moments, above 44. A rate of 1e13 is far beyond any count,
+and a start near the data keeps fits away from where the clamp has no gradient."""
 
 
 class LinearCounts(nn.Module):
@@ -56,6 +60,8 @@ class LinearCounts(nn.Module):
     [1.0, 1.0]
     """
 
+    fixed_graph = True
+
     log_rate: Tensor
 
     def __init__(self, prior: Callable[[], dist.Independent], *, log_rate: float = 0.0) -> None:
@@ -67,7 +73,7 @@ class LinearCounts(nn.Module):
         """Draw coefficients and counts; condition on the counts where they are known."""
         prior = self.prior()
         with pyro.plate("task", data.num_tasks, dim=-2):
-            w, rows = pyro.sample("w", prior), of_plate(data)
+            w, rows = pyro.sample("w", prior), subsample_tasks(data)
             linear = (rows.x @ w.mT).squeeze(-1).to(w.dtype)  # (T, N, F) @ (T, F, 1)
             log_rate = (self.log_rate + linear).clamp(-MAX_LOG_RATE, MAX_LOG_RATE)
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):

@@ -37,6 +37,8 @@ class StandardNormal(nn.Module):
     torch.Size([3, 5])
     """
 
+    fixed_graph = True
+
     scale: Tensor
 
     def __init__(self, event_shape: Sequence[int]) -> None:
@@ -63,6 +65,8 @@ class ZeroMeanNormal(nn.Module):
     >>> ZeroMeanNormal([3, 5])().event_shape
     torch.Size([3, 5])
     """
+
+    fixed_graph = True
 
     def __init__(self, event_shape: Sequence[int], *, init_scale: float = 1.0) -> None:
         super().__init__()
@@ -94,6 +98,8 @@ class HierarchicalNormal(nn.Module):
     >>> HierarchicalNormal([3, 5])().event_shape
     torch.Size([3, 5])
     """
+
+    fixed_graph = True
 
     def __init__(self, event_shape: Sequence[int], *, init_scale: float = 1.0) -> None:
         super().__init__()

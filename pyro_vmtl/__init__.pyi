@@ -2,11 +2,11 @@ from ._version import __version__ as __version__
 from .data.counterparts import attend as attend
 from .data.folds import folds as folds
 from .data.one_task import as_one_task as as_one_task
+from .data.plates import sample_posterior as sample_posterior
 from .data.row_batches import BalancedRows as BalancedRows
 from .data.row_batches import RandomRows as RandomRows
 from .data.task_batches import RandomTasks as RandomTasks
 from .data.task_batches import TaskBlocks as TaskBlocks
-from .data.task_batches import sample_of_plate as sample_of_plate
 from .data.task_data import TaskData as TaskData
 from .estimators import VMTLClassifier as VMTLClassifier
 from .estimators import VMTLRegressor as VMTLRegressor
@@ -34,10 +34,15 @@ from .inference.svi import NonFiniteLossError as NonFiniteLossError
 from .inference.svi import fit as fit
 from .methods.add_task import add_task as add_task
 from .methods.fitted import Fitted as Fitted
-from .methods.stack import FittedStack as FittedStack
+from .methods.method import Method as Method
+from .methods.method import Programs as Programs
+from .methods.preset import Preset as Preset
 from .methods.stack import Stack as Stack
 from .predictive.calibration import Calibration as Calibration
+from .predictive.families import family_of as family_of
 from .predictive.families import predictive_mixture as predictive_mixture
+from .predictive.families import register_family as register_family
+from .predictive.family import Family as Family
 from .predictive.overdispersed_poisson import OverdispersedPoisson as OverdispersedPoisson
 from .predictive.posterior_predictive import (
     likelihood_draws as likelihood_draws,

@@ -17,7 +17,7 @@ __all__ = ["tree_of_history"]
 def tree_of_history(
     history: History, task_labels: Sequence[Hashable], row_tasks: Sequence[Hashable]
 ) -> xr.DataTree:
-    """Lay out the history of a fit for :func:`plot_history`.
+    """Make the tree of a history for :func:`plot_elbo` and :func:`plot_elbo_terms`.
 
     Parameters
     ----------

@@ -70,3 +70,12 @@ def randomize_sources(guide, *, seed: int = 1):
 def many_draws(num):
     """ELBO over many draws at once, for models with plates at -2 and -1."""
     return TraceMeanField_ELBO(num_particles=num, vectorize_particles=True, max_plate_nesting=2)
+
+
+def plain_mean(x, keys):
+    """The mean of keys that the authors' code takes: scores over their range, then softmax."""
+    scores = torch.stack([x @ key for key in keys])
+    scores = scores / (scores.max() - scores.min() + 1e-9)
+    weights = (scores - scores.max()).exp()
+    weights = weights / weights.sum()
+    return sum(w * key for w, key in zip(weights, keys, strict=True))

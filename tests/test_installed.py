@@ -40,7 +40,8 @@ def test_wheel_and_sdist_work_elsewhere(tmp_path):
         "py.typed",
         "models/priors.py",
         "guides/mean_field.py",
-        "analysis/related/heat_map.py",
+        "analysis/metrics.py",
+        "sharing/share.py",
         "analysis/report.html",
     ):
         assert f"pyro_vmtl/{module}" in names

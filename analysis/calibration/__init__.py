@@ -1,1 +1,1 @@
-"""Calibration of predictions on rows with known targets."""
+"""Calibration of posteriors and of predictions on rows with known targets."""

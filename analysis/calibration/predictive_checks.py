@@ -1,86 +1,150 @@
-"""Would the model draw targets like those observed? Pictures of predictive checks."""
+"""Compare statistics of each task's targets with those that the model draws."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Hashable
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
-from scipy.ndimage import gaussian_filter1d
 
-from pyro_vmtl.analysis.calibration.task_statistics import (
-    Replicates,
-    TaskStatistics,
-    replicates,
-    rounding,
-    task_statistics,
-)
 from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, dressed, on_axes
-from pyro_vmtl.analysis.tree_parts import shortened
+from pyro_vmtl.analysis.tree_parts import needed, row_tasks, shortened
 
-__all__ = ["plot_ppc", "plot_ppc_by_task"]
+__all__ = ["TaskStatistics", "plot_ppc_by_task", "predictive_pvalues", "task_statistics"]
 
-INTERVAL = 0.9
-"""Probability of intervals of bars."""
-
-MOST_NAMED = 30
-"""Tasks, classes or counts that have a place of their own on an axis."""
-
-NUM_WORST = 5
-"""Names on a picture that has no room for all."""
-
-CROSS = "\N{MULTIPLICATION SIGN}"
+NUM_NAMED = 5
+"""Values with a name on the plot."""
 
 
-def plot_ppc(
-    data: xr.DataTree,
-    ax: Axes | None = None,
-    *,
-    group: str = "posterior_predictive",
-    num_pp_samples: int = 50,
-) -> Axes:
-    """Picture of all targets together, and of those that the model draws for the same rows.
+class TaskStatistics(NamedTuple):
+    """Statistics with K names of T tasks: observed (T, K) and in S predictive draws (S, T, K)."""
+
+    tasks: list[Hashable]
+    names: list[str]
+    observed: np.ndarray
+    drawn: np.ndarray
+
+    def interval(self, ci_prob: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return both ends (T, K) of central intervals, which are draws themselves."""
+        place = self._place(ci_prob)
+        ordered = np.sort(self.drawn, axis=0)
+        return ordered[place - 1], ordered[-place]
+
+    def outside_by_chance(self, ci_prob: float) -> np.ndarray:
+        """Estimate the probability (T, K) that one more draw lies outside of the interval.
+
+        Each draw is compared with the interval of the others, as it has no part in its ends.
+        """
+        place, num = self._place(ci_prob), len(self.drawn)
+        if place == num:  # one draw: nothing else is inside
+            return np.ones(self.drawn.shape[1:])
+        ordered = np.sort(self.drawn, axis=0)
+        # Without a draw from below, the next one up is the end.
+        low, high = ordered[place], ordered[-place - 1]
+        slack = rounding(ordered)
+        out = (ordered < low - slack).sum(0) + (ordered > high + slack).sum(0)
+        share: np.ndarray = out / (num + 1)
+        return share
+
+    def _place(self, ci_prob: float) -> int:
+        """Return the place of the lower end among draws in ascending order, from 1."""
+        return max(1, int(np.ceil(len(self.drawn) * (1 - ci_prob) / 2 - 1e-9)))
+
+
+def rounding(values: np.ndarray) -> np.ndarray:
+    """Return by how much equal values may differ, such as shares of the same rows."""
+    slack: np.ndarray = 1e-6 * np.abs(values) + 1e-12
+    return slack
+
+
+def task_statistics(data: xr.DataTree, group: str) -> TaskStatistics:
+    """Compute the share of each class, or mean and standard deviation of targets, in each task."""
+    observed, drawn = needed(data, "observed_data", "y"), needed(data, group, "y")
+    num_rows = observed.sizes["row"]
+    if num_rows != drawn.sizes["row"]:
+        raise ValueError(
+            f"The group {group!r} has {drawn.sizes['row']} rows, expected the {num_rows} of "
+            "'observed_data'. Draw targets for all of them."
+        )
+    draws = drawn.transpose("chain", "draw", "row").values.reshape(-1, num_rows)
+    by_row, tasks = np.vstack([observed.values, draws]).T, row_tasks(observed)  # (rows, 1 + S)
+    classes = observed.attrs.get("classes")
+    if classes is None:
+        names = ["mean", "sd"]
+        by_task = pd.DataFrame(by_row.astype(float)).groupby(tasks, sort=False)
+        made = [by_task.mean(), by_task.std(ddof=0)]
+    else:
+        names = [f"share of {label}" for label in json.loads(classes)]
+        of_class = (pd.DataFrame(by_row == code) for code in range(len(names)))
+        made = [table.groupby(tasks, sort=False).mean() for table in of_class]
+    values = np.stack([table.to_numpy().T for table in made], axis=-1)  # (1 + S, T, K)
+    return TaskStatistics(made[0].index.tolist(), names, values[0], values[1:])
+
+
+def predictive_pvalues(
+    data: xr.DataTree, *, group: str = "posterior_predictive", ci_prob: float = 0.9
+) -> pd.DataFrame:
+    """Compare statistics of each task with those of predictive draws.
+
+    The statistics are the mean and the standard deviation of real targets and counts, and the share
+    of each class. The model was fitted to these targets: fewer p-values than expected are small
+    (Gelman et al., Bayesian Data Analysis, section 6.3), and a small one says all the more.
 
     Parameters
     ----------
     data
         Tree with ``y`` in the groups ``observed_data`` and ``group``.
-    ax
-        Axes to draw on; new ones by default.
     group
         ``"posterior_predictive"`` or ``"prior_predictive"``.
-    num_pp_samples
-        Draws of real targets that have a line.
+    ci_prob
+        Probability of the intervals.
 
     Returns
     -------
-    Axes
-        Real targets as a density, smoothed, among those of draws. Classes and counts as a bar for
-        each, with the mean of all draws and their 90 % interval.
+    DataFrame
+        A row per ``task`` and ``statistic``: the ``observed`` value; ``mean``, ``lower`` and
+        ``upper`` end of the interval of draws; and the two-sided ``p_value``, the probability of a
+        value as far out, equal values counted half.
 
     Raises
     ------
     ValueError
         If the tree lacks one of the groups.
+
+    See Also
+    --------
+    plot_ppc_by_task
+
+    Examples
+    --------
+    >>> rows = {"row": [0, 1], "task": ("row", ["a", "a"])}
+    >>> observed = xr.Dataset({"y": ("row", [9.0, 11.0])}, rows)
+    >>> draws = np.random.default_rng(0).normal(size=(1, 1000, 2))
+    >>> drawn = xr.Dataset({"y": (("chain", "draw", "row"), draws)}, rows)
+    >>> tree = {"observed_data": observed, "posterior_predictive": drawn}
+    >>> predictive_pvalues(xr.DataTree.from_dict(tree)).round(3)["p_value"].to_dict()
+    {('a', 'mean'): 0.001, ('a', 'sd'): 0.327}
     """
-    found = replicates(data, group)
-    from_what = "fitted model" if group == "posterior_predictive" else "prior"
-    title = f"{len(found.observed)} targets, and draws of the {from_what}"
-    if found.classes is not None:
-        names = [shortened(label, 16) for label in found.classes]
-        ax = _bars(ax, found, np.arange(-0.5, len(names)), names)
-        return dressed(ax, title=title, xlabel="class", ylabel="rows")
-    if found.whole:
-        # Few rows of the prior can be huge: what is far above all observed shares the last bar.
-        most = int(max(found.observed.max(), min(found.drawn.max(), 2 * found.observed.max() + 5)))
-        step = -(-(most + 1) // MOST_NAMED)
-        edges = np.arange(0, most + step + 1, step) - 0.5
-        ax = _bars(ax, found, edges, None)
-        return dressed(ax, title=title, xlabel="count", ylabel="rows")
-    ax = _densities(ax, found, num_pp_samples)
-    return dressed(ax, title=title, xlabel="target (its own unit)", ylabel="density")
+    found = task_statistics(data, group)
+    low, high = found.interval(ci_prob)
+    slack, num = rounding(found.observed), len(found.drawn)
+    away = found.drawn - found.observed
+    more, less = (away > slack).sum(0), (away < -slack).sum(0)
+    tail = np.minimum(more, less) + 0.5 * (num - more - less)
+    index = pd.MultiIndex.from_product([found.tasks, found.names], names=["task", "statistic"])
+    columns = {
+        "observed": found.observed,
+        "mean": found.drawn.mean(0),
+        "lower": low,
+        "upper": high,
+        # The observed value counts as a draw: no p-value is 0.
+        "p_value": np.minimum(1.0, 2 * (tail + 0.5) / (num + 1)),
+    }
+    return pd.DataFrame({name: values.ravel() for name, values in columns.items()}, index)
 
 
 def plot_ppc_by_task(
@@ -90,7 +154,7 @@ def plot_ppc_by_task(
     group: str = "posterior_predictive",
     ci_prob: float = 0.9,
 ) -> Axes:
-    """Picture of what was observed in each task, and of what the model would expect there.
+    """Plot the observed mean or class shares of each task, with their predictive intervals.
 
     Parameters
     ----------
@@ -106,16 +170,21 @@ def plot_ppc_by_task(
     Returns
     -------
     Axes
-        For real targets and counts the mean of each task as a marker on its predictive interval,
-        tasks in the order of what is expected of them. For classes a marker for each task and
-        class: the share observed over the share expected, with its predictive interval. Markers are
-        crosses outside of their intervals. The title says how many are, and how many one would
-        expect: counts and shares have few values, so that fewer than 1 - ``ci_prob`` are.
+        A marker for the mean of each task, or for the share of each class in each task, over its
+        expected value, with the interval of draws; a cross outside of it, and names of those
+        farthest outside. The title counts the crosses, and how many are expected: counts and shares
+        have few distinct values, so that fewer than 1 - ``ci_prob`` are outside.
 
     Raises
     ------
     ValueError
         If the tree lacks one of the groups.
+
+    See Also
+    --------
+    predictive_pvalues
+    arviz_plots.plot_ppc_dist : All targets together.
+    arviz_plots.plot_ppc_rootogram : All counts or classes together.
     """
     found = task_statistics(data, group)
     of_classes = found.names[:2] != ["mean", "sd"]
@@ -123,147 +192,43 @@ def plot_ppc_by_task(
         found = found._replace(
             names=["mean"], observed=found.observed[:, :1], drawn=found.drawn[..., :1]
         )
+    observed, expected, slack = found.observed, found.drawn.mean(0), rounding(found.observed)
     low, high = found.interval(ci_prob)
-    slack = rounding(found.observed)
-    outside = (found.observed < low - slack) | (found.observed > high + slack)
-    expected = found.outside_by_chance(ci_prob).sum()
-    what = f"{outside.size} shares" if of_classes else f"{outside.size} task means"
-    verb = "lies" if outside.sum() == 1 else "lie"
-    title = (
-        f"{outside.sum()} of {what} {verb} outside of {ci_prob:.0%} intervals,\n"
-        f"about {expected:.1f} would by chance"
-    )
-    note = "\ndot: observed, bar: interval of draws"
-    if outside.any():
-        note += f", {CROSS}: observed outside"
-    if of_classes:
-        return dressed(
-            _draw_shares(ax, found, low, high, outside),
-            title=title,
-            xlabel=f"share expected (mean of draws){note}",
-            ylabel="share of a class in a task",
-        )
-    order = np.argsort(found.drawn.mean(0)[:, 0], kind="stable")
-    ax = _draw_means(ax, found, order, (low[:, 0], high[:, 0]), outside[:, 0])
-    few = len(order) <= MOST_NAMED
-    ylabel = "task" if few else f"{len(order)} tasks, by what is expected"
-    return dressed(ax, title=title, xlabel=f"mean target (its own unit){note}", ylabel=ylabel)
-
-
-def _bars(
-    ax: Axes | None, found: Replicates, edges: np.ndarray, names: Sequence[str] | None
-) -> Axes:
-    """Draw how many rows are between edges, of what was observed and of draws."""
-    counts = np.histogram(np.minimum(found.observed, edges[-1]), edges)[0]
-    drawn = np.stack([np.histogram(np.minimum(y, edges[-1]), edges)[0] for y in found.drawn])
-    ends = [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2]
-    low, high = np.quantile(drawn, ends, axis=0, method="inverted_cdf")
-    at, width = (edges[1:] + edges[:-1]) / 2, 0.8 * np.diff(edges)
-    ax = on_axes(ax)
-    ax.bar(at, counts, width, color=COLORS[5], label="observed")
-    ax.vlines(at, low, high, color=INK, linewidth=2, label=f"{INTERVAL:.0%} of draws")
-    ax.plot(at, drawn.mean(0), "o", color=INK, markersize=5, label="mean of draws")
-    if names is None:
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    elif len(names) <= MOST_NAMED:
-        wide = len(names) > 12 or max(map(len, names)) * len(names) > 60
-        ax.set_xticks(at, names, rotation=90 if wide else 0)
-    # Room for the legend above the highest bar.
-    ax.set_ylim(0, 1.25 * max(counts.max(), high.max()))
-    ax.legend(loc="upper center", ncols=3, columnspacing=1.2, handlelength=1.2)
-    return ax
-
-
-def _densities(ax: Axes | None, found: Replicates, num_samples: int) -> Axes:
-    """Draw smoothed densities, all with the bandwidth of what was observed."""
-    y = found.observed.astype(float)
-    margin = 0.5 * np.ptp(y) or 3 * found.drawn.std() or 1.0
-    grid = np.linspace(y.min() - margin, y.max() + margin, 513)
-    step = grid[1] - grid[0]
-    spread = min(y.std(), np.subtract(*np.quantile(y, [0.75, 0.25])) / 1.34) or y.std() or margin
-    bandwidth = 0.9 * spread * len(y) ** -0.2  # Silverman's
-
-    def density(values: np.ndarray) -> np.ndarray:
-        shares = np.histogram(values, grid)[0] / len(values) / step
-        smooth: np.ndarray = gaussian_filter1d(shares, bandwidth / step, mode="constant")
-        return smooth
-
-    at = (grid[1:] + grid[:-1]) / 2
-    some = np.unique(np.linspace(0, len(found.drawn) - 1, num_samples).astype(int))
-    ax = on_axes(ax)
-    for s in some:
-        (line,) = ax.plot(at, density(found.drawn[s]), color=COLORS[0], linewidth=0.8, alpha=0.35)
-    line.set_label(f"{len(some)} draws")
-    mean = density(found.drawn.ravel())
-    ax.plot(at, mean, "--", color=COLORS[0], linewidth=2, label="all draws")
-    observed = density(y)
-    ax.plot(at, observed, color=INK, linewidth=2.2, label="observed")
-    seen = np.flatnonzero(np.maximum(mean, observed) > 0.002 * max(mean.max(), observed.max()))
-    ax.set_xlim(at[seen[0]], at[seen[-1]])
-    ax.set_ylim(0, None)
-    for handle in ax.legend(loc="best").legend_handles:
-        if handle is not None:
-            handle.set_alpha(1.0)
-    return ax
-
-
-def _draw_means(
-    ax: Axes | None,
-    found: TaskStatistics,
-    order: np.ndarray,
-    interval: tuple[np.ndarray, np.ndarray],
-    outside: np.ndarray,
-) -> Axes:
-    num = len(order)
-    few = num <= MOST_NAMED
-    rows, width = np.arange(num), 5.0 if few else max(0.6, min(3.0, 220 / num))
-    ax = on_axes(ax, (6.8, 1.9 + (0.28 * num if few else 3.3)))
-    low, high = (ends[order] for ends in interval)
-    ax.hlines(rows, low, high, color=COLORS[5], linewidth=width, zorder=1)
-    ax.plot(found.drawn.mean(0)[order, 0], rows, "|", color=INK, markersize=8 if few else 2)
-    _mark(ax, found.observed[order, 0], rows, outside[order], 7 if few else 4)
-    if few:
-        ax.set_yticks(rows, [shortened(found.tasks[t]) for t in order])
-    else:
-        ax.set_yticks([])
-        _name_farthest(ax, found, outside[:, None])
-    ax.set_ylim(-0.6 - 0.01 * num, num - 0.4 + 0.01 * num)
-    return ax
-
-
-def _draw_shares(
-    ax: Axes | None, found: TaskStatistics, low: np.ndarray, high: np.ndarray, outside: np.ndarray
-) -> Axes:
-    expected = found.drawn.mean(0)
+    outside = (observed < low - slack) | (observed > high + slack)
     ax = on_axes(ax, (6.4, 4.8))
-    ax.plot([0, 1], [0, 1], "--", color=MUTED, linewidth=1.5, zorder=1)
+    ends = [min(expected.min(), low.min()), max(expected.max(), high.max())]
+    ax.plot(ends, ends, "--", color=MUTED, linewidth=1.5, zorder=1)
     width = max(0.5, min(3.0, 300 / expected.size))
     ax.vlines(expected, low, high, color=COLORS[5], linewidth=width, alpha=0.7, zorder=1.5)
     size = 6 if expected.size <= 100 else 4
-    _mark(ax, expected.ravel(), found.observed.ravel(), outside.ravel(), size)
-    most = 1.04 * max(expected.max(), high.max(), found.observed.max())
-    room = 1.25 if outside.any() else 1.0  # for names above the points
-    ax.set(xlim=(-0.02 * most, most), ylim=(-0.02 * most, room * most))
-    _name_farthest(ax, found, outside)
-    return ax
+    for kept, color, marker in ((~outside, COLORS[0], "o"), (outside, COLORS[1], "X")):
+        ax.plot(expected[kept], observed[kept], marker, color=color, markersize=size, alpha=0.8)
+    note = "dot: observed, bar: interval of draws"
+    if outside.any():
+        note += ", \N{MULTIPLICATION SIGN}: observed outside"
+        bottom, top = ax.get_ylim()
+        ax.set_ylim(bottom, top + 0.4 * (top - bottom))  # room for names above the points
+        text = ax.text(0.02, 0.98, _farthest(found, outside), fontsize=11, color=INK, va="top")
+        text.set_transform(ax.transAxes)
+    what = "shares" if of_classes else "task means"
+    title = (
+        f"{outside.sum()} of {outside.size} {what} {'lies' if outside.sum() == 1 else 'lie'} "
+        f"outside of {ci_prob:.0%} intervals,\n"
+        f"about {found.outside_by_chance(ci_prob).sum():.1f} would by chance"
+    )
+    unit = "share of a class in a task" if of_classes else "mean of a task (unit of targets)"
+    xlabel = f"expected {unit}\n{note}"
+    return dressed(ax, title=title, xlabel=xlabel, ylabel=f"observed {unit}")
 
 
-def _mark(ax: Axes, x: np.ndarray, y: np.ndarray, outside: np.ndarray, size: float) -> None:
-    """Draw what was observed, crosses on top."""
-    ax.plot(x[~outside], y[~outside], "o", color=COLORS[0], markersize=size, alpha=0.8, zorder=2)
-    ax.plot(x[outside], y[outside], "X", color=COLORS[1], markersize=size + 1, zorder=3)
-
-
-def _name_farthest(ax: Axes, found: TaskStatistics, outside: np.ndarray) -> None:
-    """Name what lies farthest out, in the corner that is free."""
-    # In standard deviations of draws, as many have the same smallest p-value.
+def _farthest(found: TaskStatistics, outside: np.ndarray) -> str:
+    """Name the values farthest outside, in standard deviations of draws: p-values have ties."""
     away = np.abs(found.observed - found.drawn.mean(0)) / (found.drawn.std(0) + 1e-9)
     order = np.argsort(-np.where(outside, away, -1.0), axis=None, kind="stable")
-    of_many, lines = len(found.names) > 1, ["farthest outside:"]
-    for place in order[: min(NUM_WORST, outside.sum())]:
+    lines = ["farthest outside:"]
+    for place in order[: min(NUM_NAMED, outside.sum())]:
         t, k = np.unravel_index(place, outside.shape)
-        of = f": {shortened(found.names[k].removeprefix('share of '), 14)}" if of_many else ""
+        name = shortened(found.names[k].removeprefix("share of "), 14)
+        of = f": {name}" if len(found.names) > 1 else ""
         lines.append(f"  {shortened(found.tasks[t], 16)}{of}")
-    if outside.any():
-        text = ax.text(0.02, 0.98, "\n".join(lines), fontsize=11, color=INK, va="top")
-        text.set_transform(ax.transAxes)
+    return "\n".join(lines)

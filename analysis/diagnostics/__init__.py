@@ -1,1 +1,1 @@
-"""Diagnostics of the posterior approximation."""
+"""Diagnostics of a fit: convergence, importance sampling, references, simulations."""

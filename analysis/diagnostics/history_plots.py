@@ -1,12 +1,9 @@
-"""Pictures of a fit over its steps: the loss, and what it was made of."""
+"""Plot the loss of a fit over its steps, and the terms of its ELBO."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Literal
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -16,19 +13,19 @@ from pyro_vmtl.analysis.canvas import COLORS, INK, dressed, in_nats, on_axes
 from pyro_vmtl.analysis.task_lines import MOST_LINES, draw_bands, name_ends, quantiles_of
 from pyro_vmtl.analysis.tree_parts import needed, shortened, task_sizes
 
-__all__ = ["plot_elbo", "plot_elbo_terms", "plot_history"]
+__all__ = ["plot_elbo", "plot_elbo_terms"]
 
 Term = Literal["log_likelihood", "kl"]
 
 SMOOTHED_STEPS = 51
-"""Steps that a running median is taken over."""
+"""Steps in a running median of the loss."""
 
-SMOOTHED_NOTES = 9
-"""Notes that a running median is taken over."""
+SMOOTHED_RECORDS = 9
+"""Recorded steps in a running median of a term."""
 
 
 def plot_elbo(data: xr.DataTree, ax: Axes | None = None) -> Axes:
-    """Picture of the loss over the steps of a fit.
+    """Plot the loss over the steps of a fit.
 
     Parameters
     ----------
@@ -40,9 +37,12 @@ def plot_elbo(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        Every step, and the running median of 51 steps. A step has the loss of a draw or a few, so
-        that it jumps. The axis leaves out the fall of the first twentieth of the steps, and the
-        highest jumps.
+        Every step, estimated from a small number of draws, and the running median of 51 steps. The
+        axis is scaled to all but the first twentieth of the steps and the highest losses.
+
+    See Also
+    --------
+    plot_elbo_terms
 
     Examples
     --------
@@ -52,7 +52,7 @@ def plot_elbo(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     """
     loss = needed(data, "history", "loss").values
     ax = on_axes(ax)
-    ax.plot(loss, color="0.78", linewidth=0.6, label="each step, of few draws")
+    ax.plot(loss, color="0.78", linewidth=0.6, label="each step, noisy")
     smooth = _smooth(loss, SMOOTHED_STEPS)
     ax.plot(smooth, color=INK, linewidth=1.8, label=f"median of {SMOOTHED_STEPS} steps")
     shown = loss[len(loss) // 20 :]
@@ -69,7 +69,7 @@ def plot_elbo_terms(
     term: Term = "log_likelihood",
     site: str | None = None,
 ) -> Axes:
-    """Picture of one term of the ELBO over the steps of a fit, task by task.
+    """Plot one term of the ELBO over the steps of a fit, task by task.
 
     Parameters
     ----------
@@ -87,15 +87,18 @@ def plot_elbo_terms(
     Returns
     -------
     Axes
-        Running medians of 9 notes: a line for each task, with its name at the end, or with more
-        than seven tasks their median and the middle half and nine tenths of them. The
-        log-likelihood of a task is divided by its rows where the tree has them, as that of a large
-        task is the larger.
+        Running medians of 9 recorded steps: a line with its name for each task, or for more than
+        seven tasks their median, and the middle half and nine tenths of them. Log-likelihoods are
+        per row where the tree has the tasks of its rows.
 
     Raises
     ------
     ValueError
         If there is no such term.
+
+    See Also
+    --------
+    plot_elbo
     """
     site = next(iter(_sites(data, term)), "y") if site is None else site
     values = needed(data, "history", f"{term}_{site}")
@@ -107,7 +110,7 @@ def plot_elbo_terms(
     if term == "log_likelihood" and counts is not None:
         curves, unit = curves / counts, "nats per row"
     steps = np.asarray(values["noted_step"].values)
-    smooth = np.stack([_smooth(curve, SMOOTHED_NOTES) for curve in curves.T], axis=1)
+    smooth = np.stack([_smooth(curve, SMOOTHED_RECORDS) for curve in curves.T], axis=1)
     if smooth.shape[1] > MOST_LINES:
         ends = draw_bands(ax, steps, smooth)
         low, *_, high = quantiles_of(smooth[len(smooth) // 20 :])
@@ -125,42 +128,8 @@ def plot_elbo_terms(
     return dressed(ax, title=title, xlabel="step", ylabel=unit)
 
 
-def plot_history(data: xr.DataTree, axes: Sequence[Axes] | None = None) -> list[Axes]:
-    """Pictures of the loss and all of its terms over the steps of a fit.
-
-    Parameters
-    ----------
-    data
-        Tree of a fit, with a group ``history``.
-    axes
-        One Axes for the loss and one for each term; new ones in one figure by default.
-
-    Returns
-    -------
-    list of Axes
-        :func:`plot_elbo`, then :func:`plot_elbo_terms` for each term that is not 0 throughout.
-    """
-    kinds: tuple[Term, ...] = ("log_likelihood", "kl")
-    terms = [(kind, site) for kind in kinds for site in _sites(data, kind)]
-    if axes is None:
-        columns = min(2, 1 + len(terms))
-        rows = math.ceil((1 + len(terms)) / columns)
-        size = (6.0 * columns, 3.8 * rows)
-        figure, grid = plt.subplots(
-            rows, columns, figsize=size, layout="constrained", squeeze=False
-        )
-        axes = list(grid.flat)
-        for left_over in axes[1 + len(terms) :]:
-            figure.delaxes(left_over)
-    first, *others = axes[: 1 + len(terms)]
-    drawn = [plot_elbo(data, first)]
-    for (kind, site), ax in zip(terms, others, strict=True):
-        drawn.append(plot_elbo_terms(data, ax, term=kind, site=site))
-    return drawn
-
-
 def _sites(data: xr.DataTree, term: Term) -> list[str]:
-    """Name the sites that have such a term, source weights last."""
+    """List the sites with such a term, source weights last."""
     needed(data, "history", "loss")
     history, start = data["history"].dataset, f"{term}_"
     found = [str(name) for name in history.data_vars if str(name).startswith(start)]
@@ -170,12 +139,12 @@ def _sites(data: xr.DataTree, term: Term) -> list[str]:
 
 def _kl_title(site: str) -> str:
     if site.endswith("_sources"):
-        return f"KL of {site}: the price of choosing sources"
+        return f"KL of {site}: cost of choosing sources"
     return f"KL of {site}: from the prior, as weighted"
 
 
 def _num_rows(data: xr.DataTree, values: xr.DataArray) -> np.ndarray | None:
-    """Count the rows of each task, where the tree has the tasks of its rows."""
+    """Count the rows of each task; None where the tree lacks the tasks of its rows."""
     if "task" not in values.dims:
         return None
     sizes = task_sizes(data, values["task"].values.tolist())
@@ -188,7 +157,7 @@ def _smooth(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _limit(ax: Axes, *shown: np.ndarray) -> None:
-    """Scale the y axis to what is to be seen."""
+    """Scale the y axis to the finite ones of these values."""
     values = np.concatenate([each.ravel() for each in shown])
     values = values[np.isfinite(values)]
     if len(values) and np.ptp(values):

@@ -1,21 +1,20 @@
 r"""Leave-one-out cross-validation of a variational posterior, without fitting again.
 
 How well would row :math:`n` of task :math:`t` be predicted by a fit that has not seen it? The draws
-:math:`w_s` from the guide are weighed by what they would be worth without that row,
+:math:`w_s` from the guide are reweighted by importance sampling,
 
 .. math:: r_{ns} = \frac{p_t(w_s)}{q_t(w_s)}\; p(y_n \mid w_s)^{-v_n / b}, \qquad
           \mathrm{elpd}_n = \log \frac{\sum_s r_{ns}\, p(y_n \mid w_s)}{\sum_s r_{ns}},
 
-the weights Pareto-smoothed (Vehtari et al., Statistics and Computing 2017; with a guide in place of
-the posterior: Magnusson et al., ICML 2019). :math:`v_n` is the row's weight in the fit, and
+with Pareto-smoothed weights (Vehtari et al., Statistics and Computing 2017; with a guide in place
+of the posterior: Magnusson et al., ICML 2019). :math:`v_n` is the row's weight in the fit, and
 :math:`b` the KL weight: a tempered fit has the likelihood to the power :math:`1 / b`.
-:math:`p_t / q_t` is the task's own part: given their pools tasks are independent of one another,
-and a part has fewer dimensions than the whole, hence steadier weights.
+:math:`p_t / q_t` is the task's own part: given their pools, tasks are independent of one another,
+and a part has fewer dimensions than all of them, hence steadier weights.
 
-What is left out is left out of its own task only. The posteriors of other tasks, which borrowed
-from this one and which it borrows from, stay as they are, as do sites that all tasks have in common
-and learned numbers, such as noise and the scale of a prior. So where tasks share, the estimate is a
-little too good.
+A row is left out of its own task only. The posteriors of other tasks, sites that all tasks have in
+common and learned parameters, such as noise, stay as they are. Where tasks share, the estimate is
+therefore slightly optimistic.
 """
 
 from __future__ import annotations
@@ -38,31 +37,35 @@ __all__ = ["compare_fits", "loo", "loo_by_task"]
 
 
 def loo(data: xr.DataTree) -> Any:
-    """Expected log predictive density of every row when it is left out.
+    """Estimate the expected log predictive density of every row when it is left out.
 
     Parameters
     ----------
     data
         Tree of a fit, with ``y`` in the group ``log_likelihood``, and ``log_p_task`` and
-        ``log_q_task`` in ``sample_stats``. Of a stack take a member's tree.
+        ``log_q_task`` in ``sample_stats``. Of a stack, the tree of a member.
 
     Returns
     -------
     ELPDData
-        ArviZ's own, as ``az.loo_approximate_posterior`` gives it: ``elpd``, ``se``, ``p`` and, by
-        row, ``elpd_i`` and ``pareto_k`` (row), in nats. Goes into ``az.compare``,
-        ``az.plot_khat`` and others.
+        As from ``az.loo_approximate_posterior``, in nats: ``elpd``, ``se``, ``p`` and, by row,
+        ``elpd_i`` and ``pareto_k``. Accepted by ``az.compare``, ``az.plot_khat`` and others.
 
     Raises
     ------
     ValueError
         If there are fewer than 25 draws, or a variable is missing.
+
+    See Also
+    --------
+    loo_by_task, compare_fits
+    arviz_plots.plot_khat : The k-hat of each row.
     """
     return _elpd_data(_rows(data), _num_samples(data))
 
 
 def loo_by_task(data: xr.DataTree) -> pd.DataFrame:
-    """Leave-one-out cross-validation of each task and of all.
+    """Estimate the expected log predictive density of each task, and of all, by leave-one-out.
 
     Parameters
     ----------
@@ -72,16 +75,15 @@ def loo_by_task(data: xr.DataTree) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row for each task that has rows, and ``(all)`` last. ``elpd_loo``, the expected log
-        predictive density of its rows (nats, larger is better), its standard error ``se`` (NaN
-        for a single row), and ``p_loo``, the effective number of parameters; ``num_rows``;
-        ``max_pareto_k`` over rows and ``num_bad_k``, the rows whose k-hat is too large for the
-        estimate to be trusted.
+        A row for each task with rows, and ``(all)`` last: ``elpd_loo`` (nats, larger is better),
+        its standard error ``se`` (NaN for a single row), and ``p_loo``, the effective number of
+        parameters; ``num_rows``; ``max_pareto_k`` over rows and ``num_bad_k``, the number of rows
+        whose k-hat is too large for the estimate to be trusted.
 
     Examples
     --------
     >>> from scipy.stats import norm
-    >>> w = np.random.default_rng(0).normal(size=(1, 1000, 1))  # the prior is the posterior, nearly
+    >>> w = np.random.default_rng(0).normal(size=(1, 1000, 1))  # nearly the prior
     >>> dims, y = ("chain", "draw"), np.array([0.0, 3.0])
     >>> rows = {"row": [0, 1], "task": ("row", ["a", "a"])}
     >>> y_draws = xr.Dataset({"y": ((*dims, "row"), norm.logpdf(y, 0.01 * w, 1.0))}, rows)
@@ -109,16 +111,16 @@ def compare_fits(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     Parameters
     ----------
     fits
-        For each name the tree of a fit, as for :func:`loo`.
+        Trees of fits by name, as for :func:`loo`.
 
     Returns
     -------
     DataFrame
-        What ``az.compare`` gives, the best first: ``rank``, ``elpd`` and ``se``, the difference
+        As from ``az.compare``, the best first: ``rank``, ``elpd`` and ``se``, the difference
         ``elpd_diff`` from the best, at most 0, and its standard error ``dse`` (nats, not rounded),
-        ``p``, and the stacking ``weight``; other columns are those of the ArviZ there is. Goes into
-        ``az.plot_compare``. A difference of less than four nats is small, and one of less than
-        twice its ``dse`` may be chance.
+        ``p``, and the stacking ``weight``; other columns depend on the version of ArviZ. Accepted
+        by ``az.plot_compare``. A difference below four nats is small, and one below twice its
+        ``dse`` may be due to chance.
 
     Raises
     ------
@@ -142,7 +144,7 @@ def compare_fits(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     results = {name: loo(tree) for name, tree in fits.items()}
     table = pd.DataFrame(az.compare(results))
     best = results[table.index[0]]
-    for name, result in results.items():  # ArviZ 1 rounds, and the one before has another sign
+    for name, result in results.items():  # ArviZ 1 rounds, and ArviZ 0 has the opposite sign
         difference = (result.elpd_i - best.elpd_i).values
         dse = np.sqrt(difference.size * difference.var())
         columns = ["elpd", "se", "p", "elpd_diff", "dse"]
@@ -151,7 +153,7 @@ def compare_fits(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
 
 
 def _alike(one: xr.DataTree, other: xr.DataTree) -> bool:
-    """Are as many rows of two trees the same?"""
+    """Whether the rows of two trees with as many rows are the same."""
     densities = [needed(tree, "log_likelihood", "y") for tree in (one, other)]
     tasks = [row_tasks(density) for density in densities]
     rows = [d["row"].values if "row" in d.coords else None for d in densities]
@@ -171,7 +173,7 @@ def _num_samples(data: xr.DataTree) -> int:
 
 
 def _rows(data: xr.DataTree) -> xr.Dataset:
-    """Give ``elpd``, ``p`` and ``pareto_k`` of every row."""
+    """Compute ``elpd``, ``p`` and ``pareto_k`` of every row."""
     log_likelihood = needed(data, "log_likelihood", "y")
     tasks = row_tasks(log_likelihood)
     ratio = needed(data, "sample_stats", "log_p_task") - needed(data, "sample_stats", "log_q_task")
@@ -181,7 +183,7 @@ def _rows(data: xr.DataTree) -> xr.Dataset:
         power = power * data["constant_data"].dataset["sample_weight"].values
     labels = ratio["task"].values
     parts = []
-    for task in dict.fromkeys(tasks):  # one by one, as all weights at once would fill the memory
+    for task in dict.fromkeys(tasks):  # one by one, as all weights at once may not fit into memory
         rows = np.flatnonzero(tasks == task)
         of_rows = log_likelihood.isel(row=rows).astype(float).reset_coords(drop=True)
         place = np.flatnonzero(labels == task) if len(labels) > 1 else [0]  # one for all: pooled
@@ -189,8 +191,8 @@ def _rows(data: xr.DataTree) -> xr.Dataset:
         without = own - power.isel(row=rows).reset_coords(drop=True) * of_rows
         log_weights, pareto_k = smoothed_weights(without)
         of_rows = of_rows.transpose("row", *SAMPLE_DIMS)
-        weighed = (log_weights.transpose("row", *SAMPLE_DIMS) + of_rows).values
-        elpd = logsumexp(weighed, axis=(1, 2))
+        weighted = (log_weights.transpose("row", *SAMPLE_DIMS) + of_rows).values
+        elpd = logsumexp(weighted, axis=(1, 2))
         density = logsumexp(of_rows.values, axis=(1, 2)) - np.log(of_rows[0].size)
         values = {"elpd": elpd, "p": density - elpd, "pareto_k": pareto_k.values}
         parts.append(pd.DataFrame(values, index=rows))
@@ -221,7 +223,7 @@ def _elpd_data(rows: xr.Dataset, num_samples: int) -> Any:
         "pareto_k": pareto_k,
         "approx_posterior": True,
     }
-    # ArviZ 1 has a class for each estimate, which knows its kind.
+    # ArviZ 1 has a class for each kind of estimate.
     made = getattr(az, "ELPDDataLOO", az.ELPDData)
     return made(**{f.name: values[f.name] for f in fields(made) if f.init and f.name in values})
 

@@ -1,24 +1,23 @@
-r"""A reference for the posterior of small models: Hamiltonian Monte Carlo.
+r"""NUTS draws from the target of a fit: a reference for the posteriors of small models.
 
-A guide is of a family, most often independent normals, and a fit may end early or in a local
-optimum. NUTS (Hoffman and Gelman, JMLR 2014) has no family, and its draws are of the target itself.
-The target is that of the fit:
+A guide belongs to a family, most often independent normals, and a fit may end early or in a local
+optimum. NUTS has no family, and its draws are from the target itself. The target is that of the
+fit:
 
-- in a tempered one the likelihood has the power :math:`1 / b`, with :math:`b` the KL weight;
-- in a shared one the prior of a task is its pool, made of the posteriors that the guide has for the
-  other tasks, with the source weights at their posterior mean. Both are held: a sibling's posterior
-  is no prior that could be sampled together with it. For the logarithmic pool, whose log density is
-  linear in the weights, the mean is what the ELBO has, too; for others nearly. A fit whose sources
-  are not detached lets a task also give way to those that borrow from it, which is no part of its
-  own target: some of what is seen beside the reference comes from there;
-- learned numbers, such as noise, stay as they are.
+- in a tempered fit the likelihood has the power :math:`1 / b`, with :math:`b` the KL weight;
+- in a shared fit the prior of a task is its pool of the guide's posteriors of the other tasks, with
+  the source weights at their posterior mean. Both are fixed: a sibling's posterior is no prior that
+  could be sampled jointly with it. For the logarithmic pool, whose log density is linear in the
+  weights, the mean is exact, for others nearly. Unless the sources of a fit are detached, a task
+  also adapts to those that borrow from it, which is not part of its own target and explains some of
+  the differences from the reference;
+- learned parameters, such as noise scales, stay as they are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,23 +25,20 @@ import torch
 import xarray as xr
 from pyro import poutine
 from pyro.infer import MCMC, NUTS
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor, nn
 
 from pyro_vmtl.analysis.tree_parts import needed
 from pyro_vmtl.handlers.isolation import isolated, validation
-from pyro_vmtl.handlers.program_handler import Program, ProgramWithHandler
-from pyro_vmtl.handlers.temper import KLWeights, ScaleSites
+from pyro_vmtl.handlers.program_handler import Program
+from pyro_vmtl.handlers.temper import kl_weights_of
 from pyro_vmtl.inference.step import batch_of
-from pyro_vmtl.sharing.messengers import Sharing
-from pyro_vmtl.sharing.sites import detached
-from pyro_vmtl.sharing.sources import CellSources, Sources
+from pyro_vmtl.sharing.messengers import RECORDED, Sharing, detached_sources, recorded_sources
 
 __all__ = ["nuts_reference"]
 
 WEIGHT_DRAWS = 4000
-"""Draws of the source weights that their mean is taken of."""
+"""Draws of the source weights to compute their mean from."""
 
 
 def nuts_reference(
@@ -55,24 +51,24 @@ def nuts_reference(
     num_chains: int = 2,
     seed: int = 0,
 ) -> xr.DataTree:
-    """Draw from the target of a fit by NUTS, to lay beside the draws of its guide.
+    """Sample the target of a fit by NUTS, to compare the draws of its guide with.
 
     For small models: a second per few hundred numbers and hundred draws is common, and a minute is
-    soon reached. The fit stays as it is, and nothing global is changed.
+    soon reached. Neither the fit nor global state is changed.
 
     Parameters
     ----------
     model, guide
-        Pyro programs, fitted, as ``share`` and ``temper`` return them. The guide gives the pools of
-        a shared model, and is not looked at otherwise.
+        Pyro programs, fitted, as ``share`` and ``temper`` return them. Of the guide only the pools
+        of a shared model are taken.
     *args
-        What they are called with, targets included.
+        Arguments of both, targets included.
     like
         Tree of the fit: the reference has its dimensions and labels.
     num_samples, warmup
-        Draws of each chain to keep, and those before to adapt.
+        Draws of each chain to keep, and draws before them to adapt.
     num_chains
-        Chains, one after another, each from a start of its own.
+        Chains, run sequentially from different starts.
     seed
         Seed of the chains.
 
@@ -86,19 +82,23 @@ def nuts_reference(
     Raises
     ------
     ValueError
-        If latent sites are tempered by different KL weights, or not at all by one of 0: then the
-        ELBO has no one target.
+        If latent sites are tempered by different KL weights, or by 0: then the ELBO has no single
+        target.
+
+    References
+    ----------
+    Hoffman, M. D. and Gelman, A. (2014). The No-U-Turn Sampler: Adaptively Setting Path Lengths in
+    Hamiltonian Monte Carlo. JMLR 15.
     """
-    plain, kl_weights = _untempered(model)
     draws: dict[str, list[Tensor]] = {}
     diverging = np.zeros((num_chains, num_samples), dtype=bool)
-    with validation(False), _held(guide, args, seed) as weights:
-        held = poutine.condition(plain, data=weights)
-        power = 1 / _common_weight(held, args, kl_weights, seed)
+    with validation(False):
+        fixed = _with_fixed_pools(model, guide, args, seed)
+        power = 1 / _common_weight(fixed, args, kl_weights_of(model), seed)
 
         def target() -> None:
-            with batch_of(args, None) as batch, _Power(power):
-                held(*batch)
+            with batch_of(args, None) as batch, poutine.scale(scale=power):
+                fixed(*batch)
 
         for chain in range(num_chains):
             with isolated(seed + chain):
@@ -118,67 +118,38 @@ def nuts_reference(
     return tree
 
 
-def _untempered(model: Program) -> tuple[Program, Mapping[str, float]]:
-    """Take tempering off, and give its KL weights."""
-    weights: dict[str, float] = {}
-    while isinstance(model, ProgramWithHandler) and model.handler is ScaleSites:
-        state = model.state
-        assert isinstance(state, KLWeights)
-        for site, weight in zip(state.sites, state.now, strict=True):
-            weights[site] = weights.get(site, 1.0) * weight
-        model = model.program
-    return model, weights
-
-
 def _common_weight(
     target: Program, args: tuple[Any, ...], kl_weights: Mapping[str, float], seed: int
 ) -> float:
-    """Find the one KL weight of all latent sites."""
+    """Return the KL weight that all latent sites have."""
     with isolated(seed), torch.no_grad():
         trace = prune_subsample_sites(poutine.trace(target).get_trace(*args))
     found = {site: kl_weights.get(site, 1.0) for site in trace.stochastic_nodes}
     if not found or len(set(found.values())) > 1 or not min(found.values()) > 0:
         raise ValueError(
             f"The KL weights of the latent sites are {found}, expected one number above 0 for all "
-            "of them: otherwise the ELBO has no one target that could be sampled. Temper all "
-            "latent sites alike."
+            "of them: otherwise the ELBO has no single target to sample. Temper all latent sites "
+            "alike."
         )
     return min(found.values())
 
 
-@contextmanager
-def _held(guide: Program, args: tuple[Any, ...], seed: int) -> Iterator[dict[str, Tensor]]:
-    """Hold the pools: note the posteriors of the guide, and give the mean source weights."""
-    modules = list(guide.modules()) if isinstance(guide, nn.Module) else []
-    before = [(s, s.noted, s.posterior, s.pool) for s in modules if isinstance(s, Sources)]
-    weights: dict[str, Tensor] = {}
-    try:
-        with isolated(seed), torch.no_grad():
-            trace = poutine.trace(guide).get_trace(*args)
-            for sharing in modules:
-                if not isinstance(sharing, Sharing):
-                    continue
-                for site, sources in sharing.items():
-                    posterior = sources.weights_posterior(sources.logits)
-                    mean = posterior.sample(torch.Size([WEIGHT_DRAWS])).mean(0)
-                    form = trace.nodes[f"{site}_sources"]["value"]
-                    weights[f"{site}_sources"] = mean.reshape(form.shape)
-                    noted = sources.posterior
-                    if noted is not None and not isinstance(noted, CellSources):
-                        sources.note(detached(noted))
-        yield weights
-    finally:
-        for sources, noted, posterior, pool in before:
-            sources.noted, sources.posterior, sources.pool = noted, posterior, pool
-
-
-class _Power(Messenger):
-    """Gives the likelihood a power."""
-
-    def __init__(self, power: float) -> None:
-        super().__init__()
-        self.power = power
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if msg["is_observed"] and not math.isclose(self.power, 1.0):
-            msg["scale"] = msg["scale"] * self.power
+def _with_fixed_pools(model: Program, guide: Program, args: tuple[Any, ...], seed: int) -> Program:
+    """Return the model with its pools fixed, at the mean source weights."""
+    modules = guide.modules() if isinstance(guide, nn.Module) else ()
+    fixed = poutine.Trace()
+    with isolated(seed), torch.no_grad():
+        trace = poutine.trace(guide).get_trace(*args)
+        for sharing in modules:
+            if not isinstance(sharing, Sharing):
+                continue
+            for site, sources in sharing.items():
+                posterior = sources.weights_posterior(sources.logits)
+                log_weights = posterior.sample(torch.Size([WEIGHT_DRAWS]))
+                mean = log_weights.logsumexp(0) - math.log(WEIGHT_DRAWS)
+                node = dict(trace.nodes[f"{site}_sources"])
+                node["value"] = mean.reshape(node["value"].shape)
+                recorded = detached_sources(recorded_sources(trace, site))
+                node["infer"] = {**node["infer"], RECORDED: recorded}
+                fixed.add_node(f"{site}_sources", **node)
+    return poutine.block(poutine.replay(model, trace=fixed), hide=list(fixed.nodes))

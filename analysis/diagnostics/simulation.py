@@ -1,8 +1,8 @@
-"""Simulation-based calibration: does the whole pipeline find parameters that are known?
+"""Run simulation-based calibration of a pipeline.
 
-Draw parameters and targets from the model, fit, and see where the true parameters lie among draws
-from the posterior (Talts et al. 2018, arXiv 1804.06788; for variational posteriors Yao et al. 2018,
-arXiv 1802.02538). If the posterior is right, every rank is as likely as every other.
+Draw parameters and targets from the model, fit, and rank the true parameters among draws from the
+posterior (Talts et al. 2018, arXiv 1804.06788; for variational posteriors Yao et al. 2018, arXiv
+1802.02538). If the posterior is right, all ranks are equally likely.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ import xarray as xr
 from pyro import poutine
 from torch import Tensor
 
+from pyro_vmtl.analysis.export.labels import as_labels
+from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated
-from pyro_vmtl.handlers.program_handler import TASK_PLATE, Program
+from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.inference.progress import fits_bar
 
 __all__ = ["simulate_ranks"]
@@ -39,55 +41,59 @@ def simulate_ranks(
     seed: int = 0,
     progress: bool = False,
 ) -> xr.DataTree:
-    """Fit simulated targets again and again, and rank the true parameters among posterior draws.
+    """Fit simulated targets repeatedly, and rank the true parameters among posterior draws.
 
-    Parameters and targets are drawn from the model as it stands, with its plain priors and the
-    numbers it has now. The same features and tasks serve in every simulation.
+    Parameters and targets are drawn from the model with its current parameters and plain priors.
+    The same features and tasks are used in every simulation.
 
-    Give as many tasks as you like. Without sharing, and without a latent site that tasks have in
-    common, every task is a simulation of its own: a single fit of 200 small tasks
-    (``num_simulations=1``) says as much as 200 fits. With sharing, the prior in the fit is made of
-    the posteriors of other tasks, and is not the one that parameters were drawn from. Ranks then
-    say whether the pipeline as a whole can be trusted for tasks such as the model draws: with a
-    plain prior these are strangers, with a :class:`~pyro_vmtl.models.HierarchicalNormal` relatives.
-    A KL weight below 1 (:func:`~pyro_vmtl.temper`) makes posteriors narrower than the Bayesian one,
-    and is seen here as such.
+    Without sharing, and without a latent site that tasks have in common, every task is a simulation
+    of its own: a single fit of 200 small tasks (``num_simulations=1``) is worth 200 fits. With
+    sharing, the prior in the fit is made of the posteriors of other tasks, and differs from the one
+    that parameters were drawn from. Ranks then show whether the pipeline can be trusted for tasks
+    such as the model draws: unrelated ones with a plain prior, related ones with a
+    :class:`~pyro_vmtl.models.HierarchicalNormal`. A KL weight below 1 (:func:`~pyro_vmtl.temper`)
+    makes posteriors narrower than the Bayesian one, which ranks show.
 
     Parameters
     ----------
     model
-        Pyro program to draw from. It stays as it is.
+        Pyro program to draw from. It is not changed.
     fit_guide
         The pipeline to check. It is called with a copy of the model and with ``args`` that hold
-        the simulated targets, and gives the fitted guide, or a DataTree with a group
+        the simulated targets, and returns the fitted guide, or a DataTree with a group
         ``posterior`` (such as that of one member of a stack).
     *args
-        What the model is called with. The targets are a tensor among them, or those of a
+        Arguments of the model. The targets are a tensor among them, or those of a
         :class:`~pyro_vmtl.TaskData`; their values do not matter.
     sites
         Sites to rank; by default all latent sites of the model.
     num_simulations
         Number of fits.
     num_samples
-        S, draws from each posterior. With ranks from 0 to S, few say little about the ends.
+        S, number of draws from each posterior. Ranks are from 0 to S: a small S resolves the ends
+        poorly.
     seed
         Seed of all draws.
     progress
-        Show a progress bar?
+        Whether to show a progress bar.
 
     Returns
     -------
     DataTree
-        Group ``prior_sbc``, which ArviZ's ``plot_ecdf_pit`` takes as well: for every site an array
-        (simulation, task, ...) of ranks, normalised to lie between 0 and 1. A rank is at a random
-        place in its step of 1 / (S + 1), so that right ones are exactly uniform. The attribute
-        ``sample_dims`` names the dimensions along which ranks are independent.
+        Group ``prior_sbc``, as for ArviZ's ``plot_ecdf_pit``: for every site an array (simulation,
+        task, ...) of ranks, normalised to lie between 0 and 1. A rank is at a random place in its
+        step of 1 / (S + 1), so that right ones are exactly uniform. The attribute ``sample_dims``
+        names the dimensions along which ranks are independent.
 
     Raises
     ------
     ValueError
-        If there is no target among the arguments, a site is not latent in the model, or its shape
-        in the posterior is another.
+        If no target is among the arguments, a site is not latent in the model, or its shape in the
+        posterior differs.
+
+    See Also
+    --------
+    rank_uniformity, plot_ranks
 
     Examples
     --------
@@ -127,7 +133,7 @@ def simulate_ranks(
                 draws, sources = _posterior_draws(fitted, truth, simulated, num_samples)
                 random = np.random.default_rng(each)
                 datasets.append(xr.Dataset({s: _ranks(truth[s], draws[s], random) for s in truth}))
-                # What tasks have in common, latent or borrowed, makes their ranks dependent.
+                # Latent sites or sources that tasks share make their ranks dependent.
                 independent &= apart and not sources
     ranks = xr.concat(datasets, dim="simulation").assign_coords(
         simulation=np.arange(num_simulations)
@@ -140,7 +146,7 @@ def simulate_ranks(
 def _simulated(
     model: Program, args: tuple[Any, ...], sites: Sequence[str] | None
 ) -> tuple[dict[str, xr.DataArray], tuple[Any, ...], bool]:
-    """Draw parameters, and targets in the place of those given. Is each of one task alone?"""
+    """Draw parameters and targets; return both, and whether no latent site is shared by tasks."""
     with torch.no_grad():
         trace = poutine.trace(poutine.uncondition(model)).get_trace(*args)
     nodes = {
@@ -159,12 +165,12 @@ def _simulated(
     if missing:
         raise ValueError(
             f"sites has {sorted(missing)}, which the model does not draw: its latent sites are "
-            f"{latent}. Take them out, or correct their names."
+            f"{latent}. Remove them, or correct their names."
         )
     for name in sorted(observed):
         args = _with_targets(args, name, nodes[name])
     data = next((arg for arg in args if isinstance(arg, TaskData)), None)
-    # Of all latent sites: one that is not ranked is common to tasks all the same.
+    # Of all latent sites: one that is not ranked may be shared by tasks, too.
     apart = all(
         any(f.name == TASK_PLATE and f.vectorized for f in nodes[name]["cond_indep_stack"])
         for name in latent
@@ -173,7 +179,7 @@ def _simulated(
 
 
 def _with_targets(args: tuple[Any, ...], name: str, node: Any) -> tuple[Any, ...]:
-    """Put what an observed site drew where its targets came from."""
+    """Replace the targets of an observed site by those drawn."""
     given: Tensor = node["infer"]["obs"]
     drawn: Tensor = node["value"]
 
@@ -195,7 +201,7 @@ def _with_targets(args: tuple[Any, ...], name: str, node: Any) -> tuple[Any, ...
 
 
 def _labelled(name: str, node: Any, data: TaskData | None) -> xr.DataArray:
-    """Give the drawn value of a site, its dimensions named by their plates."""
+    """Return the drawn value of a site, its dimensions named by their plates."""
     value, event_dim = node["value"], len(node["fn"].event_shape)
     plates = {f.dim: f.name for f in node["cond_indep_stack"] if f.vectorized}
     batch_dim = value.ndim - event_dim
@@ -216,16 +222,10 @@ def _labelled(name: str, node: Any, data: TaskData | None) -> xr.DataArray:
     if data is not None:
         for dim, labels in ((TASK_PLATE, data.task_labels), ("class", data.classes or ())):
             if dim in coords and len(coords[dim]) == len(labels):
-                coords[dim] = _one_kind(labels)
+                coords[dim] = as_labels(labels).tolist()
     kept = value.reshape([s for s, dim in zip(value.shape, dims, strict=True) if dim is not None])
     named = [dim for dim in dims if dim is not None]
     return xr.DataArray(kept.cpu().numpy(), dims=named, coords=coords, name=name)
-
-
-def _one_kind(labels: Sequence[Hashable]) -> list[Hashable]:
-    """Give labels that are all whole numbers as they are, and others as text."""
-    whole = all(isinstance(label, int | np.integer) for label in labels)
-    return list(labels) if whole else [str(label) for label in labels]
 
 
 def _posterior_draws(
@@ -234,7 +234,7 @@ def _posterior_draws(
     args: tuple[Any, ...],
     num_samples: int,
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """Give draws of every site, the first dimension S, and whether tasks borrow."""
+    """Return draws of every site, the first dimension S, and whether tasks share sources."""
     if isinstance(fitted, xr.DataTree):
         if "posterior" not in fitted.children:
             raise ValueError(
@@ -282,14 +282,14 @@ def _guide_draws(guide: Program, args: tuple[Any, ...], num_samples: int) -> dic
             value: Tensor = node["value"]
             shape = value.shape
             event_dim = len(node["fn"].event_shape)
-            wanted = len(shape) - event_dim == -dim  # a point does not grow by a dimension
-            value = value if wanted else value.expand(num_samples, *shape)
+            expanded = len(shape) - event_dim == -dim  # a Delta may ignore the plate
+            value = value if expanded else value.expand(num_samples, *shape)
             draws[name] = value.expand(num_samples, *value.shape[1:]).cpu().numpy()
     return draws
 
 
 def _ranks(truth: xr.DataArray, draws: np.ndarray, random: np.random.Generator) -> xr.DataArray:
-    """Rank true values among draws: equal ones, and the step between two, in random order."""
+    """Rank true values among draws, at random places among ties and within a step."""
     less, equal = (draws < truth.values).sum(0), (draws == truth.values).sum(0)
     place = less + random.uniform(size=truth.shape) * (equal + 1)
     return truth.copy(data=place / (len(draws) + 1))

@@ -1,8 +1,6 @@
-"""Draws collected batch by batch, as variables with named dimensions."""
+"""Draws of all sites, collected batch by batch as variables with named dimensions."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,20 +12,20 @@ from pyro_vmtl.analysis.export.site_dims import SiteDims
 from pyro_vmtl.analysis.export.tracing import Nodes, Traced
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.program_handler import Program
-from pyro_vmtl.sharing.concrete import SourceWeights
+from pyro_vmtl.sharing.concrete import LogConcrete
 from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources
 
 __all__ = ["MOST_NUMBERS", "Collected"]
 
 MOST_NUMBERS = 20_000_000
-"""Numbers in a group, 80 MB in float32: of a larger one, only the first draws are kept."""
+"""Numbers in a group, 80 MB in float32; of a larger one, only the first draws are kept."""
 
 Group = dict[str, Variable]
 
 
 class Collected:
-    """Draws of all sites.
+    """Collect draws of all sites.
 
     Parameters
     ----------
@@ -51,7 +49,7 @@ class Collected:
 
     @torch.no_grad()
     def posterior(self, num_samples: int) -> dict[str, Group]:
-        """Give the groups of draws from the posterior, and the observed data."""
+        """Return the groups of draws from the posterior, and the observed data."""
         num_latent, num_rows = self._num_kept(num_samples)
         posterior, predictive = _Joined(num_latent), _Joined(num_rows)
         density, stats = _Joined(num_rows), _Joined(num_samples)
@@ -81,16 +79,8 @@ class Collected:
         }
 
     @torch.no_grad()
-    def prior(self, model: Program, num_samples: int) -> tuple[Group, Group]:
-        """Give what is drawn from a model alone: its latent sites, and targets.
-
-        Parameters
-        ----------
-        model
-            The model with its plain priors.
-        num_samples
-            Draws.
-        """
+    def prior(self, model: Program, num_samples: int) -> dict[str, Group]:
+        """Return the groups of draws from a model with its plain priors."""
         num_latent, num_rows = self._num_kept(num_samples)
         prior, predictive = _Joined(num_latent), _Joined(num_rows)
         for draws, sites in self.traced.prior(model, max(num_latent, num_rows)):
@@ -105,13 +95,13 @@ class Collected:
                     numbers = num_samples * sources.num_tasks**2
                     if sharing.weights_prior and numbers <= MOST_NUMBERS:
                         even = torch.zeros_like(sources.logits)
-                        weights = SourceWeights(sources.temperature, logits=even)
-                        drawn = weights.sample(torch.Size([num_latent]))
+                        weights = LogConcrete(sources.temperature, logits=even)
+                        drawn = weights.sample(torch.Size([num_latent])).softmax(-1)
                         prior.add(f"{name}_sources", _pool_weights(sources, drawn))
-        return prior.group(), predictive.group()
+        return {"prior": prior.group(), "prior_predictive": predictive.group()}
 
     def _num_kept(self, num_samples: int) -> tuple[int, int]:
-        """Give the numbers of draws of latent sites and of rows."""
+        """Return the numbers of draws of latent sites and of rows to keep."""
         sites = self.traced.model_sites
         sizes = [
             self.sources[name].num_tasks ** 2
@@ -119,8 +109,8 @@ class Collected:
             else sites[name]["value"].numel()
             for name in self.latent
         ]
-        in_all = (sum(sizes), sites[self.site]["value"].numel())
-        latent, rows = (min(num_samples, max(1, MOST_NUMBERS // max(n, 1))) for n in in_all)
+        totals = (sum(sizes), sites[self.site]["value"].numel())
+        latent, rows = (min(num_samples, max(1, MOST_NUMBERS // max(n, 1))) for n in totals)
         return latent, rows
 
     def _add_latent(self, group: _Joined, sites: Nodes) -> None:
@@ -128,39 +118,34 @@ class Collected:
             if name in sites:  # a model alone has no source weights
                 node = sites[name]
                 if name in self.sources:
-                    weights = node["value"].detach().flatten(1, -2)
+                    weights = node["value"].detach().softmax(-1).flatten(1, -2)
                     group.add(name, _pool_weights(self.sources[name], weights))
                 else:
                     group.add(name, self.layout(name, node, node["value"]))
 
 
 class _Joined:
-    """Variables whose first draws are kept, as they come batch by batch."""
+    """Variables joined from batches, of which the first draws are kept."""
 
     def __init__(self, num_draws: int) -> None:
         self.num_draws = num_draws
-        self.parts: dict[str, list[Any]] = {}
-        self.dims: dict[str, tuple[str, ...]] = {}
+        self.parts: dict[str, list[Variable]] = {}
 
     def add(self, name: str, variable: Variable) -> None:
-        self.dims[name] = variable.dims
-        self.parts.setdefault(name, []).append(variable.values)
+        self.parts.setdefault(name, []).append(variable)
 
     def group(self) -> Group:
         return {
-            name: Variable(self.dims[name], np.concatenate(parts)[: self.num_draws])
-            for name, parts in self.parts.items()
+            name: Variable(
+                first.dims,
+                np.concatenate([first.values, *(v.values for v in rest)])[: self.num_draws],
+            )
+            for name, (first, *rest) in self.parts.items()
         }
 
 
 def _pool_weights(sources: Sources, weights: Tensor) -> Variable:
-    """Lay weights over candidates, (S, T, K), out over all tasks and the base, (S, T, T + 1)."""
+    """Compute pool weights, (S, T, T + 1), from weights over the sources, (S, T, K)."""
     with torch.no_grad():
         pooled = sources.pool_weights(weights)
-        if sources.candidates is not None:
-            found, num_tasks = pooled, sources.num_tasks
-            pooled = found.new_zeros(len(found), num_tasks, num_tasks + 1)
-            pooled[..., -1] = found[..., -1]
-            index = sources.candidates.expand(len(found), -1, -1)
-            pooled.scatter_(2, index, found[..., :-1])
     return Variable(("draw", "task", "source"), pooled.cpu().numpy())

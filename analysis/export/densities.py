@@ -1,30 +1,31 @@
 r"""Log densities of draws: under the target of a fit, and under its guide.
 
-The ELBO is the mean over draws of an integrand: the log density of all sites of the model less that
-of all sites of the guide, each as weighed in it. Divided by the least KL weight :math:`b`,
+The ELBO is the expectation of an integrand: the log density of all sites of the model minus that of
+all sites of the guide, each with its weight. Divided by the least KL weight :math:`b` it is
 
 .. math:: \log p(\theta) - \log q(\theta), \qquad
     p(\theta) \propto p(\theta) \prod_n p(y_n \mid \theta)^{1/b}
 
-where all sites have that weight: the generalised posterior which a tempered fit is after. Where
-sites have weights of their own, each enters with its weight over the least one.
+where all sites have that weight: the generalised posterior which a tempered fit approximates. Where
+sites have different weights, each enters with its weight divided by the least one.
 """
 
 from __future__ import annotations
 
 import torch
 from pyro.distributions.util import scale_and_mask
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vmtl.analysis.export.tracing import Nodes, is_latent
-from pyro_vmtl.handlers.program_handler import TASK_PLATE, UNCONSTRAINED, Program
-from pyro_vmtl.handlers.temper import KLWeights
+from pyro_vmtl.data.plates import TASK_PLATE
+from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, Program
+from pyro_vmtl.handlers.temper import kl_weights_of
 
 __all__ = ["least_kl_weight", "log_densities", "num_tasks_apart"]
 
 
 def least_kl_weight(model: Program, sites: Nodes) -> float:
-    """Give the least KL weight of the latent sites, those apart that are left out of the ELBO.
+    """Return the least KL weight of the latent sites, not counting weights of 0.
 
     Parameters
     ----------
@@ -33,21 +34,17 @@ def least_kl_weight(model: Program, sites: Nodes) -> float:
     sites
         Its sample sites.
     """
-    modules = model.modules() if isinstance(model, nn.Module) else ()
-    tempered = [module for module in modules if isinstance(module, KLWeights)]
-    weights = []
-    for name, node in sites.items():
-        if is_latent(node) and not node["is_observed"] and node["mask"] is not False:
-            weight = 1.0
-            for module in tempered:
-                if name in module.sites:
-                    weight *= module.now[module.sites.index(name)]
-            weights.append(weight)
+    tempered = kl_weights_of(model)
+    weights = [
+        tempered.get(name, 1.0)
+        for name, node in sites.items()
+        if is_latent(node) and not node["is_observed"] and node["mask"] is not False
+    ]
     return min((weight for weight in weights if weight > 0), default=1.0)
 
 
 def num_tasks_apart(model_sites: Nodes, guide_sites: Nodes) -> int | None:
-    """Count the tasks over which densities are sums; None where they are not.
+    """Return the number of tasks if densities are sums over tasks, else None.
 
     A guide that draws all sites at once has one density for all tasks.
     """
@@ -60,7 +57,7 @@ def num_tasks_apart(model_sites: Nodes, guide_sites: Nodes) -> int | None:
 def log_densities(
     sites: Nodes, draws: int, num_draws: int, num_tasks: int | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Add the log densities of sites up, as weighed in the ELBO, in float64.
+    """Sum the log densities of sites, with their weights in the ELBO, in float64.
 
     Parameters
     ----------
@@ -71,12 +68,12 @@ def log_densities(
     num_draws
         S.
     num_tasks
-        T; None where tasks are not told apart.
+        T; None for no sums per task.
 
     Returns
     -------
     tuple of Tensor
-        (S,), and (S, T) of what is inside the task plate.
+        (S,), and (S, T) over the sites inside the task plate.
     """
     total = torch.zeros(num_draws, dtype=torch.float64)
     by_task = None if num_tasks is None else torch.zeros(num_draws, num_tasks, dtype=torch.float64)
@@ -87,7 +84,7 @@ def log_densities(
         values = scale_and_mask(fn.log_prob(site["value"]), site["scale"], site["mask"]).double()
         values = values.expand(torch.broadcast_shapes(values.shape, fn.batch_shape))
         dims = {frame.name: frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
-        values = values.movedim(draws, 0).cpu()  # the others keep their places from the right
+        values = values.movedim(draws, 0).cpu()  # dimensions are counted from the right
         if by_task is not None and TASK_PLATE in dims:
             each = values.movedim(dims[TASK_PLATE], 1)
             by_task = by_task + each.reshape(*each.shape[:2], -1).sum(2)

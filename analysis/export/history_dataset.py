@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
+import torch
 import xarray as xr
 from torch import Tensor
 
@@ -15,14 +15,14 @@ __all__ = ["history_dataset"]
 
 
 def history_dataset(history: History | Sequence[float], labels: Labels) -> xr.Dataset:
-    """Lay out the loss of a fit, and what it was made of.
+    """Convert the history of a fit to a dataset.
 
     Parameters
     ----------
     history
-        Of a fit, or the loss at every step.
+        History of a fit, its result, or the loss at every step.
     labels
-        What is known of the dimensions.
+        Labels of the dimensions.
 
     Returns
     -------
@@ -31,9 +31,9 @@ def history_dataset(history: History | Sequence[float], labels: Labels) -> xr.Da
         (noted_step) where they are not split by task, and ``relatedness_{site}`` (snapshot_step,
         task, source).
     """
-    history = getattr(history, "history", history)  # a fit's result has it
+    history = getattr(history, "history", history)  # of a fit's result
     if not isinstance(history, History):
-        return labels.dataset({"loss": Variable(("step",), np.asarray(history, dtype=np.float64))})
+        return labels.dataset({"loss": _variable(torch.as_tensor(history).double(), "step")})
     variables = {"loss": _variable(history.loss.double(), "step")}
     for kind in ("log_likelihood", "kl"):
         for site, terms in getattr(history, kind).items():
@@ -41,10 +41,8 @@ def history_dataset(history: History | Sequence[float], labels: Labels) -> xr.Da
     for site, weights in history.relatedness.items():
         variables[f"relatedness_{site}"] = _variable(weights, "snapshot_step", "task", "source")
     made = labels.dataset(variables)
-    for dim, steps in (("noted_step", history.step), ("snapshot_step", history.snapshot_step)):
-        if dim in made.sizes:
-            made = made.assign_coords({dim: steps.cpu().numpy()})
-    return made
+    steps = {"noted_step": history.step, "snapshot_step": history.snapshot_step}
+    return made.assign_coords({d: s.cpu().numpy() for d, s in steps.items() if d in made.sizes})
 
 
 def _variable(values: Tensor, *dims: str) -> Variable:

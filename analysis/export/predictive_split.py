@@ -7,15 +7,19 @@ With draws :math:`s` from the posterior that predict :math:`p_s(y)`, and their m
     \operatorname{Var}[y] = \underbrace{\textstyle\frac1S\sum_s \sigma_s^2}_{\text{aleatoric}}
     + \underbrace{\operatorname{Var}_s[m_s]}_{\text{epistemic}}
 
-Draws that agree leave only the first part: the classes overlap, or the targets are noisy. Draws
-that do not agree are what the posterior does not know yet (Depeweg et al., ICML 2018). In a stack a
-draw counts by its member's weight, so that members that do not agree add to the second part.
+If draws agree, only the first part is left: the classes overlap, or the targets are noisy. If they
+do not, the posterior is still uncertain. In a stack each draw has the weight of its member, so that
+disagreement between members adds to the second part.
+
+References
+----------
+Depeweg, Hernández-Lobato, Doshi-Velez, Udluft. "Decomposition of uncertainty in Bayesian deep
+learning for efficient and risk-sensitive learning." ICML 2018.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,37 +28,34 @@ import xarray as xr
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
-from pyro_vmtl.analysis.export.predicted_rows import predicted
-from pyro_vmtl.methods.new_task import new_task_draws
-from pyro_vmtl.predictive.calibration import Calibration
 from pyro_vmtl.predictive.families import predictive_mixture
 from pyro_vmtl.predictive.quantiles import quantiles
 
-__all__ = ["PROBABILITIES", "predictive_split"]
+__all__ = ["PROBABILITIES", "predictive_split", "split_uncertainty"]
 
 PROBABILITIES = (0.05, 0.25, 0.75, 0.95)
-"""Of the quantiles: bands of 50 and 90 %."""
+"""Levels of the quantiles: intervals of 50 and 90 %."""
 
 
 def predictive_split(predict: Any, X: Any, tasks: Sequence[Hashable]) -> xr.Dataset:
-    """Predict rows, with the parts of the uncertainty.
+    """Predict rows, and split the predictive uncertainty.
 
     Parameters
     ----------
     predict
-        A fitted estimator of this package, a pipeline that ends in one, whatever has
-        ``predict_proba(X, tasks=...)``, or a function ``(X, tasks)`` that gives probabilities:
-        (rows, C), or those of each draw from a posterior, (S, rows, C).
+        A fitted estimator of this package, a pipeline that ends in one, any classifier with
+        ``predict_proba(X, tasks=...)``, or a function ``(X, tasks)`` that returns probabilities:
+        (rows, C), or those of each posterior draw, (S, rows, C).
     X
         (rows, F), features.
     tasks
-        (rows,), labels of tasks.
+        (rows,), task labels.
 
     Returns
     -------
     Dataset
-        Along ``row``, for classes ``proba`` (row, class) and in nats ``entropy`` and, where there
-        are draws, ``expected_entropy`` and ``mutual_information``; for real targets and counts, in
+        Along ``row``: for classes ``proba`` (row, class), ``entropy`` in nats and, if there are
+        draws, ``expected_entropy`` and ``mutual_information``; for real targets and counts, in
         their unit, ``mean``, ``std``, ``aleatoric_std``, ``epistemic_std``, and ``quantile`` (row,
         probability).
 
@@ -68,82 +69,97 @@ def predictive_split(predict: Any, X: Any, tasks: Sequence[Hashable]) -> xr.Data
     while hasattr(predict, "steps"):  # pipelines, also nested ones
         X = predict[:-1].transform(X) if len(predict.steps) > 1 else X
         predict = predict[-1]
-    if hasattr(predict, "_predictive"):
-        return _of_estimator(predict, X, tasks)
+    if hasattr(predict, "map_predictions"):
+        found = predict.map_predictions(
+            lambda batch: split_uncertainty(batch.draws, batch.weights, PROBABILITIES),
+            *(X, list(tasks)),
+        )
+        if "proba" in found:
+            return _to_dataset(found, predict.classes_)
+        for name in found:
+            shift = predict.target_mean_ if name in ("mean", "quantile") else 0.0
+            found[name] = found[name] * predict.target_scale_ + shift
+        return _to_dataset(found)
     if hasattr(predict, "predict_proba"):
         proba = np.asarray(predict.predict_proba(X, tasks=tasks), dtype=float)
     else:
         proba = np.asarray(predict(np.asarray(X), list(tasks)), dtype=float)
     if proba.ndim not in (2, 3) or proba.shape[-2] != len(tasks):
         raise ValueError(
-            f"predict gives an array of shape {proba.shape}, expected probabilities ({len(tasks)} "
-            f"rows, classes), or with draws first (draws, {len(tasks)} rows, classes)."
+            f"predict returns an array of shape {proba.shape}, expected probabilities "
+            f"({len(tasks)} rows, classes), or with draws first (draws, {len(tasks)} rows, "
+            "classes)."
         )
     draws = Categorical(probs=torch.from_numpy(proba).reshape(-1, 1, *proba.shape[-2:]))
-    found = {name: value[0].numpy() for name, value in _split([draws], None).items()}
-    if proba.ndim == 2:
-        found = {name: found[name] for name in ("proba", "entropy")}
-    classes = getattr(predict, "classes_", range(proba.shape[-1]))
-    return _labelled(found, classes)
+    parts = split_uncertainty([draws], torch.ones(1, 1))
+    names = ("proba", "entropy") if proba.ndim == 2 else parts
+    found = {name: parts[name][0].numpy() for name in names}
+    return _to_dataset(found, getattr(predict, "classes_", range(proba.shape[-1])))
 
 
-class _Splitting:
-    """Stands in for an estimator's fit, and gives the parts in place of the whole."""
+@torch.no_grad()
+def split_uncertainty(
+    draws: Sequence[Distribution], weights: Tensor, probabilities: Sequence[float] = ()
+) -> dict[str, Tensor]:
+    """Split the uncertainty of what posterior draws of one or more members predict.
 
-    def __init__(self, fitted: Any) -> None:
-        self.fitted = fitted
-        self.members = getattr(fitted, "members", {"": fitted})
+    Parameters
+    ----------
+    draws
+        For each member its draws, batch (S, T, N).
+    weights
+        (T, M), weights of the members.
+    probabilities
+        Levels of the quantiles to compute for real targets and counts.
 
-    def predictive(self, rows: Any, *, tasks: Tensor, **settings: Any) -> dict[str, Tensor]:
-        known = getattr(self.fitted, "calibrations", {})
-        parts = [
-            known.get(name, Calibration())(member.draws(rows, tasks=tasks, **settings))
-            for name, member in self.members.items()
-        ]
-        weights = getattr(self.fitted, "weights", None)
-        return _split(parts, None if weights is None else weights[tasks.cpu()])
+    Returns
+    -------
+    dict
+        Tensors (T, N): for classes ``proba`` (T, N, C), ``entropy``, ``expected_entropy`` and
+        ``mutual_information``; for other targets ``mean``, ``std``, ``epistemic_std``,
+        ``aleatoric_std`` and, if requested, ``quantile`` (T, N, probabilities).
 
-    def new_task_predictive(self, rows: Any, **settings: Any) -> dict[str, Tensor]:
-        parts = [new_task_draws(member, rows, **settings) for member in self.members.values()]
-        weights = getattr(self.fitted, "new_task_weights", None)
-        return _split(parts, None if weights is None else weights[None])
-
-
-def _split(parts: Sequence[Distribution], weights: Tensor | None) -> dict[str, Tensor]:
-    """Split what the draws of fits predict, (S, T, N) each, weighed by (T, number of fits)."""
-    if weights is None:
-        weights = torch.full((parts[0].batch_shape[1], len(parts)), 1 / len(parts))
-    found = predicted(parts, weights, None, torch.Generator())
-    if "proba" in found:
-        return found
-    inner = quantiles(predictive_mixture(parts, weights), PROBABILITIES[1:3])
-    bands = [found.pop("lower"), *inner, found.pop("upper")]
-    return {**found, "quantile": torch.stack(bands, dim=-1)}
-
-
-def _of_estimator(estimator: Any, X: Any, tasks: Sequence[Hashable]) -> xr.Dataset:
-    """Predict by windows of rows, as the estimator does."""
-    splitting = copy.copy(estimator)
-    splitting._fitted = _Splitting(estimator._fitted)
-    found: dict[str, np.ndarray] = {}
-    for rows, parts, mask in splitting._predictive(X, list(tasks)):
-        for name, values in parts.items():
-            of_rows = values[mask].double().cpu().numpy()
-            whole = found.setdefault(name, np.empty((len(tasks), *of_rows.shape[1:])))
-            whole[rows] = of_rows
-    if "proba" in found:
-        return _labelled(found, estimator.classes_)
-    for name in found:
-        found[name] *= estimator._unit
-    for name in ("mean", "quantile"):
-        found[name] += estimator._centre
-    return _labelled(found)
+    Examples
+    --------
+    >>> logits = torch.tensor([9.0, -9.0]).view(2, 1, 1, 1) * torch.tensor([1.0, -1.0])
+    >>> found = split_uncertainty([Categorical(logits=logits)], torch.ones(1, 1))
+    >>> round(found["entropy"].item(), 3), round(found["expected_entropy"].item(), 3)
+    (0.693, 0.0)
+    """
+    predictive: Any = predictive_mixture(draws, weights)
+    if isinstance(predictive, Categorical):
+        entropy = torch.special.entr(predictive.probs).sum(-1)
+        expected = torch.minimum(_average((d.entropy() for d in draws), weights), entropy)
+        return {
+            "proba": predictive.probs,
+            "entropy": entropy,
+            "expected_entropy": expected,  # larger by rounding only
+            "mutual_information": entropy - expected,
+        }
+    mean = predictive.mean
+    aleatoric = _average((d.variance for d in draws), weights)
+    epistemic = _average(((d.mean - mean) ** 2 for d in draws), weights)
+    found = {
+        "mean": mean,
+        "std": (aleatoric + epistemic).sqrt(),
+        "epistemic_std": epistemic.sqrt(),
+        "aleatoric_std": aleatoric.sqrt(),
+    }
+    if probabilities:
+        levels = list(quantiles(predictive, probabilities))
+        found["quantile"] = torch.stack(levels, dim=-1)
+    return found
 
 
-def _labelled(found: dict[str, np.ndarray], classes: Any = ()) -> xr.Dataset:
+def _average(values: Iterable[Tensor], weights: Tensor) -> Tensor:
+    """Average values (S, T, N) of each member over draws, and over members by their weights."""
+    means = torch.stack([value.mean(0) for value in values])
+    return torch.einsum("mtn,tm->tn", means, weights.to(means))
+
+
+def _to_dataset(found: dict[str, np.ndarray], classes: Any = ()) -> xr.Dataset:
     last = {"proba": ("class", classes), "quantile": ("probability", list(PROBABILITIES))}
-    dims = {name: ("row", *last.get(name, ())[:1]) for name in found}
     return xr.Dataset(
-        {name: (dims[name], values) for name, values in found.items()},
+        {name: (("row", *last.get(name, ())[:1]), values) for name, values in found.items()},
         coords=dict(coord for name, coord in last.items() if name in found),
     )

@@ -1,4 +1,4 @@
-"""Where a tree comes from: versions, time, and settings of the fit."""
+"""Attributes that say where a tree comes from: versions, time, and settings of the fit."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ import torch
 import xarray as xr
 
 from pyro_vmtl._version import __version__
-from pyro_vmtl.methods.preset import Preset
+from pyro_vmtl.methods.member import PairMethod
 from pyro_vmtl.methods.specification import to_json
-from pyro_vmtl.methods.stack import Stack
 
 __all__ = ["provenance", "settings_text"]
 
 
 def provenance(**attrs: Any) -> dict[str, Any]:
-    """Give attributes for the root of a tree: versions as JSON, the time, and others.
+    """Return attributes for the root of a tree: versions as JSON, the time, and others.
 
     Examples
     --------
@@ -41,8 +40,8 @@ def provenance(**attrs: Any) -> dict[str, Any]:
     }
 
 
-def settings_text(settings: Preset | Stack) -> str:
-    """Write settings as JSON; as Python shows them where they hold objects of the user's own."""
+def settings_text(settings: PairMethod) -> str:
+    """Return settings as JSON, or as their ``repr`` where they hold objects of the user's own."""
     try:
         return json.dumps(to_json(settings))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Fitted Pyro programs as a DataTree, for ArviZ."""
+"""Export fitted Pyro programs to a DataTree for ArviZ."""
 
 from __future__ import annotations
 
@@ -6,31 +6,36 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 import xarray as xr
 from torch import nn
+from torch.distributions import Distribution
 
 from pyro_vmtl.analysis.export.collected import Collected
 from pyro_vmtl.analysis.export.densities import least_kl_weight
 from pyro_vmtl.analysis.export.history_dataset import history_dataset
 from pyro_vmtl.analysis.export.labels import Labels, Variable
+from pyro_vmtl.analysis.export.predicted_rows import predictions
 from pyro_vmtl.analysis.export.provenance import provenance
 from pyro_vmtl.analysis.export.site_dims import DATA_PLATE, SiteDims
 from pyro_vmtl.analysis.export.tracing import Traced, is_latent
+from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.handlers.program_handler import TASK_PLATE, Program
+from pyro_vmtl.handlers.program_handler import Program, unwrap
 from pyro_vmtl.inference.history import History
-from pyro_vmtl.sharing.unwrap import unwrap
+from pyro_vmtl.predictive.posterior_predictive import likelihood_draws
 
 __all__ = ["constants", "from_pyro_svi", "note_classes", "tree_of_programs"]
 
 PRIOR_DRAWS = 100
-"""Draws from the prior: for checks by eye, which need no more, and would take half of a file."""
+"""Draws from the prior, enough for prior predictive checks; more would take much of a file."""
 
 
 def from_pyro_svi(
     model: Program,
     guide: Program,
     *args: Any,
+    rows: TaskData | None = None,
     num_samples: int = 500,
     seed: int = 0,
     site: str = "y",
@@ -39,19 +44,23 @@ def from_pyro_svi(
     history: History | Sequence[float] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> xr.DataTree:
-    """Draw from a fit, and lay the draws out for ArviZ.
+    """Draw from fitted Pyro programs, and export the draws to a DataTree for ArviZ.
 
     Model and guide are any Pyro programs, shared and tempered or not, that run on all their data.
     Dimensions have the names of plates. With a :class:`~pyro_vmtl.TaskData` among the arguments,
     they have the labels of its tasks, classes and features, and rows are in the user's order,
-    without padding. The fit stays as it is.
+    without padding. The fit is not changed.
 
     Parameters
     ----------
     model, guide
         Pyro programs, fitted.
     *args
-        What they are called with, targets included.
+        Their arguments, targets included.
+    rows
+        Other rows to predict, such as ``data.new_rows(X, tasks, y)``: adds a group
+        ``predictions``. They replace the :class:`~pyro_vmtl.TaskData` among the arguments. Only
+        for programs that are modules, and a site that is categorical, normal or a count.
     num_samples
         S, draws from the posterior.
     seed
@@ -59,21 +68,21 @@ def from_pyro_svi(
     site
         The observed site.
     coords
-        For dimensions their labels, as in ArviZ.
+        Labels by dimension, as in ArviZ.
     dims
-        For sites the names of their dimensions, as in ArviZ: of all but chain and draw, or of those
-        that are no plates.
+        Names of dimensions by site, as in ArviZ: of all but chain and draw, or of those that are
+        no plates.
     history
-        Of the fit, or its loss at every step: gives a group ``history``.
+        History of the fit, or its loss at every step: adds a group ``history``.
     attrs
-        More attributes of the tree, numbers and texts.
+        More attributes of the tree, numbers and strings.
 
     Returns
     -------
     DataTree
         Groups ``posterior``, ``prior``, ``prior_predictive``, ``posterior_predictive``,
         ``log_likelihood`` (in nats, rows unweighted), ``sample_stats``, ``observed_data`` and,
-        where there is something in them, ``constant_data`` and ``history``. Source weights are
+        unless empty, ``constant_data``, ``history`` and ``predictions``. Source weights are
         those of the pool, (task, source), with the base last. ``sample_stats`` has the log density
         of the target, ``log_p``, and of the guide, ``log_q``; their difference is the integrand of
         the ELBO over the least KL weight. Of a very large group there are fewer draws.
@@ -81,8 +90,12 @@ def from_pyro_svi(
     Raises
     ------
     ValueError
-        If the site is not observed, a latent site is not in the guide, a plate takes a part of its
-        data only, or ``dims`` or ``coords`` do not fit.
+        If the site is not observed, a latent site is not in the guide, a plate subsamples its
+        data, ``dims`` or ``coords`` do not fit, or ``rows`` are of other tasks.
+
+    See Also
+    --------
+    to_datatree : Export a fitted method, or a stack of them.
 
     Examples
     --------
@@ -104,9 +117,9 @@ def from_pyro_svi(
     >>> tree["log_likelihood"]["y"].dims
     ('chain', 'draw', 'school', 'pupil')
     """
-    rows = next((arg for arg in args if isinstance(arg, TaskData)), None)
-    return tree_of_programs(
-        *(model, guide, args, Labels(rows, coords)),
+    data = next((arg for arg in args if isinstance(arg, TaskData)), None)
+    tree = tree_of_programs(
+        *(model, guide, args, Labels(data, coords)),
         num_samples=num_samples,
         seed=seed,
         site=site,
@@ -114,6 +127,26 @@ def from_pyro_svi(
         history=history,
         attrs=attrs,
     )
+    if rows is None:
+        return tree
+    if data is None or data.num_tasks != rows.num_tasks:
+        raise ValueError(
+            f"rows has {rows.num_tasks} tasks, and the arguments have "
+            f"{'no TaskData' if data is None else f'{data.num_tasks}'}, expected the same tasks. "
+            "Make rows with `new_rows` of the training rows."
+        )
+
+    def draws(some: TaskData) -> list[Distribution]:
+        own = [some if arg is data else arg for arg in args]
+        settings: dict[str, Any] = {"site": site, "num_samples": num_samples, "seed": seed}
+        return [likelihood_draws(model, guide, *own, **settings)]
+
+    labels, weights = Labels(rows, coords), torch.ones(rows.num_tasks, 1)
+    found = predictions(draws, weights, rows, labels, num_draws=num_samples, seed=seed)
+    groups = {"predictions": labels.dataset(found)}
+    note_classes(groups, "y", labels)
+    tree["predictions"] = xr.DataTree(groups["predictions"])
+    return tree
 
 
 def tree_of_programs(
@@ -138,26 +171,20 @@ def tree_of_programs(
     layout = SiteDims(labels, dims, representations=_has_representations(traced, latent, labels))
     collected = Collected(traced, layout, latent, site)
     drawn = collected.posterior(num_samples)
-    prior, prior_predictive = collected.prior(
-        unwrap(model) if isinstance(model, nn.Module) else model, min(num_samples, PRIOR_DRAWS)
-    )
-    kl_weight = least_kl_weight(model, traced.model_sites)
-    stats = {name: values / kl_weight for name, values in drawn.pop("sample_stats").items()}
-    groups = {
-        **{name: labels.dataset(found) for name, found in drawn.items()},
-        "sample_stats": labels.dataset(stats, kl_weight=kl_weight),
-        "prior": labels.dataset(prior),
-        "prior_predictive": labels.dataset(prior_predictive),
-    }
+    plain = unwrap(model) if isinstance(model, nn.Module) else model
+    drawn |= collected.prior(plain, min(num_samples, PRIOR_DRAWS))
     if labels.rows is not None:
-        groups["constant_data"] = labels.dataset(constants(labels.rows, labels))
+        drawn["constant_data"] = constants(labels.rows, labels)
+    groups = {name: labels.dataset(found) for name, found in drawn.items() if found}
+    kl_weight = least_kl_weight(model, traced.model_sites)
+    stats = groups["sample_stats"] / kl_weight
+    groups["sample_stats"] = stats.assign_attrs(kl_weight=kl_weight)
     if history is not None:
         groups["history"] = history_dataset(history, labels)
-    groups = {name: group for name, group in groups.items() if group.data_vars}
     for group in groups.values():
-        if group.sizes.get("draw", num_samples) < num_samples:
-            few = group.sizes["draw"]
-            group.attrs["note"] = f"the first {few} of {num_samples} draws, as all are too large"
+        kept = group.sizes.get("draw", num_samples)
+        if kept < num_samples:
+            group.attrs["note"] = f"the first {kept} of {num_samples} draws, as all are too large"
     note_classes(groups, site, labels)
     tree = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
     tree.attrs = provenance(num_samples=num_samples, seed=seed, **(attrs or {}))
@@ -165,7 +192,7 @@ def tree_of_programs(
 
 
 def constants(rows: TaskData, labels: Labels) -> dict[str, Variable]:
-    """Give what programs are told of rows: features, and how much each counts."""
+    """Return the inputs of programs: features, and weights of rows."""
     found: dict[str, Variable] = {}
     for name, values, dims in (("x", rows.x, ("feature",)), ("sample_weight", rows.weight, ())):
         if values is not None:
@@ -174,8 +201,8 @@ def constants(rows: TaskData, labels: Labels) -> dict[str, Variable]:
 
 
 def note_classes(groups: Mapping[str, xr.Dataset], site: str, labels: Labels) -> None:
-    """Note which classes the whole numbers of a target stand for."""
-    if labels.rows is None or labels.rows.classes is None:
+    """Store the labels of classes as an attribute of targets, which are integer codes."""
+    if "class" not in labels.coords:
         return
     names = json.dumps(labels.coords["class"].tolist())
     for name in ("observed_data", "posterior_predictive", "prior_predictive", "predictions"):
@@ -200,7 +227,7 @@ def _check(traced: Traced, site: str) -> None:
 
 
 def _has_representations(traced: Traced, latent: list[str], labels: Labels) -> bool:
-    """Is there a latent site for every row? Then coefficients are not of the features."""
+    """Whether a latent site has a value for every row: then features of coefficients are latent."""
     if labels.rows is None:
         return False
     frames = [traced.model_sites[name]["cond_indep_stack"] for name in latent]

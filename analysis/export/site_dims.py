@@ -1,4 +1,4 @@
-"""Names for the dimensions of a site: those of its plates, and what its own are of."""
+"""Names of the dimensions of sites: plates, features and classes, or the user's own."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from pyro_vmtl.analysis.export.labels import Labels, Variable
-from pyro_vmtl.data.row_batches import DATA_PLATE
-from pyro_vmtl.handlers.program_handler import TASK_PLATE
+from pyro_vmtl.data.plates import DATA_PLATE, TASK_PLATE
 
 __all__ = ["DATA_PLATE", "DRAWS", "SiteDims"]
 
@@ -19,17 +18,17 @@ DRAWS = "_draws"
 
 
 class SiteDims:
-    """Lays values of sites out, as ArviZ has them.
+    """Convert values of sites to arrays with named dimensions, as ArviZ has them.
 
     Parameters
     ----------
     labels
-        What is known of the dimensions.
+        Labels of the dimensions.
     dims
         The user's own names: for each site those of its dimensions, all of them or those to the
         right of its plates.
     representations
-        Are the features of coefficients latent?
+        Whether the features of coefficients are latent.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class SiteDims:
         event_dim: int | None = None,
         drawn: bool = True,
     ) -> Variable:
-        """Name the dimensions of a value, and take padding out.
+        """Name the dimensions of a value, and remove padding.
 
         Parameters
         ----------
@@ -65,7 +64,7 @@ class SiteDims:
         event_dim
             Number of dimensions to the right of the plates; by default those of the site.
         drawn
-            Is there one for each draw? Then the first dimension is that of draws.
+            Whether the first dimension is that of draws.
         """
         frames = {f.dim: f for f in site["cond_indep_stack"] if f.vectorized}
         draws = min(frames)
@@ -77,35 +76,25 @@ class SiteDims:
         for dim, frame in frames.items():
             shape[dim - draws] = frame.size
         shape[0] = size if drawn else 1
-        of_event = tuple(shape[-draws:])
-        plates = [self._plate(name, frames.get(draws + i), i) for i in range(1, -draws)]
-        kept = [i for i, plate in enumerate(plates, 1) if draws + i in frames or shape[i] > 1]
-        value = value.expand(shape).reshape(shape[0], *(shape[i] for i in kept), *of_event)
-        names = [plates[i - 1] for i in kept]
-        of_rows = self._row_plates(frames)
-        if of_rows is not None:
-            places = [1 + names.index(plate) for plate in of_rows]
+        plates = {
+            i: _plate_name(name, frames.get(draws + i), i)
+            for i in range(1, -draws)
+            if draws + i in frames or shape[i] > 1
+        }
+        value = value.expand(shape).reshape(shape[0], *(shape[i] for i in plates), *shape[-draws:])
+        names = list(plates.values())
+        row_plates = self._row_plates(frames)
+        if row_plates is not None:
+            places = [1 + names.index(plate) for plate in row_plates]
             value = self.labels.of_rows(value.movedim(places, (1, 2)))
-            names = ["row", *(plate for plate in names if plate not in of_rows)]
-        event_names = self._event(name, of_event, of_rows=of_rows is not None)
-        names = self._own(name, names, event_names)
+            names = ["row", *(plate for plate in names if plate not in row_plates)]
+        names = self._all_names(name, names, shape[-draws:], of_rows=row_plates is not None)
         array = value.detach().cpu().numpy()
-        array = array.astype(np.int8) if array.dtype == bool else array
+        array = array.astype(np.int8) if array.dtype == bool else array  # for NetCDF
         return Variable(("draw", *names), array) if drawn else Variable(tuple(names), array[0])
 
-    def _plate(self, name: str, frame: Any, place: int) -> str:
-        if frame is None:  # numbers side by side that no plate declares
-            return f"{name}_plate_{place}"
-        if frame.size != frame.full_size:
-            raise ValueError(
-                f"Plate {frame.name!r} of site {name!r} has {frame.size} of its {frame.full_size} "
-                "places, drawn anew at every run, expected all. Run the programs without "
-                "subsampling: pass `subsample_size=None` to the plate."
-            )
-        return str(frame.name)
-
     def _row_plates(self, frames: Mapping[int, Any]) -> tuple[str, str] | None:
-        """Find the plates over tasks and rows, where rows are laid out by tasks."""
+        """Return the names of the plates over tasks and padded rows, if the site has both."""
         rows = self.labels.rows
         sizes = {frame.name: frame.size for frame in frames.values()}
         if rows is None or sizes.pop(TASK_PLATE, None) != rows.num_tasks:
@@ -115,37 +104,48 @@ class SiteDims:
             return TASK_PLATE, DATA_PLATE if DATA_PLATE in fitting else fitting[0]
         return None
 
-    def _event(self, name: str, shape: tuple[int, ...], *, of_rows: bool) -> list[str]:
-        names, rows = [f"{name}_dim_{i}" for i in range(len(shape))], self.labels.rows
-        if rows is None or of_rows or not shape:
-            return names
-        if shape[-1] == rows.num_features and not self.representations:
-            names[-1] = "feature"
-        place = -2 if len(shape) > 1 else -1
-        if rows.classes is not None and shape[place] == rows.num_classes:
-            names[place] = "class" if names[place] != "feature" else "feature"
-        return names
-
-    def _own(self, name: str, plates: list[str], event: list[str]) -> list[str]:
-        """Take the user's names where there are any."""
+    def _all_names(
+        self, name: str, plates: list[str], event: Sequence[int], *, of_rows: bool
+    ) -> list[str]:
+        """Return names of the plates and of the event, the user's own where there are any."""
+        names, rows = [f"{name}_dim_{i}" for i in range(len(event))], self.labels.rows
+        if rows is not None and event and not of_rows:
+            if event[-1] == rows.num_features and not self.representations:
+                names[-1] = "feature"
+            place = -2 if len(event) > 1 else -1
+            by_class = rows.classes is not None and event[place] == rows.num_classes
+            if by_class and names[place] != "feature":
+                names[place] = "class"
         own = self.dims.get(name)
         if own is None:
-            return [*plates, *event]
+            return [*plates, *names]
         own = [own] if isinstance(own, str) else list(own)
-        if len(own) == len(plates) + len(event):
+        if len(own) == len(plates) + len(names):
             return own
-        if len(own) == len(event):
+        if len(own) == len(names):
             return [*plates, *own]
         raise ValueError(
-            f"dims[{name!r}] is {own}, expected {len(plates) + len(event)} names, for {plates} "
-            f"and {len(event)} more, or {len(event)}."
+            f"dims[{name!r}] is {own}, expected {len(plates) + len(names)} names, for {plates} "
+            f"and {len(names)} more, or {len(names)}."
         )
 
 
+def _plate_name(site: str, frame: Any, place: int) -> str:
+    if frame is None:  # a batch dimension without a plate
+        return f"{site}_plate_{place}"
+    if frame.size != frame.full_size:
+        raise ValueError(
+            f"Plate {frame.name!r} of site {site!r} has {frame.size} of its {frame.full_size} "
+            "places, drawn anew at every run, expected all. Run the programs without "
+            "subsampling: pass `subsample_size=None` to the plate."
+        )
+    return str(frame.name)
+
+
 def _event_dim(site: Any, value: Tensor, draws: int, size: int) -> int:
-    """Number of dimensions to the right of the plates."""
+    """Return the number of dimensions to the right of the plates."""
     if not site["infer"].get("_deterministic"):
         return len(site["fn"].event_shape)
-    # such a site does not know its plates; draws are on the left of all
+    # a deterministic site does not know its plates; draws are leftmost
     depends = value.ndim >= -draws and value.shape[0] == size
     return value.ndim + draws if depends else 0

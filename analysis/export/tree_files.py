@@ -1,9 +1,8 @@
-"""DataTrees in files: written whole or not at all, and read into memory."""
+"""DataTrees in NetCDF files, written atomically and read into memory."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -13,18 +12,24 @@ from pyro_vmtl.data.atomic_files import atomic_write
 __all__ = ["read_netcdf", "write_netcdf"]
 
 LEVEL = 4
-"""Of compression: next to the smallest, in a fraction of the time."""
+"""Compression level: nearly the smallest files, in a fraction of the time."""
 
 
 def write_netcdf(tree: xr.DataTree, path: str | Path) -> None:
-    """Write a tree to a NetCDF file, compressed. An earlier one stays until it is complete.
+    """Write a tree to a compressed NetCDF file, atomically.
+
+    An earlier file at the path stays until the new one is complete.
 
     Parameters
     ----------
     tree
-        Such as :func:`~pyro_vmtl.analysis.to_datatree` makes.
+        A tree such as that of :func:`~pyro_vmtl.analysis.to_datatree`.
     path
         The file to write.
+
+    See Also
+    --------
+    read_netcdf : Read the file.
 
     Examples
     --------
@@ -35,17 +40,16 @@ def write_netcdf(tree: xr.DataTree, path: str | Path) -> None:
     ...     read_netcdf(Path(folder) / "tree.nc").identical(tree)
     True
     """
-    path = Path(path)
-    encoding: dict[str, Any] = {}
-    for node in tree.subtree:
-        numbers = {
-            name: {"zlib": True, "complevel": LEVEL, "shuffle": True}
+    compressed = {"zlib": True, "complevel": LEVEL, "shuffle": True}
+    encoding = {
+        node.path: {
+            name: compressed
             for name, values in node.data_vars.items()
             if np.issubdtype(values.dtype, np.number) and values.ndim
         }
-        if numbers:
-            encoding[node.path] = numbers
-    with atomic_write(path) as scratch:
+        for node in tree.subtree
+    }
+    with atomic_write(Path(path)) as scratch:
         tree.to_netcdf(scratch, engine="h5netcdf", encoding=encoding)
 
 
@@ -55,24 +59,24 @@ def read_netcdf(path: str | Path) -> xr.DataTree:
     Parameters
     ----------
     path
-        What :func:`write_netcdf`, or ArviZ, wrote.
+        A file that :func:`write_netcdf`, or ArviZ, wrote.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no NetCDF file, or a part of one.
+        If it is not a NetCDF file, or truncated.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}, expected what `write_netcdf` wrote.")
+        raise FileNotFoundError(f"There is no file {path}, expected one that `write_netcdf` wrote.")
     try:
         with xr.open_datatree(path, engine="h5netcdf") as tree:
             tree.load()
             return tree
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} cannot be read as a DataTree ({error}). It is broken or of another kind: "
-            "export the fit again, or take an unchanged copy."
+            f"{path} cannot be read as a DataTree ({error}). It is damaged or of another format: "
+            "export the fit again, or use an intact copy."
         ) from error

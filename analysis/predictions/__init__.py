@@ -1,1 +1,1 @@
-"""What is predicted, and how surely."""
+"""Predictions of tasks on grids and on new rows, and pictures of their uncertainty."""

@@ -1,4 +1,4 @@
-"""Predictions on a grid of inputs, for pictures of what a task has learned."""
+"""Predictions of one task on a grid of its inputs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from pyro_vmtl.analysis.export.predictive_split import predictive_split
 
-__all__ = ["decision_grid", "regression_grid", "rows_of"]
+__all__ = ["decision_grid", "read_rows", "regression_grid"]
 
 MARGIN = 0.12
-"""Of the range of the rows, on every side: what is said beyond them is a part of the picture."""
-
-Predict = Callable[[np.ndarray, list[Hashable]], Any]
+"""Part of the range of the rows that the grid extends beyond them, on every side."""
 
 
 def decision_grid(predict: Any, X: Any, *, task: Hashable, num: int = 100) -> xr.Dataset:
@@ -24,12 +23,12 @@ def decision_grid(predict: Any, X: Any, *, task: Hashable, num: int = 100) -> xr
     Parameters
     ----------
     predict
-        A fitted :class:`~pyro_vmtl.VMTLClassifier`, whatever has ``predict_proba(X, tasks=...)``,
-        such as a pipeline that ends in one, or a function ``(X, tasks)`` that gives probabilities:
-        (rows, C), or those of each draw from a posterior, (S, rows, C).
+        A fitted :class:`~pyro_vmtl.VMTLClassifier`, any object with ``predict_proba(X,
+        tasks=...)``, such as a pipeline that ends in one, or a function ``(X, tasks)`` that
+        returns probabilities: (rows, C), or those of each draw from a posterior, (S, rows, C).
     X
-        (rows, 2), rows that the grid goes around, such as those of the fit. Columns of a data
-        frame give the features' names.
+        (rows, 2), rows that the grid encloses, such as those of the fit. Columns of a data frame
+        name the features.
     task
         The task to predict for.
     num
@@ -39,14 +38,18 @@ def decision_grid(predict: Any, X: Any, *, task: Hashable, num: int = 100) -> xr
     -------
     Dataset
         ``proba`` (x0, x1, class), ``label`` (x0, x1), the most probable class, and ``entropy``
-        (x0, x1) in nats. Where there are draws, it is split into ``mutual_information``, what more
-        rows could remove, and ``expected_entropy``, what they could not. Attributes ``task``,
-        ``features``.
+        (x0, x1) in nats. Where there are draws, it is split into ``mutual_information``, which
+        more rows could remove, and ``expected_entropy``, which they could not. Attributes
+        ``task``, ``features``.
 
     Raises
     ------
     ValueError
         If ``X`` has another number of features than two.
+
+    See Also
+    --------
+    plot_decision_regions : Plot the grid.
 
     Examples
     --------
@@ -57,26 +60,20 @@ def decision_grid(predict: Any, X: Any, *, task: Hashable, num: int = 100) -> xr
     >>> dict(grid["proba"].sizes), round(float(grid["mutual_information"].mean()), 3)
     ({'x0': 5, 'x1': 5, 'class': 2}, 0.275)
     """
-    values, names, lay_out = _features(X, 2)
-    x0, x1 = (_around(column, num) for column in values.T)
-    points = np.stack(np.meshgrid(x0, x1, indexing="ij"), axis=-1).reshape(-1, 2)
-    found = predictive_split(predict, lay_out(points), [task] * len(points))
+    values, names, like_input = _read_features(X, 2)
+    axes = [_around(column, num) for column in values.T]
+    index = pd.MultiIndex.from_product(axes, names=["x0", "x1"])
+    points = index.to_frame().to_numpy()
+    found = predictive_split(predict, like_input(points), [task] * len(points))
     if "proba" not in found:
         raise ValueError(
-            f"predict gives {sorted(map(str, found.data_vars))}, expected probabilities of "
+            f"predict returns {sorted(map(str, found.data_vars))}, expected probabilities of "
             "classes. For real targets use regression_grid."
         )
-    shape, num_each = ("x0", "x1"), (len(x0), len(x1))
-    grid = xr.Dataset(
-        {
-            name: ((*shape, *value.dims[1:]), value.values.reshape(*num_each, *value.shape[1:]))
-            for name, value in found.data_vars.items()
-        },
-        coords={"x0": x0, "x1": x1, "class": found["class"].values},
-        attrs={"task": task, "features": names},
-    )
-    best = grid["proba"].values.argmax(-1)
-    return grid.assign(label=(("x0", "x1"), found["class"].values[best]))
+    grid = found.assign_coords(xr.Coordinates.from_pandas_multiindex(index, "row")).unstack("row")
+    grid = grid.transpose("x0", "x1", ...).assign_attrs(task=task, features=names)
+    best = grid["class"].values[grid["proba"].values.argmax(-1)]
+    return grid.assign(label=(("x0", "x1"), best))
 
 
 def regression_grid(predict: Any, X: Any, *, task: Hashable, num: int = 200) -> xr.Dataset:
@@ -87,8 +84,8 @@ def regression_grid(predict: Any, X: Any, *, task: Hashable, num: int = 200) -> 
     predict
         A fitted :class:`~pyro_vmtl.VMTLRegressor`, or a pipeline that ends in one.
     X
-        (rows, 1), rows that the grid goes around, such as those of the fit. The column of a data
-        frame gives the feature's name.
+        (rows, 1), rows that the grid encloses, such as those of the fit. The column of a data
+        frame names the feature.
     task
         The task to predict for.
     num
@@ -99,51 +96,53 @@ def regression_grid(predict: Any, X: Any, *, task: Hashable, num: int = 200) -> 
     Dataset
         Along ``x0``, in the unit of the targets: ``mean`` and ``std`` of a new target,
         ``quantile`` (x0, probability) with 5, 25, 75 and 95 %, and ``epistemic_std`` and
-        ``aleatoric_std``, what more rows could remove and what they could not. Attributes
+        ``aleatoric_std``, which more rows could remove and which they could not. Attributes
         ``task``, ``features``.
 
     Raises
     ------
     ValueError
         If ``X`` has another number of features than one.
+
+    See Also
+    --------
+    plot_regression_bands : Plot the grid.
     """
-    values, names, lay_out = _features(X, 1)
+    values, names, like_input = _read_features(X, 1)
     x0 = _around(values[:, 0], num)
-    found = predictive_split(predict, lay_out(x0[:, None]), [task] * num)
+    found = predictive_split(predict, like_input(x0[:, None]), [task] * num)
     if "mean" not in found:
         raise ValueError(
-            f"predict gives {sorted(map(str, found.data_vars))}, expected means of real targets. "
+            f"predict returns {sorted(map(str, found.data_vars))}, expected means of real targets. "
             "For classes use decision_grid."
         )
     return found.rename(row="x0").assign_coords(x0=x0).assign_attrs(task=task, features=names)
 
 
-def rows_of(
+def read_rows(
     rows: Sequence[Any], task: Any, *, num_features: int
 ) -> tuple[np.ndarray, list[Any], np.ndarray]:
-    """Read rows to lay on top of a picture, and which of them are of its task.
+    """Read rows to draw on a picture of a task.
 
     Parameters
     ----------
     rows
-        ``(X, y, tasks)``, or ``(X, y)`` where all are of this task.
+        ``(X, y, tasks)``, or ``(X, y)`` if all are of this task.
     task
-        That of the picture.
+        The task of the picture.
     num_features
         F.
 
     Returns
     -------
     tuple
-        Features (rows, F), targets, and whether each is of this task, (rows,).
+        Features (rows, F), targets, and whether each row is of this task, (rows,).
     """
     if not isinstance(rows, tuple | list) or len(rows) not in (2, 3):
-        raise ValueError("rows is expected as (X, y, tasks), or (X, y) where all are of this task.")
-    X, _, _ = _features(rows[0], num_features)
-    y = list(rows[1])
-    own = np.ones(len(y), dtype=bool)
-    if len(rows) == 3:
-        own = np.array([label == task for label in rows[2]], dtype=bool)
+        raise ValueError("rows is expected as (X, y, tasks), or (X, y) if all are of this task.")
+    X, y = _read_features(rows[0], num_features)[0], list(rows[1])
+    tasks = rows[2] if len(rows) == 3 else [task] * len(y)
+    own = np.array([label == task for label in tasks], dtype=bool)
     if not len(X) == len(y) == len(own):
         raise ValueError(f"rows has {len(X)} rows in X, {len(y)} in y and {len(own)} in tasks.")
     if not own.any():
@@ -151,8 +150,8 @@ def rows_of(
     return X, y, own
 
 
-def _features(X: Any, num: int) -> tuple[np.ndarray, list[str], Callable[[np.ndarray], Any]]:
-    """Read features and their names, and give what lays others out in the same way."""
+def _read_features(X: Any, num: int) -> tuple[np.ndarray, list[str], Callable[[np.ndarray], Any]]:
+    """Return features, their names, and a function that makes other features of the same type."""
     values = np.asarray(X, dtype=float)
     if values.ndim != 2 or values.shape[1] != num:
         raise ValueError(
@@ -166,7 +165,7 @@ def _features(X: Any, num: int) -> tuple[np.ndarray, list[str], Callable[[np.nda
 
 
 def _around(column: np.ndarray, num: int) -> np.ndarray:
-    """Give points that go a little beyond a column's range."""
+    """Return points over a column's range and a margin."""
     low, high = column.min(), column.max()
     margin = MARGIN * (high - low) or 1.0
     return np.linspace(low - margin, high + margin, num)

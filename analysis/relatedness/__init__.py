@@ -1,1 +1,1 @@
-"""Who borrows from whom."""
+"""Tables and pictures of relatedness: which tasks borrow from which, and how much."""

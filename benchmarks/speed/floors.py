@@ -1,9 +1,8 @@
-"""The least a training step has to do: its products and elementwise passes in bare torch.
+"""The least that a training step has to do: its matrix products and elementwise passes in torch.
 
 A floor draws what the method draws, computes the same loss on the same shapes, goes backward with
 autograd, and moves the parameters with torch's fused Adam. It has no plates, distributions,
-schedules, masks of rows that are all there, checks, or history. What it leaves out is what there
-is to gain.
+schedules, masks of rows that all exist, checks, or history. The difference is overhead.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ KL_WEIGHT = 0.2
 
 
 def linear_floor(shapes: Shapes, data: Mapping[str, Tensor]) -> Callable[[], Tensor]:
-    """Give a step of the preset ``shared``: shared coefficients of the features."""
+    """Return a step of the preset ``shared``: shared coefficients of the features."""
     num_tasks, size = shapes.T, data["x"].shape[-1]
     coefficients = _Coefficients(num_tasks, shapes.C * size, data["x"].device)
 
@@ -39,7 +38,7 @@ def linear_floor(shapes: Shapes, data: Mapping[str, Tensor]) -> Callable[[], Ten
 
 
 def latent_floor(shapes: Shapes, data: Mapping[str, Tensor]) -> Callable[[], Tensor]:
-    """Give a step of ``vmtl``: shared coefficients and representations."""
+    """Return a step of ``vmtl``: shared coefficients and representations."""
     num_tasks, device = shapes.T, data["x"].device
     coefficients = _Coefficients(num_tasks, shapes.C * (shapes.D + 1), device)
     logits_z = torch.zeros(num_tasks, num_tasks, device=device, requires_grad=True)
@@ -98,7 +97,7 @@ class _Coefficients:
             self.raw_transfer,
             self.raw_base_scale,
         ]
-        # Sources in their places and the base on the diagonal: as good as any order to multiply by.
+        # Sources off the diagonal and the base on it: multiplication takes any order.
         self.anchor = torch.eye(num_tasks, device=device)
 
     def __call__(self) -> tuple[Tensor, Tensor]:
@@ -126,7 +125,7 @@ def _misfit(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def _draw_weights(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw Concrete weights at temperature 1 and the KL from even ones, by that draw."""
+    """Draw Concrete weights at temperature 1, and their KL from even ones at that draw."""
     noise = torch.empty_like(logits).exponential_().log_()
     log_weights = (logits - noise).log_softmax(-1)
     num = logits.shape[-1]

@@ -1,7 +1,7 @@
 """The objective of the preset ``shared`` in plain torch, by loops over tasks and sources.
 
-It is written from the formulas, with torch's own distributions, and shares no code with the
-library. From the same seed it draws the same numbers and so has the same loss.
+It follows the formulas with torch's own distributions and shares no code with the library. With the
+same seed it draws the same random numbers, and so has the same loss.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["loop_step"]
 
 
 def loop_step(prepared: Prepared, kl_weight: float) -> Callable[[], Tensor]:
-    """Give a training step that starts at the parameters as they are now.
+    """Return a training step that starts at the current parameters.
 
     Parameters
     ----------

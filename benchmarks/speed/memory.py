@@ -1,4 +1,4 @@
-"""Memory of a step: the most bytes that tensors hold at once."""
+"""Measure the memory of a step: the most bytes that tensors hold at once."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["peak_bytes"]
 
 
 def peak_bytes(step: Callable[[], Any]) -> int:
-    """Give the most bytes that a call adds to those held before it; views count once."""
+    """Measure the most bytes that a call adds to those held before it; views count once."""
     with _Watch(_storages()) as watch:
         step()
     return watch.peak
 
 
 def _storages() -> set[int]:
-    """Find the storages of all tensors that there are."""
+    """Find the storages of all existing tensors."""
     gc.collect()
     tensors = [value for value in gc.get_objects() if type(value) in (Tensor, Parameter)]
     return {tensor.untyped_storage()._cdata for tensor in tensors}
 
 
 class _Watch(TorchDispatchMode):
-    """Follow the storages that operations make until they are freed."""
+    """Track the storages that operations allocate until they are freed."""
 
     def __init__(self, known: set[int]) -> None:
         super().__init__()
@@ -44,10 +44,10 @@ class _Watch(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
-                self._note(tensor.untyped_storage())
+                self._add(tensor.untyped_storage())
         return result
 
-    def _note(self, storage: Any) -> None:
+    def _add(self, storage: Any) -> None:
         key = storage._cdata
         if key in self.held or key in self.known:
             return

@@ -1,4 +1,4 @@
-"""Problems to time a step on: shapes, and random rows of those shapes."""
+"""Problems to time a step on: shapes, and random rows of these shapes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Shapes:
 
 
 def random_rows(shapes: Shapes) -> TaskData:
-    """Draw rows: normal features, and classes by a linear rule that tasks have mostly in common."""
+    """Draw rows: normal features, and classes by a linear rule that tasks mostly share."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*size: int) -> Tensor:
@@ -43,7 +43,7 @@ def random_rows(shapes: Shapes) -> TaskData:
 
 
 def unequal(data: TaskData, least: int) -> TaskData:
-    """Leave rows out: tasks of sizes from ``least`` to all of theirs, by equal factors."""
+    """Drop rows, so that task sizes range from ``least`` to all rows by equal factors."""
     sizes = torch.logspace(math.log10(least), math.log10(data.num_rows), data.num_tasks).round()
     mask = torch.arange(data.num_rows) < sizes[:, None]
     row = (mask.flatten().cumsum(0) - 1).reshape(mask.shape).masked_fill(~mask, -1)

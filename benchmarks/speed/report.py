@@ -1,4 +1,4 @@
-"""The measurements as a table and a picture."""
+"""Format the measurements as tables and a figure."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("agg")
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+from benchmarks.markdown import markdown
 
 __all__ = ["plot_growth", "tables"]
 
@@ -24,7 +23,7 @@ LETTERS = {
 
 
 def tables(results: dict[str, Any]) -> str:
-    """Write the measurements as Markdown tables."""
+    """Format the measurements as Markdown tables."""
     parts = [
         _table(
             "Step against its floor",
@@ -109,13 +108,12 @@ def tables(results: dict[str, Any]) -> str:
 
 
 def plot_growth(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw step and floor against each size, on logarithmic axes."""
+    """Plot step and floor against each size, on logarithmic axes."""
     letters = list(dict.fromkeys(row["size"] for row in rows))
     columns = min(len(letters), 3)
     lines = -(-len(letters) // columns)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(3.2 * columns, 2.9 * lines), sharey=True, squeeze=False
-    )
+    figure = Figure(figsize=(3.2 * columns, 2.9 * lines), layout="tight")
+    axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for ax in axes.flat[len(letters) :]:
         ax.set_visible(False)
     for ax, letter in zip(axes.flat, letters, strict=False):
@@ -133,9 +131,7 @@ def plot_growth(rows: list[dict[str, Any]], path: Path) -> None:
     for ax in axes[:, 0]:
         ax.set_ylabel("one training step (ms)")
     axes[0, 0].legend(frameon=False)
-    figure.tight_layout()
     figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 def _goal(goal: float | None, form: str) -> str:
@@ -143,5 +139,4 @@ def _goal(goal: float | None, form: str) -> str:
 
 
 def _table(title: str, columns: list[str], rows: Iterable[list[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join([f"## {title}", "", *(f"| {' | '.join(line)} |" for line in lines), ""])
+    return f"## {title}\n\n{markdown(columns, rows)}\n"

@@ -1,4 +1,4 @@
-"""A method's training step, as `fit` does it, and its floor on the same rows."""
+"""A method's training step, as `fit` runs it, and its floor on the same rows."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ WARM_UP = 12
 
 @dataclass(frozen=True)
 class Prepared:
-    """A step, what it is made of, and its floor.
+    """A training step and its floor.
 
     Attributes
     ----------
     step
-        does one training step, gradients and update.
+        runs one training step, gradients and update.
     of
         computes loss and gradients only.
     floor
@@ -43,16 +43,16 @@ class Prepared:
 
 
 def prepare(preset: Preset, shapes: Shapes, device: str = "cpu") -> Prepared:
-    """Lay rows out, make the programs, and do the first steps.
+    """Draw rows, make the programs, and run the first steps.
 
     Parameters
     ----------
     preset
-        The method; with D in the shapes it must have representations, and takes D for their size.
+        The method. With D in the shapes it must have representations, whose size becomes D.
     shapes
-        Sizes of the problem. All rows are in every step.
+        Sizes of the problem. Every step uses all rows.
     device
-        Where to compute.
+        Device of the data and the programs.
     """
     if (shapes.D is None) != (preset.latent_size is None):
         raise ValueError(f"Latent size is {shapes.D} in {shapes}, but {preset.latent_size} there.")
@@ -73,7 +73,7 @@ def prepare(preset: Preset, shapes: Shapes, device: str = "cpu") -> Prepared:
 
     def step() -> Tensor:
         nonlocal steps
-        of.at(steps)
+        of.at_step(steps)
         for group in optimizer.param_groups:
             group["lr"] = 0.01
         with validation(False):

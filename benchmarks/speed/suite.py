@@ -1,4 +1,4 @@
-"""What is measured: steps, the loop, growth, memory, whole fits, and imports."""
+"""The measurements: steps, the loop, growth, memory, and imports."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LATENT_GOALS = {
     Shapes(F=4096, D=512): 1.5,
     Shapes(N=260, F=4096, C=65, D=512): 1.5,
 }
-"""Times the floor that a step may take; None where no goal was set."""
+"""Maximum ratio of a step to its floor; None where no goal was set."""
 
 QUICK = {None: Shapes(T=3, N=5, F=4, C=3), 1: Shapes(T=3, N=5, F=4, C=3, D=2)}
 
@@ -47,7 +47,7 @@ GROWTH = {
 
 
 def steps(preset: Preset, *, device: str, quick: bool) -> Iterator[dict[str, Any]]:
-    """Time the step against its floor."""
+    """Time steps against their floors."""
     latent = preset.latent_size is not None
     goals = LATENT_GOALS if latent else LINEAR_GOALS
     if quick:
@@ -88,13 +88,12 @@ def loop(preset: Preset, *, quick: bool) -> dict[str, Any] | None:
 
 
 def growth(preset: Preset, *, device: str, quick: bool) -> Iterator[dict[str, Any]]:
-    """Time step and floor while one size grows and the others stay."""
+    """Time step and floor while one size grows and the others stay fixed."""
     latent = preset.latent_size is not None
     base = Shapes(D=32) if latent else Shapes()
-    for letter, sizes in GROWTH.items():
-        if (letter == "D") != latent:
-            continue
-        for size in sizes[:1] if quick else sizes:
+    letters = [letter for letter in GROWTH if (letter == "D") == latent]
+    for letter in letters[:1] if quick else letters:
+        for size in GROWTH[letter][:1] if quick else GROWTH[letter]:
             prepared = prepare(preset, replace(base, **{letter: size}), device)
             step_ms, floor_ms = milliseconds(
                 [prepared.step, prepared.floor], steps=2 if quick else 20
@@ -127,7 +126,7 @@ def padding(preset: Preset, *, quick: bool) -> dict[str, Any]:
 
 
 def memory(preset: Preset, *, quick: bool) -> Iterator[dict[str, Any]]:
-    """Measure what tensors hold at once in a step, with parameters, optimiser and data."""
+    """Measure the peak memory of a step, with parameters, optimizer and data."""
     for num_tasks in (3, 6) if quick else (64, 256, 1024):
         shapes = replace(QUICK[None], T=num_tasks) if quick else Shapes(T=num_tasks)
         prepared = prepare(preset, shapes)

@@ -1,4 +1,4 @@
-"""Times as ratios: two things timed in turn, so that a noisy machine slows both."""
+"""Ratios of times: functions timed in turn, so that a noisy machine slows both."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Ratio", "machine", "milliseconds", "ratio"]
 
 @dataclass(frozen=True)
 class Ratio:
-    """How long one thing takes, measured by another.
+    """The time of one function in units of that of another.
 
     Attributes
     ----------
@@ -37,21 +37,21 @@ class Ratio:
 def ratio(
     first: Callable[[], Any], second: Callable[[], Any], *, steps: int = 20, repeats: int = 3
 ) -> Ratio:
-    """Time two things in turn, and give the time of the first in units of the second."""
+    """Time two functions in turn, and return the ratio of their times."""
     medians = [milliseconds([first, second], steps=steps) for _ in range(repeats)]
     ratios = [a / b for a, b in medians]
     first_ms, second_ms = (statistics.median(times) for times in zip(*medians, strict=True))
     return Ratio(statistics.median(ratios), min(ratios), max(ratios), first_ms, second_ms)
 
 
-def milliseconds(things: Sequence[Callable[[], Any]], *, steps: int) -> list[float]:
-    """Give the median time of each of some things done in turn, in ms."""
-    times: list[list[float]] = [[] for _ in things]
+def milliseconds(functions: Sequence[Callable[[], Any]], *, steps: int) -> list[float]:
+    """Time functions in turn, and return the median time of each in ms."""
+    times: list[list[float]] = [[] for _ in functions]
     for _ in range(steps):
-        for thing, taken in zip(things, times, strict=True):
+        for function, taken in zip(functions, times, strict=True):
             _wait()
             started = time.perf_counter()
-            thing()
+            function()
             _wait()
             taken.append(1e3 * (time.perf_counter() - started))
     return [statistics.median(taken) for taken in times]

@@ -1,4 +1,4 @@
-"""Wall time of whole fits, and until 99 % of the gain in the validation score is there."""
+"""Time complete fits, and the time until 99 % of the gain in validation score."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from unittest.mock import patch
 
 import torch
 
+from benchmarks.rows import to_task_data
 from pyro_vmtl import TaskData, fit, log_predictive_density
 from pyro_vmtl.datasets import DATA_SETS
-from pyro_vmtl.methods.fitted import Fitted
+from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.presets import presets
 
 __all__ = ["GOALS", "wall_time"]
 
 GOALS = {"digits": 10.0, "school": 20.0, "office-caltech": 10.0}
-"""Seconds that a fit may take; on Office-Caltech10 until 99 % of the score."""
+"""Maximum seconds of a fit; on Office-Caltech10 until 99 % of the score."""
 
 
 def wall_time(name: str, method: str, *, seed: int = 0, **settings: Any) -> dict[str, Any] | None:
-    """Fit a data set, and look when its validation score was nearly what it is at the end.
+    """Fit a data set, and find when its validation score was close to the final one.
 
     Parameters
     ----------
@@ -35,13 +36,13 @@ def wall_time(name: str, method: str, *, seed: int = 0, **settings: Any) -> dict
     seed
         Seed of split and fit.
     **settings
-        Arguments of ``fit`` other than the preset's.
+        Arguments of ``fit`` that replace the preset's.
 
     Returns
     -------
     dict
-        Seconds of the fit, seconds to 99 % of the final score counted from the first one, and
-        steps; None where the data are not at hand.
+        Seconds of the fit, seconds until 99 % of the gain from the first to the final score, and
+        number of steps; None if the data files are missing.
     """
     data_set = DATA_SETS[name]()
     try:
@@ -49,14 +50,7 @@ def wall_time(name: str, method: str, *, seed: int = 0, **settings: Any) -> dict
     except OSError:
         return None
     split = data_set.split(seed, validation=True)
-    classes = data_set.kind == "classification"
-    y_train, y_test = split.y_train, split.y_test
-    if not classes:
-        centre, unit = y_train.mean(), y_train.std()
-        y_train, y_test = (y_train - centre) / unit, (y_test - centre) / unit
-    make = TaskData.classification if classes else TaskData.regression
-    data = make(split.X_train, y_train, split.tasks_train).with_intercept()
-    held_out = data.new_rows(split.X_test, split.tasks_test, y_test)
+    data, held_out = to_task_data(split, data_set.kind)
     preset = presets(data_set.kind)[method]
     assert isinstance(preset, Preset)
     preset = replace(preset, fitting={**preset.fitting, **settings})
@@ -64,7 +58,7 @@ def wall_time(name: str, method: str, *, seed: int = 0, **settings: Any) -> dict
     seen: list[tuple[float, dict[str, Any]]] = []
     with _snapshots(seen):
         fitted = preset.fit(data, seed=seed)
-    scores = [_score(fitted, state, held_out) for _, state in seen]
+    scores = [_score(fitted.member, state, held_out) for _, state in seen]
     enough = scores[0] + 0.99 * (scores[-1] - scores[0])
     reached = len(scores) - 1
     while reached and scores[reached - 1] >= enough:
@@ -81,7 +75,7 @@ def wall_time(name: str, method: str, *, seed: int = 0, **settings: Any) -> dict
 
 @contextmanager
 def _snapshots(seen: list[tuple[float, dict[str, Any]]]) -> Iterator[None]:
-    """Copy the parameters where a fit would move its progress bar, and stop the clock for that."""
+    """Copy the parameters whenever a fit updates its progress bar, with the clock stopped."""
     programs = torch.nn.ModuleList()
     started, paused = time.perf_counter(), 0.0
 
@@ -96,19 +90,19 @@ def _snapshots(seen: list[tuple[float, dict[str, Any]]]) -> Iterator[None]:
     def bar(*args: Any, **kwargs: Any) -> Iterator[Any]:
         yield report
 
-    def noting_fit(model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
+    def recording_fit(model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
         programs.extend([model, guide])
         return fit(model, guide, *args, **kwargs)
 
     with (
         patch("pyro_vmtl.inference.svi.progress_bar", bar),
-        patch("pyro_vmtl.methods.preset.fit", noting_fit),
+        patch("pyro_vmtl.methods.method.fit", recording_fit),
     ):
         yield
 
 
-def _score(fitted: Fitted, state: dict[str, Any], rows: TaskData) -> float:
-    """Mean log predictive density of rows, in nats."""
+def _score(fitted: Member, state: dict[str, Any], rows: TaskData) -> float:
+    """Compute the mean log predictive density of rows, in nats."""
     torch.nn.ModuleList([fitted.model, fitted.guide]).load_state_dict(state)
     density = log_predictive_density(fitted.model, fitted.guide, rows, num_samples=100)
     return float(rows.unpad(density).mean())

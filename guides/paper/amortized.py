@@ -21,7 +21,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_vmtl.data.task_batches import sample_of_plate
+from pyro_vmtl.data.plates import sample_posterior
 from pyro_vmtl.data.task_data import TaskData
 
 __all__ = ["AmortizedNormal", "class_means", "target_weighted_mean"]
@@ -38,6 +38,8 @@ class AmortizedNormal(nn.Module):
         Training rows, which are summarised here and once.
     """
 
+    fixed_graph = True
+
     summary: Tensor
 
     def __init__(self, encoder: nn.Module, data: TaskData) -> None:
@@ -50,7 +52,7 @@ class AmortizedNormal(nn.Module):
         """Draw ``w``, inside a plate over tasks."""
         rows = self.encoder(self.summary)
         normal = dist.Normal(rows.mean.unsqueeze(1), rows.stddev.unsqueeze(1))
-        return sample_of_plate("w", normal.to_event(self.summary.ndim - 1))
+        return sample_posterior("w", normal.to_event(self.summary.ndim - 1))
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Draw ``w``; the arguments are the model's and are not looked at."""

@@ -16,7 +16,7 @@ import pyro
 from pyro import poutine
 from torch import nn
 
-from pyro_vmtl.data.task_batches import of_plate
+from pyro_vmtl.data.plates import subsample_tasks
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.guides.mean_field import MeanFieldNormal
 from pyro_vmtl.guides.paper.amortized import AmortizedNormal
@@ -38,6 +38,8 @@ class EncodedNormal(nn.Module):
         for example :class:`~pyro_vmtl.guides.MeanFieldNormal`.
     """
 
+    fixed_graph = True
+
     def __init__(self, encoder: nn.Module, others: MeanFieldNormal | AmortizedNormal) -> None:
         super().__init__()
         self.encoder = encoder
@@ -49,7 +51,7 @@ class EncodedNormal(nn.Module):
             self.others.draw_common()
         with pyro.plate("task", data.num_tasks, dim=-2):
             self.others.draw()
-            rows = of_plate(data)
+            rows = subsample_tasks(data)
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 give = {"sources": lambda: self._sources(rows)}
                 pyro.sample("z", self.encoder(rows.x), infer=give)

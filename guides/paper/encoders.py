@@ -52,6 +52,8 @@ class LinearEncoder(nn.Module):
     (torch.Size([3, 7]), torch.Size([2]))
     """
 
+    fixed_graph = True
+
     def __init__(
         self,
         num_features: int,
@@ -107,6 +109,8 @@ class MLPEncoder(nn.Module):
     torch.Size([2])
     """
 
+    fixed_graph = True
+
     def __init__(
         self,
         num_features: int,
@@ -149,6 +153,8 @@ class ConcatenatedEncoders(nn.Module):
     >>> both(torch.zeros(7, 5)).event_shape
     torch.Size([4])
     """
+
+    fixed_graph = True
 
     def __init__(self, *encoders: nn.Module) -> None:
         super().__init__()

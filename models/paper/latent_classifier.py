@@ -25,7 +25,7 @@ import pyro.distributions as dist
 from pyro import poutine
 from torch import Tensor, nn
 
-from pyro_vmtl.data.task_batches import of_plate
+from pyro_vmtl.data.plates import subsample_tasks
 from pyro_vmtl.data.task_data import TaskData
 
 __all__ = ["LatentClassifier", "standard_normal", "times"]
@@ -43,6 +43,8 @@ class LatentClassifier(nn.Module):
         D.
     """
 
+    fixed_graph = True
+
     def __init__(self, prior: Callable[[], dist.Independent], latent_size: int) -> None:
         super().__init__()
         self.prior = prior
@@ -52,7 +54,7 @@ class LatentClassifier(nn.Module):
         """Draw coefficients, representations and classes; condition on the classes if known."""
         prior = self.prior()
         with pyro.plate("task", data.num_tasks, dim=-2):
-            w, rows = pyro.sample("w", prior), of_plate(data)
+            w, rows = pyro.sample("w", prior), subsample_tasks(data)
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 z = pyro.sample("z", standard_normal(data.x, self.latent_size))
                 logits = times(z, w.squeeze(-3))  # (T, N, C)

@@ -24,11 +24,12 @@ from collections.abc import Callable
 import pyro
 import pyro.distributions as dist
 from pyro import poutine
+from torch import Tensor
 
-from pyro_vmtl.data.task_batches import of_plate
+from pyro_vmtl.data.plates import subsample_tasks
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.models.linear_regressor import TaskNoise
 from pyro_vmtl.models.paper.latent_classifier import standard_normal, times
+from pyro_vmtl.models.task_noise import TaskNoise
 
 __all__ = ["LatentRegressor"]
 
@@ -46,8 +47,13 @@ class LatentRegressor(TaskNoise):
     num_tasks
         T.
     init_noise_scale
-        Standard deviation of the noise at the start, in the unit of the targets.
+        Initial standard deviation of the noise, in the unit of the targets.
+    rows_per_task
+        (T,), number of training rows of each task, as for
+        :class:`~pyro_vmtl.models.LinearRegressor`.
     """
+
+    fixed_graph = True
 
     def __init__(
         self,
@@ -56,8 +62,9 @@ class LatentRegressor(TaskNoise):
         num_tasks: int,
         *,
         init_noise_scale: float = 1.0,
+        rows_per_task: Tensor | None = None,
     ) -> None:
-        super().__init__(num_tasks, init_noise_scale)
+        super().__init__(num_tasks, init_noise_scale, rows_per_task)
         self.prior = prior
         self.latent_size = latent_size
 
@@ -65,7 +72,7 @@ class LatentRegressor(TaskNoise):
         """Draw coefficients, representations and targets; condition on the targets if known."""
         prior = self.prior()
         with pyro.plate("task", data.num_tasks, dim=-2):
-            w, rows = pyro.sample("w", prior), of_plate(data)  # (T, 1, D)
+            w, rows = pyro.sample("w", prior), subsample_tasks(data)  # (T, 1, D)
             noise_scale = pyro.subsample(self.noise_scale, event_dim=0)
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 z = pyro.sample("z", standard_normal(data.x, self.latent_size))

@@ -18,7 +18,7 @@ from pyro_vmtl.cli.run_directory import METRICS, FittedTable, write_run
 from pyro_vmtl.cli.scores import Estimator
 from pyro_vmtl.cli.settings import FitSettings
 from pyro_vmtl.cli.user_errors import InputError, check_device, print_note, report_user_errors
-from pyro_vmtl.data.atomic_files import check_free
+from pyro_vmtl.data.atomic_files import check_writable
 from pyro_vmtl.estimators import VMTLClassifier, VMTLRegressor
 from pyro_vmtl.methods.presets import presets
 
@@ -52,7 +52,7 @@ def run_fit(settings: FitSettings, *, overwrite: bool, resume: bool, as_json: bo
         return
     checkpoints = out.with_name(f"{out.name}.checkpoints")
     with report_user_errors(as_json=as_json) as notes:
-        check_free(out, overwrite=overwrite, marker=METRICS)
+        check_writable(out, overwrite=overwrite, marker=METRICS)
         if checkpoints.exists() and not (overwrite or resume):
             raise InputError(
                 f"{checkpoints} holds a fit that was interrupted. Continue it with --resume, or "

@@ -1,1 +1,4 @@
-"""Rows of many tasks: containers, padding, batches, folds."""
+"""Data: rows of many tasks in padded tensors, mini-batches of rows and tasks, and folds.
+
+This room imports nothing else of the library.
+"""

@@ -1,4 +1,4 @@
-"""Reading the user's arrays: numbers and labels, with errors that name the row."""
+"""Validation of the user's arrays, with errors that name the row."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 __all__ = [
     "check_finite",
+    "check_positive",
     "class_index",
     "is_missing",
     "read_labels",
@@ -22,7 +23,7 @@ __all__ = [
 
 
 def read_real(values: Any, name: str, ndim: int) -> Tensor:
-    """Real values as a float tensor of torch's default type (float64 tensors stay so)."""
+    """Convert real values to a tensor of torch's default dtype; float tensors keep theirs."""
     if isinstance(values, Tensor):
         tensor = values.detach()
         if not tensor.is_floating_point():
@@ -42,14 +43,14 @@ def read_real(values: Any, name: str, ndim: int) -> Tensor:
 
 
 def read_targets(y: Any, tasks: Sequence[Hashable] | np.ndarray) -> Tensor:
-    """Real targets, (rows,), all finite."""
+    """Convert real targets, (rows,), and check that they are finite."""
     targets = read_real(y, "y", ndim=1)
     check_finite(targets[:, None], read_labels(tasks, "tasks"), "y")
     return targets
 
 
 def read_weights(sample_weight: Any) -> Tensor:
-    """Weights of rows, (rows,), at least 0 and not all 0."""
+    """Convert weights, (rows,), and check that they are at least 0 and not all 0."""
     weight = read_real(sample_weight, "sample_weight", ndim=1)
     bad = (~((weight >= 0) & torch.isfinite(weight))).nonzero()
     if len(bad):
@@ -59,12 +60,12 @@ def read_weights(sample_weight: Any) -> Tensor:
             "least 0. To leave a row out, give it 0."
         )
     if not weight.any():
-        raise ValueError("sample_weight is 0 in every row, expected some rows that count.")
+        raise ValueError("sample_weight is 0 in every row, expected some above 0.")
     return weight
 
 
 def class_index(labels: list[Hashable], classes: tuple[Hashable, ...]) -> Tensor:
-    """Positions of labels among the classes, (rows,)."""
+    """Return the positions of labels among the classes, (rows,)."""
     index = {label: i for i, label in enumerate(classes)}
     for row, label in enumerate(labels):
         if label not in index:
@@ -76,11 +77,11 @@ def class_index(labels: list[Hashable], classes: tuple[Hashable, ...]) -> Tensor
 
 
 def read_labels(values: Any, name: str) -> list[Hashable]:
-    """Labels as plain Python objects, so that they hash and print as the user's own."""
+    """Convert labels to plain Python objects, which hash and print as the user's own."""
     if isinstance(values, str) or not hasattr(values, "__len__"):
         raise ValueError(f"{name} is {type(values).__name__}, expected one label per row.")
     labels = values.tolist() if hasattr(values, "tolist") else list(values)
-    # numbers of numpy and torch: those of torch would all be different
+    # scalars of numpy and torch: equal ones of torch would have different hashes
     labels = [v.item() if getattr(v, "shape", None) == () else v for v in labels]
     for row, label in enumerate(labels):
         if is_missing(label):
@@ -93,12 +94,12 @@ def read_labels(values: Any, name: str) -> list[Hashable]:
 
 
 def is_missing(value: Any) -> bool:
-    """Tell None, NaN and the missing values of pandas from others."""
+    """Return whether a value is None, NaN or a missing value of pandas."""
     return value is None or type(value).__name__ == "NAType" or bool(value != value)
 
 
 def check_finite(values: Tensor, tasks: list[Hashable], name: str) -> None:
-    """Check values (rows, columns), and name the first that is infinite or not a number."""
+    """Check that values (rows, columns) are finite, and name the first that is not."""
     bad = (~torch.isfinite(values)).nonzero()
     if len(bad):
         row, column = bad[0].tolist()
@@ -111,9 +112,16 @@ def check_finite(values: Tensor, tasks: list[Hashable], name: str) -> None:
 
 
 def sorted_unique(labels: list[Hashable]) -> tuple[Hashable, ...]:
-    """Each label once, sorted where they can be, else in order of first appearance."""
+    """Return each label once, sorted if possible, else in order of first appearance."""
     unique = dict.fromkeys(labels)
     try:
         return tuple(sorted(unique))  # type: ignore[type-var]
-    except TypeError:  # labels of mixed kinds have no order of their own
+    except TypeError:  # labels of mixed types have no order
         return tuple(unique)
+
+
+def check_positive(**numbers: int | None) -> None:
+    """Check that numbers of rows or tasks, where they are given, are at least 1."""
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise ValueError(f"{name} is {number}, expected at least 1.")

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all."""
+"""Files and folders that are written atomically: completely, or not at all."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_write", "check_free", "new_directory"]
+__all__ = ["atomic_write", "check_writable", "new_directory"]
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary path that becomes ``path`` at the end, if all went well.
+    """Yield a temporary path that replaces ``path`` unless an exception is raised.
 
     Parameters
     ----------
     path
-        The file to write. An earlier one stays until the new one is complete.
+        The file to write. An existing one stays until the new one is complete.
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -29,23 +29,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
         scratch.unlink(missing_ok=True)
 
 
-def check_free(out: Path, *, overwrite: bool, marker: str) -> None:
-    """Check, before any work, that a folder can be written.
+def check_writable(out: Path, *, overwrite: bool, marker: str) -> None:
+    """Check that a folder can be written, before any work is done.
 
     Parameters
     ----------
     out
-        The folder to be.
+        The folder to write.
     overwrite
-        May an earlier one be there?
+        Whether an existing folder may be overwritten.
     marker
-        A file that such folders have: others are never overwritten.
+        Name of a file that folders written by pyro_vmtl contain. Others are never overwritten.
 
     Raises
     ------
     OSError
-        If something is there that may not be overwritten, or the folder cannot be written to. The
-        message names the way out.
+        If the folder exists and may not be overwritten, or its parent is not writable.
     """
     if out.exists() and not overwrite:
         raise FileExistsError(
@@ -67,30 +66,30 @@ def check_free(out: Path, *, overwrite: bool, marker: str) -> None:
 
 @contextmanager
 def new_directory(out: Path, *, overwrite: bool, marker: str) -> Iterator[Path]:
-    """Give a temporary folder that becomes ``out`` at the end, if all went well.
+    """Yield a temporary folder that replaces ``out`` unless an exception is raised.
 
     Parameters
     ----------
     out
-        The folder to make.
+        The folder to write.
     overwrite
-        May an earlier one be there? It stays until the new one is complete.
+        Whether an existing folder may be overwritten. It stays until the new one is complete.
     marker
-        A file that such folders have: others are never overwritten.
+        Name of a file that folders written by pyro_vmtl contain. Others are never overwritten.
 
     Raises
     ------
     OSError
-        As :func:`check_free` does.
+        If :func:`check_writable` refuses the folder.
     """
-    check_free(out, overwrite=overwrite, marker=marker)
+    check_writable(out, overwrite=overwrite, marker=marker)
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     new, old = scratch / "new", scratch / "old"
     try:
         new.mkdir()
         yield new
-        check_free(out, overwrite=overwrite, marker=marker)
+        check_writable(out, overwrite=overwrite, marker=marker)
         if out.exists():
             out.rename(old)
         new.rename(out)

@@ -1,67 +1,42 @@
 r"""Attention: each row's counterpart in every other task.
 
 The prior of a representation :math:`z_{tn}` is a pool of :math:`q(z | x_{tn}, D_i)`, where
-:math:`D_i` are the training rows of task i. As in the code of Shen et al. (NeurIPS 2021), they
-enter through :math:`\tilde x_{tni}`, a mean of the rows of task i weighted by their likeness to
-:math:`x_{tn}`:
+:math:`D_i` are the training rows of task i. As in the code of Shen et al. [1]_, they enter through
+:math:`\tilde x_{tni}`, a mean of the rows of task i weighted by their similarity to :math:`x_{tn}`:
 
 .. math:: \tilde x_{tni} = \sum_m \mathrm{softmax}_m\Bigl(
     \frac{x_{tn}^\top x_{im}}{\max_m - \min_m}\Bigr) x_{im}
 
-over the rows m of task i with the class of :math:`y_{tn}`. This depends on the data alone and is
-computed once. The paper has no form for regression: there m runs over all rows of task i and, if
-wanted, likeness of the targets, :math:`-(y_{tn} - y_{im})^2` over its range, adds to that of the
-features.
+over the rows m of task i with the class of :math:`y_{tn}`. For real targets, which the paper
+does not define, m runs over all rows of task i. This depends on the data alone and is computed
+once.
+
+References
+----------
+.. [1] J. Shen, X. Zhen, M. Worring, L. Shao. Variational Multi-Task Learning with Gumbel-Softmax
+   Priors. NeurIPS 2021.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.data.task_data import Attended, TaskData
 
-__all__ = ["Attended", "attend"]
-
-
-@dataclass(frozen=True, eq=False)
-class Attended:
-    """Counterparts of every row in the other tasks.
-
-    Attributes
-    ----------
-    x
-        (rows, T - 1, F), features of the counterparts, the other tasks in order; 0 where there is
-        none. Rows are in the order of the user's arrays.
-    present
-        (rows, T - 1), False where the other task has no row of the class.
-    """
-
-    x: Tensor
-    present: Tensor
-
-    def of(self, row: Tensor) -> tuple[Tensor, Tensor]:
-        """Look padded rows up, (T, N), and give features (T, N, T - 1, F) and presence."""
-        return self.x[row], self.present[row]
-
-    def to(self, device: torch.device | str) -> Attended:
-        """Copy to a device."""
-        return Attended(self.x.to(device), self.present.to(device))
+__all__ = ["attend"]
 
 
 @torch.no_grad()
-def attend(data: TaskData, *, target_in_key: bool = False) -> TaskData:
-    """Find each row's counterparts in the other tasks, which shared representations need.
+def attend(data: TaskData) -> TaskData:
+    """Compute each row's counterparts in the other tasks, which shared representations need.
 
     Parameters
     ----------
     data
         Training rows.
-    target_in_key
-        For regression: are rows alike by their targets, too? It made no difference on validation
-        rows of the digits' angles. Rows of classes attend within their class anyway.
 
     Returns
     -------
@@ -71,13 +46,17 @@ def attend(data: TaskData, *, target_in_key: bool = False) -> TaskData:
     Raises
     ------
     ValueError
-        If the targets are not known, or there is only one task.
+        If the targets are missing, or there is only one task.
+
+    See Also
+    --------
+    pyro_vmtl.guides.EncodedNormal : The guide that encodes rows and counterparts.
 
     Examples
     --------
     >>> X = [[1.0, 0.0], [3.0, 0.0], [0.0, 2.0]]
     >>> data = attend(TaskData.classification(X, [0, 0, 0], ["a", "a", "b"]))
-    >>> data.attended.x[2, 0]  # both rows of task a are equally far from (0, 2)
+    >>> data.attended.x[2, 0]  # both rows of task a are equally similar to (0, 2)
     tensor([2., 0.])
     """
     if data.y is None:
@@ -86,7 +65,7 @@ def attend(data: TaskData, *, target_in_key: bool = False) -> TaskData:
             "Call attend on the data to fit."
         )
     if data.num_tasks < 2:
-        raise ValueError("There is 1 task, expected at least 2 to look at one another's rows.")
+        raise ValueError("There is 1 task, expected at least 2: rows attend to other tasks.")
     task, _ = data.mask.nonzero(as_tuple=True)
     x, y, row = data.x[data.mask], data.y[data.mask], data.row[data.mask]
     out = x.new_zeros(len(x), data.num_tasks - 1, data.num_features)
@@ -96,17 +75,15 @@ def attend(data: TaskData, *, target_in_key: bool = False) -> TaskData:
         keys, targets = x[task == source], y[task == source]
         if not len(keys):
             continue
-        likeness = x[others] @ keys.mT
-        allowed = torch.ones_like(likeness, dtype=torch.bool)
+        similarity = x[others] @ keys.mT
+        allowed = torch.ones_like(similarity, dtype=torch.bool)
         if data.classes is not None:
             allowed = y[others][:, None] == targets
-        scores = _over_range(likeness, allowed)
-        if data.classes is None and target_in_key:
-            scores = scores + _over_range(-((y[others][:, None] - targets) ** 2), allowed)
         any_allowed = allowed.any(1)
-        weights = scores.masked_fill(~allowed, -torch.inf)[any_allowed].softmax(1)
+        scores = _over_range(similarity, allowed).masked_fill(~allowed, -torch.inf)
+        weights = scores[any_allowed].softmax(1)
         place = row[others], source - (source > task[others]).long()
-        out[place] = out.new_zeros(len(likeness), data.num_features).masked_scatter(
+        out[place] = out.new_zeros(len(similarity), data.num_features).masked_scatter(
             any_allowed[:, None], weights @ keys
         )
         present[place] = any_allowed

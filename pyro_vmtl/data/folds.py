@@ -1,4 +1,4 @@
-"""Folds of the rows of every task: to fit on some, and to look at predictions of the others."""
+"""Cross-validation folds and random subsets of the rows of every task."""
 
 from __future__ import annotations
 
@@ -11,34 +11,37 @@ from torch import Tensor
 
 from pyro_vmtl.data.task_data import TaskData
 
-__all__ = ["at_most", "folds", "needed_folds"]
+__all__ = ["folds", "needed_folds", "subsample_rows"]
 
 
 def folds(
     data: TaskData, num_folds: int, *, seed: int = 0, enough: int | None = None
 ) -> Iterator[tuple[TaskData, TaskData]]:
-    """Split the rows into folds, each held out once.
+    """Split the rows into folds, stratified by task and class, each held out once.
 
-    Every task is dealt out evenly, and in it every class. A task with a single row has none to
-    learn from while that is held out.
+    A task with a single row has none to learn from while that is held out.
 
     Parameters
     ----------
     data
         Rows with their targets.
     num_folds
-        At least 2; with fewer rows than that, one row to a fold.
+        Number of folds, at least 2; with fewer rows than that, one row per fold.
     seed
-        Seed of the order in which rows are dealt out.
+        Seed of the assignment of rows to folds.
     enough
-        Rows held out that are enough: no more folds are given once there are so many, and of a
-        larger fold about so many only, the same part of every task, drawn at random.
+        Number of held-out rows that suffices. No more folds are yielded once it is reached, and
+        of a larger fold only about so many rows, the same fraction of every task at random.
 
     Yields
     ------
     tuple of TaskData
-        The other rows, to fit, and the rows held out, each with all tasks. In each ``row`` counts
-        from 0; counterparts (:func:`~pyro_vmtl.attend`) are to be found anew.
+        The other rows, to fit, and the rows held out, each with all tasks. In each, ``row`` counts
+        from 0 and there are no counterparts (call :func:`~pyro_vmtl.attend` again).
+
+    See Also
+    --------
+    sklearn.model_selection.StratifiedKFold : The same idea for a single task.
 
     Examples
     --------
@@ -47,48 +50,51 @@ def folds(
     [(2, 1), (2, 1), (2, 1)]
     """
     total = int(data.mask.sum())
-    fold = _deal(data, min(num_folds, total), seed)
-    part = 1.0 if enough is None else enough * num_folds / total
+    fold = _assign_folds(data, min(num_folds, total), seed)
+    fraction = 1.0 if enough is None else enough * num_folds / total
     generator = torch.Generator().manual_seed(seed)
     for k in range(needed_folds(data, num_folds, enough=enough)):
-        held = _some(data.mask & (fold == k), part, generator)
-        yield _rows(data, data.mask & (fold != k)), _rows(data, held)
+        held = _thin(data.mask & (fold == k), fraction, generator)
+        yield _select(data, data.mask & (fold != k)), _select(data, held)
 
 
 def needed_folds(data: TaskData, num_folds: int, *, enough: int | None = None) -> int:
-    """Give how many folds :func:`folds` gives."""
+    """Return how many folds :func:`folds` yields."""
     total = int(data.mask.sum())
     needed = min(num_folds, total)
     return needed if enough is None else min(needed, -(-enough * num_folds // total))
 
 
-def at_most(data: TaskData, num_rows: int, *, seed: int = 0) -> TaskData:
-    """Take about so many rows where there are more, the same part of every task, at random."""
-    part = num_rows / int(data.mask.sum())
-    if part >= 1:
-        return data
-    return _rows(data, _some(data.mask, part, torch.Generator().manual_seed(seed)))
+def subsample_rows(data: TaskData, num_rows: int, *, seed: int = 0) -> TaskData:
+    """Select about ``num_rows`` rows at random, the same fraction of every task.
 
-
-def _some(chosen: Tensor, part: float, generator: torch.Generator) -> Tensor:
-    """Keep a part of the chosen rows, (T, N), of each task, at equal distances from one another.
-
-    Each is kept with the same probability, because the first distance is random.
+    Data with fewer rows are returned as they are.
     """
-    if part >= 1:
+    fraction = num_rows / int(data.mask.sum())
+    if fraction >= 1:
+        return data
+    return _select(data, _thin(data.mask, fraction, torch.Generator().manual_seed(seed)))
+
+
+def _thin(chosen: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
+    """Keep a fraction of the chosen rows, (T, N), of each task, by systematic sampling.
+
+    The kept rows are at equal distances. All have the same probability, as the start is random.
+    """
+    if fraction >= 1:
         return chosen
-    first = torch.rand(len(chosen), 1, generator=generator, dtype=torch.float64)
-    steps = (chosen.cumsum(1) * part + first.to(chosen.device)).long()
+    start = torch.rand(len(chosen), 1, generator=generator, dtype=torch.float64)
+    steps = (chosen.cumsum(1) * fraction + start.to(chosen.device)).long()
     before = torch.cat([torch.zeros_like(steps[:, :1]), steps[:, :-1]], dim=1)
     return chosen & (steps > before)
 
 
-def _deal(data: TaskData, num_folds: int, seed: int) -> Tensor:
-    """Give the fold of every row, (T, N).
+def _assign_folds(data: TaskData, num_folds: int, seed: int) -> Tensor:
+    """Assign every row to a fold, (T, N).
 
-    Rows of a class in a task are dealt out evenly. What is left over goes to the folds that have
-    the fewest left-over rows of the task, and among these of the class, so that a class with one
-    row in each task is not held out of all tasks at once.
+    Rows of a class in a task are spread evenly. The remainder goes to the folds with the fewest
+    remainders of the task and, among these, of the class, so that a class with one row in each
+    task is not held out of all tasks at once.
     """
     rng = np.random.RandomState(seed)
     fold = np.zeros(data.mask.shape, dtype=int)
@@ -101,29 +107,24 @@ def _deal(data: TaskData, num_folds: int, seed: int) -> Tensor:
         of_task = np.zeros(num_folds)
         for c in rng.permutation(data.num_classes):
             rows = rng.permutation(np.flatnonzero(mask[t] & (label[t] == c)))
-            even, left = divmod(len(rows), num_folds)
-            fewest = np.lexsort((rng.rand(num_folds), of_class[c], of_task))[:left]
+            even, remainder = divmod(len(rows), num_folds)
+            fewest = np.lexsort((rng.rand(num_folds), of_class[c], of_task))[:remainder]
             fold[t, rows] = np.concatenate([np.tile(np.arange(num_folds), even), fewest])
             of_task[fewest] += 1
             of_class[c, fewest] += 1
     return torch.as_tensor(fold, device=data.mask.device)
 
 
-def _rows(data: TaskData, chosen: Tensor) -> TaskData:
-    """Take the chosen rows, (T, N), of every task."""
+def _select(data: TaskData, chosen: Tensor) -> TaskData:
+    """Select the chosen rows, (T, N), of every task, and number them from 0."""
     counts = chosen.sum(1)
     index = (~chosen).int().argsort(dim=1, stable=True)[:, : max(1, int(counts.max()))]
     mask = torch.arange(index.shape[1], device=index.device) < counts[:, None]
     taken = data.take(index, mask)
     assert taken.y is not None
-    # Counterparts may be made of rows that are held out here, so there are none.
     # What is taken is a copy, and another would be the most memory that a stack needs.
     x, y = taken.x.mul_(mask[..., None]), taken.y.mul_(mask)
-    return replace(taken, x=x, y=y, row=_numbered(mask), attended=None)
-
-
-def _numbered(mask: Tensor) -> Tensor:
-    """Number rows from 0 on, as if they were all that the user gave."""
     row = torch.full(mask.shape, -1, device=mask.device)
     row[mask] = torch.arange(int(mask.sum()), device=mask.device)
-    return row
+    # Counterparts may be made of rows that are held out here, so they are dropped.
+    return replace(taken, x=x, y=y, row=row, attended=None)

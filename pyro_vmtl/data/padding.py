@@ -1,14 +1,18 @@
-"""Where rows go when tasks are padded to the same length."""
+"""Rows of many tasks as padded arrays (T, N, ...): task, row within the task."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Padding"]
+from pyro_vmtl.data.arrays import check_finite, read_labels, read_real, read_weights
+
+__all__ = ["Padding", "pad_arrays"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,11 +22,11 @@ class Padding:
     Attributes
     ----------
     task, position
-        (rows,), the place of each row, rows in the order of their tasks.
+        (rows,), the place of each row, rows sorted by task.
     order
-        (rows,), which row that is.
+        (rows,), the index of each of these rows in the user's arrays.
     shape
-        T and N, the rows of the longest task.
+        T and N, the number of rows of the longest task.
 
     Examples
     --------
@@ -38,7 +42,7 @@ class Padding:
 
     @classmethod
     def of(cls, labels: Sequence[Hashable], task_labels: Sequence[Hashable]) -> Padding:
-        """Find the places of rows.
+        """Compute the places of rows.
 
         Parameters
         ----------
@@ -50,7 +54,7 @@ class Padding:
         Raises
         ------
         ValueError
-            If a label is none of them.
+            If a label is not among the tasks.
         """
         index = {label: t for t, label in enumerate(task_labels)}
         for row, label in enumerate(labels):
@@ -68,7 +72,69 @@ class Padding:
         return cls(task, position, order, (len(task_labels), int(counts.max())))
 
     def pad(self, values: Tensor, fill: int = 0) -> Tensor:
-        """Lay values (rows, ...) out as (T, N, ...)."""
+        """Arrange values (rows, ...) as (T, N, ...)."""
         padded = values.new_full((*self.shape, *values.shape[1:]), fill)
         padded[self.task, self.position] = values[self.order]
         return padded
+
+
+def pad_arrays(
+    X: Any,
+    targets: Tensor | None,
+    tasks: Sequence[Hashable] | np.ndarray,
+    *,
+    task_labels: tuple[Hashable, ...] | None = None,
+    sample_weight: Any = None,
+) -> dict[str, Any]:
+    """Validate the user's arrays and pad them.
+
+    Parameters
+    ----------
+    X
+        (rows, F), features.
+    targets
+        (rows,), class indices or real values; None where they are not known.
+    tasks
+        (rows,), task labels.
+    task_labels
+        All tasks, in order; by default those in ``tasks``, in order of first appearance.
+    sample_weight
+        (rows,), the weight of each row; None for no weights.
+
+    Returns
+    -------
+    dict
+        The attributes ``x``, ``y``, ``mask``, ``row``, ``task_labels`` and ``weight`` of a
+        :class:`~pyro_vmtl.TaskData`.
+
+    Raises
+    ------
+    ValueError
+        If lengths disagree, there are no rows or columns, or a value is not finite.
+    """
+    x = read_real(X, "X", ndim=2)
+    labels = read_labels(tasks, "tasks")
+    weight = None if sample_weight is None else read_weights(sample_weight)
+    for name, values in (("tasks", labels), ("y", targets), ("sample_weight", weight)):
+        if values is not None and len(values) != len(x):
+            raise ValueError(f"{name} has {len(values)} rows, expected {len(x)} as in X.")
+    if not len(x):
+        raise ValueError("X has no rows, expected at least one.")
+    if not x.shape[1]:
+        raise ValueError("X has no columns, expected at least one feature.")
+    check_finite(x, labels, "X")
+
+    if task_labels is None:
+        task_labels = tuple(dict.fromkeys(labels))
+    padding = Padding.of(labels, task_labels)
+    row = padding.pad(torch.arange(len(x)), -1).to(x.device)
+    if targets is not None:
+        targets = targets.to(x if targets.is_floating_point() else x.device)
+    return {
+        "x": padding.pad(x),
+        "y": None if targets is None else padding.pad(targets),
+        "mask": row >= 0,
+        "row": row,
+        "task_labels": task_labels,
+        "weight": None if weight is None else padding.pad(weight.to(x)),
+    }

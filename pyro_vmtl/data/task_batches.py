@@ -1,45 +1,25 @@
-"""Some tasks at a time: a step need not hold all pairs of tasks, nor pad all to the longest.
+"""Batches of tasks: which tasks go through the programs together at each step of a fit.
 
-A step on all T tasks compares all of them with all sources, T x T numbers. Here the programs run on
-some tasks only, whose sources are still all others. In a program that is Pyro's own subsampling:
-the plate ``task`` holds some tasks, scales what they add to the loss, and ``pyro.subsample`` takes
-their part of what there is for every task.
+A step on all T tasks compares each of them with all sources, T x T numbers, and pads all to the
+longest. On some tasks at a time it needs less memory; their sources are still all other tasks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
 
-import pyro
-import pyro.distributions as dist
 import torch
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_vmtl.data.row_batches import check_positive
+from pyro_vmtl.data.arrays import check_positive
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.handlers.program_handler import TASK_PLATE
 
-__all__ = [
-    "Part",
-    "RandomTasks",
-    "TaskBatches",
-    "TaskBlocks",
-    "first_rows",
-    "of_plate",
-    "sample_of_plate",
-    "some_tasks",
-]
+__all__ = ["Part", "RandomTasks", "TaskBatches", "TaskBlocks", "first_rows"]
 
 BLOCK_COST = 2e6
-"""Numbers of padded rows that take as long as another block does."""
-
-MOST_PLACES = 64
-"""Places to look at for cuts between tasks."""
+"""Numbers of padded rows that take as long as an additional block."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +31,7 @@ class Part:
     tasks
         (B,), indices in ascending order, on the device of the rows.
     num_rows
-        Rows of the longest of them.
+        Number of rows of the longest of them.
     """
 
     tasks: Tensor
@@ -59,12 +39,12 @@ class Part:
 
 
 TaskBatches = Callable[[TaskData], Iterator[list[Part]]]
-"""Gives, for the rows of all tasks, the parts of one step after the other."""
+"""Yields, for the rows of all tasks, the parts of one step after the other."""
 
 
 @dataclass(frozen=True)
 class RandomTasks:
-    """Other tasks at each step, drawn without replacement.
+    """Random tasks at each step, drawn without replacement.
 
     Each counts as T / ``num_tasks``, so that the ELBO of a step is an unbiased estimate of that of
     all tasks.
@@ -72,7 +52,11 @@ class RandomTasks:
     Parameters
     ----------
     num_tasks
-        Tasks in a step; all of them where there are fewer.
+        Number of tasks in a step; all of them where there are fewer.
+
+    See Also
+    --------
+    TaskBlocks : All tasks at each step, in less memory.
 
     Examples
     --------
@@ -99,13 +83,17 @@ class RandomTasks:
 class TaskBlocks:
     """All tasks at each step, block by block: the same step in less memory.
 
-    Tasks of very unequal sizes go into blocks of their own, each padded to its longest task, where
-    that saves more than another block costs.
+    Tasks of very unequal sizes go into different blocks, each padded to its longest task, where
+    that saves more time than another block costs.
 
     Parameters
     ----------
     num_tasks
-        The most tasks in a block.
+        Maximum number of tasks in a block.
+
+    See Also
+    --------
+    RandomTasks : Only some of the tasks at each step.
 
     Examples
     --------
@@ -121,114 +109,30 @@ class TaskBlocks:
         check_positive(num_tasks=self.num_tasks)
 
     def __call__(self, data: TaskData) -> Iterator[list[Part]]:
-        """Give the same blocks for each step."""
+        """Yield the same blocks for each step."""
         counts = data.mask.sum(1).cpu()
-        order = counts.argsort(descending=True, stable=True)
-        blocks = []
-        for alike in order.tensor_split(_cuts(counts[order].tolist(), data.num_features)):
-            for block in alike.tensor_split(-(-len(alike) // self.num_tasks)):
-                tasks = block.sort().values.to(data.x.device)
-                blocks.append(Part(tasks, max(1, int(counts[block].max()))))
-        return repeat(blocks)
+        by_size = counts.argsort(descending=True, stable=True)
+        parts = []
+        for block in _split_by_size(by_size, counts, BLOCK_COST / data.num_features):
+            for tasks in block.tensor_split(-(-len(block) // self.num_tasks)):
+                num_rows = max(1, int(counts[tasks].max()))
+                parts.append(Part(tasks.sort().values.to(data.x.device), num_rows))
+        return repeat(parts)
 
 
-def _cuts(counts: list[int], num_features: int) -> list[int]:
-    """Find where to cut tasks, from the longest to the shortest, into blocks of similar sizes.
-
-    A block costs the numbers that its padded rows hold, and ``BLOCK_COST``. The cheapest cuts of
-    the first tasks follow from those of fewer tasks (dynamic programming).
-    """
-    places = [0, *(t for t in range(1, len(counts)) if counts[t] < counts[t - 1]), len(counts)]
-    if len(places) > MOST_PLACES:
-        places = [places[i * (len(places) - 1) // MOST_PLACES] for i in range(MOST_PLACES + 1)]
-    best: dict[int, tuple[float, list[int]]] = {0: (0.0, [])}
-    for i, end in enumerate(places[1:], start=1):
-        best[end] = min(
-            (
-                best[start][0] + BLOCK_COST + (end - start) * counts[start] * num_features,
-                [*best[start][1], start],
-            )
-            for start in places[:i]
-        )
-    return best[len(counts)][1][1:]
-
-
-@contextmanager
-def some_tasks(tasks: Tensor | None) -> Iterator[None]:
-    """Let programs run on some tasks.
-
-    Parameters
-    ----------
-    tasks
-        (B,), indices in ascending order; None for all tasks.
-    """
-    if tasks is None:
-        yield
-    else:
-        with _SomeTasks(tasks):
-            yield
+def _split_by_size(tasks: Tensor, counts: Tensor, cost: float) -> list[Tensor]:
+    """Split tasks, sorted from the longest, where that saves more than ``cost`` padded rows."""
+    rows = counts[tasks]
+    saved = torch.arange(len(tasks), 0, -1) * (rows[0] - rows)
+    place = int(saved.argmax())
+    if saved[place] <= cost:
+        return [tasks]
+    halves = tasks[:place], tasks[place:]
+    return [block for half in halves for block in _split_by_size(half, counts, cost)]
 
 
 def first_rows(data: TaskData, num_rows: int) -> TaskData:
-    """Leave padding out: the first rows of every task."""
+    """Select the first rows of every task, to leave padding out."""
     if num_rows >= data.num_rows:
         return data
     return data.map_rows(lambda values: values[:, :num_rows])
-
-
-class _SomeTasks(Messenger):
-    def __init__(self, tasks: Tensor) -> None:
-        super().__init__()
-        self.tasks = tasks
-
-    def _pyro_sample(self, msg: Any) -> None:
-        # A plate asks for its indices in a site that has its name.
-        if msg["name"] != TASK_PLATE or type(msg["fn"]).__name__ != "_Subsample":
-            return
-        if msg["fn"].subsample_size not in (None, len(self.tasks)):
-            raise ValueError(
-                f"Plate {TASK_PLATE!r} takes {msg['fn'].subsample_size} tasks of its own accord, "
-                f"as in Pyro's autoguides, expected the {len(self.tasks)} of this part of the "
-                "step. Fit without `tasks`, or with a guide such as MeanFieldNormal."
-            )
-        msg["value"] = self.tasks
-
-
-def of_plate(data: TaskData) -> TaskData:
-    """Take the rows of those tasks that the enclosing plate ``task`` has, at dimension -2.
-
-    Examples
-    --------
-    >>> data = TaskData.regression(torch.zeros(4, 1), torch.zeros(4), ["a", "b", "b", "c"])
-    >>> with pyro.plate("task", 3, subsample=torch.tensor([0, 2]), dim=-2):
-    ...     of_plate(data).mask.tolist()
-    [[True, False], [True, False]]
-    """
-    if pyro.subsample(data.mask, event_dim=0) is data.mask:
-        return data
-    return data.map_rows(lambda values: pyro.subsample(values, event_dim=values.ndim - 2))
-
-
-def sample_of_plate(site: str, posterior: dist.Independent) -> Tensor:
-    """Sample a site of a guide for those tasks that the enclosing plate ``task`` has.
-
-    Where these are not all, sharing still finds its sources in all.
-
-    Parameters
-    ----------
-    site
-        Name of the site.
-    posterior
-        Normal with the posterior of every task, batch shape (T, ...).
-    """
-    event_dim, normal = len(posterior.event_shape), posterior
-    while isinstance(normal, dist.Independent):
-        normal = normal.base_dist
-    loc = pyro.subsample(normal.loc, event_dim=event_dim)
-    some, infer = posterior, {}
-    if loc is not normal.loc:
-        scale = pyro.subsample(normal.scale, event_dim=event_dim)
-        some = dist.Normal(loc, scale).to_event(event_dim)
-        infer = {"sources": lambda: dist.Independent(normal, event_dim)}
-    value: Tensor = pyro.sample(site, some, infer=infer)
-    return value

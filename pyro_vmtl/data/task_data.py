@@ -1,43 +1,57 @@
 """Rows of many tasks in one padded container.
 
-Tasks have different numbers of rows. Models want one batched product over all of them, so the
-rows are laid out as ``(T, N, F)``: task, row within the task, feature. Tasks shorter than the
-longest are padded, and a mask says which rows are real. The user's own task and class labels
-are kept to the end.
+Tasks have different numbers of rows. Models compute one batched product over all of them, so the
+rows are arranged as ``(T, N, F)``: task, row within the task, feature. Tasks shorter than the
+longest are padded, and a mask marks the real rows. The user's own labels of tasks and classes are
+kept throughout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vmtl.data.arrays import (
-    check_finite,
-    class_index,
-    read_labels,
-    read_real,
-    read_targets,
-    read_weights,
-    sorted_unique,
-)
-from pyro_vmtl.data.padding import Padding
+from pyro_vmtl.data.arrays import class_index, read_labels, read_targets, sorted_unique
+from pyro_vmtl.data.padding import pad_arrays
 
-if TYPE_CHECKING:
-    from pyro_vmtl.data.counterparts import Attended
+__all__ = ["Attended", "TaskData"]
 
-__all__ = ["TaskData"]
+
+@dataclass(frozen=True, eq=False)
+class Attended:
+    """Counterparts of every row in the other tasks, from :func:`~pyro_vmtl.attend`.
+
+    Attributes
+    ----------
+    x
+        (rows, T - 1, F), features of the counterparts, the other tasks in order; 0 where there is
+        none. Rows are in the order of the user's arrays.
+    present
+        (rows, T - 1), False where the other task has no row of the class.
+    """
+
+    x: Tensor
+    present: Tensor
+
+    def of(self, row: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features (T, N, T - 1, F) and presence of padded rows (T, N)."""
+        return self.x[row], self.present[row]
+
+    def to(self, device: torch.device | str) -> Attended:
+        """Copy to a device."""
+        return Attended(self.x.to(device), self.present.to(device))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TaskData:
     """Rows of ``T`` tasks, padded to ``N`` rows each.
 
-    Make one with :meth:`classification` or :meth:`regression` and, for other rows of the same
+    Create one with :meth:`classification` or :meth:`regression` and, for other rows of the same
     tasks, :meth:`new_rows`.
 
     Attributes
@@ -46,22 +60,22 @@ class TaskData:
         (T, N, F), features; zero where padded.
     y
         (T, N), targets: class indices (int64) or real values; zero where padded. None for rows
-        whose target is not known.
+        whose targets are not known.
     mask
-        (T, N), True where there is a real row.
+        (T, N), True for real rows, False for padding.
     row
-        (T, N), position of each row in the arrays the user gave; -1 where padded.
+        (T, N), position of each row in the user's arrays; -1 where padded.
     task_labels
         the user's labels of the tasks, in the order of the first dimension.
     classes
         the user's labels of the classes, in the order of the indices in ``y``; None for
         regression.
     weight
-        (T, N), how much each row counts in a fit. None where all count 1.
+        (T, N), weight of each row in a fit; None for equal weights.
     intercept
-        is the last feature the constant 1 of :meth:`with_intercept`?
+        whether the last feature is the constant 1 of :meth:`with_intercept`.
     attended
-        for each row its counterparts in the other tasks, from :func:`~pyro_vmtl.attend`.
+        counterparts of each row in the other tasks, from :func:`~pyro_vmtl.attend`.
 
     Examples
     --------
@@ -101,7 +115,7 @@ class TaskData:
         classes: Sequence[Hashable] | None = None,
         sample_weight: Any = None,
     ) -> TaskData:
-        """Lay out labelled rows for classification.
+        """Create the rows of a classification.
 
         Parameters
         ----------
@@ -115,7 +129,7 @@ class TaskData:
             All classes in the wanted order; by default those found in ``y``, sorted where they
             can be sorted.
         sample_weight
-            (rows,), how much each row counts in a fit; at least 0. All 1 by default.
+            (rows,), weights of the rows in a fit, at least 0; all 1 by default.
 
         Raises
         ------
@@ -127,14 +141,14 @@ class TaskData:
         classes = tuple(classes) if classes is not None else sorted_unique(labels)
         if len(set(classes)) < len(classes):
             raise ValueError(f"classes has a label twice, expected each once: {list(classes)}.")
-        targets = class_index(labels, classes)
-        return _padded(X, targets, tasks, classes=classes, sample_weight=sample_weight)
+        padded = pad_arrays(X, class_index(labels, classes), tasks, sample_weight=sample_weight)
+        return cls(**padded, classes=classes)
 
     @classmethod
     def regression(
         cls, X: Any, y: Any, tasks: Sequence[Hashable] | np.ndarray, *, sample_weight: Any = None
     ) -> TaskData:
-        """Lay out rows with real targets.
+        """Create rows with real targets.
 
         Parameters
         ----------
@@ -148,10 +162,10 @@ class TaskData:
         ValueError
             If lengths disagree, a feature or target is not finite, or a weight is negative.
         """
-        return _padded(X, read_targets(y, tasks), tasks, sample_weight=sample_weight)
+        return cls(**pad_arrays(X, read_targets(y, tasks), tasks, sample_weight=sample_weight))
 
     def new_rows(self, X: Any, tasks: Sequence[Hashable] | np.ndarray, y: Any = None) -> TaskData:
-        """Lay out other rows, to predict or to test, for the tasks and classes of these data.
+        """Create other rows of the same tasks and classes, to predict or to test.
 
         Tasks keep their place, also those without a row here, and the intercept is added where
         these data have one.
@@ -168,7 +182,7 @@ class TaskData:
         Raises
         ------
         ValueError
-            If a task or class is unknown here, lengths disagree, or ``X`` has another number of
+            If a task or class is unknown, lengths disagree, or ``X`` has another number of
             features.
         """
         targets = None
@@ -176,7 +190,8 @@ class TaskData:
             targets = class_index(read_labels(y, "y"), self.classes)
         elif y is not None:
             targets = read_targets(y, tasks)
-        new = _padded(X, targets, tasks, task_labels=self.task_labels, classes=self.classes)
+        padded = pad_arrays(X, targets, tasks, task_labels=self.task_labels)
+        new = TaskData(**padded, classes=self.classes)
         expected = self.num_features - self.intercept
         if new.num_features != expected:
             raise ValueError(
@@ -207,24 +222,29 @@ class TaskData:
         """C, the number of classes; 1 for regression."""
         return 1 if self.classes is None else len(self.classes)
 
+    @property
+    def rows_per_task(self) -> Tensor:
+        """Number of rows of each task, (T,), or the sum of their weights."""
+        return (self.mask if self.weight is None else self.weight * self.mask).sum(1)
+
     def with_intercept(self) -> TaskData:
         """Append a feature that is 1 in every row, so that linear models have an intercept."""
         if self.intercept:
             return self
         if self.attended is not None:
-            raise ValueError("Rows have their counterparts already. Call attend afterwards.")
+            raise ValueError("The rows have counterparts already. Call attend afterwards.")
         x = torch.cat([self.x, self.mask[..., None].to(self.x)], dim=-1)
         return replace(self, x=x, intercept=True)
 
     def take(self, index: Tensor, mask: Tensor) -> TaskData:
-        """Take rows of every task, with the same tasks and classes.
+        """Select rows of every task, keeping tasks and classes.
 
         Parameters
         ----------
         index
             (T, M), positions along the second dimension.
         mask
-            (T, M), True where that is a real row.
+            (T, M), True where a real row is selected.
         """
 
         def gather(values: Tensor) -> Tensor:
@@ -235,12 +255,13 @@ class TaskData:
         return replace(taken, mask=mask, row=taken.row.masked_fill(~mask, -1))
 
     def map_rows(self, function: Callable[[Tensor], Tensor]) -> TaskData:
-        """Change all that there is for every row alike: features, target, mask, place and weight.
+        """Apply a function to everything that has an entry per row.
 
         Parameters
         ----------
         function
-            Changes values (T, N) or (T, N, F) along the first two dimensions.
+            Changes values (T, N) or (T, N, F) along the first two dimensions. It is applied to
+            features, targets, mask, positions and weights.
         """
         return replace(
             self,
@@ -252,7 +273,7 @@ class TaskData:
         )
 
     def without_targets(self) -> TaskData:
-        """Forget the targets: a model run on these rows draws them."""
+        """Drop the targets, so that a model run on these rows draws them."""
         return replace(self, y=None)
 
     def to(self, device: torch.device | str) -> TaskData:
@@ -262,7 +283,7 @@ class TaskData:
         return replace(moved, attended=attended)
 
     def unpad(self, values: Tensor) -> Tensor:
-        """Take (T, N, ...) values back to the order of the user's rows.
+        """Arrange values (T, N, ...) in the order of the user's rows.
 
         Parameters
         ----------
@@ -272,47 +293,9 @@ class TaskData:
         Returns
         -------
         Tensor
-            (rows, ...), one value per row the user gave.
+            (rows, ...), one value per row of the user's arrays.
         """
         flat = values[self.mask]
         out = torch.empty_like(flat)
         out[self.row[self.mask]] = flat
         return out
-
-
-def _padded(
-    X: Any,
-    targets: Tensor | None,
-    tasks: Sequence[Hashable] | np.ndarray,
-    *,
-    task_labels: tuple[Hashable, ...] | None = None,
-    classes: tuple[Hashable, ...] | None = None,
-    sample_weight: Any = None,
-) -> TaskData:
-    x = read_real(X, "X", ndim=2)
-    labels = read_labels(tasks, "tasks")
-    weight = None if sample_weight is None else read_weights(sample_weight)
-    for name, values in (("tasks", labels), ("y", targets), ("sample_weight", weight)):
-        if values is not None and len(values) != len(x):
-            raise ValueError(f"{name} has {len(values)} rows, expected {len(x)} as in X.")
-    if not len(x):
-        raise ValueError("X has no rows, expected at least one.")
-    if not x.shape[1]:
-        raise ValueError("X has no columns, expected at least one feature.")
-    check_finite(x, labels, "X")
-
-    if task_labels is None:
-        task_labels = tuple(dict.fromkeys(labels))
-    padding = Padding.of(labels, task_labels)
-    row = padding.pad(torch.arange(len(x)), -1)
-    if targets is not None and targets.is_floating_point():
-        targets = targets.to(x.dtype)
-    return TaskData(
-        padding.pad(x),
-        None if targets is None else padding.pad(targets),
-        row >= 0,
-        row,
-        task_labels,
-        classes,
-        None if weight is None else padding.pad(weight.to(x)),
-    ).to(x.device)

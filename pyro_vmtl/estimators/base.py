@@ -1,55 +1,54 @@
-"""What both estimators have in common: from the user's rows to a fit, and back."""
+"""Base class of the estimators: fit, add a task, predict, save and load."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Hashable, Iterator
-from functools import partial
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor
-from torch.distributions import Distribution
 
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.estimators.inspection import InspectionMixin
-from pyro_vmtl.estimators.notices import DataNotice
-from pyro_vmtl.estimators.reading import (
-    check_finite,
-    known_targets,
-    read_features,
-    read_row_weights,
-    read_targets,
-    read_tasks,
-)
-from pyro_vmtl.estimators.rows import canonical_order, capped, laid_out, windows
+from pyro_vmtl.estimators.predicting import PredictionMixin
+from pyro_vmtl.estimators.rows import Rows, canonical_order, read_rows, to_task_data, unpack_rows
 from pyro_vmtl.estimators.scaling import Scaling
 from pyro_vmtl.methods.add_task import add_task
-from pyro_vmtl.methods.preset import Preset
-from pyro_vmtl.methods.presets import Method, presets
+from pyro_vmtl.methods.method import Method
+from pyro_vmtl.methods.presets import presets
 from pyro_vmtl.methods.stack import Stack
 
 __all__ = ["VMTLEstimator"]
 
 
-class VMTLEstimator(InspectionMixin, BaseEstimator):
-    """Base of :class:`~pyro_vmtl.VMTLClassifier` and :class:`~pyro_vmtl.VMTLRegressor`."""
+class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
+    """Base class of :class:`~pyro_vmtl.VMTLClassifier` and :class:`~pyro_vmtl.VMTLRegressor`."""
 
-    # metadata that scikit-learn's tools pass on without being asked to
+    # metadata that scikit-learn's tools pass on without a request
     __metadata_request__fit: ClassVar = {"tasks": True, "sample_weight": True}
     __metadata_request__predict: ClassVar = {"tasks": True}
     __metadata_request__score: ClassVar = {"tasks": True, "sample_weight": True}
 
-    method: str | Method
-    scale_features: bool
-    num_samples: int
-    random_state: int
-    device: str
-    progress: bool
+    def __init__(
+        self,
+        method: str | Method = "default",
+        *,
+        scale_features: bool = True,
+        num_samples: int = 200,
+        random_state: int = 0,
+        device: str = "cpu",
+        progress: bool = False,
+    ) -> None:
+        self.method = method
+        self.scale_features = scale_features
+        self.num_samples = num_samples
+        self.random_state = random_state
+        self.device = device
+        self.progress = progress
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -57,88 +56,92 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
         return tags
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_fitted")
+        return hasattr(self, "fitted_")
 
-    # What the two differ in
+    # What the two estimators differ in
 
     def _kind(self) -> str:
-        """Kind of the presets."""
+        """Return the kind of the presets."""
         raise NotImplementedError
 
-    def _learn_targets(self, y: Any, weight: np.ndarray | None, rows: np.ndarray) -> Tensor:
-        """Check targets, remember what they look like, and make numbers for a fit of them.
-
-        ``rows`` says which of the user's rows they are of.
-        """
+    def _learn_targets(self, rows: Rows) -> Tensor:
+        """Learn classes or units from the targets of a fit, and encode them."""
         raise NotImplementedError
 
-    def _targets(self, y: Any, rows: np.ndarray) -> Tensor:
-        """Make numbers for a fit of targets of other rows."""
-        raise NotImplementedError
-
-    def _num_classes(self) -> int | None:
-        """Number of classes; None for real targets."""
+    def _encode_targets(self, rows: Rows) -> Tensor:
+        """Encode targets of other rows."""
         raise NotImplementedError
 
     # Fitting
 
-    def _fit(
+    def fit(
         self,
         X: Any,
         y: Any,
-        tasks: Any,
-        sample_weight: Any,
-        validation_data: tuple[Any, ...] | None,
-        checkpoints: str | Path | None,
+        tasks: Any = None,
+        *,
+        sample_weight: Any = None,
+        validation_data: Sequence[Any] | None = None,
+        checkpoints: str | Path | None = None,
     ) -> Self:
+        """Fit all tasks together.
+
+        Parameters
+        ----------
+        X
+            (rows, F), features: an array, data frame, torch tensor or sparse matrix.
+        y
+            (rows,), classes, real targets or counts. Rows with None or NaN are not used, with a
+            warning.
+        tasks
+            (rows,), hashable label of each row's task; a single task by default.
+        sample_weight
+            (rows,), weights of the rows; all equal by default.
+        validation_data
+            Held-out rows ``(X, y, tasks)`` to calibrate and weigh the members of a stack. The
+            default is cross-validation with five folds, which takes six times as long.
+        checkpoints
+            Directory to save the state of the fit to and to resume from.
+
+        Raises
+        ------
+        ValueError
+            If rows cannot be used. The message names the task, column and row.
+        """
         self._check_settings()
-        method = self._method()
-        self.__dict__.pop("_fitted", None)  # where this fit fails, there is none
-        X = read_features(self, X, first=True)
-        labels = read_tasks(tasks, X.shape[0])
-        weight = read_row_weights(sample_weight, X)
-        names = getattr(self, "feature_names_in_", None)
-        y = read_targets(y, X.shape[0])
-        used = known_targets(y, labels)
-        if weight is not None:
-            used &= weight > 0
-        rows = capped(labels, used, X.shape[1], seed=self.random_state)
-        if len(rows) < X.shape[0]:
-            X, y, labels = X[rows], y[rows], [labels[row] for row in rows]
-            weight = None if weight is None else weight[rows]
-        check_finite(X, labels, names, rows)
-        targets = self._learn_targets(y, weight, rows)
-        self._scaling = Scaling.learn(X, weight, unit_variance=self.scale_features)
-        x = self._scaling(X)
-        del X
-        order, self._sizes = canonical_order(x, targets, labels, weight)
-        x, targets, labels = x[order], targets[order], [labels[row] for row in order]
-        weight = None if weight is None else weight[order]
-        data = laid_out(x, targets, labels, tuple(self._sizes), self._num_classes(), weight)
-        data = data.to(self.device)
-        del x, targets
-        self._table = None
+        method = self._resolve_method()
+        self.__dict__.pop("fitted_", None)  # if this fit fails, there is none
         settings: dict[str, Any] = {
             "checkpoints": None if checkpoints is None else Path(checkpoints)
         }
+        if validation_data is not None and not isinstance(method, Stack):
+            raise ValueError(
+                f"validation_data is for weighing the members of a stack, but method is "
+                f"{self.method!r}. Leave it out, or use method='default'."
+            )
+        rows = read_rows(self, X, y, tasks, sample_weight, reset=True, limit=True)
+        del X
+        targets = self._learn_targets(rows)
+        self._scaling = Scaling.learn(rows.X, rows.weight, unit_variance=self.scale_features)
+        x, labels, weight = self._scaling(rows.X), rows.tasks, rows.weight
+        del rows
+        order, self._sizes = canonical_order(x, targets, labels, weight)
+        x, targets, labels = x[order], targets[order], [labels[row] for row in order.tolist()]
+        weight = None if weight is None else weight[order]
+        data = to_task_data(x, targets, labels, tuple(self._sizes), self._class_labels(), weight)
+        data = data.to(self.device)
+        del x, targets
+        self._table = None
         if validation_data is not None:
-            if not isinstance(method, Stack):
-                raise ValueError(
-                    f"validation_data is for weighing the members of a stack, and method is "
-                    f"{self.method!r}. Leave it out, or use method='default'."
-                )
             settings["validation"] = self._validation(validation_data)
-        self._fitted = method.fit(data, seed=self.random_state, progress=self.progress, **settings)
+        self.fitted_ = method.fit(data, seed=self.random_state, progress=self.progress, **settings)
         return self
 
     def _check_settings(self) -> None:
-        if not isinstance(self.num_samples, int | np.integer) or self.num_samples < 1:
-            raise ValueError(f"num_samples is {self.num_samples!r}, expected 1 or more.")
-        if not isinstance(self.random_state, int | np.integer) or self.random_state < 0:
-            raise ValueError(
-                f"random_state is {self.random_state!r}, expected a whole number from 0 on: the "
-                "same number gives the same fit."
-            )
+        for name, least in (("num_samples", 1), ("random_state", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int | np.integer) or value < least:
+                raise ValueError(f"{name} is {value!r}, expected an integer of at least {least}.")
         self._check_device()
 
     def _check_device(self) -> None:
@@ -150,138 +153,93 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
                 f"device is {self.device!r}, which cannot be used ({reason}). Use 'cpu'."
             ) from error
 
-    def _method(self) -> Method:
-        if isinstance(self.method, Preset | Stack):
+    def _resolve_method(self) -> Any:
+        if not isinstance(self.method, str) and callable(getattr(self.method, "fit", None)):
             return self.method
         known = presets(self._kind())  # type: ignore[arg-type]
         if self.method not in known:
             raise ValueError(
-                f"method is {self.method!r}, expected one of {', '.join(known)}, or a Preset or "
-                "Stack."
+                f"method is {self.method!r}, expected one of {', '.join(known)}, or an object with "
+                "the methods of pyro_vmtl.methods.Method, such as a Preset or Stack."
             )
         return known[self.method]
 
-    def _validation(self, validation_data: tuple[Any, ...]) -> TaskData:
-        """Read rows to validate on: (X, y) or (X, y, tasks)."""
-        if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
-            raise ValueError("validation_data is expected as (X, y, tasks).")
-        X, y, tasks = (*validation_data, None)[:3]
-        X, labels = self._read(X, tasks)
-        y = read_targets(y, X.shape[0])
-        rows = np.flatnonzero(known_targets(y, labels))
-        X, y, labels = X[rows], y[rows], [labels[row] for row in rows]
-        new = set(labels) - set(self._sizes)
+    def _validation(self, validation_data: Sequence[Any]) -> TaskData:
+        rows = read_rows(self, *unpack_rows(validation_data, "validation_data"))
+        new = set(rows.tasks) - set(self._sizes)
         if new:
             raise ValueError(
                 f"validation_data has rows of task {next(iter(new))!r}, which has no training "
                 "rows. Leave them out."
             )
-        targets = self._targets(y, rows)
-        x, tasks = self._scaling(X), tuple(self._sizes)
-        return laid_out(x, targets, labels, tasks, self._num_classes()).to(self.device)
+        return self._to_task_data(rows, tuple(self._sizes))
 
-    def _read(self, X: Any, tasks: Any) -> tuple[Any, list[Any]]:
-        """Read features and tasks of rows after those of the fit."""
-        X = read_features(self, X, first=False)
-        labels = read_tasks(tasks, X.shape[0], known=list(self._sizes))
-        check_finite(X, labels, getattr(self, "feature_names_in_", None))
-        return X, labels
+    def _to_task_data(self, rows: Rows, task_labels: tuple[Hashable, ...]) -> TaskData:
+        """Encode rows like those of the fit."""
+        x, targets = self._scaling(rows.X), self._encode_targets(rows)
+        classes = self._class_labels()
+        return to_task_data(x, targets, rows.tasks, task_labels, classes, rows.weight).to(
+            self.device
+        )
 
     def add_task(self, X: Any, y: Any, *, task: Hashable) -> Self:
-        """Take in a new task by a few rows, without fitting the others again.
+        """Learn a new task from its rows without fitting the others again.
 
         Parameters
         ----------
         X
             (rows, F), features.
         y
-            (rows,), targets; those of a classifier are among the classes of the fit.
+            (rows,), targets; of a classifier, among the classes of the fit.
         task
-            Its label.
+            Label of the task.
 
         Returns
         -------
         self
-            With one task more. The others predict as before.
+            Estimator with T + 1 tasks. The others predict as before.
 
         Raises
         ------
         ValueError
-            If the task is there already, or rows cannot be used.
+            If the fit has the task already, or rows cannot be used.
+
+        See Also
+        --------
+        pyro_vmtl.add_task : The same for a fit of one's own programs.
         """
         check_is_fitted(self)
-        X, labels = self._read(X, [task] * _length(X))
+        rows = read_rows(self, X, y, [task] * _num_samples(X))
+        task = rows.tasks[0]
         if task in self._sizes:
             raise ValueError(
                 f"task {task!r} is among the tasks of the fit. To learn from more rows of it, fit "
                 "again."
             )
-        y = read_targets(y, X.shape[0])
-        used = np.flatnonzero(known_targets(y, labels))
-        x, targets, labels = (
-            self._scaling(X[used]),
-            self._targets(y[used], used),
-            labels[: len(used)],
-        )
-        rows = laid_out(x, targets, labels, (labels[0],), self._num_classes())
-        self._fitted = add_task(self._fitted, rows.to(self.device), seed=self.random_state)
-        self._sizes = {**self._sizes, labels[0]: len(targets)}
+        data = self._to_task_data(rows, (task,))
+        self.fitted_ = add_task(self.fitted_, data, seed=self.random_state)
+        self._sizes = {**self._sizes, task: len(rows.tasks)}
         self._table = None
         return self
 
-    # Predicting
-
-    def _predictive(self, X: Any, tasks: Any) -> Iterator[tuple[np.ndarray, Distribution, Tensor]]:
-        """Give the predictive distribution of some rows after the other.
-
-        Yields
-        ------
-        tuple
-            Indices of rows, a distribution (B, N), and where these rows are in it, (B, N), in
-            the same order.
-        """
-        check_is_fitted(self)
-        X, labels = self._read(X, tasks)
-        new = list(dict.fromkeys(label for label in labels if label not in self._sizes))
-        if new:
-            named = ", ".join(map(repr, new[:5])) + (" and more" if len(new) > 5 else "")
-            warnings.warn(
-                f"{named}: no such task in the fit, so rows are predicted as of a new task. "
-                "`add_task` takes in a task by a few rows.",
-                DataNotice,
-                stacklevel=3,
-            )
-        cost = self.num_samples * max(self._num_classes() or 0, 2)
-        for window in windows(labels, tuple(self._sizes), X.shape[1], cost):
-            x = self._scaling(X[window.rows])
-            rows = window.lay_out(x, self._num_classes()).to(self.device)
-            settings = {"num_samples": self.num_samples, "seed": self.random_state}
-            if window.tasks is None:
-                predictive = self._fitted.new_task_predictive(rows, **settings)
-            else:
-                chosen = window.tasks.to(self.device)
-                predictive = self._fitted.predictive(rows, tasks=chosen, **settings)
-                rows = rows.map_rows(partial(torch.Tensor.index_select, dim=0, index=chosen))
-            yield window.rows[rows.row[rows.mask].cpu().numpy()], predictive, rows.mask
-
-    # Keeping it
+    # Persistence
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write the fit to a folder, as JSON and safetensors.
+        """Write the fit to a directory, as JSON and safetensors.
 
         Parameters
         ----------
         path
-            The folder to make.
+            Directory to create.
         overwrite
-            May an earlier one be there? It stays until the new one is complete.
+            Whether to replace an earlier fit, which stays until the new one is complete.
 
         Raises
         ------
         OSError
-            If there is something that may not be overwritten, or the folder cannot be written to.
+            If the path exists and may not be overwritten, or cannot be written to.
         ValueError
-            If labels of tasks or classes are of kinds that JSON does not have, such as dates.
+            If labels of tasks or classes have no counterpart in JSON, such as dates.
         """
         from pyro_vmtl.estimators.saving import save
 
@@ -289,27 +247,27 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
         save(self, Path(path), overwrite=overwrite)
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "cpu") -> Self:
-        """Read a fit from a folder. Nothing that is in there is executed.
+    def load(cls, path: str | Path, *, device: str = "cpu", method: Method | None = None) -> Self:
+        """Read a fit from a directory, without executing anything in it.
 
         Parameters
         ----------
         path
-            What :meth:`save` wrote, or a run directory of ``pyro-vmtl fit TABLE``.
+            Directory written by :meth:`save`, or a run directory of ``pyro-vmtl fit TABLE``.
         device
-            Where to predict.
+            Device to predict on.
+        method
+            The method of the fit, needed if it is not made of this package's settings only, for
+            instance if it runs your own model and guide.
 
         Raises
         ------
         OSError
-            If there is no such folder.
+            If there is no such directory.
         ValueError
-            If it is broken, was changed, or holds an estimator of another kind.
+            If its content is broken or was changed, belongs to another estimator, or needs a
+            ``method``.
         """
         from pyro_vmtl.estimators.saving import load
 
-        return load(cls, Path(path), device=device)
-
-
-def _length(X: Any) -> int:
-    return X.shape[0] if hasattr(X, "shape") else len(X)
+        return load(cls, Path(path), device=device, method=method)

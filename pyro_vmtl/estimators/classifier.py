@@ -1,9 +1,8 @@
-"""The classifier."""
+"""Multi-task classifier with scikit-learn's interface."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,48 +10,61 @@ from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
-from torch.distributions import Categorical
 
 from pyro_vmtl.estimators.base import VMTLEstimator
 from pyro_vmtl.estimators.reading import read_targets
-from pyro_vmtl.methods.presets import Method
+from pyro_vmtl.estimators.rows import Rows
 
 __all__ = ["VMTLClassifier"]
 
 
 class VMTLClassifier(ClassifierMixin, VMTLEstimator):
-    """Classification in many related tasks, each of which borrows from the right others.
+    """Classifier of many related tasks, each of which borrows strength from the relevant others.
 
-    Features are standardised inside, over the rows of all tasks, and an intercept is added. Tasks
-    may differ in their numbers of rows, from one on, and in the classes that they have rows of.
+    Features are standardized over the rows of all tasks, and an intercept is added. Tasks may
+    differ in their numbers of rows, from one on, and in the classes of their rows.
 
     Parameters
     ----------
     method
         Name of a preset, such as ``"default"`` or ``"shared"`` (:mod:`pyro_vmtl.methods.presets`),
-        or a :class:`~pyro_vmtl.methods.preset.Preset` or :class:`~pyro_vmtl.Stack` of one's own.
+        or any method: a :class:`~pyro_vmtl.methods.preset.Preset`, a :class:`~pyro_vmtl.Stack`, or
+        your own model and guide.
     scale_features
         Whether to scale features to unit variance; they are always centred. False suits features
         that share a unit, such as pixels.
     num_samples
-        S, draws from the posterior for predictions.
+        S, number of posterior draws for predictions.
     random_state
-        Seed: the same number gives the same fit and the same predictions.
+        Seed of the fit and of predictions.
     device
-        Where to fit and predict, such as ``"cuda"``.
+        Device to fit and predict on, such as ``"cuda"``.
     progress
-        Show a progress bar, with the time that remains?
+        Whether to show a progress bar.
 
     Attributes
     ----------
     classes_
-        (C,), the classes, sorted.
+        (C,), classes in sorted order.
     tasks_
-        the labels of the T tasks in order of first appearance.
+        Labels of the T tasks in sorted order, not that of their appearance.
     task_sizes_
-        training rows of each.
+        (T,), number of training rows of each task, in the order of ``tasks_``.
+    relatedness_, history_
+        Posterior of the source weights, and loss of the fit, in the order of ``tasks_``.
+    fitted_
+        The underlying :class:`~pyro_vmtl.Fitted`, with its tasks in an order of its own.
     n_features_in_, feature_names_in_
-        number of features, and their names where those of the fit had any.
+        Number of features, and their names if those of ``fit`` have any.
+
+    See Also
+    --------
+    VMTLRegressor : The same for real targets and counts.
+
+    References
+    ----------
+    Shen, Zhen, Worring, Shao. "Variational multi-task learning with Gumbel-softmax priors."
+    NeurIPS 2021. https://arxiv.org/abs/2111.05323
 
     Examples
     --------
@@ -71,89 +83,33 @@ class VMTLClassifier(ClassifierMixin, VMTLEstimator):
     __metadata_request__predict_proba: ClassVar = {"tasks": True}
     __metadata_request__predict_log_proba: ClassVar = {"tasks": True}
 
-    def __init__(
-        self,
-        method: str | Method = "default",
-        *,
-        scale_features: bool = True,
-        num_samples: int = 200,
-        random_state: int = 0,
-        device: str = "cpu",
-        progress: bool = False,
-    ) -> None:
-        self.method = method
-        self.scale_features = scale_features
-        self.num_samples = num_samples
-        self.random_state = random_state
-        self.device = device
-        self.progress = progress
-
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        tasks: Any = None,
-        *,
-        sample_weight: Any = None,
-        validation_data: tuple[Any, ...] | None = None,
-        checkpoints: str | Path | None = None,
-    ) -> Self:
-        """Fit all tasks together.
-
-        Parameters
-        ----------
-        X
-            (rows, F), features: an array, data frame, torch tensor or sparse matrix.
-        y
-            (rows,), classes. Rows where it is None or NaN are not used, with a notice.
-        tasks
-            (rows,), the label of each row's task, of any hashable kind; by default all rows are of
-            one task.
-        sample_weight
-            (rows,), how much each row counts; all the same by default.
-        validation_data
-            Other rows ``(X, y, tasks)`` to calibrate and weigh the members of the default on.
-            They are else fitted to five folds of the rows in turn, which takes six times as long.
-        checkpoints
-            Folder to keep the state of the fit in, and to go on from.
-
-        Raises
-        ------
-        ValueError
-            If rows cannot be used. The message names task, column and row, and the way out.
-        """
-        return self._fit(X, y, tasks, sample_weight, validation_data, checkpoints)
-
     def predict_proba(self, X: Any, tasks: Any = None) -> np.ndarray:
-        """Give class probabilities, averaged over the posterior.
+        """Return class probabilities, averaged over the posterior.
 
         Parameters
         ----------
         X
             (rows, F), features.
         tasks
-            (rows,), labels of tasks. Rows of a task that was not in the fit are predicted as those
-            of a new one, with a notice.
+            (rows,), task labels. Rows of a task that is not in the fit are predicted as rows of a
+            new task, with a warning.
 
         Returns
         -------
         ndarray
-            (rows, C), rows on the simplex, columns in the order of ``classes_``.
+            (rows, C), columns in the order of ``classes_``.
         """
-        parts = list(self._predictive(X, tasks))
-        proba = np.empty((sum(len(rows) for rows, _, _ in parts), len(self.classes_)))
-        for rows, predictive, mask in parts:
-            assert isinstance(predictive, Categorical)
-            proba[rows] = predictive.probs[mask].double().cpu().numpy()
+        found = self.map_predictions(lambda batch: {"proba": batch.mixture().probs}, X, tasks)
+        proba = found["proba"]
         return proba / proba.sum(axis=1, keepdims=True)
 
     def predict_log_proba(self, X: Any, tasks: Any = None) -> np.ndarray:
-        """Give the logarithms of :meth:`predict_proba`."""
+        """Return the logarithm of :meth:`predict_proba`, (rows, C)."""
         with np.errstate(divide="ignore"):
             return np.log(self.predict_proba(X, tasks))
 
     def predict(self, X: Any, tasks: Any = None) -> np.ndarray:
-        """Give the most probable class of each row, (rows,).
+        """Return the most probable class of each row, (rows,).
 
         Parameters
         ----------
@@ -164,7 +120,7 @@ class VMTLClassifier(ClassifierMixin, VMTLEstimator):
         return self.classes_[best]
 
     def score(self, X: Any, y: Any, tasks: Any = None, sample_weight: Any = None) -> float:
-        """Give the accuracy, over all rows.
+        """Return the accuracy over all rows.
 
         Parameters
         ----------
@@ -173,28 +129,28 @@ class VMTLClassifier(ClassifierMixin, VMTLEstimator):
         y
             (rows,), true classes.
         sample_weight
-            (rows,), how much each row counts.
+            (rows,), weights of the rows.
         """
-        found = self.predict(X, tasks)
-        y = _of_one_kind(read_targets(y, len(found)))
-        return float(accuracy_score(y, found, sample_weight=sample_weight))
+        predicted = self.predict(X, tasks)
+        y = _as_plain_array(read_targets(y, len(predicted)))
+        return float(accuracy_score(y, predicted, sample_weight=sample_weight))
 
     def _kind(self) -> str:
         return "classification"
 
-    def _num_classes(self) -> int:
-        return len(self.classes_)
+    def _class_labels(self) -> tuple[Any, ...]:
+        return tuple(self.classes_.tolist())
 
-    def _learn_targets(self, y: np.ndarray, weight: np.ndarray | None, rows: np.ndarray) -> Tensor:
-        y = _of_one_kind(y)
+    def _learn_targets(self, rows: Rows) -> Tensor:
+        y = _as_plain_array(rows.y)
         check_classification_targets(y)
         try:
             self.classes_, index = np.unique(y, return_inverse=True)
         except TypeError as error:
             kinds = sorted({type(value).__name__ for value in y})
             raise ValueError(
-                f"y has labels of several kinds ({', '.join(kinds)}), which have no order. Make "
-                "them all strings, for example."
+                f"y has labels of several types ({', '.join(kinds)}), which cannot be sorted. "
+                "Convert them to strings, for example."
             ) from error
         if len(self.classes_) < 2:
             raise ValueError(
@@ -202,19 +158,19 @@ class VMTLClassifier(ClassifierMixin, VMTLEstimator):
             )
         return torch.from_numpy(index)
 
-    def _targets(self, y: np.ndarray, rows: np.ndarray) -> Tensor:
-        y = _of_one_kind(y)
-        place = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
-        wrong = np.flatnonzero(self.classes_[place] != y)
+    def _encode_targets(self, rows: Rows) -> Tensor:
+        y = _as_plain_array(rows.y)
+        index = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
+        wrong = np.flatnonzero(self.classes_[index] != y)
         if len(wrong):
             raise ValueError(
-                f"y has class {y[wrong].tolist()[0]!r} in row {rows[wrong[0]]}, expected one of "
-                f"{self.classes_.tolist()}: a class is known from the fit, or not at all."
+                f"y has class {y[wrong].tolist()[0]!r} in row {rows.index[wrong[0]]}, expected one "
+                f"of the classes of the fit, {self.classes_.tolist()}. To learn others, fit again."
             )
-        return torch.from_numpy(place)
+        return torch.from_numpy(index)
 
 
-def _of_one_kind(y: np.ndarray) -> np.ndarray:
-    """Make an ordinary array of objects that are all of one kind, such as rows without a None."""
+def _as_plain_array(y: np.ndarray) -> np.ndarray:
+    """Convert an array of objects of one type, such as after dropping None, to that type."""
     plain = y.dtype == object and len({type(value) for value in y}) == 1
     return np.array(y.tolist()) if plain and not isinstance(y[0], str) else y

@@ -1,10 +1,9 @@
-"""A fitted estimator as a DataTree: rows given again, in the user's labels and units."""
+"""DataTree of a fitted estimator, with the user's labels, rows and units."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,143 +11,121 @@ from sklearn.utils.validation import check_is_fitted
 
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.estimators.notices import DataNotice
-from pyro_vmtl.estimators.reading import known_targets, read_row_weights, read_targets
-from pyro_vmtl.estimators.rows import capped, laid_out
+from pyro_vmtl.estimators.rows import Rows, read_rows, unpack_rows
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from pyro_vmtl.estimators.base import VMTLEstimator
 
-__all__ = ["exported"]
+__all__ = ["export_estimator"]
 
-PLACES = ("mean", "lower", "upper", "y")
-"""What moves with the targets; of the others, these have their unit."""
+LOCATIONS = ("mean", "lower", "upper", "y")
+SCALES = ("std", "epistemic_std", "aleatoric_std")
 
-WIDTHS = ("std", "epistemic_std", "aleatoric_std")
+TARGET_GROUPS = ("posterior_predictive", "prior_predictive", "observed_data", "predictions")
+"""Groups with targets, in their unit."""
 
-OF_TARGETS = ("posterior_predictive", "prior_predictive", "observed_data", "predictions")
-
-IN_UNITS_OF_THE_FIT = ("posterior", "prior", "sample_stats", "constant_data", "history")
+STANDARDIZED_GROUPS = ("posterior", "prior", "sample_stats", "constant_data", "history")
 
 
-def exported(
+def export_estimator(
     estimator: VMTLEstimator,
-    X: Any,
-    y: Any,
-    tasks: Any,
+    training: tuple[Any, Any, Any],
     *,
     sample_weight: Any,
     rows: Sequence[Any] | None,
     num_samples: int,
 ) -> xr.DataTree:
-    """Do what ``to_datatree`` of the estimators does."""
+    """Implement ``to_datatree`` of the estimators."""
     from pyro_vmtl.analysis import to_datatree
 
     check_is_fitted(estimator)
-    data, used, targets = _laid_out(estimator, X, y, tasks, sample_weight, "X")
-    _tell_other_rows(estimator, data)
+    known = _read_known_rows(estimator, training, sample_weight, "X")
+    data = estimator._to_task_data(known, tuple(estimator._sizes))
+    _warn_of_other_rows(estimator, data)
     new = None
     if rows is not None:
-        if not isinstance(rows, tuple | list) or len(rows) not in (2, 3):
-            raise ValueError("rows is expected as (X, y, tasks).")
-        Xn, yn, tn = (*rows, None)[:3]
-        new = _laid_out(estimator, Xn, yn, tn, None, "rows")
+        new = _read_known_rows(estimator, unpack_rows(rows, "rows"), None, "rows")
     names = getattr(estimator, "feature_names_in_", None)
     if names is None:
         names = [f"x{i}" for i in range(estimator.n_features_in_)]
     tree = to_datatree(
-        estimator._fitted,
+        estimator.fitted_,
         data,
-        rows=None if new is None else new[0],
+        rows=None if new is None else estimator._to_task_data(new, tuple(estimator._sizes)),
         num_samples=num_samples,
         seed=estimator.random_state,
         coords={"feature": [*names, "intercept"]},
     )
-    unit, centre = getattr(estimator, "_unit", 1.0), getattr(estimator, "_centre", 0.0)
-    place = [*estimator._places(), len(estimator._sizes)]
+    scale = getattr(estimator, "target_scale_", 1.0)
+    mean = getattr(estimator, "target_mean_", 0.0)
+    order = [*estimator._task_order(), len(estimator._sizes)]
     for node in list(tree.subtree):
         if node.path != "/" and node.dataset.data_vars:
-            of = (used, targets) if new is None or node.name != "predictions" else new[1:]
-            node.dataset = _in_order(_in_unit(node, unit, centre), place, *of)
-    tree.attrs["unit"] = unit
-    tree.attrs["centre"] = centre
+            of = known if new is None or node.name != "predictions" else new
+            dataset = _sort_tasks(_rescale(node, scale, mean), order)
+            if "row" in dataset.sizes:
+                dataset = dataset.assign_coords(row=of.index)
+                if "y" in dataset and dataset["y"].dims == ("row",):  # free of rounding
+                    dataset["y"] = dataset["y"].copy(data=_exact_targets(estimator, of))
+            node.dataset = dataset
+    tree.attrs |= {"unit": scale, "centre": mean}
     return tree
 
 
-def _tell_other_rows(estimator: VMTLEstimator, data: TaskData) -> None:
-    """Tell where these are not as many rows as the fit had."""
-    given = dict(zip(estimator._sizes, data.mask.sum(1).tolist(), strict=True))
-    other = [task for task, size in estimator._sizes.items() if given[task] != size]
-    if other:
-        task = other[0]
-        warnings.warn(
-            f"Task {task!r} has {given[task]} rows here and had {estimator._sizes[task]} in the "
-            "fit: the posterior is that of the fit, but log densities, and so Pareto k and "
-            "leave-one-out, are of the rows given here. Give the rows of the fit.",
-            DataNotice,
-            stacklevel=4,
-        )
-
-
-def _laid_out(
-    estimator: VMTLEstimator, X: Any, y: Any, tasks: Any, sample_weight: Any, name: str
-) -> tuple[TaskData, np.ndarray, np.ndarray]:
-    """Lay rows out as in the fit, and say which of the user's these are, with their targets."""
-    X, labels = estimator._read(X, tasks)
-    new = [label for label in dict.fromkeys(labels) if label not in estimator._sizes]
+def _read_known_rows(
+    estimator: VMTLEstimator, rows: tuple[Any, Any, Any], sample_weight: Any, name: str
+) -> Rows:
+    """Read rows of tasks of the fit, subsampled as in the fit."""
+    found = read_rows(estimator, *rows, sample_weight, limit=True)
+    new = [task for task in found.tasks if task not in estimator._sizes]
     if new:
         raise ValueError(
             f"{name} has rows of task {new[0]!r}, which is not in the fit, expected its tasks. "
-            "Leave them out, or take the task in with `add_task`."
+            "Leave them out, or add the task with `add_task`."
         )
-    y = read_targets(y, X.shape[0])
-    known = known_targets(y, labels)
-    weight = read_row_weights(sample_weight, X)
-    if weight is not None:
-        known &= weight > 0
-    used = capped(labels, known, X.shape[1], seed=estimator.random_state)
-    X, y, labels = X[used], y[used], [labels[row] for row in used]
-    targets = estimator._targets(y, used)
-    of_rows = None if weight is None else weight[used]
-    order = tuple(estimator._sizes)
-    data = laid_out(
-        *(estimator._scaling(X), targets, labels, order, estimator._num_classes(), of_rows)
-    )
+    return found
+
+
+def _warn_of_other_rows(estimator: VMTLEstimator, data: TaskData) -> None:
+    """Warn if the numbers of rows differ from those of the fit."""
+    given = data.mask.sum(1).tolist()
+    for (task, size), num_rows in zip(estimator._sizes.items(), given, strict=True):
+        if num_rows != size:
+            warnings.warn(
+                f"Task {task!r} has {num_rows} rows here and had {size} in the fit: the posterior "
+                "is that of the fit, but log densities, and so Pareto k and leave-one-out, are of "
+                "the rows given here. Pass the rows of the fit.",
+                DataNotice,
+                stacklevel=4,
+            )
+            return
+
+
+def _exact_targets(estimator: VMTLEstimator, rows: Rows) -> np.ndarray:
     if hasattr(estimator, "classes_"):
-        data = replace(data, classes=tuple(estimator.classes_.tolist()))
-        numbers = targets.numpy()
-    else:
-        numbers = np.asarray(y, dtype=np.float64)
-    return data.to(estimator.device), used, numbers
+        return estimator._encode_targets(rows).numpy()
+    return np.asarray(rows.y, dtype=np.float64)
 
 
-def _in_unit(node: xr.DataTree, unit: float, centre: float) -> xr.Dataset:
-    """Take what is of targets to their unit, and say of the rest that it is not."""
-    made = node.to_dataset()
-    if node.name in OF_TARGETS and (unit, centre) != (1.0, 0.0):
-        for name in made.data_vars:
-            if name in (*PLACES, *WIDTHS):
-                attrs, values = made[name].attrs, made[name] * unit
-                made[name] = values + centre if name in PLACES else values
-                made[name].attrs = attrs
-    if node.name == "log_likelihood":  # a density in the unit of the targets
-        made["y"] = made["y"] - np.log(unit)
-    if node.name in IN_UNITS_OF_THE_FIT:
-        made.attrs["units"] = "standardised"
-    return made
+def _rescale(node: xr.DataTree, scale: float, mean: float) -> xr.Dataset:
+    """Convert targets and their densities to the user's unit, and mark standardized groups."""
+    dataset = node.to_dataset()
+    if node.name in TARGET_GROUPS and (scale, mean) != (1.0, 0.0):
+        for name in dataset.data_vars:
+            if name in (*LOCATIONS, *SCALES):
+                shift = mean if name in LOCATIONS else 0.0
+                dataset[name] = (dataset[name] * scale + shift).assign_attrs(dataset[name].attrs)
+    if node.name == "log_likelihood":
+        dataset["y"] = dataset["y"] - np.log(scale)
+    if node.name in STANDARDIZED_GROUPS:
+        dataset.attrs["units"] = "standardised"
+    return dataset
 
 
-def _in_order(
-    made: xr.Dataset, place: list[int], used: np.ndarray, targets: np.ndarray
-) -> xr.Dataset:
-    """Give tasks the order of ``tasks_``, and rows the places that they have in the user's."""
-    if "task" in made.sizes and made.sizes["task"] == len(place) - 1:
-        made = made.isel(task=place[:-1])
-    if "source" in made.sizes:
-        made = made.isel(source=place)
-    if "row" in made.sizes:
-        made = made.assign_coords(row=used)
-        if "y" in made and made["y"].dims == ("row",):  # exactly as they were given
-            made["y"] = made["y"].copy(data=targets)
-    return made
+def _sort_tasks(dataset: xr.Dataset, order: list[int]) -> xr.Dataset:
+    """Put tasks and sources into the order of ``tasks_``."""
+    if dataset.sizes.get("task") == len(order) - 1:
+        dataset = dataset.isel(task=order[:-1])
+    return dataset.isel(source=order) if "source" in dataset.sizes else dataset

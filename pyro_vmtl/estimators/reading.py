@@ -1,161 +1,115 @@
-"""Reading what users have: arrays, data frames, tensors and sparse matrices."""
+"""Validation of features, tasks, targets and sample weights, with errors that name the row."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import column_or_1d
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from pyro_vmtl.data.arrays import is_missing, read_labels
+from pyro_vmtl.data.arrays import read_labels
 from pyro_vmtl.estimators.notices import DataNotice
 
 __all__ = [
     "ALL",
-    "as_array",
     "check_finite",
-    "dense",
-    "known_targets",
+    "find_known_targets",
+    "join_some",
     "read_features",
-    "read_row_weights",
+    "read_sample_weight",
     "read_targets",
     "read_tasks",
+    "to_dense",
 ]
 
 ALL = "all"
-"""Label of the task that all rows are of where there are no labels."""
+"""Label of the single task if the user passes no labels."""
+
+MOST_NAMES = 5
+"""Labels listed in a message."""
 
 
-def as_array(values: Any) -> Any:
-    """Make an array of a tensor; others stay as they are."""
+def read_features(estimator: BaseEstimator, X: Any, *, reset: bool) -> Any:
+    """Return features as a float array or sparse array, by scikit-learn's ``validate_data``.
+
+    ``reset`` says whether to set ``n_features_in_`` and ``feature_names_in_`` of the estimator, as
+    in ``fit``, or to compare with them.
+    """
+    if hasattr(X, "dtypes") and hasattr(X, "columns"):
+        text = [str(c) for c, kind in zip(X.columns, X.dtypes, strict=True) if not _is_number(kind)]
+        if text:
+            raise ValueError(
+                f"X has columns that are not numbers: {', '.join(map(repr, text))}. Encode them "
+                "first, for example with sklearn.compose.make_column_transformer and "
+                "OneHotEncoder, or drop them."
+            )
+    return validate_data(
+        estimator,
+        _to_numpy(X),
+        reset=reset,
+        accept_sparse="csr",
+        dtype=[np.float64, np.float32],
+        ensure_all_finite=False,  # `check_finite` names the task, too
+    )
+
+
+def _is_number(dtype: Any) -> bool:
+    """Return whether a dtype of pandas or polars is numeric or boolean."""
+    if hasattr(dtype, "is_numeric"):
+        return bool(dtype.is_numeric()) or str(dtype) == "Boolean"
+    return getattr(dtype, "kind", "O") in ("b", "i", "u", "f")
+
+
+def _to_numpy(values: Any) -> Any:
+    """Convert a tensor to an array, and return other values unchanged."""
     if not isinstance(values, torch.Tensor):
         return values
     values = values.detach().cpu()
     return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
-def read_features(estimator: BaseEstimator, X: Any, *, first: bool) -> Any:
-    """Read features, and check them against those of the fit.
-
-    Parameters
-    ----------
-    estimator
-        It gets ``n_features_in_`` and ``feature_names_in_`` where this is the ``first`` time.
-    X
-        (rows, F), an array, data frame, tensor or sparse matrix.
-    first
-        Is this for a fit?
-
-    Returns
-    -------
-    ndarray or sparse array
-        (rows, F), float32 where it was, else float64.
-    """
-    _check_columns(X)
-    return validate_data(
-        estimator,
-        as_array(X),
-        reset=first,
-        accept_sparse="csr",
-        dtype=[np.float64, np.float32],
-        ensure_all_finite=False,  # checked below, with the names of tasks and columns
-    )
-
-
-def _check_columns(X: Any) -> None:
-    """Name the columns of a data frame that are not numbers."""
-    types = getattr(X, "dtypes", None)
-    columns = getattr(X, "columns", None)
-    if types is None or columns is None:
-        return
-    text = [
-        str(column) for column, kind in zip(columns, types, strict=True) if not _is_number(kind)
-    ]
-    if text:
-        raise ValueError(
-            f"X has columns that are not numbers: {', '.join(map(repr, text))}. Make numbers of "
-            "them first, with sklearn.compose.make_column_transformer and OneHotEncoder for "
-            "example, or leave them out."
-        )
-
-
-def _is_number(kind: Any) -> bool:
-    """Tell whether a data type of pandas or polars is one of numbers, or true and false."""
-    if hasattr(kind, "is_numeric"):
-        return bool(kind.is_numeric()) or str(kind) == "Boolean"
-    return getattr(kind, "kind", "O") in ("b", "i", "u", "f")
-
-
-def dense(X: Any, rows: slice | np.ndarray) -> np.ndarray:
-    """Take some rows as an ordinary array."""
+def to_dense(X: Any, rows: slice | np.ndarray) -> np.ndarray:
+    """Return rows of an array or sparse array as an array."""
     part = X[rows]
     return part.toarray() if sparse.issparse(part) else np.asarray(part)
 
 
 def check_finite(
-    X: Any,
-    tasks: Sequence[Hashable],
-    names: Sequence[str] | None,
-    rows: np.ndarray | None = None,
+    X: Any, tasks: Sequence[Hashable], names: Sequence[str] | None, index: np.ndarray | None = None
 ) -> None:
-    """Check features, and name the row, column and task of the first that is not finite.
+    """Raise an error that names the row, column and task of the first value that is not finite.
 
-    Parameters
-    ----------
-    X
-        (rows, F), an array or a sparse array.
-    tasks
-        (rows,), their tasks.
-    names
-        (F,), names of the columns.
-    rows
-        (rows,), which of the user's rows these are; by default all.
-
-    Raises
-    ------
-    ValueError
-        If there is one.
+    ``index`` holds the positions of the rows in the user's arrays; by default 0, 1, ....
     """
     values = X.data if sparse.issparse(X) else X
     with np.errstate(over="ignore", invalid="ignore"):
-        total = values.sum()  # needs no memory
+        total = values.sum()  # unlike a mask it needs no memory
     if np.isfinite(total) or np.isfinite(values).all():
         return
-    bad = ~np.isfinite(X.toarray() if sparse.issparse(X) else X)
-    row, column = (int(i) for i in np.argwhere(bad)[0])
-    where = row if rows is None else rows[row]
-    value = dense(X, slice(row, row + 1))[0, column]
-    name = f"column {column}" if names is None else f"column {names[column]!r}"
-    what = "NaN" if np.isnan(value) else "infinity"
+    X = to_dense(X, slice(None))
+    bad = np.argwhere(~np.isfinite(X))
+    row, column = bad[0].tolist()
     raise ValueError(
-        f"X has {what} in row {where}, {name} (task {tasks[row]!r}), and {int(bad.sum()) - 1} more "
-        "such values; expected finite numbers. Impute them first, with "
-        "sklearn.impute.SimpleImputer for example, or drop the rows."
+        f"X has {'NaN' if np.isnan(X[row, column]) else 'infinity'} in row "
+        f"{row if index is None else index[row]}, column "
+        f"{column if names is None else repr(names[column])} (task {tasks[row]!r}), and "
+        f"{len(bad) - 1} more such values; expected finite numbers. Impute them first, for example "
+        "with sklearn.impute.SimpleImputer, or drop the rows."
     )
 
 
 def read_tasks(tasks: Any, num_rows: int, *, known: Sequence[Hashable] | None = None) -> list[Any]:
-    """Read the task of every row.
+    """Return the task label of every row as a plain Python object.
 
-    Parameters
-    ----------
-    tasks
-        (rows,), labels of any hashable kind; None for one task.
-    num_rows
-        Rows that there are.
-    known
-        Tasks of the fit; None in a fit.
-
-    Raises
-    ------
-    ValueError
-        If there are not as many labels as rows, or none where they are needed.
+    ``tasks`` may be None while fitting (``known`` is None), or if the fit has one task only.
     """
     if tasks is None:
         if known is not None and len(known) > 1:
@@ -174,96 +128,58 @@ def read_tasks(tasks: Any, num_rows: int, *, known: Sequence[Hashable] | None = 
 
 
 def read_targets(y: Any, num_rows: int) -> np.ndarray:
-    """Read targets.
-
-    Parameters
-    ----------
-    y
-        (rows,) or (rows, 1).
-    num_rows
-        Rows that there are.
-
-    Raises
-    ------
-    ValueError
-        If there are none, or not as many as rows.
-    """
+    """Return targets as an array of shape (rows,)."""
     if y is None:
         raise ValueError(
             "This estimator requires y to be passed, but the target y is None: expected one target "
             "for each row of X."
         )
-    values: np.ndarray = column_or_1d(as_array(y), warn=True)
+    values: np.ndarray = column_or_1d(_to_numpy(y), warn=True)
     if len(values) != num_rows:
         raise ValueError(f"y has {len(values)} rows, expected {num_rows} as in X.")
     return values
 
 
-def read_row_weights(sample_weight: Any, X: Any) -> np.ndarray | None:
-    """Read weights of rows; None where all count alike.
-
-    Raises
-    ------
-    ValueError
-        If there are not as many as rows, or one is negative or not finite.
-    """
+def read_sample_weight(sample_weight: Any, X: Any) -> np.ndarray | None:
+    """Return sample weights, (rows,), or None if all rows count alike."""
     if sample_weight is None:
         return None
-    given = as_array(sample_weight)
-    weight: np.ndarray = _check_sample_weight(given, X, dtype=np.float64)
+    weight: np.ndarray = _check_sample_weight(_to_numpy(sample_weight), X, dtype=np.float64)
     if (weight < 0).any():
         row = int(np.argmin(weight))
         raise ValueError(
-            f"sample_weight has {weight[row]} in row {row}, expected at least 0. To leave a row "
-            "out, give it 0."
+            f"sample_weight has {weight[row]} in row {row}, expected at least 0. Pass 0 to leave a "
+            "row out."
         )
     return weight
 
 
-def known_targets(y: Any, tasks: Sequence[Hashable]) -> np.ndarray:
-    """Find the rows whose target is known, and tell of others.
-
-    Parameters
-    ----------
-    y
-        (rows,), where None and NaN stand for a target that is not known.
-    tasks
-        (rows,), their tasks.
-
-    Returns
-    -------
-    ndarray
-        (rows,), is it known?
-
-    Raises
-    ------
-    ValueError
-        If none is.
-    """
-    if y.dtype.kind == "f":
-        known = ~np.isnan(y)
-    elif y.dtype == object:
-        known = np.array([not is_missing(value) for value in y], dtype=bool)
-    else:
-        known = np.ones(len(y), dtype=bool)
+def find_known_targets(y: np.ndarray, tasks: Sequence[Hashable]) -> np.ndarray:
+    """Return which targets are known, (rows,), and warn about the others: None, NaN and NA."""
+    known: np.ndarray = ~pd.isna(y)
     if known.all():
         return known
     if not known.any():
         raise ValueError("y has no target in any row (all are NaN or None), expected some.")
-    where: dict[Hashable, int] = {}
-    for row in np.flatnonzero(~known).tolist():
-        where[tasks[row]] = where.get(tasks[row], 0) + 1
-    left = {tasks[row] for row in np.flatnonzero(known).tolist()}
-    some = ", ".join(f"{n} in task {label!r}" for label, n in list(where.items())[:5])
-    more = f" and {len(where) - 5} tasks more" if len(where) > 5 else ""
-    empty = [label for label in where if label not in left]
-    tail = ""
-    if empty:
-        named = ", ".join(map(repr, empty[:5])) + (" and more" if len(empty) > 5 else "")
-        tail = f" Without any target, {named} will be predicted as new tasks."
-    warnings.warn(
-        f"{int((~known).sum())} rows without a target are not used: {some}{more}.{tail}",
-        DataNotice,
-        stacklevel=4,
-    )
+    unknown = Counter(task for task, there in zip(tasks, known.tolist(), strict=True) if not there)
+    labelled = {task for task, there in zip(tasks, known.tolist(), strict=True) if there}
+    where = join_some(f"{count} in task {task!r}" for task, count in unknown.items())
+    message = f"{unknown.total()} rows without a target are not used: {where}."
+    unlabelled = [repr(task) for task in unknown if task not in labelled]
+    if unlabelled:
+        message += f" Without any target, {join_some(unlabelled)} will be predicted as new tasks."
+    warnings.warn(message, DataNotice, stacklevel=4)
     return known
+
+
+def join_some(items: Iterable[str]) -> str:
+    """Join the first items of a list, and say how many follow.
+
+    Examples
+    --------
+    >>> join_some("abcdefg")
+    'a, b, c, d, e and 2 more'
+    """
+    items = list(items)
+    rest = len(items) - MOST_NAMES
+    return ", ".join(items[:MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")

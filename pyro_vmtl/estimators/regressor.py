@@ -1,10 +1,9 @@
-"""The regressor, for real targets and for counts."""
+"""Multi-task regressor for real targets and counts, with scikit-learn's interface."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,46 +12,64 @@ from sklearn.metrics import r2_score
 from torch import Tensor
 
 from pyro_vmtl.estimators.base import VMTLEstimator
-from pyro_vmtl.methods.presets import Method
+from pyro_vmtl.estimators.predicting import PredictionBatch
+from pyro_vmtl.estimators.rows import Rows
+from pyro_vmtl.methods.method import Method
 from pyro_vmtl.predictive.quantiles import quantiles as quantiles_of
 
 __all__ = ["VMTLRegressor"]
 
 
 class VMTLRegressor(RegressorMixin, VMTLEstimator):
-    """Regression in many related tasks, each of which borrows from the right others.
+    """Regressor of many related tasks, each of which borrows strength from the relevant others.
 
-    Features and real targets are standardised inside, over the rows of all tasks, and an intercept
-    is added. Predictions are in the unit of the targets. Tasks may differ in their numbers of rows,
+    Features and real targets are standardized over the rows of all tasks, and an intercept is
+    added. Predictions are in the unit of the targets. Tasks may differ in their numbers of rows,
     from one on.
 
     Parameters
     ----------
     method
         Name of a preset, such as ``"default"`` or ``"shared"`` (:mod:`pyro_vmtl.methods.presets`),
-        or a :class:`~pyro_vmtl.methods.preset.Preset` or :class:`~pyro_vmtl.Stack` of one's own.
+        or any method: a :class:`~pyro_vmtl.methods.preset.Preset`, a :class:`~pyro_vmtl.Stack`, or
+        your own model and guide.
     likelihood
         ``"normal"`` for real targets, or ``"poisson"`` for counts.
     scale_features
         Whether to scale features to unit variance; they are always centred. False suits features
         that share a unit, such as pixels.
     num_samples
-        S, draws from the posterior for predictions.
+        S, number of posterior draws for predictions.
     random_state
-        Seed: the same number gives the same fit and the same predictions.
+        Seed of the fit and of predictions.
     device
-        Where to fit and predict, such as ``"cuda"``.
+        Device to fit and predict on, such as ``"cuda"``.
     progress
-        Show a progress bar, with the time that remains?
+        Whether to show a progress bar.
 
     Attributes
     ----------
     tasks_
-        the labels of the T tasks in order of first appearance.
+        Labels of the T tasks in sorted order, not that of their appearance.
     task_sizes_
-        training rows of each.
+        (T,), number of training rows of each task, in the order of ``tasks_``.
+    relatedness_, history_
+        Posterior of the source weights, and loss of the fit, in the order of ``tasks_``.
+    target_mean_, target_scale_
+        Mean and standard deviation of real targets; 0 and 1 for counts.
+    fitted_
+        The underlying :class:`~pyro_vmtl.Fitted`, with its tasks in an order of its own.
     n_features_in_, feature_names_in_
-        number of features, and their names where those of the fit had any.
+        Number of features, and their names if those of ``fit`` have any.
+
+    See Also
+    --------
+    VMTLClassifier : The same for classes.
+
+    References
+    ----------
+    Shen, Zhen, Worring, Shao. "Variational multi-task learning with Gumbel-softmax priors."
+    NeurIPS 2021. https://arxiv.org/abs/2111.05323
 
     Examples
     --------
@@ -77,54 +94,15 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
         device: str = "cpu",
         progress: bool = False,
     ) -> None:
-        self.method = method
+        super().__init__(
+            method,
+            scale_features=scale_features,
+            num_samples=num_samples,
+            random_state=random_state,
+            device=device,
+            progress=progress,
+        )
         self.likelihood = likelihood
-        self.scale_features = scale_features
-        self.num_samples = num_samples
-        self.random_state = random_state
-        self.device = device
-        self.progress = progress
-
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        tasks: Any = None,
-        *,
-        sample_weight: Any = None,
-        validation_data: tuple[Any, ...] | None = None,
-        checkpoints: str | Path | None = None,
-    ) -> Self:
-        """Fit all tasks together.
-
-        Parameters
-        ----------
-        X
-            (rows, F), features: an array, data frame, torch tensor or sparse matrix.
-        y
-            (rows,), real targets, or counts. Rows where it is NaN are not used, with a notice.
-        tasks
-            (rows,), the label of each row's task, of any hashable kind; by default all rows are of
-            one task.
-        sample_weight
-            (rows,), how much each row counts; all the same by default.
-        validation_data
-            Other rows ``(X, y, tasks)`` to calibrate and weigh the members of the default on.
-            They are else fitted to five folds of the rows in turn, which takes six times as long.
-        checkpoints
-            Folder to keep the state of the fit in, and to go on from.
-
-        Raises
-        ------
-        ValueError
-            If rows cannot be used. The message names task, column and row, and the way out.
-        """
-        if self.likelihood not in ("normal", "poisson"):
-            raise ValueError(
-                f"likelihood is {self.likelihood!r}, expected 'normal' for real targets or "
-                "'poisson' for counts."
-            )
-        return self._fit(X, y, tasks, sample_weight, validation_data, checkpoints)
 
     def predict(
         self,
@@ -134,50 +112,48 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
         return_std: bool = False,
         quantiles: Sequence[float] | None = None,
     ) -> Any:
-        """Give predictive means, and how uncertain they are.
+        """Return predictive means, and optionally standard deviations and quantiles.
 
         Parameters
         ----------
         X
             (rows, F), features.
         tasks
-            (rows,), labels of tasks. Rows of a task that was not in the fit are predicted as those
-            of a new one, with a notice.
+            (rows,), task labels. Rows of a task that is not in the fit are predicted as rows of a
+            new task, with a warning.
         return_std
-            Give standard deviations, too?
+            Whether to return standard deviations, too.
         quantiles
-            Probabilities between 0 and 1, to give the quantiles of.
+            Probabilities between 0 and 1 of quantiles to return, too.
 
         Returns
         -------
         ndarray or tuple of ndarray
             Means (rows,), then standard deviations (rows,) and quantiles (rows, number of
-            probabilities) where they were asked for; all of new targets, noise included, in the
-            unit of the targets.
+            probabilities) if requested; all of new targets, noise included.
         """
-        asked = [] if quantiles is None else [float(p) for p in quantiles]
-        if any(not 0 < p < 1 for p in asked):
-            raise ValueError(f"quantiles is {asked}, expected probabilities between 0 and 1.")
-        parts = list(self._predictive(X, tasks))
-        found = np.empty((sum(len(rows) for rows, _, _ in parts), 2 + len(asked)))
-        for rows, predictive, mask in parts:
-            columns = [predictive.mean, predictive.variance.sqrt()]
-            if asked:
-                columns += list(quantiles_of(predictive, asked))
-            values = torch.stack([column[mask] for column in columns], dim=1)
-            found[rows] = values.double().cpu().numpy()
-        found *= self._unit
-        found[:, 0] += self._centre
-        found[:, 2:] += self._centre
-        results = [found[:, 0]]
+        levels = [] if quantiles is None else [float(p) for p in quantiles]
+        if any(not 0 < p < 1 for p in levels):
+            raise ValueError(f"quantiles is {levels}, expected probabilities between 0 and 1.")
+
+        def summarize(batch: PredictionBatch) -> dict[str, Tensor]:
+            predictive = batch.mixture()
+            found = {"mean": predictive.mean, "std": predictive.variance.sqrt()}
+            if levels:
+                found["quantiles"] = torch.stack(list(quantiles_of(predictive, levels)), dim=-1)
+            return found
+
+        found = self.map_predictions(summarize, X, tasks)
+        results = [self.target_mean_ + self.target_scale_ * found["mean"]]
         if return_std:
-            results.append(found[:, 1])
+            results.append(self.target_scale_ * found["std"])
         if quantiles is not None:
-            results.append(found[:, 2:])
+            of_levels = found.get("quantiles", np.empty((len(results[0]), 0)))
+            results.append(self.target_mean_ + self.target_scale_ * of_levels)
         return results[0] if len(results) == 1 else tuple(results)
 
     def log_density(self, X: Any, y: Any, tasks: Any = None) -> np.ndarray:
-        """Give the log predictive density of targets that are known, (rows,), in nats.
+        """Return the log predictive density of known targets, (rows,), in nats.
 
         Parameters
         ----------
@@ -186,16 +162,14 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
         y
             (rows,), true targets.
         """
-        targets = self._targets(y, np.arange(len(y)))
-        density = np.empty(len(targets))
-        for rows, predictive, mask in self._predictive(X, tasks):
-            y_at = torch.zeros(mask.shape, device=mask.device)
-            y_at[mask] = targets[torch.from_numpy(rows)].to(mask.device)
-            density[rows] = predictive.log_prob(y_at)[mask].double().cpu().numpy()
-        return density - np.log(self._unit)
+        targets = self._standardize(self._check_numbers(y, np.arange(len(y))))
+        found = self.map_predictions(
+            lambda batch: {"density": batch.mixture().log_prob(batch.pad(targets))}, X, tasks
+        )
+        return found["density"] - np.log(self.target_scale_)
 
     def score(self, X: Any, y: Any, tasks: Any = None, sample_weight: Any = None) -> float:
-        """Give the explained variance R², over all rows.
+        """Return the coefficient of determination R² over all rows.
 
         Parameters
         ----------
@@ -204,40 +178,45 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
         y
             (rows,), true targets.
         sample_weight
-            (rows,), how much each row counts.
+            (rows,), weights of the rows.
         """
         return float(r2_score(y, self.predict(X, tasks), sample_weight=sample_weight))
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if self.likelihood not in ("normal", "poisson"):
+            raise ValueError(
+                f"likelihood is {self.likelihood!r}, expected 'normal' for real targets or "
+                "'poisson' for counts."
+            )
 
     def _kind(self) -> str:
         return "regression" if self.likelihood == "normal" else "counts"
 
-    def _num_classes(self) -> None:
-        return None
-
-    def _learn_targets(self, y: np.ndarray, weight: np.ndarray | None, rows: np.ndarray) -> Tensor:
-        values = self._numbers(y, rows)
-        self._centre, self._unit = 0.0, 1.0
+    def _learn_targets(self, rows: Rows) -> Tensor:
+        values, weight = self._check_numbers(rows.y, rows.index), rows.weight
+        self.target_mean_, self.target_scale_ = 0.0, 1.0
         if self.likelihood == "normal":
-            self._centre = float(np.average(values, weights=weight))
-            off = values - self._centre
-            most = np.abs(off).max() or 1.0  # squares of very large or small numbers are none
-            self._unit = float(most * np.sqrt(np.average((off / most) ** 2, weights=weight)))
+            self.target_mean_ = float(np.average(values, weights=weight))
+            off = values - self.target_mean_
+            most = np.abs(off).max() or 1.0  # squares of huge or tiny numbers overflow
+            scale = most * np.sqrt(np.average((off / most) ** 2, weights=weight))
+            self.target_scale_ = float(scale) or 1.0  # 0 for a single row
         if len(values) > 1 and values.min() == values.max():
             raise ValueError(
                 f"y is {values[0]:g} in all {len(values)} rows, expected targets that differ: "
                 "there is nothing to learn."
             )
-        self._unit = self._unit or 1.0  # a single row
-        return self._scaled(values)
+        return self._standardize(values)
 
-    def _targets(self, y: np.ndarray, rows: np.ndarray) -> Tensor:
-        return self._scaled(self._numbers(y, rows))
+    def _encode_targets(self, rows: Rows) -> Tensor:
+        return self._standardize(self._check_numbers(rows.y, rows.index))
 
-    def _scaled(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy((values - self._centre) / self._unit).float()
+    def _standardize(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy((values - self.target_mean_) / self.target_scale_).float()
 
-    def _numbers(self, y: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Read targets as numbers, and name the row of the first that is none, or no count."""
+    def _check_numbers(self, y: Any, index: np.ndarray) -> np.ndarray:
+        """Convert targets to numbers, and name the row of the first that is unusable."""
         try:
             values = np.asarray(y, dtype=np.float64)
         except (TypeError, ValueError) as error:
@@ -251,6 +230,6 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
             expected = "a count, 0, 1, 2 and so on. For other targets use likelihood='normal'"
         if len(wrong):
             raise ValueError(
-                f"y has {values[wrong[0]]} in row {rows[wrong[0]]}, expected {expected}."
+                f"y has {values[wrong[0]]} in row {index[wrong[0]]}, expected {expected}."
             )
         return values

@@ -1,104 +1,177 @@
-"""Laying rows out by tasks: all of them for a fit, and some after the other for predictions."""
+"""The user's rows as training data: those that can be used, in an order of their own, padded."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.utils import gen_batches
 from torch import Tensor
 
+from pyro_vmtl.data.padding import pad_arrays
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.estimators.notices import DataNotice
+from pyro_vmtl.estimators.reading import (
+    check_finite,
+    find_known_targets,
+    join_some,
+    read_features,
+    read_sample_weight,
+    read_targets,
+    read_tasks,
+)
 
-__all__ = ["Window", "canonical_order", "capped", "laid_out", "template", "windows"]
+if TYPE_CHECKING:
+    from pyro_vmtl.estimators.base import VMTLEstimator
 
-MOST_PADDED = 250_000_000
-"""Numbers in padded rows, 1 GB: with very unequal tasks, padding is nearly all of them."""
+__all__ = [
+    "Rows",
+    "canonical_order",
+    "index_tasks",
+    "limit_rows",
+    "positions_in_tasks",
+    "read_rows",
+    "to_task_data",
+    "unpack_rows",
+]
 
-FEW_TASKS = 256
-"""So many are predicted together, also where only some have rows."""
-
-MOST_AT_ONCE = 20_000_000
-"""Numbers that predictions of a window may have, over all draws."""
+MAX_PADDED = 250_000_000
+"""Numbers in padded rows, 1 GB: with tasks of very unequal sizes nearly all of them are padding."""
 
 
-def capped(
-    labels: Sequence[Hashable], used: np.ndarray, num_features: int, *, seed: int
-) -> np.ndarray:
-    """Choose the rows to fit: all that can be used, unless a few tasks are far longer than others.
+class Rows(NamedTuple):
+    """Rows whose target is known and whose weight is above 0.
 
-    Tasks are padded to the longest. Where that would not fit into memory, the longest are cut to
-    rows drawn at random, and the user is told. Such a task has far more rows than it needs.
+    Attributes
+    ----------
+    X
+        (rows, F), features.
+    y
+        (rows,), targets.
+    tasks
+        (rows,), task labels.
+    weight
+        (rows,), sample weights; None if all rows count alike.
+    index
+        (rows,), positions in the user's arrays.
+    """
+
+    X: Any
+    y: np.ndarray
+    tasks: list[Any]
+    weight: np.ndarray | None
+    index: np.ndarray
+
+
+def read_rows(
+    estimator: VMTLEstimator,
+    X: Any,
+    y: Any,
+    tasks: Any,
+    sample_weight: Any = None,
+    *,
+    reset: bool = False,
+    limit: bool = False,
+) -> Rows:
+    """Validate rows with targets as ``fit`` does, and select those that can be used.
 
     Parameters
     ----------
-    labels
-        (rows,), their tasks.
-    used
-        (rows,), can a row be used?
+    reset
+        Whether these are the rows of a new fit.
+    limit
+        Whether to subsample very long tasks by :func:`limit_rows`.
+    """
+    X = read_features(estimator, X, reset=reset)
+    tasks = read_tasks(tasks, X.shape[0], known=None if reset else list(estimator._sizes))
+    weight = read_sample_weight(sample_weight, X)
+    y = read_targets(y, X.shape[0])
+    used = find_known_targets(y, tasks)
+    if weight is not None:
+        used &= weight > 0
+    index = np.flatnonzero(used)
+    if limit:
+        index = limit_rows(tasks, index, X.shape[1], seed=estimator.random_state)
+    if len(index) < X.shape[0]:
+        X, y, tasks = X[index], y[index], [tasks[row] for row in index.tolist()]
+        weight = None if weight is None else weight[index]
+    check_finite(X, tasks, getattr(estimator, "feature_names_in_", None), index)
+    return Rows(X, y, tasks, weight, index)
+
+
+def limit_rows(
+    tasks: Sequence[Hashable], index: np.ndarray, num_features: int, *, seed: int
+) -> np.ndarray:
+    """Subsample the longest tasks if padding all tasks to their length would not fit into memory.
+
+    Parameters
+    ----------
+    tasks
+        (rows,), task labels.
+    index
+        Rows to choose from, in ascending order.
     num_features
         F.
     seed
-        Seed of the choice.
+        Seed of the sample.
 
     Returns
     -------
     ndarray
-        Indices of rows, in ascending order.
+        Chosen rows, in ascending order.
     """
-    rows = np.flatnonzero(used)
-    index: dict[Hashable, int] = {}
-    task = np.array([index.setdefault(labels[row], len(index)) for row in rows.tolist()], dtype=int)
+    task, labels = index_tasks([tasks[row] for row in index.tolist()])
     counts = np.bincount(task)
-    most = max(
-        MOST_PADDED // (len(index) * (num_features + 1)), 2 * len(rows) // max(len(index), 1), 1
-    )
-    if not len(rows) or counts.max() <= most:
-        return rows
-    order = np.random.RandomState(seed).permutation(len(rows))
-    order = order[np.argsort(task[order], kind="stable")]
-    place = np.arange(len(rows)) - (np.cumsum(counts) - counts)[task[order]]
-    long = [label for label, t in index.items() if counts[t] > most]
-    named = ", ".join(f"{label!r} ({counts[index[label]]})" for label in long[:5])
+    most = max(MAX_PADDED // (len(labels) * (num_features + 1)), 2 * len(index) // len(labels), 1)
+    if counts.max() <= most:
+        return index
+    long = [f"{labels[t]!r} ({counts[t]})" for t in np.flatnonzero(counts > most).tolist()]
     warnings.warn(
         f"{most} rows, drawn at random, are used of each of {len(long)} long tasks, as all tasks "
-        f"are padded to the longest: {named}{' and more' if len(long) > 5 else ''}.",
+        f"are padded to the longest: {join_some(long)}.",
         DataNotice,
         stacklevel=4,
     )
-    return np.sort(rows[order[place < most]])
+    order = np.random.RandomState(seed).permutation(len(index))
+    order = order[np.argsort(task[order], kind="stable")]
+    return np.sort(index[order[positions_in_tasks(task[order]) < most]])
+
+
+def index_tasks(labels: Sequence[Hashable]) -> tuple[np.ndarray, list[Hashable]]:
+    """Return the index of every row's task, and the tasks in order of appearance."""
+    index: dict[Hashable, int] = {}
+    return np.array([index.setdefault(label, len(index)) for label in labels]), list(index)
+
+
+def positions_in_tasks(task: np.ndarray) -> np.ndarray:
+    """Number the rows of every task from 0.
+
+    Examples
+    --------
+    >>> positions_in_tasks(np.array([0, 0, 2, 2, 2])).tolist()
+    [0, 1, 0, 1, 2]
+    """
+    counts = np.bincount(task)
+    return np.arange(len(task)) - (np.cumsum(counts) - counts)[task]
 
 
 def canonical_order(
     x: Tensor, targets: Tensor, labels: Sequence[Hashable], weight: np.ndarray | None = None
 ) -> tuple[np.ndarray, dict[Hashable, int]]:
-    """Order tasks and rows by what is in them, not by their names or places.
+    """Order tasks and rows by their content, not by their labels or positions.
 
-    Random numbers belong to places. In this order, a fit does not change when rows are permuted or
-    tasks are renamed.
-
-    Parameters
-    ----------
-    x
-        (rows, F), scaled features.
-    targets
-        (rows,), indices of classes or scaled real targets.
-    labels
-        (rows,), their tasks.
-    weight
-        (rows,), how much each row counts.
+    Random numbers belong to positions, so that in this order a fit does not change if rows are
+    permuted or tasks renamed.
 
     Returns
     -------
     tuple
-        Indices of rows, and the tasks with their numbers of rows, those that count most first.
+        Order of the rows, and the number of rows of each task, tasks with the largest weight first.
     """
-    index: dict[Hashable, int] = {}
-    task = np.array([index.setdefault(label, len(index)) for label in labels])
+    task, known = index_tasks(labels)
     direction = torch.from_numpy(np.random.RandomState(0).normal(size=x.shape[1] + 1))
     key = torch.empty(len(x), dtype=torch.float64)
     for rows in gen_batches(len(x), 50_000):
@@ -110,139 +183,42 @@ def canonical_order(
     each = np.ones(len(task)) if weight is None else weight
     total, sums = (np.add.reduceat(v[order], starts) for v in (each, each * of_row))
     tasks = np.lexsort((sums / total, -total))
-    rank = np.empty_like(tasks)
-    rank[tasks] = np.arange(len(tasks))
-    known = list(index)
+    rank = np.argsort(tasks)
     return np.lexsort((of_row, rank[task])), {known[t]: int(counts[t]) for t in tasks}
 
 
-def laid_out(
+def to_task_data(
     x: Tensor,
     targets: Tensor | None,
     labels: Sequence[Hashable],
-    task_labels: tuple[Hashable, ...],
-    num_classes: int | None,
+    task_labels: Sequence[Hashable],
+    classes: tuple[Hashable, ...] | None,
     weight: np.ndarray | None = None,
 ) -> TaskData:
-    """Lay out rows of tasks in a given order, with an intercept.
+    """Pad rows of tasks in a given order, and add an intercept.
 
     Parameters
     ----------
     x
-        (rows, F), scaled features.
+        (rows, F), standardized features.
     targets
-        (rows,), indices of classes or scaled real targets; None where they are not known.
+        (rows,), class indices or standardized targets; None if unknown.
     labels
-        (rows,), their tasks.
+        (rows,), task labels.
     task_labels
-        All tasks.
-    num_classes
-        C; None for real targets.
+        The T tasks, in the order of the fit.
+    classes
+        The C classes; None for numbers.
     weight
-        (rows,), how much each row counts.
+        (rows,), sample weights.
     """
-    like = template(x.shape[1], task_labels, num_classes, device="cpu")
-    data = like.new_rows(x, labels, targets)
-    if weight is None:
-        return data
-    of_row = torch.as_tensor(weight, dtype=x.dtype)
-    return replace(data, weight=of_row[data.row.clamp(min=0)] * data.mask)
+    arrays = pad_arrays(x, targets, labels, task_labels=tuple(task_labels), sample_weight=weight)
+    return TaskData(**arrays, classes=classes).with_intercept()
 
 
-def template(
-    num_features: int, task_labels: tuple[Hashable, ...], num_classes: int | None, *, device: str
-) -> TaskData:
-    """Make rows of zeros, of every task and class, that have the form of those of a fit.
-
-    Parameters
-    ----------
-    num_features
-        F, without the intercept.
-    task_labels
-        The T tasks.
-    num_classes
-        C; None for real targets.
-    device
-        Where they are.
-    """
-    shape = len(task_labels), -(-(num_classes or 1) // len(task_labels))
-    row = torch.arange(shape[0] * shape[1]).reshape(shape)
-    return TaskData(
-        x=torch.zeros(*shape, num_features + 1),
-        y=torch.zeros(shape) if num_classes is None else row % num_classes,
-        mask=torch.ones(shape, dtype=torch.bool),
-        row=row,
-        task_labels=task_labels,
-        classes=None if num_classes is None else tuple(range(num_classes)),
-        intercept=True,
-    ).to(device)
-
-
-@dataclass(frozen=True, eq=False)
-class Window:
-    """Rows that are predicted together.
-
-    Attributes
-    ----------
-    rows
-        indices of the user's rows.
-    labels
-        their tasks.
-    task_labels
-        all tasks of the fit; for rows of new tasks that one.
-    tasks
-        (B,), indices of the tasks to predict; None for rows of new tasks.
-    """
-
-    rows: np.ndarray
-    labels: list[Hashable]
-    task_labels: tuple[Hashable, ...]
-    tasks: Tensor | None
-
-    def lay_out(self, x: Tensor, num_classes: int | None) -> TaskData:
-        """Lay out their features, (rows, F)."""
-        return laid_out(x, None, self.labels, self.task_labels, num_classes)
-
-
-def windows(
-    labels: Sequence[Hashable], task_labels: tuple[Hashable, ...], num_features: int, cost: int
-) -> Iterator[Window]:
-    """Cut rows into windows: the first rows of every task, the next, and so on.
-
-    Parameters
-    ----------
-    labels
-        (rows,), their tasks.
-    task_labels
-        The tasks of the fit; rows of others are taken for those of new ones.
-    num_features
-        F.
-    cost
-        Numbers that a row's prediction has.
-
-    Yields
-    ------
-    Window
-        Each row is in one.
-    """
-    index = {label: t for t, label in enumerate(task_labels)}
-    task = np.array([index.get(label, -1) for label in labels])
-    new = np.flatnonzero(task < 0)
-    size = max(1, MOST_AT_ONCE // (cost + num_features))
-    for start in range(0, len(new), size):
-        rows = new[start : start + size]
-        yield Window(rows, ["new"] * len(rows), ("new",), None)
-    order = np.argsort(task, kind="stable")[len(new) :]
-    counts = np.bincount(task[order], minlength=len(task_labels))
-    place = np.arange(len(order)) - (np.cumsum(counts) - counts)[task[order]]
-    start = 0
-    while len(order) and start < counts.max():
-        present = np.flatnonzero(counts > start)
-        if len(task_labels) <= FEW_TASKS:  # all, so that draws do not depend on who is asked for
-            present = np.arange(len(task_labels))
-        numbers = len(present) * cost + len(task_labels) * num_features
-        size = max(1, MOST_AT_ONCE // numbers)
-        rows = np.sort(order[(place >= start) & (place < start + size)])
-        chosen = torch.from_numpy(present)
-        yield Window(rows, [labels[row] for row in rows.tolist()], task_labels, chosen)
-        start += size
+def unpack_rows(rows: Any, name: str) -> tuple[Any, Any, Any]:
+    """Return rows given as (X, y) or (X, y, tasks) as three."""
+    if not isinstance(rows, tuple | list) or len(rows) not in (2, 3):
+        raise ValueError(f"{name} is expected as (X, y, tasks).")
+    X, y, tasks = (*rows, None)[:3]
+    return X, y, tasks

@@ -1,4 +1,4 @@
-"""Estimators in a folder: settings as JSON, numbers as safetensors, nothing that is executed."""
+"""Estimators on disk: settings as JSON, numbers as safetensors, nothing executable."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from torch import Tensor
 from pyro_vmtl._version import __version__
 from pyro_vmtl.data.atomic_files import new_directory
 from pyro_vmtl.estimators.notices import VersionNotice
-from pyro_vmtl.estimators.rows import template
+from pyro_vmtl.estimators.rows import to_task_data
 from pyro_vmtl.estimators.scaling import Scaling
-from pyro_vmtl.methods.saving import fitted_from, fitted_parts
+from pyro_vmtl.methods.saving import from_state, to_state
 from pyro_vmtl.methods.specification import from_json, to_json
 
 if TYPE_CHECKING:
+    from pyro_vmtl.data.task_data import TaskData
     from pyro_vmtl.estimators.base import VMTLEstimator
 
 __all__ = ["CONFIG", "load", "save", "versions"]
@@ -34,19 +35,19 @@ __all__ = ["CONFIG", "load", "save", "versions"]
 CONFIG = "estimator.json"
 WEIGHTS = "weights.safetensors"
 IN_RUN = "estimator"
-"""Folder of the estimator in a run directory of the command line."""
+"""Directory of the estimator in a run directory of the command line."""
 
-FORMAT = 1
-"""Number of the form of these files; it grows when an older one can no longer be read."""
+FORMAT = 2
+"""Version of the file format, incremented whenever older files can no longer be read."""
 
-WRONG = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-"""Errors that files cause where something else is in them than what was written."""
+INVALID = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""Errors raised while reading files whose content was changed."""
 
 Estimator = TypeVar("Estimator", bound="VMTLEstimator")
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a fit depends on."""
+    """Return the versions of the packages that a fit depends on."""
     return {
         "pyro_vmtl": __version__,
         "python": platform.python_version(),
@@ -58,102 +59,112 @@ def versions() -> dict[str, str]:
 
 
 def save(estimator: VMTLEstimator, path: Path, *, overwrite: bool = False) -> None:
-    """Write a fitted estimator to a folder, whole or not at all."""
+    """Write a fitted estimator to a directory, atomically."""
     settings = {
         name: to_json(value)
         for name, value in estimator.get_params(deep=False).items()
-        if name not in ("device", "progress")  # of the machine and the moment, not of the fit
+        if name not in ("method", "device", "progress")  # the last two are not of the fit
     }
-    fitted, tensors = fitted_parts(estimator._fitted)
-    kept: dict[str, Any] = {
-        "tasks": _labels(list(estimator._sizes), "tasks"),
+    try:
+        settings["method"] = to_json(estimator.method)
+    except ValueError:  # the user's own, to be passed to `load`
+        settings["method"] = {"own": type(estimator.method).__qualname__}
+    fitted, tensors = to_state(estimator.fitted_)
+    config: dict[str, Any] = {
+        "format": FORMAT,
+        "estimator": type(estimator).__name__,
+        "versions": versions(),
+        "settings": settings,
+        "tasks": _check_labels(list(estimator._sizes), "tasks"),
         "task_sizes": list(estimator._sizes.values()),
         "num_features": estimator.n_features_in_,
         "features": None,
+        "fitted": fitted,
     }
     if hasattr(estimator, "feature_names_in_"):
-        kept["features"] = [str(name) for name in estimator.feature_names_in_]
+        config["features"] = estimator.feature_names_in_.tolist()
     if hasattr(estimator, "classes_"):
-        kept["classes"] = _labels(estimator.classes_.tolist(), "classes")
+        config["classes"] = _check_labels(estimator.classes_.tolist(), "classes")
     else:
-        kept |= {"centre": estimator._centre, "unit": estimator._unit}
-    scaling = estimator._scaling
-    for name, column in (("mean", scaling.mean), ("scale", scaling.scale)):
-        tensors[f"features.{name}"] = torch.from_numpy(np.asarray(column, dtype=np.float64))
-    own = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        config |= {"centre": estimator.target_mean_, "unit": estimator.target_scale_}
+    for name in ("mean", "scale"):
+        column = np.asarray(getattr(estimator._scaling, name), dtype=np.float64)
+        tensors[f"features.{name}"] = torch.from_numpy(column)
+    unshared = {name: v.detach().cpu().contiguous().clone() for name, v in tensors.items()}
     with new_directory(path, overwrite=overwrite, marker=CONFIG) as folder:
-        save_file(own, folder / WEIGHTS)
-        config = {
-            "format": FORMAT,
-            "estimator": type(estimator).__name__,
-            "versions": versions(),
-            "settings": settings,
-            **kept,
-            "fitted": fitted,
-            "checksum": _checksum(folder / WEIGHTS),
-        }
+        save_file(unshared, folder / WEIGHTS)
+        config["checksum"] = _checksum(config, folder / WEIGHTS)
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
         (folder / CONFIG).write_text(text, encoding="utf-8")
-        # safetensors would keep it to the owner
+        # safetensors makes files that only their owner can read
         (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
 
 
-def load(kind: type[Estimator], path: Path, *, device: str = "cpu") -> Estimator:
-    """Read a fitted estimator from a folder."""
+def load(
+    kind: type[Estimator], path: Path, *, device: str = "cpu", method: Any = None
+) -> Estimator:
+    """Read a fitted estimator from a directory."""
     if (path / IN_RUN / CONFIG).is_file():
         path = path / IN_RUN
     config, tensors = _read(path)
-    named = config["estimator"]
-    if named != kind.__name__:
-        raise ValueError(f"{path} holds a {named}, expected a {kind.__name__}. Use {named}.load.")
+    saved = config["estimator"]
+    if saved != kind.__name__:
+        raise ValueError(f"{path} holds a {saved}, expected a {kind.__name__}. Use {saved}.load.")
     estimator = kind(device=device)
     estimator._check_device()
+    settings = config["settings"]
+    own = isinstance(settings["method"], dict) and settings["method"].get("own")
+    if own and method is None:
+        raise ValueError(
+            f"{path} was fitted by a method of your own ({own}), which is not in the file. Pass "
+            f"it: {saved}.load(path, method=...)."
+        )
     try:
-        estimator.set_params(**from_json(config["settings"]))
-        estimator._check_settings()
-        _fill(estimator, config, tensors, device)
-    except WRONG as error:
+        estimator.set_params(**from_json({**settings, "method": None} if own else settings))
+        if own:
+            estimator.method = method
+        _restore(estimator, config, tensors, method if own else None)
+    except INVALID as error:
         raise ValueError(
             f"{path} is broken: its {CONFIG} and {WEIGHTS} do not belong together ({error}). "
-            "Fit again, or take an unchanged copy."
+            "Fit again, or restore an unchanged copy."
         ) from error
     return estimator
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read both files, and check them."""
+    """Read both files, and verify format and checksum."""
     if not path.is_dir():
-        raise FileNotFoundError(f"{path} is no folder, expected what `save` wrote.")
+        raise FileNotFoundError(f"{path} is no directory, expected one written by `save`.")
     for name in (CONFIG, WEIGHTS):
         if not (path / name).is_file():
-            raise FileNotFoundError(f"{path} has no {name}: it is no saved fit, or a part of one.")
+            raise FileNotFoundError(f"{path} has no {name}: it is not a complete saved fit.")
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-        found, checksum, _ = config["format"], config["checksum"], config["estimator"]
+        found, checksum = config["format"], config.pop("checksum")
         newer, written = found > FORMAT, dict(config["versions"])
-    except WRONG as error:
+    except INVALID as error:
         raise ValueError(
-            f"{path / CONFIG} cannot be read ({error}). Take an unchanged copy."
+            f"{path / CONFIG} cannot be read ({error}). Restore an unchanged copy."
         ) from error
     if newer:
         raise ValueError(f"{path} was written by a newer version ({written}). Update pyro_vmtl.")
     if found != FORMAT:
         raise ValueError(f"{path / CONFIG} has format {found!r}, expected {FORMAT}.")
-    if checksum != _checksum(path / WEIGHTS):
+    if checksum != _checksum(config, path / WEIGHTS):
         raise ValueError(
-            f"{path / WEIGHTS} is not the file that was saved: it was changed, or cut short. Take "
-            "an unchanged copy."
+            f"{path} is not what was saved: {CONFIG} or {WEIGHTS} was changed or truncated. "
+            "Restore an unchanged copy."
         )
     try:
         tensors = load_file(path / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path / WEIGHTS} cannot be read ({error}).") from error
-    _tell_version(written, path)
+    _warn_of_versions(written, path)
     return config, tensors
 
 
-def _tell_version(found: Mapping[str, str], path: Path) -> None:
-    """Tell where a version that matters is another."""
+def _warn_of_versions(found: Mapping[str, str], path: Path) -> None:
     now = versions()
     other = [n for n in ("pyro_vmtl", "torch", "pyro") if found.get(n) != now[n]]
     if other:
@@ -161,60 +172,52 @@ def _tell_version(found: Mapping[str, str], path: Path) -> None:
         warnings.warn(
             f"{path} was written with {named}. Predictions may differ; fit again to be sure.",
             VersionNotice,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
-def _fill(
-    estimator: VMTLEstimator, config: Mapping[str, Any], tensors: dict[str, Tensor], device: str
+def _restore(
+    estimator: VMTLEstimator, config: Mapping[str, Any], tensors: dict[str, Tensor], method: Any
 ) -> None:
-    """Set what a fit would have set."""
-    tasks, sizes = _different(config["tasks"], "tasks"), config["task_sizes"]
-    if len(sizes) != len(tasks):
-        raise ValueError(f"{len(tasks)} tasks, and sizes {sizes}")
-    estimator._sizes = dict(zip(tasks, map(int, sizes), strict=True))
+    """Set the attributes that ``fit`` sets."""
+    estimator._check_settings()
+    estimator._sizes = dict(zip(config["tasks"], config["task_sizes"], strict=True))
     estimator.n_features_in_ = config["num_features"]
-    size = (estimator.n_features_in_,)
     if config["features"] is not None:
-        names = np.array(_different(config["features"], "features"), dtype=object)
-        estimator.feature_names_in_ = names
-        if names.shape != size:
-            raise ValueError(f"{len(names)} names of {size[0]} features")
-    if hasattr(estimator, "predict_proba"):
-        estimator.classes_ = np.array(_different(config["classes"], "classes"))
-        if not 1 < len(estimator.classes_) == len(np.unique(estimator.classes_)):
-            raise ValueError(f"classes are {config['classes']}")
+        estimator.feature_names_in_ = np.array(config["features"], dtype=object)
+    if "classes" in config:
+        estimator.classes_ = np.array(config["classes"])
     else:
-        estimator._centre, estimator._unit = float(config["centre"]), float(config["unit"])
+        estimator.target_mean_, estimator.target_scale_ = config["centre"], config["unit"]
     mean, scale = (tensors.pop(f"features.{name}").numpy() for name in ("mean", "scale"))
-    if not mean.shape == scale.shape == size:
-        raise ValueError(f"features have shapes {mean.shape} and {scale.shape}, not {size}")
-    unit = getattr(estimator, "_unit", 1.0)
-    if not (np.isfinite([*mean, *scale, unit]).all() and min(*scale, unit) > 0):
-        raise ValueError("units are not above 0, or not finite")
     estimator._scaling = Scaling(mean, scale)
-    like = template(*size, tuple(estimator._sizes), estimator._num_classes(), device=device)
-    estimator._fitted = fitted_from(config["fitted"], tensors, like)
+    estimator.fitted_ = from_state(config["fitted"], tensors, _example_data(estimator), method)
 
 
-def _labels(labels: Sequence[Hashable], name: str) -> list[Any]:
-    """Check that labels can be written as JSON, and come back as they are."""
+def _example_data(estimator: VMTLEstimator) -> TaskData:
+    """Return rows of zeros with the tasks, features and classes of the fit."""
+    tasks, classes = tuple(estimator._sizes), estimator._class_labels()
+    labels = [*tasks] * -(-len(classes or (0,)) // len(tasks))  # a row of every class, too
+    row = torch.arange(len(labels))
+    targets = torch.zeros(len(labels)) if classes is None else row % len(classes)
+    x = torch.zeros(len(labels), estimator.n_features_in_)
+    return to_task_data(x, targets, labels, tasks, classes).to(estimator.device)
+
+
+def _check_labels(labels: Sequence[Hashable], name: str) -> list[Any]:
+    """Check that labels can be written as JSON and read back unchanged."""
     for label in labels:
         if not (label is None or isinstance(label, str | int | float | bool)):
             raise ValueError(
                 f"{name} has {label!r} ({type(label).__name__}), expected strings or numbers: "
-                "others cannot be saved. Make strings of them before the fit."
+                "others cannot be saved. Convert them to strings before the fit."
             )
     return list(labels)
 
 
-def _different(labels: Any, name: str) -> list[Any]:
-    """Check labels that were read: a list, each once."""
-    if not isinstance(labels, list) or len(set(labels)) != len(labels) or not labels:
-        raise ValueError(f"{name} are {labels!r:.80}, not labels that differ")
-    return _labels(labels, name)
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _checksum(config: Mapping[str, Any], weights: Path) -> str:
+    """Hash both files."""
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(json.dumps(config, sort_keys=True).encode())
+    return digest.hexdigest()

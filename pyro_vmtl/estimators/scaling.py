@@ -1,4 +1,4 @@
-"""Features and targets in standard units, and back."""
+"""Standardization of features that does not overflow, whatever their unit."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import gen_batches
 from torch import Tensor
 
-from pyro_vmtl.estimators.reading import dense
+from pyro_vmtl.estimators.reading import to_dense
 
 __all__ = ["Scaling"]
 
 LARGEST = 1e15
-"""Of a scaled feature: further off than any row to learn from, and its square is finite."""
+"""Bound of standardized features: beyond all training rows, and its square is finite."""
 
 BATCH = 50_000
-"""Rows that are scaled at once: scikit-learn copies them."""
+"""Rows scaled at once, as scikit-learn copies them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Scaling:
     Attributes
     ----------
     mean, scale
-        (F,), in the units of the columns; that of a constant is 1, or of its size.
+        (F,), in the units of the columns; the scale of a constant is 1, or its magnitude.
 
     Examples
     --------
@@ -45,37 +45,28 @@ class Scaling:
     def learn(
         cls, X: Any, weight: np.ndarray | None = None, *, unit_variance: bool = True
     ) -> Scaling:
-        """Learn them from rows.
+        """Compute weighted means and standard deviations of rows (rows, F), dense or sparse.
 
-        Parameters
-        ----------
-        X
-            (rows, F), an array or a sparse array.
-        weight
-            (rows,), how much each row counts.
-        unit_variance
-            Whether to scale columns, rather than only to centre them.
+        Without ``unit_variance``, features are only centred: all scales are 1.
         """
-        # By a power of two, which loses nothing, so that the squares of all columns are finite.
-        largest = np.zeros(X.shape[1])
-        for rows in gen_batches(X.shape[0], BATCH):
-            np.maximum(largest, np.abs(dense(X, rows)).max(axis=0), out=largest)
+        batches = list(gen_batches(X.shape[0], BATCH))
+        # Divide by a power of two, which is exact, so that the squares of all columns are finite.
+        largest = np.max([np.abs(to_dense(X, rows)).max(axis=0) for rows in batches], axis=0)
         unit = np.ldexp(1.0, np.frexp(largest)[1] - 1)
         scaler = StandardScaler()
-        for rows in gen_batches(X.shape[0], BATCH):
-            scaler.partial_fit(
-                dense(X, rows) / unit, sample_weight=None if weight is None else weight[rows]
-            )
+        for rows in batches:
+            of_rows = None if weight is None else weight[rows]
+            scaler.partial_fit(to_dense(X, rows) / unit, sample_weight=of_rows)
         constant = (scaler.scale_ == 1) & (scaler.var_ != 1)
-        # What rounding leaves of a large constant is to be small.
+        # The rounding error of a large constant should be small.
         scale = np.where(constant, np.maximum(unit, 1.0), scaler.scale_ * unit)
         return cls(scaler.mean_ * unit, scale if unit_variance else np.ones_like(scale))
 
     def __call__(self, X: Any) -> Tensor:
-        """Scale rows (rows, F), as float32."""
+        """Standardize rows (rows, F), as float32."""
         scaled = torch.empty(X.shape, dtype=torch.float32)
         for rows in gen_batches(X.shape[0], BATCH):
             with np.errstate(over="ignore"):
-                values = (dense(X, rows) - self.mean) / self.scale
+                values = (to_dense(X, rows) - self.mean) / self.scale
             scaled[rows] = torch.from_numpy(values.clip(-LARGEST, LARGEST))
         return scaled

@@ -1,4 +1,4 @@
-"""Numbers of draws: a handler that draws some sites less often than others."""
+"""A handler that draws some sites less often than others."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ __all__ = ["CrossedDraws"]
 
 
 class CrossedDraws(Messenger):
-    """Draw some sites less often than the others, and use every draw with every other.
+    """Draw some sites less often than others, and combine every draw with every other.
 
-    It works from outside of the traces of an ELBO with S vectorised particles. With M draws of one
-    site and L of another, their M * L pairs are used by the particles in turn. Other sites are
-    drawn for every particle.
+    The handler encloses an ELBO with S vectorised particles. With M draws of one site and L of
+    another, the particles use their M * L pairs in turn. Other sites are drawn for every particle.
 
     Parameters
     ----------
     num_draws
-        For each site its number of draws. Their product divides S.
+        Number of draws of each site. Their product divides S.
 
     Raises
     ------
     ValueError
-        If the programs that ran in here have no such site.
+        On exit, if the programs have no such site.
+
+    References
+    ----------
+    Shen, J., Zhen, X., Worring, M. and Shao, L. (2021). Variational Multi-Task Learning with
+    Gumbel-Softmax Priors. NeurIPS, arXiv 2111.05323, eq. 7.
     """
 
     def __init__(self, num_draws: Mapping[str, int]) -> None:
@@ -40,12 +44,12 @@ class CrossedDraws(Messenger):
         super().__exit__(*exception)
         if self.missing and exception[0] is None:
             raise ValueError(
-                f"num_draws has {sorted(self.missing)}, which the guide does not draw. Take them "
-                "out, or correct their names."
+                f"num_draws has {sorted(self.missing)}, which the guide does not draw. Remove "
+                "them, or correct their names."
             )
 
     def _pyro_sample(self, msg: Any) -> None:
-        # A model replays the draws of its guide, which are crossed already.
+        # A model replays the draws of its guide, which are combined already.
         if msg["name"] in self.num_draws and not msg["done"]:
             self.fresh.add(msg["name"])
 
@@ -59,11 +63,8 @@ class CrossedDraws(Messenger):
         sizes = list(self.num_draws.values())
         place = list(self.num_draws).index(name)
         size, stride = sizes[place], math.prod(sizes[place + 1 :])
-        # One draw stays one, so that what depends on it is computed once.
+        # A single draw is not repeated, so that what depends on it is computed once.
         particle = torch.arange(frames[0].size if size > 1 else 1, device=msg["value"].device)
         chosen = particle // stride % size
         dim = msg["value"].ndim + frames[0].dim - len(msg["fn"].event_shape)
-        value = msg["value"].index_select(dim, chosen)
-        if hasattr(msg["value"], "log_weights"):  # source weights carry their logarithms along
-            value.log_weights = msg["value"].log_weights.index_select(dim, chosen)
-        msg["value"] = value
+        msg["value"] = msg["value"].index_select(dim, chosen)

@@ -1,4 +1,4 @@
-"""Running Pyro programs without a trace in anything global."""
+"""Run Pyro programs without touching global state."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ __all__ = ["bare_parameters", "check_no_bare_parameters", "evaluating", "isolate
 
 @contextmanager
 def isolated(seed: int) -> Iterator[None]:
-    """Seed torch and empty Pyro's parameter store; give both back as they were.
+    """Seed torch and empty Pyro's parameter store; restore both on exit.
 
     Pyro keeps the ``PyroParam`` s of all guides in one store, by name: two ``AutoNormal`` guides
-    would end on each other's values. In here a guide has only its own.
+    would overwrite each other's values. In this context a guide has only its own.
+
+    Parameters
+    ----------
+    seed
+        Seed of torch's random numbers.
 
     Examples
     --------
@@ -37,19 +42,19 @@ def isolated(seed: int) -> Iterator[None]:
 
 @contextmanager
 def validation(enabled: bool) -> Iterator[None]:
-    """Switch the checks of Pyro and torch on or off; give both settings back as they were."""
+    """Enable or disable the validation of Pyro and torch; restore both settings on exit."""
     before = torch.distributions.Distribution._validate_args
     try:
         with pyro.validation_enabled(enabled):
             yield
     finally:
-        # pyro.validation_enabled leaves torch with pyro's setting
+        # pyro.validation_enabled sets torch's to Pyro's setting
         torch.distributions.Distribution.set_default_validate_args(before)
 
 
 @contextmanager
 def evaluating(*programs: Any) -> Iterator[None]:
-    """Switch off what belongs to training, such as dropout; give the mode back as it was."""
+    """Put modules into evaluation mode, without dropout; restore their modes on exit."""
     modules = [m for p in programs if isinstance(p, nn.Module) for m in p.modules()]
     training = [module for module in modules if module.training]
     try:
@@ -62,7 +67,7 @@ def evaluating(*programs: Any) -> Iterator[None]:
 
 
 def bare_parameters(*programs: Any) -> list[str]:
-    """Names in the parameter store that belong to none of the programs that are modules."""
+    """Return the names in the parameter store that belong to no module of the programs."""
     modules = [program for program in programs if isinstance(program, nn.Module)]
     known = {id(parameter) for module in modules for parameter in module.parameters()}
     store = pyro.get_param_store()
@@ -70,17 +75,22 @@ def bare_parameters(*programs: Any) -> list[str]:
 
 
 def check_no_bare_parameters(*programs: Any) -> None:
-    """Check that all that was put into the empty parameter store belongs to a module.
+    """Check that all parameters in the store belong to modules of the programs.
+
+    Parameters
+    ----------
+    *programs
+        Models and guides that ran inside :func:`isolated`.
 
     Raises
     ------
     ValueError
-        If a program has a bare ``pyro.param``, which lives in the global store alone: in here it
-        would start anew, and be forgotten.
+        If a program has a bare ``pyro.param``, which is in the global store only: an isolated
+        program would begin without it, and lose it.
     """
     for name in bare_parameters(*programs):
         raise ValueError(
             f"pyro.param({name!r}) is not a parameter of the model or guide module, and would "
-            "not be kept. Make the program an nn.Module with an nn.Parameter, or a PyroModule "
+            "be lost. Make the program an nn.Module with an nn.Parameter, or a PyroModule "
             "with a PyroParam."
         )

@@ -1,4 +1,4 @@
-"""Point estimates: an effect handler that takes the uncertainty out of a guide."""
+"""Point estimates: an effect handler that removes the uncertainty of a guide."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["point_estimates"]
 
 
 def point_estimates(guide: Program) -> ProgramWithHandler:
-    """Put every normal posterior of a guide at its mean.
+    """Replace every normal posterior of a guide by a point mass at its mean.
 
-    With the plain prior this is maximum a posteriori, and without its KL (``temper`` with weight 0)
-    maximum likelihood: the deterministic counterpart of the same model.
+    With the plain prior this is maximum a posteriori estimation, and without its KL (``temper``
+    with weight 0) maximum likelihood: the deterministic counterpart of the same model.
 
     Parameters
     ----------
@@ -27,7 +27,11 @@ def point_estimates(guide: Program) -> ProgramWithHandler:
     Returns
     -------
     ProgramWithHandler
-        The guide of points. It cannot be shared, as points have no width.
+        The guide of point masses. It cannot be shared, as point masses have no scale.
+
+    See Also
+    --------
+    pyro_vmtl.temper : Scale the KL of latent sites.
 
     Examples
     --------
@@ -36,11 +40,13 @@ def point_estimates(guide: Program) -> ProgramWithHandler:
     >>> guide()
     tensor(2.)
     """
-    return ProgramWithHandler(guide, lambda state: _Points(), nn.Module())
+    return ProgramWithHandler(guide, _Points, nn.Module())
 
 
 class _Points(SiteMessenger):
-    def __init__(self) -> None:
+    fixed_graph = True
+
+    def __init__(self, state: nn.Module) -> None:
         super().__init__(())
 
     def _pyro_sample(self, msg: Any) -> None:

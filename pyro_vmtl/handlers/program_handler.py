@@ -8,13 +8,20 @@ from typing import Any
 from pyro.poutine.messenger import Messenger
 from torch import nn
 
-__all__ = ["TASK_PLATE", "UNCONSTRAINED", "Program", "ProgramWithHandler", "SiteMessenger"]
+__all__ = [
+    "TASK_PLATE",
+    "UNCONSTRAINED",
+    "Program",
+    "ProgramWithHandler",
+    "SiteMessenger",
+    "unwrap",
+]
 
 TASK_PLATE = "task"
 """Name of the plate over tasks in models and guides."""
 
 UNCONSTRAINED = "_unconstrained"
-"""What Pyro's autoguides append to the name of a site for its auxiliary site."""
+"""Suffix of the auxiliary sites of Pyro's autoguides."""
 
 Program = Callable[..., Any]
 """A model or a guide: any callable with Pyro statements, often an ``nn.Module``."""
@@ -28,10 +35,23 @@ class ProgramWithHandler(nn.Module):
     program
         Model or guide.
     handler
-        Makes a fresh handler from ``state`` for each run.
+        Class of the handler, or another callable: returns a new handler from ``state`` for each
+        run. With an attribute ``changes_posterior = False`` it says that the handler matters to the
+        loss only, so that predictions do without it (:func:`unwrap`).
     state
-        What the handler needs and learns.
+        Settings and learned parameters of the handler.
+
+    Examples
+    --------
+    >>> import pyro, pyro.distributions as dist
+    >>> def program():
+    ...     return pyro.sample("w", dist.Normal(0.0, 1.0))
+    >>> handled = ProgramWithHandler(program, lambda state: Messenger(), nn.Module())
+    >>> handled().shape
+    torch.Size([])
     """
+
+    fixed_graph = True
 
     def __init__(
         self, program: Program, handler: Callable[[Any], Messenger], state: nn.Module
@@ -47,8 +67,38 @@ class ProgramWithHandler(nn.Module):
             return self.program(*args, **kwargs)
 
 
+def unwrap(program: nn.Module) -> nn.Module:
+    """Return a program without the handlers that do not change its posterior.
+
+    Sharing and tempering change the loss, but not the predictions. Without them there are no source
+    weights to draw, T by T numbers for every draw from the posterior.
+
+    Parameters
+    ----------
+    program
+        A model or guide, as ``share`` and ``temper`` return them.
+
+    Returns
+    -------
+    Module
+        The innermost program that has the same posterior.
+
+    Examples
+    --------
+    >>> from pyro_vmtl import temper
+    >>> model, guide = nn.Identity(), nn.Identity()
+    >>> unwrap(temper(model, guide, kl_weights={"w": 0.5})[1]) is guide
+    True
+    """
+    while isinstance(program, ProgramWithHandler) and not getattr(
+        program.handler, "changes_posterior", True
+    ):
+        program = program.program  # type: ignore[assignment]
+    return program
+
+
 class SiteMessenger(Messenger):
-    """A handler of named sites, which objects to a program that has no such site.
+    """A handler of named sites, which raises an error if a program lacks one of them.
 
     Parameters
     ----------
@@ -62,7 +112,7 @@ class SiteMessenger(Messenger):
         self.met: set[str] = set()
 
     def _pyro_sample(self, msg: Any) -> None:
-        # Plates and the auxiliary sites of autoguides show up as sites, too.
+        # Plates and the auxiliary variables of autoguides are sample sites, too.
         if type(msg["fn"]).__name__ != "_Subsample" and not msg["infer"].get("is_auxiliary"):
             self.missing.discard(msg["name"])
             self.met.add(msg["name"])

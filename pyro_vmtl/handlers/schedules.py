@@ -1,4 +1,4 @@
-"""Schedules: numbers that change during a fit, as pure functions of the step."""
+"""Schedules: settings that change during a fit, as pure functions of the step."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = [
 ]
 
 Schedule = Callable[[int], float]
-"""A number at each step, counted from 0."""
+"""Maps a step, counted from 0, to a number."""
 
 
 def as_schedule(value: float | Schedule) -> Schedule:
-    """Read a plain number as the schedule that stays there.
+    """Return a schedule as it is, and a number as a constant schedule.
 
     Examples
     --------
@@ -36,18 +36,18 @@ def as_schedule(value: float | Schedule) -> Schedule:
 
 @dataclass(frozen=True)
 class Constant:
-    """Stay at ``value``."""
+    """A constant value."""
 
     value: float
 
     def __call__(self, step: int) -> float:
-        """Give the value at a step."""
+        """Return the value at a step."""
         return self.value
 
 
 @dataclass(frozen=True)
 class Exponential:
-    """Go from ``start`` to ``end`` by equal factors over ``steps`` steps, then stay.
+    """Exponential decay or growth from ``start`` to ``end`` over ``steps`` steps, then constant.
 
     Examples
     --------
@@ -60,13 +60,13 @@ class Exponential:
     steps: int
 
     def __call__(self, step: int) -> float:
-        """Give the value at a step."""
+        """Return the value at a step."""
         return self.start * (self.end / self.start) ** (min(step, self.steps) / self.steps)
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """Go from ``start`` to ``end`` along half a cosine wave over ``steps`` steps, then stay.
+    """Cosine annealing from ``start`` to ``end`` over ``steps`` steps, then constant.
 
     Examples
     --------
@@ -79,14 +79,14 @@ class Cosine:
     steps: int
 
     def __call__(self, step: int) -> float:
-        """Give the value at a step."""
+        """Return the value at a step."""
         wave = math.cos(math.pi * min(step, self.steps) / self.steps)
         return self.end + (self.start - self.end) * (1 + wave) / 2
 
 
 @dataclass(frozen=True)
 class Linear:
-    """Go from ``start`` to ``end`` by equal differences over ``steps`` steps, then stay.
+    """Linear interpolation from ``start`` to ``end`` over ``steps`` steps, then constant.
 
     Examples
     --------
@@ -99,18 +99,18 @@ class Linear:
     steps: int
 
     def __call__(self, step: int) -> float:
-        """Give the value at a step."""
+        """Return the value at a step."""
         return self.start + (self.end - self.start) * min(step, self.steps) / self.steps
 
 
 @dataclass(frozen=True)
 class Stairs:
-    """Stay at a value until the next step named.
+    """Piecewise constant values.
 
     Parameters
     ----------
     values
-        Pairs of a step and the value from there on; the first step is 0.
+        Pairs of a step and the value from that step on; the first step is 0.
 
     Examples
     --------
@@ -121,26 +121,26 @@ class Stairs:
     values: tuple[tuple[int, float], ...]
 
     def __call__(self, step: int) -> float:
-        """Give the value at a step."""
+        """Return the value at a step."""
         return next(value for start, value in reversed(self.values) if step >= start)
 
 
 class Scheduled(nn.Module):
-    """A module with numbers that follow schedules during a fit.
+    """A module with settings that follow schedules during a fit.
 
     Attributes
     ----------
     schedules
-        for each number its schedule.
+        Schedule of each setting.
     """
 
     schedules: dict[str, Schedule]
 
     def at_step(self, step: int) -> None:
-        """Set the numbers to their values at a step."""
+        """Set the settings to their values at a step."""
         raise NotImplementedError
 
     @property
-    def form(self) -> Hashable:
-        """What decides which tensor operations a step does, not only on which numbers."""
+    def graph_key(self) -> Hashable:
+        """What the tensor operations of a step depend on: each key has a recording of its own."""
         return None

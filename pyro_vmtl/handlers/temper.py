@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vmtl.handlers.program_handler import (
     UNCONSTRAINED,
@@ -16,24 +16,24 @@ from pyro_vmtl.handlers.program_handler import (
 )
 from pyro_vmtl.handlers.schedules import Schedule, Scheduled, as_schedule
 
-__all__ = ["ScaleSites", "temper"]
+__all__ = ["KLWeights", "ScaleSites", "kl_weights_of", "temper"]
 
 
 def temper(
     model: Program, guide: Program, *, kl_weights: Mapping[str, float | Schedule]
 ) -> tuple[ProgramWithHandler, ProgramWithHandler]:
-    """Weigh the KL of latent sites.
+    """Scale the KL of latent sites.
 
     The ELBO becomes ``E[log p(y | ...)] - sum_site kl_weights[site] * KL(site)``. A weight of 1 is
-    the Bayesian one, less is a cold posterior, 0 leaves the site's KL out. Model and guide must be
-    weighed alike, or the objective is wrong without any error: hence one call for both.
+    Bayesian inference, less is a cold posterior [1]_, 0 excludes the site's KL. Model and guide
+    need the same weights, or the objective is silently wrong: hence one call for both.
 
     Parameters
     ----------
     model, guide
         Pyro programs.
     kl_weights
-        For each site its weight, at least 0, or a schedule of the step. Other sites keep theirs.
+        Weight of each site, at least 0, or a schedule of the step. Other sites have weight 1.
 
     Returns
     -------
@@ -44,6 +44,15 @@ def temper(
     ------
     ValueError
         If a weight is negative; when the programs run, if they have no such latent site.
+
+    See Also
+    --------
+    pyro_vmtl.share : Let tasks borrow from one another.
+
+    References
+    ----------
+    .. [1] Wenzel, F. et al. (2020). How Good is the Bayes Posterior in Deep Neural Networks Really?
+       ICML, arXiv 2002.02405.
 
     Examples
     --------
@@ -68,6 +77,7 @@ def temper(
 class KLWeights(Scheduled):
     """The KL weight of each tempered site at the current step of a fit."""
 
+    fixed_graph = True
     values: Tensor
 
     def __init__(self, kl_weights: Mapping[str, float | Schedule]) -> None:
@@ -75,15 +85,15 @@ class KLWeights(Scheduled):
         self.schedules = {site: as_schedule(weight) for site, weight in kl_weights.items()}
         self.sites = tuple(kl_weights)
         self.now: list[float] = []
-        # Names of sites have dots, and those of buffers not. A double weighs floats, too.
+        # One buffer for all sites, as their names may have dots. Scalar doubles do not promote.
         values = torch.zeros(len(self.sites), dtype=torch.float64)
         self.register_buffer("values", values, persistent=False)  # a setting, not learned
         self.at_step(0)
 
     def __getitem__(self, site: str) -> Tensor | None:
-        """Give the weight of a site; None where it is 0."""
+        """Return the weight of a site; None where it is 0."""
         place = self.sites.index(site)
-        return self.values[place] if self.form[place] else None
+        return self.values[place] if self.graph_key[place] else None
 
     def at_step(self, step: int) -> None:
         """Set the weights to their values at a step of the fit."""
@@ -94,19 +104,22 @@ class KLWeights(Scheduled):
                 self.values[place] = weight
 
     @property
-    def form(self) -> tuple[bool, ...]:
-        """Which sites have a weight: the others are left out."""
+    def graph_key(self) -> tuple[bool, ...]:
+        """Whether the weight of each site is not 0: sites with weight 0 are masked."""
         return tuple(weight != 0 for weight in self.now)
 
 
 class ScaleSites(SiteMessenger):
-    """Scales tempered sites, and leaves those with weight 0 out.
+    """Scale tempered sites, and mask those with weight 0.
 
     Parameters
     ----------
     weights
-        The weights of all of them.
+        Weights of the tempered sites.
     """
+
+    changes_posterior = False
+    fixed_graph = True
 
     def __init__(self, weights: KLWeights) -> None:
         super().__init__(weights.sites)
@@ -118,7 +131,7 @@ class ScaleSites(SiteMessenger):
         auxiliary = msg["infer"].get("is_auxiliary")
         if auxiliary and name.startswith("_") and name.endswith("_latent"):  # AutoContinuous
             raise ValueError(
-                "The guide draws all sites at once, so that none has a KL of its own to weigh. "
+                "The guide draws all sites at once, so that no site has a KL of its own to scale. "
                 "Use a mean-field guide such as AutoNormal."
             )
         if auxiliary:
@@ -128,10 +141,31 @@ class ScaleSites(SiteMessenger):
         if msg["is_observed"]:
             raise ValueError(
                 f"kl_weights has the observed site {name!r}, expected latent sites: a likelihood "
-                "has no KL. Take it out."
+                "has no KL. Remove it."
             )
         weight = self.weights[name]
         if weight is None:
-            msg["mask"] = False  # 0 * inf is not a number; a masked site is left out
+            msg["mask"] = False  # 0 * inf would be nan
         else:
             msg["scale"] = msg["scale"] * weight
+
+
+def kl_weights_of(program: Program) -> dict[str, float]:
+    """Return the current KL weights of the tempered sites of a program.
+
+    Parameters
+    ----------
+    program
+        A model or guide, tempered or not, also more than once: then weights multiply.
+
+    Returns
+    -------
+    dict
+        Weight of each tempered site.
+    """
+    weights: dict[str, float] = {}
+    for module in program.modules() if isinstance(program, nn.Module) else ():
+        if isinstance(module, KLWeights):
+            for site, weight in zip(module.sites, module.now, strict=True):
+                weights[site] = weights.get(site, 1.0) * weight
+    return weights

@@ -147,7 +147,7 @@ class Checkpoint:
             "problem": self.problem,
             **{name: getattr(progress, name) for name in ("end", "step", "stopped", "over")},
             "seconds": progress.elapsed,
-            "exact": [sources.exact for sources in self.sources],
+            "use_float64": [sources.use_float64 for sources in self.sources],
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.path) as scratch:
@@ -196,8 +196,8 @@ class Checkpoint:
 
     def _restore(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         self.module.load_state_dict(_of_prefix(tensors, "module"))
-        for sources, exact in zip(self.sources, meta["exact"], strict=True):
-            sources.exact = exact
+        for sources, use_float64 in zip(self.sources, meta["use_float64"], strict=True):
+            sources.use_float64 = use_float64
         if meta["over"]:
             return
         state: dict[int, dict[str, Tensor]] = {}

@@ -1,12 +1,11 @@
-"""What an ELBO is made of: log-likelihood and KL, per site and per task."""
+"""The terms of an ELBO: log-likelihoods and KLs, per site and per task."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pyro import poutine
@@ -20,23 +19,23 @@ from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.handlers.crossed_draws import CrossedDraws
-from pyro_vmtl.handlers.program_handler import TASK_PLATE, UNCONSTRAINED
+from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, Program
+from pyro_vmtl.handlers.tracing import TracePair, sample_sites, trace_guide_and_model
 
-__all__ = ["ELBOTerms", "MeanFieldELBO", "elbo_terms", "kept_traces"]
-
-TracePair = tuple[Trace, Trace]
+__all__ = ["ELBOTerms", "Evaluation", "MeanFieldELBO", "evaluate"]
 
 
 class MeanFieldELBO(TraceMeanField_ELBO):
-    """Pyro's ``TraceMeanField_ELBO``, with the Jacobians of autoguides, and faster.
+    """Pyro's ``TraceMeanField_ELBO`` with the Jacobians of autoguides, and faster.
 
-    ``AutoNormal`` samples a positive site as a point mass with a log density, the Jacobian of its
-    transform. Pyro 1.9 takes the KL of a point mass without that log density, so that posteriors of
-    such sites come out wrong. Real sites, and guides of other kinds, are as in Pyro.
+    ``AutoNormal`` samples a positive site as a point mass whose log density is the Jacobian of its
+    transform. Pyro 1.9 ignores that log density in the KL of a point mass, so that posteriors of
+    such sites come out wrong. Real sites, and other guides, are as in Pyro.
 
-    Pyro takes the log density of every site, also where it then uses a closed-form KL. Here that is
-    done only while Pyro's validation is on.
+    Pyro computes the log density of every site, also where it then uses a closed-form KL. Here that
+    is done only while Pyro's validation is on.
 
     Parameters
     ----------
@@ -44,18 +43,24 @@ class MeanFieldELBO(TraceMeanField_ELBO):
         S, draws of every latent site. More than one are vectorised: they are a dimension to the
         left of the plates of model and guide.
     num_draws
-        Sites that are drawn less often, with their numbers. With M draws of one and L of another
-        (Shen et al., NeurIPS 2021, have numbers of each), all M * L pairs are used; the product of
-        all numbers divides S.
+        Numbers of draws of sites that are drawn less often than S times. With M draws of one site
+        and L of another [1]_ all M * L pairs are used; the product of all numbers divides S.
     max_plate_nesting
-        The most plates the programs have within one another.
+        Bound on the number of nested plates in model and guide.
 
     Raises
     ------
     ValueError
         If a number of draws is below 1, or their product does not divide S; when it runs, if there
-        is no such site, or, with Pyro's validation on, draws of the guide have no gradient.
+        is no such site, or, with Pyro's validation on, if draws of the guide have no gradient.
+
+    References
+    ----------
+    .. [1] Shen, J., Zhen, X., Worring, M. and Shao, L. (2021). Variational Multi-Task Learning with
+       Gumbel-Softmax Priors. NeurIPS, arXiv 2111.05323, eq. 7.
     """
+
+    fixed_graph = True
 
     def __init__(
         self,
@@ -87,23 +92,16 @@ class MeanFieldELBO(TraceMeanField_ELBO):
 
     def _trace_both(self, model: Any, guide: Any, args: Any, kwargs: Any) -> TracePair:
         if is_validation_enabled() or isinstance(poutine.unwrap(guide), Messenger):
-            pair: TracePair = super()._get_trace(model, guide, args, kwargs)
-            return pair
-        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-        replayed = poutine.replay(model, trace=guide_trace)
-        model_trace = poutine.trace(replayed).get_trace(*args, **kwargs)
-        return prune_subsample_sites(model_trace), prune_subsample_sites(guide_trace)
+            return TracePair(*super()._get_trace(model, guide, args, kwargs))
+        traces = trace_guide_and_model(model, guide, *args, **kwargs)
+        return TracePair(*map(prune_subsample_sites, traces))
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Give the loss."""
-        return self.terms(model, guide, *args, **kwargs).loss
-
-    def terms(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> ELBOTerms:
-        """Give the loss split by site and task."""
-        return _add_up(self, self._get_traces(model, guide, args, kwargs))
+        """Return the loss."""
+        return evaluate(self, model, guide, *args, **kwargs).loss
 
     def _differentiable_loss_particle(self, model_trace: Trace, guide_trace: Trace) -> Any:
-        # what else Pyro's class has goes through here
+        # the other methods of Pyro's class call this one
         loss = sum(
             values.sum() if kind == "kl" else -values.sum()
             for kind, _, _, values in _site_terms(self, model_trace, guide_trace)
@@ -113,17 +111,17 @@ class MeanFieldELBO(TraceMeanField_ELBO):
 
 @dataclass(frozen=True)
 class ELBOTerms:
-    """The terms of one ELBO estimate, as weighted in it.
+    """The terms of one ELBO estimate, with their weights in it.
 
     The loss is the sum of all ``kl`` minus the sum of all ``log_likelihood``.
 
     Attributes
     ----------
     log_likelihood
-        for each observed site its log-likelihood in nats: (T,), or () outside the task plate and
-        on some tasks only.
+        Log-likelihood of each observed site in nats: (T,), or () outside the task plate and on
+        some tasks only.
     kl
-        the same for the KL of each latent site.
+        KL of each latent site, in the same shapes.
     """
 
     log_likelihood: dict[str, Tensor] = field(default_factory=dict)
@@ -131,16 +129,16 @@ class ELBOTerms:
 
     @property
     def loss(self) -> Tensor:
-        """The loss they add up to, ()."""
+        """The loss, (): the sum of all terms."""
         terms = [*self.kl.values(), *(-values for values in self.log_likelihood.values())]
         return sum((values.sum() for values in terms[1:]), terms[0].sum())
 
     def __mul__(self, factor: float) -> ELBOTerms:
-        """Weigh all terms."""
+        """Multiply all terms by a factor."""
         return self._map(lambda values: values * factor)
 
     def detach(self) -> ELBOTerms:
-        """Cut the terms off from the gradient."""
+        """Detach the terms from the gradient."""
         return self._map(Tensor.detach)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> ELBOTerms:
@@ -148,48 +146,81 @@ class ELBOTerms:
         return ELBOTerms(*({site: function(v) for site, v in kind.items()} for kind in kinds))
 
 
-@contextmanager
-def kept_traces(elbo: Trace_ELBO) -> Iterator[list[TracePair]]:
-    """Keep the traces (model, guide) that an ELBO looks at.
+class Evaluation(NamedTuple):
+    """One estimate of an ELBO.
 
-    Pyro's ELBOs give a number and forget what it is made of. The list holds the pairs of the last
-    evaluation, one for each particle that was not vectorised.
+    Attributes
+    ----------
+    loss
+        Negative ELBO, ().
+    terms
+        The loss split by site and task.
+    traces
+        Traces of model and guide, one pair for each particle that is not vectorised.
     """
-    kept: list[TracePair] = []
-    get_traces = elbo._get_traces
 
-    def keeping(*args: Any, **kwargs: Any) -> Iterator[TracePair]:
-        kept.clear()
-        for pair in get_traces(*args, **kwargs):
-            kept.append(pair)
-            yield pair
-
-    before = vars(elbo).get("_get_traces")
-    elbo._get_traces = keeping
-    try:
-        yield kept
-    finally:
-        del elbo._get_traces  # the class's own method shows again
-        if before is not None:
-            elbo._get_traces = before
+    loss: Tensor
+    terms: ELBOTerms
+    traces: list[TracePair]
 
 
-@torch.no_grad()
-def elbo_terms(elbo: Trace_ELBO, traces: list[TracePair]) -> ELBOTerms:
-    """Split an ELBO estimate by site and task.
+def evaluate(
+    elbo: Trace_ELBO, model: Program, guide: Program, *args: Any, **kwargs: Any
+) -> Evaluation:
+    """Estimate an ELBO, keeping its terms and traces.
 
     Parameters
     ----------
     elbo
-        The ELBO that looked at the traces.
-    traces
-        What :func:`kept_traces` kept of one evaluation.
+        :class:`MeanFieldELBO` or one of Pyro's ELBOs, of which only the loss has a gradient.
+    model, guide
+        Pyro programs.
+    *args, **kwargs
+        Arguments of both.
+
+    Returns
+    -------
+    Evaluation
+        Loss, terms and traces.
+
+    Examples
+    --------
+    >>> import pyro, pyro.distributions as dist
+    >>> def program():
+    ...     pyro.sample("w", dist.Normal(torch.tensor(0.0), 1.0))
+    >>> evaluate(MeanFieldELBO(), program, program).terms.kl
+    {'w': tensor(0.)}
     """
-    return _add_up(elbo, traces)
+    if isinstance(elbo, MeanFieldELBO):
+        traces = [TracePair(*pair) for pair in elbo._get_traces(model, guide, args, kwargs)]
+        terms = _add_up(elbo, traces)
+        return Evaluation(terms.loss, terms, traces)
+    # Pyro's own ELBOs return the loss only, hence the programs keep their traces.
+    traced_model, traced_guide = _Traced(model), _Traced(guide)
+    loss = elbo.differentiable_loss(traced_model, traced_guide, *args, **kwargs)
+    num_runs = 1 if elbo.vectorize_particles else elbo.num_particles
+    both = (traced.traces[-num_runs:] for traced in (traced_model, traced_guide))
+    traces = [TracePair(*pair) for pair in zip(*both, strict=True)]
+    with torch.no_grad():
+        return Evaluation(loss, _add_up(elbo, traces), traces)
+
+
+class _Traced:
+    """A program that keeps the traces of its runs."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.traces: list[Trace] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with poutine.trace() as tracer:
+            result = self.program(*args, **kwargs)
+        self.traces.append(prune_subsample_sites(tracer.trace))
+        return result
 
 
 def _add_up(elbo: Trace_ELBO, traces: Iterable[TracePair]) -> ELBOTerms:
-    """Add the terms of all particles up, in each task."""
+    """Average the terms of all particles, for each site and task."""
     terms = ELBOTerms()
     for model_trace, guide_trace in traces:
         for kind, name, site, values in _site_terms(elbo, model_trace, guide_trace):
@@ -201,9 +232,9 @@ def _add_up(elbo: Trace_ELBO, traces: Iterable[TracePair]) -> ELBOTerms:
 def _site_terms(
     elbo: Trace_ELBO, model_trace: Trace, guide_trace: Trace
 ) -> Iterator[tuple[Literal["log_likelihood", "kl"], str, Any, Tensor]]:
-    """Give kind, name, site and values of every term of one particle's loss."""
+    """Yield kind, name, site and values of every term of the loss of one particle."""
     latent = set()
-    for name, site in _sample_sites(model_trace):
+    for name, site in sample_sites(model_trace).items():
         if site["infer"].get("_deterministic"):
             continue
         if site["is_observed"]:
@@ -211,21 +242,17 @@ def _site_terms(
         else:
             latent.add(name)
             yield "kl", name, site, _kl(elbo, site, guide_trace.nodes[name])
-    for name, site in _sample_sites(guide_trace):
+    for name, site in sample_sites(guide_trace).items():
         if is_validation_enabled() and isinstance(elbo, MeanFieldELBO):
-            check_fully_reparametrized(site)  # no gradient reaches other draws
+            check_fully_reparametrized(site)  # other draws have no gradient
         if name not in model_trace.nodes and site["mask"] is not False:
             # AutoNormal's `w_unconstrained` has the entropy of `w`
             target = name.removesuffix(UNCONSTRAINED)
             yield "kl", target if target in latent else name, site, _log_prob(site)
 
 
-def _sample_sites(trace: Trace) -> Iterator[tuple[str, Any]]:
-    return ((name, site) for name, site in trace.nodes.items() if site["type"] == "sample")
-
-
 def _kl(elbo: Trace_ELBO, model_site: Any, guide_site: Any) -> Tensor:
-    """A site's KL as the ELBO computes it: in closed form where there is one."""
+    """Compute the KL of a site as the ELBO does: in closed form where there is one."""
     if isinstance(elbo, TraceMeanField_ELBO):
         try:
             kl = kl_divergence(guide_site["fn"], model_site["fn"])
@@ -235,8 +262,8 @@ def _kl(elbo: Trace_ELBO, model_site: Any, guide_site: Any) -> Tensor:
             if kl.shape != guide_site["fn"].batch_shape:
                 raise ValueError(
                     f"The KL of site {guide_site['name']!r} has shape {tuple(kl.shape)}, expected "
-                    f"{tuple(guide_site['fn'].batch_shape)} as the guide's batch shape. Give the "
-                    "site the same event dimensions in model and guide."
+                    f"{tuple(guide_site['fn'].batch_shape)} as the guide's batch shape. Use the "
+                    "same event dimensions of the site in model and guide."
                 )
             kl = scale_and_mask(kl, guide_site["scale"], guide_site["mask"])
             if isinstance(elbo, MeanFieldELBO) and isinstance(guide_site["fn"], Delta):
@@ -247,7 +274,7 @@ def _kl(elbo: Trace_ELBO, model_site: Any, guide_site: Any) -> Tensor:
 
 
 def _log_prob(site: Any) -> Any:
-    """Log density of a site at its value, as weighted in the ELBO."""
+    """Compute the log density of a site at its value, with its weight in the ELBO."""
     if "log_prob" not in site:
         log_prob = site["fn"].log_prob(site["value"])
         site["log_prob"] = scale_and_mask(log_prob, site["scale"], site["mask"])
@@ -255,7 +282,7 @@ def _log_prob(site: Any) -> Any:
 
 
 def _add(terms: dict[str, Tensor], name: str, site: Any, values: Tensor) -> None:
-    """Add up a site's values in each task, or all of them where they are for some tasks only."""
+    """Add the values of a site, summed within tasks, or over all if it has only some tasks."""
     dims = {
         frame.name: frame.dim
         for frame in site["cond_indep_stack"]

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pyro_vmtl.data.counts import check_counts
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.predictive.overdispersed_poisson import MAX_LOG_RATE, check_counts
+from pyro_vmtl.models.linear_counts import MAX_LOG_RATE
 
 __all__ = ["counts_start", "least_squares_start", "usual_log_rate"]
 

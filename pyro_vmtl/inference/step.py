@@ -1,9 +1,9 @@
-"""A training step: the loss, its terms and its gradients, traced by Pyro or replayed.
+"""A training step: loss, terms and gradients, by running the programs or replaying a recording.
 
 Pyro runs a program anew at every step: plates, handlers and distributions are Python, and on small
-problems that takes longer than the arithmetic. A program of this library does the same tensor
-operations at every step, on other numbers. So a fit notes them down once, forward and backward, and
-from then on replays them: same loss, same gradients, same random numbers.
+problems that takes longer than the arithmetic. A program with a fixed graph does the same tensor
+operations at every step, on other numbers. So a fit records them once, forward and backward, and
+replays them from then on: same loss, same gradients, same random numbers.
 """
 
 from __future__ import annotations
@@ -11,26 +11,27 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 from pyro.infer.elbo import ELBOModule
-from torch import Tensor, nn
+from pyro.poutine import Trace
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from pyro_vmtl.data.row_batches import BalancedRows, Batches, RandomRows, scaled_rows
-from pyro_vmtl.data.task_batches import Part, TaskBatches, first_rows, some_tasks
+from pyro_vmtl.data.plates import scaled_rows, some_tasks
+from pyro_vmtl.data.row_batches import Batches
+from pyro_vmtl.data.task_batches import Part, TaskBatches, first_rows
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.handlers.program_handler import ProgramWithHandler
+from pyro_vmtl.handlers.fixed_graph import has_fixed_graph
 from pyro_vmtl.handlers.schedules import Scheduled
-from pyro_vmtl.inference.elbo import ELBOTerms, MeanFieldELBO, elbo_terms, kept_traces
-from pyro_vmtl.sharing.sources import Sources
+from pyro_vmtl.inference.elbo import ELBOTerms, evaluate
+from pyro_vmtl.sharing.messengers import Sharing
 
 __all__ = ["Step", "batch_of", "can_be_recorded", "rows_of"]
 
 _Outcome = tuple[Tensor, dict[str, Any], list[Tensor | None], list[Tensor | None]]
-"""Loss, terms, gradients, and what float32 loses in each pool; what a recording can give back."""
+"""Loss, terms, gradients, and float32 errors of the pools; what a recording can return."""
 
 
 class Step:
@@ -41,22 +42,24 @@ class Step:
     loss_of
         An ELBO with model and guide.
     args
-        What these are called with.
+        Arguments of model and guide.
     batches
         Draws the rows of each step; all rows by default.
     tasks
-        Gives the tasks of each part of a step; all tasks in one by default.
+        Draws the tasks of each part of a step; one part with all tasks by default.
     compile
-        Compile recordings?
+        Whether to compile recordings.
 
     Attributes
     ----------
     parameters
-        what is learned.
+        Parameters that require a gradient.
     scheduled
-        modules with numbers that follow schedules.
+        Modules with settings that follow schedules.
+    sources
+        Parameters of each shared site.
     recording
-        are steps to be recorded and replayed?
+        Whether to record steps and replay them.
     """
 
     def __init__(
@@ -73,7 +76,8 @@ class Step:
         self.batches = batches
         self.parameters = [p for p in loss_of.parameters() if p.requires_grad]
         self.scheduled = [m for m in loss_of.modules() if isinstance(m, Scheduled)]
-        self.sources = [m for m in self.scheduled if isinstance(m, Sources)]
+        self.sharing = [m for m in loss_of.modules() if isinstance(m, Sharing)]
+        self.sources = {site: sources for m in self.sharing for site, sources in m.items()}
         self.compile = compile
         self.recording = False
         self._steps, self._num_tasks = None, 0
@@ -83,20 +87,17 @@ class Step:
         self._recorded: dict[Hashable, Any] = {}
         self._tasks_at: dict[tuple[int, int], Tensor] = {}
         self._rounding: list[Tensor | None] = []
-        for sources in self.sources:
-            sources.exact = True
 
-    def at(self, step: int) -> None:
+    def at_step(self, step: int) -> None:
         """Set all schedules to a step of the fit."""
         for module in self.scheduled:
             module.at_step(step)
 
     def __call__(self) -> tuple[Tensor, ELBOTerms]:
-        """Compute the loss and its terms, and put the gradients into the parameters."""
-        due = any(sources.due for sources in self.sources)  # they will look at posteriors
-        compute = self._replay if self.recording and not due else self._evaluate
+        """Compute the loss and its terms, and set the gradients of the parameters."""
+        compute = self._replay if self.recording else self._evaluate
         for parameter in self.parameters:
-            parameter.grad = None  # those of the last step would take memory in this one
+            parameter.grad = None  # frees the memory of the last step's
         outcome: Any = None
         for part, share in self._parts():
             more = compute(part, share)
@@ -106,31 +107,24 @@ class Step:
             parameter.grad = gradient
         return loss, ELBOTerms(**terms)
 
-    def begin(self) -> None:
-        """Let sources look at the posteriors that a fit starts from."""
-        for sources in self.sources:
-            sources.begin()
-
-    def look_up(self, optimizer: torch.optim.Optimizer) -> None:
-        """Let sources whose time has come look up their candidates, after an update."""
-        for sources in self.sources:
-            if sources.due:
-                state = optimizer.state.get(sources.logits, {}).values()
-                sources.look_up(v for v in state if v.shape == sources.logits.shape)
-
-    def forget(self) -> None:
-        """Forget what programs noted when they ran last: in replayed steps they do not run."""
-        for sources in self.sources:
-            sources.forget()
+    def initialize_logits(self, guide_trace: Trace) -> None:
+        """Set source weights to their start, from a trace of the guide before the fit."""
+        for sharing in self.sharing:
+            sharing.initialize_logits(guide_trace)
 
     def choose_precision(self) -> None:
-        """Look whether tasks can be compared in float32; this waits for the device."""
-        for sources, rounding in zip(self.sources, self._rounding, strict=True):
+        """Decide whether to compare tasks in float32; this waits for the device."""
+        for sources, rounding in zip(self.sources.values(), self._rounding, strict=True):
             if rounding is not None:
                 sources.choose_precision(float(rounding))
 
+    def finish(self) -> None:
+        """Compare tasks in float64 again: float32 is checked during a fit only."""
+        for sources in self.sources.values():
+            sources.use_float64 = True
+
     def _parts(self) -> list[tuple[Part | None, float]]:
-        """Give the tasks of every part of a step, and what it counts in the whole."""
+        """Return the tasks of every part of a step, and the weight of the part."""
         parts = [] if self._steps is None else next(self._steps)
         total = sum(len(part.tasks) for part in parts)
         if not parts or (len(parts) == 1 and total == self._num_tasks):
@@ -138,62 +132,56 @@ class Step:
         return [(part, len(part.tasks) / total) for part in parts]
 
     def _evaluate(self, part: Part | None, share: float) -> _Outcome:
-        """Run the programs; the loss counts ``share``."""
+        """Run the programs, with weight ``share`` of the loss."""
         elbo, model, guide = self.loss_of.elbo, self.loss_of.model, self.loss_of.guide
         tasks, args = None, self.args
         if part is not None:
             tasks = part.tasks
             args = _with_rows(args, lambda rows: first_rows(rows, part.num_rows))
         with some_tasks(tasks), batch_of(args, self.batches) as batch:
-            if isinstance(elbo, MeanFieldELBO):
-                terms = elbo.terms(model, guide, *batch)
-                loss = terms.loss
-            else:
-                with kept_traces(elbo) as traces:
-                    loss = elbo.differentiable_loss(model, guide, *batch)
-                    terms = elbo_terms(elbo, traces)
+            loss, terms, traces = evaluate(elbo, model, guide, *batch)
         if share != 1:
             loss, terms = loss * share, terms * share
         found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        gradients = [_laid_out(*pair) for pair in zip(found, self.parameters, strict=True)]
-        lost = [None if s.pool is None else s.pool.rounding for s in self.sources]
-        rounding = [None if nats is None else nats * share for nats in lost]
+        gradients = [_with_strides_of(*pair) for pair in zip(found, self.parameters, strict=True)]
+        pools = (traces[-1].model.nodes[site]["fn"] for site in self.sources)
+        errors = (getattr(pool, "rounding", None) for pool in pools)
+        rounding = [None if nats is None else nats * share for nats in errors]
         return loss.detach(), vars(terms.detach()), gradients, rounding
 
     @torch.no_grad()
     def _replay(self, part: Part | None, share: float) -> _Outcome:
         size = None
-        if part is not None:  # a recording reads its tasks from one place
+        if part is not None:  # a recording reads its tasks from one tensor
             size = len(part.tasks), part.num_rows
             if size not in self._tasks_at:
                 self._tasks_at[size] = torch.empty_like(part.tasks)
             part = replace(part, tasks=self._tasks_at[size].copy_(part.tasks))
-        key = (*(module.form for module in self.scheduled), size, share)
+        key = (*(module.graph_key for module in self.scheduled), size, share)
         if key not in self._recorded:
             self._recorded[key] = self._record(part, share)
         return self._recorded[key]()
 
     def _record(self, part: Part | None, share: float) -> Callable[[], Any]:
-        """Note the tensor operations of one evaluation down."""
+        """Record the tensor operations of one evaluation."""
         from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
 
         devices = {p.device for p in self.parameters if p.device.type == "cuda"}
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             graph = make_fx(lambda: self._evaluate(part, share))()
-        self.forget()
         for node in graph.graph.nodes:
-            node.meta.clear()  # shapes of everything, which nobody asks for
-            if node.target is torch.ops.aten.detach.default:  # there is no autograd to hide from
+            node.meta.clear()  # shapes of all values, which are not needed
+            if node.target is torch.ops.aten.detach.default:  # replayed without autograd
                 node.replace_all_uses_with(node.args[0])
         graph.graph.eliminate_dead_code()
         graph.recompile()
-        if self.compile:  # with the random numbers that there would be otherwise
+        if self.compile:  # with the same random numbers as without
             return torch.compile(graph, options={"fallback_random": True})
         return graph
 
 
-def _laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
-    """Lay a gradient out in memory as its parameter is: fused optimisers rely on it."""
+def _with_strides_of(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
+    """Return a gradient with the strides of its parameter, which fused optimisers rely on."""
     if gradient is None or gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter).copy_(gradient)
@@ -201,7 +189,7 @@ def _laid_out(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
 
 @contextmanager
 def batch_of(args: tuple[Any, ...], batches: Batches | None) -> Iterator[tuple[Any, ...]]:
-    """Weigh the rows among the arguments, or some of them in their place, to count for all."""
+    """Yield the arguments with a batch of rows in their place, weighted to stand for all rows."""
     rows, weight = next((arg for arg in args if isinstance(arg, TaskData)), None), None
     if batches is not None:
         rows, weight = batches(rows_of(args, "batches", batches))
@@ -213,17 +201,17 @@ def batch_of(args: tuple[Any, ...], batches: Batches | None) -> Iterator[tuple[A
 
 
 def rows_of(args: tuple[Any, ...], name: str, batches: object) -> TaskData:
-    """Find the rows among the arguments that are to be taken in batches."""
+    """Return the rows among the arguments, to take batches of."""
     rows = next((arg for arg in args if isinstance(arg, TaskData)), None)
     if rows is None:
         raise ValueError(
-            f"{name} is {batches}, but none of the arguments is a TaskData to take from."
+            f"{name} is {batches}, expected a TaskData among the arguments, found none."
         )
     return rows
 
 
 def _with_rows(args: tuple[Any, ...], function: Callable[[TaskData], TaskData]) -> tuple[Any, ...]:
-    """Replace the first rows among the arguments."""
+    """Apply a function to the first rows among the arguments."""
     place = next(i for i, arg in enumerate(args) if isinstance(arg, TaskData))
     return (*args[:place], function(args[place]), *args[place + 1 :])
 
@@ -233,32 +221,11 @@ def _plus(one: Any, other: Any) -> Any:
 
 
 def can_be_recorded(loss_of: ELBOModule, batches: Batches | None = None) -> bool:
-    """Tell whether each step does the same operations: is all that runs of this library?
+    """Whether each step does the same tensor operations, as all parts of it declare.
 
-    A program of somebody else may count its steps, or decide by what it drew.
+    See Also
+    --------
+    pyro_vmtl.handlers.fixed_graph : How a program declares it.
     """
-    if type(loss_of.elbo) is not MeanFieldELBO:
-        return False
-    if type(batches) not in (type(None), RandomRows, BalancedRows):
-        return False
-    modules = [module for module in loss_of.modules() if module is not loss_of]
-    programs = [
-        loss_of.model,
-        loss_of.guide,
-        *(m.program for m in modules if type(m) is ProgramWithHandler),
-    ]
-    return all(isinstance(p, nn.Module) for p in programs) and all(map(_is_ours, modules))
-
-
-def _is_ours(module: nn.Module) -> bool:
-    if module._forward_hooks or module._forward_pre_hooks:
-        return False
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):  # it counts its steps
-        return False
-    callables = (
-        value.func if isinstance(value, partial) else value
-        for value in vars(module).values()
-        if callable(value) and not isinstance(value, torch.distributions.Distribution)
-    )
-    homes = [type(module).__module__, *(str(value.__module__) for value in callables)]
-    return all(home.startswith(("pyro_vmtl.", "torch.nn.")) for home in homes)
+    parts = (loss_of.elbo, loss_of.model, loss_of.guide, batches)
+    return all(part is None or has_fixed_graph(part) for part in parts)

@@ -1,4 +1,4 @@
-"""Fitting by stochastic variational inference: Pyro's ELBOs, torch's optimisers."""
+"""Stochastic variational inference with Pyro's ELBOs and torch's optimisers."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pyro import poutine
 from pyro.infer import Trace_ELBO
 from pyro.infer.elbo import ELBOModule
-from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
+from pyro_vmtl.data.plates import some_tasks
 from pyro_vmtl.data.row_batches import Batches
-from pyro_vmtl.data.task_batches import TaskBatches, some_tasks
+from pyro_vmtl.data.task_batches import TaskBatches
 from pyro_vmtl.handlers.isolation import check_no_bare_parameters, isolated, validation
 from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.handlers.schedules import Cosine, Scheduled
+from pyro_vmtl.handlers.tracing import TracePair, sample_sites, trace_guide_and_model
 from pyro_vmtl.inference.checkpoint import Checkpoint, Progress, Stopped, fingerprint
-from pyro_vmtl.inference.elbo import ELBOTerms, MeanFieldELBO
+from pyro_vmtl.inference.elbo import ELBOTerms, MeanFieldELBO, evaluate
 from pyro_vmtl.inference.history import History
 from pyro_vmtl.inference.progress import progress_bar
 from pyro_vmtl.inference.snapshots import Snapshots
@@ -29,11 +29,10 @@ from pyro_vmtl.inference.step import Step, batch_of, can_be_recorded, rows_of
 __all__ = ["FitResult", "NonFiniteLossError", "fit"]
 
 COOL_DOWN = 200
-"""Steps over which the learning rate falls at the end; a fifth of all steps if they are few."""
+"""Steps over which the learning rate falls at the end, or a fifth of all steps if that is less."""
 
-NOTE_EVERY = 10
-"""Steps from one note in the history to the next."""
-
+TERMS_EVERY = 10
+"""Steps between two entries of the terms in the history."""
 
 RECORD_AFTER = 50
 """Steps before the first is recorded: by then, recording takes less time than has passed."""
@@ -45,17 +44,17 @@ class NonFiniteLossError(FloatingPointError):
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit did. The learned numbers themselves are in the model and the guide.
+    """The course of a fit. The learned parameters themselves are in the model and the guide.
 
     Attributes
     ----------
     history
-        the loss at every step, and its terms every few steps.
+        Loss at every step, and its terms every few steps.
     seconds
-        wall time.
+        Wall time.
     stopped
-        why it ended: the loss had ``"settled"``, the ``"steps"`` were used up, or the user
-        ``"interrupted"`` it.
+        Why the fit ended: the loss had ``"settled"``, ``num_steps`` ``"steps"`` were done, or the
+        user ``"interrupted"`` it.
     """
 
     history: History
@@ -80,9 +79,9 @@ def fit(
 ) -> FitResult:
     """Fit a model and guide, in place.
 
-    The learning rate stays until the loss has settled, and then falls to nothing. The same seed
-    gives the same result. Nothing global is changed: neither Pyro's parameter store nor its
-    settings nor torch's random numbers. Ctrl-C ends the fit and keeps what was learned so far.
+    The learning rate is constant until the loss has settled, and then decays to almost 0. The same
+    seed gives the same result. Nothing global is changed: neither Pyro's parameter store nor its
+    settings nor torch's random state. Ctrl-C ends the fit and keeps what was learned so far.
 
     Parameters
     ----------
@@ -90,37 +89,38 @@ def fit(
         Pyro programs whose learnable numbers are module parameters, as ``share`` and ``temper``
         return them.
     *args
-        What the model and the guide are called with, such as a :class:`~pyro_vmtl.TaskData`.
+        Arguments of model and guide, such as a :class:`~pyro_vmtl.TaskData`.
     elbo
         One of Pyro's ELBO estimators; by default :class:`~pyro_vmtl.MeanFieldELBO`, which uses
         closed-form KLs where there are any.
     num_steps
-        The most steps to do.
+        Maximum number of steps.
     learning_rate
-        Step size of Adam: about how far a learned number moves in a step. Standardise features
-        and real targets, or a mean of 120 is thousands of steps away.
+        Step size of Adam: about how far a parameter moves in a step. Standardise features and real
+        targets, or a mean of 120 is thousands of steps away.
     weight_decay
-        Factor of the penalty on the squares of all learned numbers, as in ``torch.optim.Adam``.
+        Factor of the penalty on the squares of all parameters, as in ``torch.optim.Adam``.
     batches
-        Takes rows for each step, such as :class:`~pyro_vmtl.RandomRows`; all rows by default. One
-        of ``args`` is then a :class:`~pyro_vmtl.TaskData`.
+        Draws rows for each step, such as :class:`~pyro_vmtl.RandomRows`; all rows by default. It
+        requires a :class:`~pyro_vmtl.TaskData` among ``args``.
     tasks
-        Takes tasks: :class:`~pyro_vmtl.RandomTasks` for some of them at each step, or
-        :class:`~pyro_vmtl.TaskBlocks` for all of them one block after the other, which is the same
-        step in less memory. All at once by default. Programs other than this library's then take
-        their part of what they have for every task by ``pyro.subsample``.
+        Draws tasks: :class:`~pyro_vmtl.RandomTasks` for some of them at each step, or
+        :class:`~pyro_vmtl.TaskBlocks` for all of them in consecutive blocks, which is the same step
+        in less memory. All at once by default. Programs of your own then select their part of
+        per-task tensors by ``pyro.subsample``.
     compile
-        Compile the steps with ``torch.compile``? That takes half a minute and a C++ compiler, and
-        makes the steps of small problems some three times faster. The programs and ``batches``,
-        also those that are not of this library, then do the same tensor operations at every step:
-        none may count its steps or decide by what it drew.
+        Whether to compile the steps with ``torch.compile``. That takes half a minute and a C++
+        compiler, and makes the steps of small problems about three times faster. It is a promise
+        that the programs and ``batches`` do the same tensor operations at every step, whether or
+        not they declare it (``fixed_graph = True``): none may count its steps or branch on what it
+        drew.
     seed
         Seed of the random numbers.
     progress
-        Show a progress bar?
+        Whether to show a progress bar.
     checkpoint
-        File to keep the state of the fit in, every 20 seconds and at the end. Where it is there
-        already, the fit goes on from it, to the same numbers as if it had never stopped.
+        File to write the state of the fit to, every 20 seconds and at the end. If it exists, the
+        fit resumes from it, with the same result as without interruption.
 
     Returns
     -------
@@ -130,11 +130,23 @@ def fit(
     Raises
     ------
     NonFiniteLossError
-        If the loss is infinite or not a number. It says at which step, site and task.
+        If the loss is infinite or nan. The message names step, site and task.
     ValueError
-        If model and guide have not the same latent sites, there is nothing to learn, a number to
-        learn is a bare ``pyro.param``, an ELBO of Pyro is to be compiled, or the checkpoint is
+        If model and guide do not have the same latent sites, there is no parameter to learn, a
+        parameter is a bare ``pyro.param``, an ELBO of Pyro is to be compiled, or the checkpoint is
         broken or of another fit.
+    RuntimeError
+        If a sharing model comes with another guide than ``share`` returned with it.
+
+    See Also
+    --------
+    pyro_vmtl.share, pyro_vmtl.temper : Make the programs of a multi-task model.
+    pyro_vmtl.predict_proba, pyro_vmtl.predict_moments : Predict with the fitted programs.
+
+    Notes
+    -----
+    Programs that declare ``fixed_graph = True`` (see ``pyro_vmtl.handlers.fixed_graph``) are
+    recorded after some steps and replayed, which is faster and gives the same numbers.
     """
     if num_steps < 1 or not learning_rate > 0:
         raise ValueError(
@@ -145,13 +157,13 @@ def fit(
     if compile and not isinstance(elbo, MeanFieldELBO):
         raise ValueError(
             f"compile is True with {type(elbo).__name__}, expected MeanFieldELBO: Pyro's own ELBOs "
-            "look at their values on the way. Use MeanFieldELBO, or do not compile."
+            "depend on values during a step. Use MeanFieldELBO, or do not compile."
         )
     loss_of = elbo(model, guide)
     done = Progress(num_steps)
     with isolated(seed), progress_bar(num_steps, visible=progress) as report:
         loss_of.train()
-        # Lazy guides make their parameters now. With fewer tasks, that takes less memory.
+        # Lazy guides make their parameters now, with few tasks to save memory.
         first = None if tasks is None else next(tasks(rows_of(args, "tasks", tasks)))[0]
         with (
             validation(True),
@@ -159,64 +171,67 @@ def fit(
             some_tasks(None if first is None else first.tasks),
             batch_of(args, batches) as batch,
         ):
-            _check_latent_sites(model, guide, batch)
-            loss_of(*batch)
+            _check_latent_sites(trace_guide_and_model(model, guide, *batch))
+            before = evaluate(elbo, model, guide, *batch)
         check_no_bare_parameters(loss_of)
         step_of = Step(loss_of, args, batches, tasks, compile=compile)
         if not step_of.parameters:
-            raise ValueError("Model and guide have no parameters that require a gradient to learn.")
+            raise ValueError(
+                "Model and guide have no parameters that require a gradient, expected some to "
+                "learn. Make them modules with nn.Parameter or PyroParam."
+            )
         optimizer = torch.optim.Adam(step_of.parameters, weight_decay=weight_decay, fused=True)
         cooling = min(COOL_DOWN, num_steps // 5)
         cool_down = Cosine(learning_rate, learning_rate / 100, max(cooling, 1))
         recordable = compile or can_be_recorded(loss_of, batches)
-        step_of.begin()
-        snapshots = Snapshots(loss_of, NOTE_EVERY)
+        step_of.initialize_logits(before.traces[-1].guide)
+        snapshots = Snapshots(loss_of, TERMS_EVERY)
         keeper = None
         if checkpoint is not None:
             settings = [num_steps, learning_rate, weight_decay, compile, seed]
             problem = fingerprint(loss_of, args, elbo, batches, tasks, *settings)
             keeper = Checkpoint(checkpoint, problem, loss_of, optimizer)
             done = keeper.read() or done
-        # To read a loss is to wait for the device, which on a GPU would take most of a step.
+        # Reading a loss waits for the device, which on a GPU would take most of a step.
         at_once = step_of.parameters[0].device.type == "cpu"
         unread: list[tuple[Tensor, ELBOTerms]] = []
         try:
             while done.step < done.end and not done.over:
                 step, end = done.step, done.end
-                if step % NOTE_EVERY == 0:
+                if step % TERMS_EVERY == 0:
                     snapshots.take(step, done.snapshots)
-                step_of.at(step)
+                step_of.at_step(step)
                 step_of.recording = recordable and step >= RECORD_AFTER
                 for group in optimizer.param_groups:
                     group["lr"] = cool_down(max(0, step - (end - cooling)))
-                # Pyro's checks cost two thirds of a step; they have seen everything once.
+                # Pyro's validation takes two thirds of a step, and has passed once.
                 with validation(step == 0):
                     unread.append(step_of())
-                noted = step % NOTE_EVERY == 0 or step == end - 1
-                if noted:
+                has_terms = step % TERMS_EVERY == 0 or step == end - 1
+                if has_terms:
                     done.terms[step] = unread[-1][1]
-                if noted or at_once:
+                if has_terms or at_once:
                     done.losses += _read(unread, step, loss_of, args)
                 optimizer.step()
-                step_of.look_up(optimizer)
-                if noted:
+                if has_terms:
                     step_of.choose_precision()
                     report(step + 1, end, done.terms[step])
                     if (
                         end - step > cooling
-                        and _still(step_of.scheduled, step, end)
+                        and _schedules_constant(step_of.scheduled, step, end)
                         and _settled(done.losses)
                     ):
                         done.end, done.stopped = step + 1 + cooling, "settled"
                 done.step += 1
                 done.over = done.step == done.end
-                if keeper is not None and (done.over or (noted and keeper.due)):
+                if keeper is not None and (done.over or (has_terms and keeper.due)):
                     keeper.write(done)
         except KeyboardInterrupt:
             done.stopped = "interrupted"
             done.losses += [loss.item() for loss, _ in unread]
+        finally:
+            step_of.finish()
         snapshots.end(done.step, done.snapshots)
-        step_of.forget()
         loss_of.eval()
     history = History.from_terms(done.losses, done.terms, done.snapshots)
     return FitResult(history, done.elapsed, done.stopped)
@@ -225,38 +240,36 @@ def fit(
 def _read(
     unread: list[tuple[Tensor, ELBOTerms]], step: int, loss_of: ELBOModule, args: tuple[Any, ...]
 ) -> list[float]:
-    """Read the losses of the steps up to this one, and check that they are finite."""
+    """Return the losses of the steps up to this one, after checking that they are finite."""
     losses: list[float] = torch.stack([loss for loss, _ in unread]).tolist()
     for back, (loss, (_, terms)) in enumerate(zip(losses, unread, strict=True), 1 - len(losses)):
         if not math.isfinite(loss):
-            # After more updates all numbers are broken, whatever the cause.
+            # After further updates all parameters are nan, whatever the cause.
             raise _non_finite(step + back, None if back else loss_of, terms, args)
     unread.clear()
     return losses
 
 
-def _check_latent_sites(model: Program, guide: Program, args: tuple[Any, ...]) -> None:
-    """Run both programs once, and compare the names of their latent sites."""
-    guide_trace = poutine.trace(guide).get_trace(*args)
-    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
-    in_guide, in_model = (
+def _check_latent_sites(traces: TracePair) -> None:
+    """Check that model and guide have the same latent sites."""
+    in_model, in_guide = (
         {
             name
-            for name, site in prune_subsample_sites(trace).iter_stochastic_nodes()
-            if not site["infer"].get("is_auxiliary")
+            for name, site in sample_sites(trace).items()
+            if not site["is_observed"] and not site["infer"].get("is_auxiliary")
         }
-        for trace in (guide_trace, model_trace)
+        for trace in traces
     )
     if in_guide != in_model:
         raise ValueError(
-            f"Model and guide have not the same latent sites: only the model has "
+            f"Model and guide do not have the same latent sites: only the model has "
             f"{sorted(in_model - in_guide)}, only the guide {sorted(in_guide - in_model)}. Pass "
-            "the two that `share` or `temper` returned together, and rows that have their targets."
+            "the two that `share` or `temper` returned together, and rows that have targets."
         )
 
 
-def _still(scheduled: list[Scheduled], step: int, end: int) -> bool:
-    """Are all schedules at their last values?"""
+def _schedules_constant(scheduled: list[Scheduled], step: int, end: int) -> bool:
+    """Whether all schedules have their last values."""
     return all(
         schedule(step) == schedule(end)
         for module in scheduled
@@ -265,12 +278,12 @@ def _still(scheduled: list[Scheduled], step: int, end: int) -> bool:
 
 
 def _settled(losses: list[float]) -> bool:
-    """Has the loss stopped falling?
+    """Whether the loss has stopped falling.
 
     The mean over the last quarter of the steps is compared with that over the quarter before. The
     loss has settled when it fell by less than a standard error of the difference, or than a tenth
-    of a nat. A trend cannot hide in the noise for long: it makes the difference grow as the
-    quarters do, while the standard error falls.
+    of a nat. A trend does not stay undetected: its difference grows with the length of the
+    quarters, while the standard error falls.
     """
     window = len(losses) // 4
     if window < 50:
@@ -284,7 +297,7 @@ def _settled(losses: list[float]) -> bool:
 def _non_finite(
     step: int, loss_of: ELBOModule | None, terms: ELBOTerms, args: tuple[Any, ...]
 ) -> NonFiniteLossError:
-    """Say where a loss stopped being finite, and what to try."""
+    """Make the error that says where a loss is not finite, and what to try."""
     labels = next((arg.task_labels for arg in args if hasattr(arg, "task_labels")), None)
     places = []
     for kind, sites in (("log-likelihood", terms.log_likelihood), ("KL", terms.kl)):

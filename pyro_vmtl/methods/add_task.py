@@ -1,7 +1,8 @@
-"""Adding a task to a fit: its own numbers are learned, all others stay as they are.
+"""Add a task to a fit: only its own parameters are learned.
 
-The programs are made anew for one task more, and take over what was learned. Then they are fitted
-on rows of the new task alone, whose sources are all tasks, with gradients for its numbers only.
+The programs are made anew for one more task and take over what was learned. They are then fitted
+to the rows of the new task alone, whose sources are all other tasks, with gradients for its own
+parameters only.
 """
 
 from __future__ import annotations
@@ -12,21 +13,25 @@ from dataclasses import replace
 from itertools import repeat
 
 import torch
+from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vmtl.data.folds import folds
+from pyro_vmtl.data.one_task import as_last_task
 from pyro_vmtl.data.task_batches import Part, TaskBatches
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.handlers.isolation import isolated
-from pyro_vmtl.inference.elbo import MeanFieldELBO
-from pyro_vmtl.inference.initialization import counts_start
+from pyro_vmtl.handlers.program_handler import unwrap
 from pyro_vmtl.inference.svi import fit
+from pyro_vmtl.methods.borrowing import Borrowing
 from pyro_vmtl.methods.fitted import Fitted
-from pyro_vmtl.methods.held_out import HeldOut, of_rows
-from pyro_vmtl.methods.stack import FittedStack
-from pyro_vmtl.methods.stacking_weights import PRIOR_ROWS
-from pyro_vmtl.models import LinearCounts
+from pyro_vmtl.methods.member import Member
+from pyro_vmtl.methods.out_of_fold import OutOfFold
+from pyro_vmtl.methods.preset import Preset
+from pyro_vmtl.methods.stacking_weights import PRIOR_ROWS, stacking_weights
+from pyro_vmtl.models.task_noise import TaskNoise
+from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources
 
 __all__ = ["add_task"]
@@ -37,15 +42,13 @@ ABSENT = -30.0
 """Logit of a source that was not there when a task was fitted: it has no weight."""
 
 
-def add_task(
-    fitted: Fitted | FittedStack, rows: TaskData, *, seed: int = 0
-) -> Fitted | FittedStack:
+def add_task(fitted: Fitted, rows: TaskData, *, seed: int = 0) -> Fitted:
     """Add a task to a fit, without fitting the others again.
 
     Parameters
     ----------
     fitted
-        A fitted linear preset, or a stack of such. It stays as it is.
+        A fit whose members are linear presets. It stays as it is.
     rows
         Rows of the new task with their targets: one task, (1, N).
     seed
@@ -53,19 +56,19 @@ def add_task(
 
     Returns
     -------
-    Fitted or FittedStack
-        The same with T + 1 tasks, the new one last. What was learned of the old ones stays as it
-        is, and the new one is no source of theirs; the anchor of their base becomes 1 / (T + 1).
+    Fitted
+        With T + 1 tasks, the new one last. What was learned of the others stays as it is, and the
+        new task is no source of theirs; the least weight of their base becomes 1 / (T + 1).
 
     Raises
     ------
     ValueError
-        If a preset has representations or amortised coefficients.
+        If a member has representations, amortised coefficients, or programs of your own.
 
     Notes
     -----
-    With fewer than 20 rows its noise is the mean of the others', and the members of a stack have
-    the weights of new tasks; with more, both are learned from its own rows.
+    With fewer than 20 rows the noise of the new task is the mean of the others', and its members
+    have the weights of new tasks; with more, both are learned from its own rows.
 
     Examples
     --------
@@ -73,84 +76,83 @@ def add_task(
     >>> X = torch.linspace(-1, 1, 24)[:, None]
     >>> data = TaskData.regression(X, X[:, 0], ["a", "b"] * 12).with_intercept()
     >>> new = TaskData.regression([[0.5], [1.0]], [0.5, 1.0], ["c", "c"]).with_intercept()
-    >>> fitted = Preset(fitting={"num_steps": 20}).fit(data)  # few, to be quick here
+    >>> fitted = Preset(fitting={"num_steps": 20}).fit(data)  # few steps, to be quick here
     >>> add_task(fitted, new).num_tasks
     3
     """
-    few = bool(rows.mask.sum() < PRIOR_ROWS)
-    if isinstance(fitted, Fitted):
-        return _extend(fitted, rows, seed, few=few)
-    members = {n: _extend(member, rows, seed, few=few) for n, member in fitted.members.items()}
-    weights = torch.cat([fitted.weights, _weights(fitted, rows, seed)[None]])
-    return replace(fitted, members=members, weights=weights)
+    learns_noise = bool(rows.mask.sum() >= PRIOR_ROWS)
+    members = {
+        name: _extend(member, rows, seed, learns_noise=learns_noise)
+        for name, member in fitted.members.items()
+    }
+    weights = torch.cat([fitted.weights, _member_weights(fitted, rows, seed)[None]])
+    result = fitted.result if len(members) > 1 else next(iter(members.values())).result
+    return replace(fitted, members=members, weights=weights, result=result)
 
 
-def _weights(fitted: FittedStack, rows: TaskData, seed: int) -> Tensor:
+def _member_weights(fitted: Fitted, rows: TaskData, seed: int) -> Tensor:
     """Weigh the members for a new task, by its own rows where there are enough, (M,)."""
-    if rows.mask.sum() < PRIOR_ROWS:
+    if rows.mask.sum() < PRIOR_ROWS or len(fitted.members) == 1:
         return fitted.new_task_weights
     parts = []
     for train, held in folds(rows, NUM_FOLDS, seed=seed):
-        wide = _after(held, len(fitted.weights))
+        wide = as_last_task(held, fitted.num_tasks)
         draws = {
-            name: of_rows(_extend(member, train, seed, few=False).draws(wide, seed=seed), wide.mask)
+            name: _extend(member, train, seed, learns_noise=True).draws(wide, seed=seed)
             for name, member in fitted.members.items()
         }
-        parts.append(HeldOut.of_new_task(draws, wide))
-    held_out = HeldOut.joined(parts)
+        parts.append(OutOfFold.of_rows(draws, wide))
+    held_out = OutOfFold.concat(parts)
     assert held_out is not None
-    prior = fitted.new_task_weights
-    return held_out.member_weights(fitted.calibrations, prior_mean=prior)[0]
+    return stacking_weights(
+        held_out.log_density(fitted.calibrations),
+        torch.zeros_like(held_out.task),
+        1,
+        sample_weight=held_out.weight,
+        prior_mean=fitted.new_task_weights,
+    )[0]
 
 
-def _extend(fitted: Fitted, rows: TaskData, seed: int, *, few: bool) -> Fitted:
-    """Fit one task more; with few rows, its noise is that of the others."""
-    preset, num_tasks = fitted.preset, fitted.num_tasks
-    if preset.latent_size is not None or preset.amortized:
+def _extend(member: Member, rows: TaskData, seed: int, *, learns_noise: bool) -> Member:
+    """Fit one more task; its noise is that of the others unless it learns its own."""
+    method, num_tasks = member.method, member.num_tasks
+    if not (isinstance(method, Preset) and method.predicts_new_tasks):
         raise ValueError(
-            f"Adding a task needs a linear preset such as 'shared', found one with latent_size "
-            f"{preset.latent_size}. Fit again with rows of that task."
+            "Adding a task needs a linear preset such as 'shared', found "
+            f"{type(method).__name__} without coefficients of every task. Fit again with rows of "
+            "that task."
         )
-    if preset.pooled:
-        return replace(fitted, num_tasks=num_tasks + 1)
-    wide = _after(rows, num_tasks)
+    wide = as_last_task(rows, num_tasks)
+    if method.pooled:
+        return replace(member, borrowing=member.borrowing.with_new_task())
     with isolated(seed):
-        model, guide = (program.to(rows.x.device) for program in preset.programs(wide))
-        guide(wide)  # makes the lazy parameters, and notes where the posteriors start
+        model, guide = method.initial_programs(wide, seed)
+        guide(wide)  # makes the lazy parameters
     new = nn.ModuleDict({"model": model, "guide": guide})
-    old = nn.ModuleDict({"model": fitted.model, "guide": fitted.guide})
-    if preset.counts:
-        new["model"].load_state_dict(
-            {n: v for n, v in old["model"].state_dict().items() if n.endswith("log_rate")},
-            strict=False,
-        )
-        _start_counts(new, rows, preset.last_kl_weight())
+    old = nn.ModuleDict({"model": member.model, "guide": member.guide})
+    _initialize(new, old, method, rows)
     _take_over(new, old)
     with isolated(seed), torch.no_grad():
-        guide(wide)  # notes the posteriors that were taken over
+        trace = poutine.trace(guide).get_trace(wide)  # has the posteriors that were taken over
     starts = [sources.start for sources in _sources(new)]
+    for sharing in (part for part in guide.modules() if isinstance(part, Sharing)):
+        sharing.initialize_logits(trace)
     for sources in _sources(new):
-        sources.begin()  # where the weights of the new task start
         sources.start = "even"
     _take_over_weights(new, old)
     # a decay would be one of all tasks
     others = ("tasks", "batches", "weight_decay")
-    settings = {k: v for k, v in preset.fitting.items() if k not in others}
-    with _only_last_learns(new, old, but=("raw_noise_scale",) if few else ()):
-        elbo = MeanFieldELBO(preset.num_particles, num_draws=preset.num_draws)
-        only = _only(num_tasks)
-        result = fit(model, guide, wide, elbo=elbo, tasks=only, seed=seed, **settings)
-    _take_over_weights(new, old)  # candidates may have been looked up
+    settings = {
+        name: value for name, value in method.fit_settings(rows).items() if name not in others
+    }
+    with _only_last_learns(new, old, but=() if learns_noise else ("raw_noise_scale",)):
+        result = fit(model, guide, wide, tasks=_only(num_tasks), seed=seed, **settings)
+    _take_over_weights(new, old)
     for sources, start in zip(_sources(new), starts, strict=True):
         sources.start = start
-    return Fitted(preset, model, guide, result, num_tasks + 1)
-
-
-def _after(rows: TaskData, num_tasks: int) -> TaskData:
-    """Lay rows of one task out as the last of T + 1, of which the others have none."""
-    labels = (*range(num_tasks), rows.task_labels[0])
-    wide = rows.map_rows(lambda v: torch.cat([v.new_zeros(num_tasks, *v.shape[1:]), v]))
-    return replace(wide, task_labels=labels)
+    # one row each will do: linear models do not look at rows before the likelihood
+    borrowing = Borrowing.of_programs(model, guide, wide, torch.ones(num_tasks + 1))
+    return Member(method, model, guide, result, borrowing)
 
 
 def _only(task: int) -> TaskBatches:
@@ -168,8 +170,13 @@ def _take_over(new: nn.Module, old: nn.Module) -> None:
             value.copy_(learned)
         elif value.shape[1:] == learned.shape[1:]:
             value[:-1] = learned
-            if name.endswith(("raw_noise_scale", "raw_transfer_scale")):
+            if name.endswith("raw_transfer_scale"):
                 value[-1] = learned.mean(0)  # there is no better guess
+    noises = [[m for m in part.modules() if isinstance(m, TaskNoise)] for part in (new, old)]
+    for noise, before in zip(*noises, strict=True):
+        if len(noise.raw_noise_scale) > len(before.raw_noise_scale):
+            log_scale = before.log_noise_scale
+            noise.fix_log_noise_scale(torch.cat([log_scale, log_scale.mean(0, keepdim=True)]))
     for module in new.modules():
         if isinstance(module, MeanFieldNormal):
             for site, common in module.raw_common_scales.items():
@@ -177,12 +184,17 @@ def _take_over(new: nn.Module, old: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _start_counts(new: nn.Module, rows: TaskData, kl_weight: float) -> None:
-    """Start at the rows of the new task, relative to the usual rate of the old ones."""
-    (model,) = (module for module in new.modules() if isinstance(module, LinearCounts))
-    loc, scale = counts_start(rows, kl_weight=kl_weight, log_rate=model.log_rate.item())
-    (guide,) = (module for module in new.modules() if isinstance(module, MeanFieldNormal))
-    guide.locs["w"][-1], guide.raw_scales["w"][-1] = loc, scale.log()
+def _initialize(new: nn.Module, old: nn.Module, method: Preset, rows: TaskData) -> None:
+    """Start at the rows of the new task, given what all tasks have in common."""
+    numbers = dict(old.state_dict())
+    for name, value in new.state_dict().items():  # these are the numbers themselves, no copies
+        if value.shape == numbers[name].shape:
+            value.copy_(numbers[name])
+    model = unwrap(new.get_submodule("model"))
+    start = method.family(rows).initialize(model, rows, method.last_kl_weight())
+    if start is not None and method.init_loc_scale is None and not method.deterministic:
+        (guide,) = (module for module in new.modules() if isinstance(module, MeanFieldNormal))
+        guide.locs["w"][-1], guide.raw_scales["w"][-1] = start[0], start[1].log()
 
 
 @torch.no_grad()
@@ -194,9 +206,6 @@ def _take_over_weights(new: nn.Module, old: nn.Module) -> None:
         grown.logits[:-1, :size] = learned.logits[:, :size]
         grown.logits[:-1, size : size + more] = ABSENT
         grown.logits[:-1, size + more :] = learned.logits[:, size:]
-        if grown.candidates is not None and learned.candidates is not None:
-            grown.candidates[:-1, :size] = learned.candidates
-            grown.candidates[:-1, size:] = len(learned.candidates)
 
 
 @contextmanager

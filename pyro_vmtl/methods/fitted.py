@@ -1,51 +1,147 @@
-"""A fitted preset: it predicts, and tells who borrows from whom."""
+"""What a method returns: one or more fitted pairs that predict together."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_vmtl.data.one_task import as_one_task, of_each_task
-from pyro_vmtl.data.task_batches import some_tasks
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.inference.svi import FitResult
+from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.new_task import new_task_draws
-from pyro_vmtl.predictive.families import concat_draws, predictive_mixture
-from pyro_vmtl.predictive.posterior_predictive import likelihood_draws
-from pyro_vmtl.sharing.share import relatedness
-from pyro_vmtl.sharing.unwrap import unwrap
-
-if TYPE_CHECKING:
-    from pyro_vmtl.methods.preset import Preset
+from pyro_vmtl.predictive.calibration import Calibration
+from pyro_vmtl.predictive.families import predictive_mixture
 
 __all__ = ["Fitted"]
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A fitted model and guide.
+    """Fitted members that predict together. A single fit has one member.
 
     Attributes
     ----------
-    preset
-        what was fitted.
-    model, guide
-        the programs, to be given to ``predict_proba`` and others.
+    members
+        The fits by name.
+    weights
+        (T, M), rows on the simplex: weight of each member in each task.
     result
-        history and time of the fit.
-    num_tasks
-        T.
+        History of the first member's fit, seconds of all fits, and why they ended.
+    calibrations
+        Corrections of the predictions of members, by name.
+    new_task_weights
+        (M,), weight of each member for a task that is not among these; by default the mean of
+        ``weights``.
     """
 
-    preset: Preset
-    model: nn.Module
-    guide: nn.Module
+    members: Mapping[str, Member]
+    weights: Tensor
     result: FitResult
-    num_tasks: int
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    new_task_weights: Tensor = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        """Weigh members for new tasks as for others, unless told otherwise."""
+        if self.new_task_weights is None:
+            object.__setattr__(self, "new_task_weights", self.weights.mean(0))
+
+    @classmethod
+    def of_one(cls, member: Member, name: str = "fit") -> Fitted:
+        """Return the fit of a single member."""
+        return cls({name: member}, torch.ones(member.num_tasks, 1), member.result)
+
+    @property
+    def num_tasks(self) -> int:
+        """T, the number of tasks."""
+        return len(self.weights)
+
+    @property
+    def member(self) -> Member:
+        """The only member.
+
+        Raises
+        ------
+        ValueError
+            If there are several.
+        """
+        if len(self.members) > 1:
+            raise ValueError(
+                f"The fit has the members {', '.join(self.members)}, expected one. Choose it, as "
+                f"in fitted.members[{next(iter(self.members))!r}]."
+            )
+        return next(iter(self.members.values()))
+
+    @property
+    def model(self) -> nn.Module:
+        """The model of the only member."""
+        return self.member.model
+
+    @property
+    def guide(self) -> nn.Module:
+        """The guide of the only member."""
+        return self.member.guide
+
+    def draws(
+        self,
+        rows: TaskData,
+        *,
+        num_samples: int = 200,
+        seed: int = 0,
+        tasks: Tensor | None = None,
+    ) -> list[Distribution]:
+        """Return the calibrated predictions of each member's posterior draws.
+
+        Parameters
+        ----------
+        rows
+            Rows of the tasks of the fit, (T, N), such as ``data.new_rows(X, tasks)``.
+        num_samples
+            S, draws from the posterior of each member.
+        seed
+            Seed of the draws.
+        tasks
+            (B,), indices in ascending order of the tasks to predict; all by default.
+
+        Returns
+        -------
+        list of Distribution
+            One for each member, batch (S, T, N) or (S, B, N).
+        """
+        settings: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "tasks": tasks}
+        return [
+            self._calibrated(name, member.draws(rows, **settings))
+            for name, member in self.members.items()
+        ]
+
+    def _calibrated(self, name: str, draws: Distribution) -> Distribution:
+        return self.calibrations[name](draws) if name in self.calibrations else draws
+
+    def new_task_draws(
+        self, rows: TaskData, *, num_samples: int = 200, seed: int = 0
+    ) -> list[Distribution]:
+        """Return the predictions of each member for a task without training rows.
+
+        Parameters
+        ----------
+        rows
+            Rows of one task, (1, N).
+        num_samples, seed
+            As for :meth:`draws`.
+
+        Raises
+        ------
+        ValueError
+            If a member's method cannot predict new tasks.
+        """
+        return [
+            new_task_draws(member, rows, num_samples=num_samples, seed=seed)
+            for member in self.members.values()
+        ]
 
     def predictive(
         self,
@@ -55,66 +151,43 @@ class Fitted:
         seed: int = 0,
         tasks: Tensor | None = None,
     ) -> Distribution:
-        """Return the predictive distribution of rows, (T, N), a mixture over draws.
+        """Return the predictive distribution of rows, a mixture over draws and members.
 
         Parameters
         ----------
-        rows
-            Such as ``data.new_rows(X, tasks)``.
-        num_samples
-            Draws from the posterior.
-        seed
-            Seed of the draws.
-        tasks
-            (B,), indices in ascending order of those tasks to predict, (B, N); all by default.
+        rows, num_samples, seed, tasks
+            As for :meth:`draws`.
+
+        Returns
+        -------
+        Distribution
+            Batch (T, N) or (B, N), as of :func:`~pyro_vmtl.predictive_mixture`.
         """
+        parts = self.draws(rows, num_samples=num_samples, seed=seed, tasks=tasks)
         return predictive_mixture(
-            [self.draws(rows, num_samples=num_samples, seed=seed, tasks=tasks)]
+            parts, self.weights if tasks is None else self.weights[tasks.cpu()]
         )
 
     def new_task_predictive(
         self, rows: TaskData, *, num_samples: int = 200, seed: int = 0
     ) -> Distribution:
-        """Give the predictive distribution of rows of a new task, of which nothing is known.
+        """Return the predictive distribution of rows of a task without training rows.
 
         Parameters
         ----------
         rows
             Rows of one task, (1, N).
         num_samples, seed
-            As for :meth:`predictive`.
+            As for :meth:`draws`.
         """
-        return predictive_mixture([new_task_draws(self, rows, num_samples=num_samples, seed=seed)])
-
-    def draws(
-        self,
-        rows: TaskData,
-        *,
-        num_samples: int = 200,
-        seed: int = 0,
-        tasks: Tensor | None = None,
-    ) -> Distribution:
-        """Give what each draw from the posterior predicts, (S, T, N).
-
-        Parameters
-        ----------
-        rows, num_samples, seed
-            As for :meth:`predictive`.
-        tasks
-            (B,), indices in ascending order of those tasks to predict, (S, B, N); all by default.
-        """
-        programs = unwrap(self.model), unwrap(self.guide)
-        settings: dict[str, Any] = {"num_samples": num_samples, "seed": seed}
-        if not self.preset.pooled:
-            with some_tasks(tasks):
-                return likelihood_draws(*programs, rows, **settings)
-        if tasks is not None:
-            rows = rows.map_rows(lambda values: values[tasks])
-        draws = likelihood_draws(*programs, as_one_task(rows), **settings)
-        return concat_draws([draws], lambda numbers: of_each_task(numbers[0], rows))
+        parts = self.new_task_draws(rows, num_samples=num_samples, seed=seed)
+        return predictive_mixture(parts, self.new_task_weights[None])
 
     def relatedness(self, *, num_samples: int = 1000, seed: int = 0) -> Tensor:
-        """Draw how much each task borrows from each source.
+        """Draw the share of each task's posterior mean that comes from each other task.
+
+        It is the weighted mean over members, whose shares are defined alike
+        (:mod:`pyro_vmtl.methods.borrowing`).
 
         Parameters
         ----------
@@ -126,16 +199,15 @@ class Fitted:
         Returns
         -------
         Tensor
-            (S, T, T + 1), rows on the simplex; the last column is the base. Where coefficients are
-            not shared it is 1, but for pooled and hierarchical ones, which borrow evenly from all
-            other tasks.
+            (S, T, T + 1), rows on the simplex; the last column is what is not borrowed, and the
+            diagonal is 0.
+
+        See Also
+        --------
+        pyro_vmtl.relatedness : The source weights of a shared site themselves.
         """
-        if "w" in self.preset.shared:
-            return relatedness(self.guide, "w", num_samples=num_samples, seed=seed)
-        others = self.num_tasks - 1
-        weights = torch.zeros(self.num_tasks, self.num_tasks + 1)
-        if (self.preset.pooled or self.preset.hierarchical) and others:
-            weights[:, :-1] = (1 - torch.eye(self.num_tasks)) / others
-        else:
-            weights[:, -1] = 1.0
-        return weights.expand(num_samples, -1, -1)
+        total = torch.zeros(num_samples, self.num_tasks, self.num_tasks + 1)
+        for weights, member in zip(self.weights.T, self.members.values(), strict=True):
+            drawn = member.relatedness(num_samples=num_samples, seed=seed)
+            total += weights[:, None] * drawn
+        return total

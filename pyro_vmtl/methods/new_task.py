@@ -1,12 +1,12 @@
-r"""Predictions for a new task, of which nothing is known yet.
+r"""Predictions for a task without training rows.
 
-Its coefficients come from what the method believes of any task:
+Its coefficients are drawn from what the fit says of any task:
 
 ============ ===================================================================================
 member       coefficients of a new task
 ============ ===================================================================================
 shared       one of the sources, widened by its transfer scale, or the base: the linear pool with
-             the weights of the prior, even but for the base's anchor
+             the weights of the prior, even but for the base's least weight
 hierarchical the prior about draws of the latent mean
 pooled       those of all tasks
 alone        the prior
@@ -21,7 +21,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyro
 import torch
@@ -29,37 +29,36 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.handlers.isolation import isolated, validation
-from pyro_vmtl.methods.held_out import HeldOut, of_rows
-from pyro_vmtl.models.linear_regressor import TaskNoise
-from pyro_vmtl.predictive.families import concat_draws
+from pyro_vmtl.handlers.program_handler import unwrap
+from pyro_vmtl.methods.member import Member
+from pyro_vmtl.methods.out_of_fold import OutOfFold
+from pyro_vmtl.methods.stacking_weights import stacking_weights
+from pyro_vmtl.models.task_noise import TaskNoise
+from pyro_vmtl.predictive.families import family_of
 from pyro_vmtl.sharing.sources import Sources
-from pyro_vmtl.sharing.unwrap import unwrap
-
-if TYPE_CHECKING:
-    from pyro_vmtl.data.task_data import TaskData
-    from pyro_vmtl.methods.fitted import Fitted
 
 __all__ = ["new_task_draws", "new_task_member_weights"]
 
-MOST_TASKS = 50
-"""Tasks that are taken for new ones in turn: enough to weigh a handful of members."""
+MAX_TASKS = 50
+"""Tasks that are treated as new in turn: enough to weigh a handful of members."""
 
-MOST_ROWS = 100
+MAX_ROWS = 100
 """Rows of each of them."""
 
 
 @torch.no_grad()
 def new_task_draws(
-    fitted: Fitted,
+    fitted: Member,
     rows: TaskData,
     *,
     num_samples: int = 200,
     seed: int = 0,
     without: int | None = None,
 ) -> Distribution:
-    """Give what draws of a new task's coefficients predict.
+    """Return the likelihood under draws of a new task's coefficients.
 
     Parameters
     ----------
@@ -82,15 +81,15 @@ def new_task_draws(
     Raises
     ------
     ValueError
-        If the preset has representations or amortised coefficients.
+        If the method cannot predict new tasks.
     """
-    preset, guide = fitted.preset, _part(fitted.guide, MeanFieldNormal)
-    if not _has_coefficients(fitted):
+    if not fitted.method.predicts_new_tasks:
         raise ValueError(
-            f"A new task needs a linear preset such as 'shared', found one with latent_size "
-            f"{preset.latent_size} and amortized {preset.amortized}. Fit again with rows of that "
-            "task."
+            "A new task needs a linear preset such as 'shared', found "
+            f"{type(fitted.method).__name__} without coefficients of every task. Fit again with "
+            "rows of that task."
         )
+    guide = _part(fitted.guide, MeanFieldNormal)
     with isolated(seed), validation(False):
         weights = _weights(fitted, guide.num_tasks, without).to(rows.x.device)
         drawn = torch.multinomial(weights, num_samples, replacement=True)
@@ -99,26 +98,24 @@ def new_task_draws(
         model = copy.deepcopy(unwrap(fitted.model)).eval()
         noise = _part(model, TaskNoise)
         if noise is not None:
-            noise.raw_noise_scale = nn.Parameter(noise.raw_noise_scale[source].unsqueeze(1))
+            noise.fix_log_noise_scale(noise.log_noise_scale[source].unsqueeze(1))
         # what all tasks have in common, such as the latent mean
         given = {site: guide.posterior(site).sample((num_samples, 1, 1)) for site in guide.common}
         w = _run(model, rows, given, num_samples)["w"]["value"]
         from_source = from_source.reshape(-1, *[1] * (w.ndim - 1))
         given["w"] = _of_sources(fitted, guide, source).unsqueeze(1).where(from_source, w)
-        return concat_draws(
-            [_run(model, rows, given, num_samples)["y"]["fn"]], lambda values: values[0]
-        )
+        likelihood: Distribution = _run(model, rows, given, num_samples)[fitted.method.site]["fn"]
+        return family_of(likelihood).map(lambda values: values[0], likelihood)
 
 
 def new_task_member_weights(
-    members: Mapping[str, Fitted], data: TaskData, *, seed: int = 0
+    members: Mapping[str, Member], data: TaskData, *, seed: int = 0
 ) -> Tensor:
-    """Find how much each member counts for a new task, (M,).
+    """Compute the weight of each member for a new task, (M,).
 
-    Each task in turn is taken for a new one, and is then no source. It counts as one row, as it is
-    one example of what a new task is like, against a prior of 20 that all members are as good. The
-    fits have seen its rows, which is in favour of members that pool where tasks are few; there the
-    prior decides.
+    Each task in turn is treated as new and is then no source. It counts as one row, being one
+    example of a new task, against a prior of 20 rows with even weights. The fits have seen its
+    rows, which favours members that pool where tasks are few; there the prior decides.
 
     Parameters
     ----------
@@ -130,40 +127,39 @@ def new_task_member_weights(
         Seed of the choice of tasks and rows, where there are many, and of the draws.
     """
     even = torch.full((len(members),), 1 / len(members))
-    if data.num_tasks == 1 or not all(map(_has_coefficients, members.values())):
+    if data.num_tasks == 1 or not all(m.method.predicts_new_tasks for m in members.values()):
         return even
     generator, parts = torch.Generator().manual_seed(seed), []
-    for t in torch.randperm(data.num_tasks, generator=generator)[:MOST_TASKS].tolist():
+    for t in torch.randperm(data.num_tasks, generator=generator)[:MAX_TASKS].tolist():
         places = data.mask[t].nonzero().flatten().cpu()
-        places = places[torch.randperm(len(places), generator=generator)[:MOST_ROWS]]
+        places = places[torch.randperm(len(places), generator=generator)[:MAX_ROWS]]
         if not len(places):
             continue
         rows = data.map_rows(partial(_some_of, t, places.to(data.x.device)))
         weight = torch.full(rows.mask.shape, 1 / len(places), device=rows.x.device)
         rows = replace(rows, task_labels=("new",), weight=weight)
         draws = {
-            name: of_rows(new_task_draws(fitted, rows, seed=seed, without=t), rows.mask)
+            name: new_task_draws(fitted, rows, seed=seed, without=t)
             for name, fitted in members.items()
         }
-        parts.append(HeldOut.of_new_task(draws, rows))
-    held_out = HeldOut.joined(parts)
-    return even if held_out is None else held_out.member_weights({}, prior_mean=even)[0]
+        parts.append(OutOfFold.of_rows(draws, rows))
+    held_out = OutOfFold.concat(parts)
+    if held_out is None:
+        return even
+    return stacking_weights(
+        held_out.log_density({}), held_out.task, 1, sample_weight=held_out.weight, prior_mean=even
+    )[0]
 
 
 def _some_of(task: int, places: Tensor, values: Tensor) -> Tensor:
     return values[task : task + 1, places]
 
 
-def _has_coefficients(fitted: Fitted) -> bool:
-    """Tell whether there are numbers of every task that a new one may have, too."""
-    return fitted.preset.latent_size is None and not fitted.preset.amortized
-
-
-def _weights(fitted: Fitted, num_tasks: int, without: int | None) -> Tensor:
+def _weights(fitted: Member, num_tasks: int, without: int | None) -> Tensor:
     """Weights of the sources of a new task, the prior last, (T + 1,)."""
     weights = torch.zeros(num_tasks + 1)
     sources = _part(fitted.guide, Sources)
-    if fitted.preset.pooled:
+    if fitted.method.pooled:
         weights[0] = 1.0
     elif sources is None:
         weights[-1] = 1.0
@@ -173,9 +169,10 @@ def _weights(fitted: Fitted, num_tasks: int, without: int | None) -> Tensor:
         if without is not None:
             weights[without] = 0.0
         weights /= weights.sum()
-        if sources.anchor:
-            others = num_tasks - (without is not None)
-            weights = torch.lerp(weights, torch.eye(num_tasks + 1)[-1], 1 / (others + 1))
+        least = sources.min_base_weight
+        if least is None:
+            least = 1 / (num_tasks - (without is not None) + 1)
+        weights = torch.lerp(weights, torch.eye(num_tasks + 1)[-1], least)
     return weights
 
 
@@ -185,11 +182,11 @@ def _any_source(num_tasks: int, without: int | None, like: Tensor) -> Tensor:
     return torch.tensor(others, device=like.device)[torch.randint(len(others), like.shape)]
 
 
-def _of_sources(fitted: Fitted, guide: MeanFieldNormal, source: Tensor) -> Tensor:
+def _of_sources(fitted: Member, guide: MeanFieldNormal, source: Tensor) -> Tensor:
     """Draw coefficients of sources, widened by their transfer scales, (S, 1, *event)."""
     posterior = guide.posterior("w")
     loc = posterior.mean
-    var = torch.zeros_like(loc) if fitted.preset.deterministic else posterior.variance
+    var = torch.zeros_like(loc) if fitted.method.deterministic else posterior.variance
     sources = _part(fitted.guide, Sources)
     if sources is not None:
         var = var + torch.as_tensor(sources.transfer_var).to(var)

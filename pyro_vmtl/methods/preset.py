@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from pyro_vmtl.data.counterparts import attend
 from pyro_vmtl.data.one_task import as_one_task
@@ -21,36 +19,27 @@ from pyro_vmtl.guides import (
     MeanFieldNormal,
     MLPEncoder,
 )
-from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.point_estimates import point_estimates
 from pyro_vmtl.handlers.schedules import Schedule, as_schedule
 from pyro_vmtl.handlers.temper import temper
 from pyro_vmtl.inference.elbo import MeanFieldELBO
-from pyro_vmtl.inference.initialization import counts_start, least_squares_start, usual_log_rate
-from pyro_vmtl.inference.svi import fit
-from pyro_vmtl.methods.fitted import Fitted
+from pyro_vmtl.methods.method import LARGE, ProgramMethod
 from pyro_vmtl.models import (
     HierarchicalNormal,
     LatentClassifier,
     LatentRegressor,
-    LinearClassifier,
-    LinearCounts,
-    LinearRegressor,
     StandardNormal,
     ZeroMeanNormal,
 )
-from pyro_vmtl.models.linear_regressor import TaskNoise
-from pyro_vmtl.predictive.overdispersed_poisson import check_counts
+from pyro_vmtl.predictive.families import family_named
+from pyro_vmtl.predictive.family import Family
 from pyro_vmtl.sharing.share import share
 
 __all__ = ["Preset"]
 
-LARGE = 200_000
-"""Rows, with padding, above which ``fitting_large`` counts: all of them take 30 ms a step there."""
-
 
 @dataclass(frozen=True)
-class Preset:
+class Preset(ProgramMethod):
     """Settings of a method, from the encoder to the optimiser.
 
     Parameters
@@ -80,14 +69,14 @@ class Preset:
         Have coefficients a latent mean, which all tasks have in common, in place of 0?
     pooled
         Are all rows of one task?
-    counts
-        Are real targets counts, with a Poisson likelihood? For linear models of the features.
+    likelihood
+        Name of the distribution of targets, among the registered families
+        (:func:`~pyro_vmtl.register_family`), for linear models of the features: ``"Poisson"`` for
+        counts, say. By default ``"Categorical"`` for classes and ``"Normal"`` for real targets.
     shared
         Sites to share: ``w``, ``z``, both or none.
     sharing
         Arguments of :func:`~pyro_vmtl.share`.
-    target_in_key
-        For shared ``z`` and real targets, an argument of :func:`~pyro_vmtl.attend`.
     kl_weights
         Argument of :func:`~pyro_vmtl.temper`.
     num_particles
@@ -122,10 +111,9 @@ class Preset:
     learned_prior: bool = True
     hierarchical: bool = False
     pooled: bool = False
-    counts: bool = False
+    likelihood: str | None = None
     shared: tuple[str, ...] = ("w",)
     sharing: Mapping[str, Any] = field(default_factory=dict)
-    target_in_key: bool = False
     kl_weights: Mapping[str, float | Schedule] = field(default_factory=dict)
     num_particles: int = 1
     num_draws: Mapping[str, int] = field(default_factory=dict)
@@ -134,73 +122,58 @@ class Preset:
 
     def __post_init__(self) -> None:
         """Copy the mappings, so that changing those of one preset leaves others alone."""
-        if self.counts and self.latent_size is not None:
+        if self.likelihood is not None and self.latent_size is not None:
             raise ValueError(
-                f"counts is True and latent_size {self.latent_size}, expected None: counts have "
-                "a linear model of the features only. Set latent_size=None."
+                f"likelihood is {self.likelihood!r} and latent_size {self.latent_size}, expected "
+                "None: only linear models of the features have a likelihood of choice. Set "
+                "latent_size=None."
             )
         if self.pooled and self.shared and self.latent_size is None:
             object.__setattr__(self, "shared", ())  # a single task has nobody to share with
         for name in ("sharing", "kl_weights", "num_draws", "fitting", "fitting_large"):
             object.__setattr__(self, name, dict(getattr(self, name)))
 
+    @property
+    def subsamples_tasks(self) -> bool:
+        """Whether the programs run on some of the tasks: the library's own do."""
+        return True
+
+    @property
+    def predicts_new_tasks(self) -> bool:
+        """Whether tasks without training rows can be predicted: linear models only."""
+        return self.latent_size is None and not self.amortized
+
+    def prepare(self, data: TaskData) -> TaskData:
+        """Return training rows as one task, or with their counterparts, where that is needed."""
+        data = self.prepare_new(data)
+        if "z" in self.shared:
+            data = attend(data)
+        return data
+
+    def prepare_new(self, rows: TaskData) -> TaskData:
+        """Return rows to predict, as one task where all are pooled."""
+        return as_one_task(rows) if self.pooled else rows
+
+    def fit_settings(self, data: TaskData) -> dict[str, Any]:
+        """Return the arguments of :func:`~pyro_vmtl.fit`, those of large data included."""
+        large = self.fitting_large if data.mask.numel() > LARGE else {}
+        elbo = MeanFieldELBO(self.num_particles, num_draws=self.num_draws)
+        return {"elbo": elbo, **self.fitting, **large}
+
     def programs(self, data: TaskData) -> tuple[nn.Module, nn.Module]:
-        """Make model and guide for training rows, not yet fitted."""
-        model, guide = self._model(data), self._guide(data)
+        """Return model and guide for prepared training rows, not yet fitted."""
+        model = self._model(data)
+        guide = self._guide(model, data)
         if self.deterministic:
             guide = point_estimates(guide)
         if self.shared:
             model, guide = share(model, guide, sites=self.shared, **self.sharing)
         return temper(model, guide, kl_weights=self.kl_weights)
 
-    def fit(
-        self,
-        data: TaskData,
-        *,
-        seed: int = 0,
-        progress: bool = False,
-        checkpoints: Path | None = None,
-    ) -> Fitted:
-        """Make model and guide, and fit them.
-
-        Parameters
-        ----------
-        data
-            Training rows.
-        seed
-            Seed of the fit, first numbers included.
-        progress
-            Show a progress bar?
-        checkpoints
-            Folder to keep the state of the fit in, and to go on from.
-        """
-        num_tasks = data.num_tasks
-        large = data.mask.numel() > LARGE
-        if self.pooled:
-            data = as_one_task(data)
-        if "z" in self.shared:
-            data = attend(data, target_in_key=self.target_in_key)
-        with isolated(seed):
-            model, guide = (program.to(data.x.device) for program in self.programs(data))
-        elbo = MeanFieldELBO(self.num_particles, num_draws=self.num_draws)
-        fitting = {**self.fitting, **(self.fitting_large if large else {})}
-        result = fit(
-            model,
-            guide,
-            data,
-            elbo=elbo,
-            seed=seed,
-            progress=progress,
-            checkpoint=None if checkpoints is None else checkpoints / "fit.safetensors",
-            **fitting,
-        )
-        if large:  # recorded steps hold the rows in circles of references
-            gc.collect()
-        counts = data.mask.sum(1) if data.weight is None else (data.weight * data.mask).sum(1)
-        for part in model.modules():
-            if isinstance(part, TaskNoise):
-                part.widen(counts)
-        return Fitted(self, model, guide, result, num_tasks)
+    def family(self, data: TaskData) -> Family:
+        """Return the family of the targets."""
+        default = "Normal" if data.classes is None else "Categorical"
+        return family_named(self.likelihood or default)
 
     def _model(self, data: TaskData) -> nn.Module:
         shape = self._event_shape(data)
@@ -209,17 +182,17 @@ class Preset:
             prior = HierarchicalNormal(shape)
         else:
             prior = ZeroMeanNormal(shape) if self.learned_prior else StandardNormal(shape)
-        size, num_tasks = self.latent_size, data.num_tasks
-        if self.counts:
-            check_counts(data)
-            return LinearCounts(prior, log_rate=usual_log_rate(data))
+        if self.latent_size is None:
+            family = self.family(data)
+            family.check(data)
+            return family.linear_model(prior, data)
         if data.classes is not None:
-            return LinearClassifier(prior) if size is None else LatentClassifier(prior, size)
-        if size is None:
-            return LinearRegressor(prior, num_tasks)
-        return LatentRegressor(prior, size, num_tasks)
+            return LatentClassifier(prior, self.latent_size)
+        return LatentRegressor(
+            prior, self.latent_size, data.num_tasks, rows_per_task=data.rows_per_task
+        )
 
-    def _guide(self, data: TaskData) -> nn.Module:
+    def _guide(self, model: nn.Module, data: TaskData) -> nn.Module:
         given = {"init_loc_scale": self.init_loc_scale, "init_scale": self.init_scale}
         init: dict[str, Any] = {k: value for k, value in given.items() if value is not None}
         shape = self._event_shape(data)
@@ -231,8 +204,9 @@ class Preset:
             guide = MeanFieldNormal(
                 {"w": shape}, data.num_tasks, **init, common=common, common_scale=True
             )
-            if not init and not self.deterministic:
-                guide.start_at("w", *self._start(data))
+            start = self.family(data).initialize(model, data, self.last_kl_weight())
+            if start is not None and not init and not self.deterministic:
+                guide.start_at("w", *start)
         else:
             guide = MeanFieldNormal({"w": shape}, data.num_tasks, **init, common=common)
         if self.latent_size is None:
@@ -242,12 +216,6 @@ class Preset:
             data.num_features, self.latent_size, init, num_tasks=num_tasks, dropout=self.dropout
         )
         return EncodedNormal(encoder, guide)
-
-    def _start(self, data: TaskData) -> tuple[Tensor, Tensor]:
-        kl_weight = self.last_kl_weight()
-        if self.counts:
-            return counts_start(data, kl_weight=kl_weight, log_rate=usual_log_rate(data))
-        return least_squares_start(data, kl_weight=kl_weight)
 
     def last_kl_weight(self) -> float:
         """KL weight of ``w`` at the end of a fit, or close to 0."""

@@ -1,4 +1,4 @@
-"""The methods of the paper, its ablations, and ours, as settings of the same models.
+"""The methods of the paper, and ours, as settings of the same models.
 
 ======== ======================================================= ==================================
 name     tasks have in common                                    in the code
@@ -19,7 +19,7 @@ representation, one way to fit and one set of KL weights for all of them, chosen
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, cast
 
 from pyro_vmtl.data.row_batches import BalancedRows, RandomRows
 from pyro_vmtl.data.task_batches import TaskBlocks
@@ -29,7 +29,6 @@ from pyro_vmtl.methods.stack import Stack
 from pyro_vmtl.sharing.pools import GaussianSumPool, LinearPool
 
 __all__ = [
-    "ABLATIONS",
     "ALONE",
     "BASELINES",
     "DEFAULT",
@@ -95,18 +94,6 @@ BASELINES = {
 
 _ONE_OF_WEIGHTS = {"w_sources": 1, "z_sources": 1}
 
-ABLATIONS = {
-    "vmtl-w-only": replace(_VMTL, shared=("w",)),
-    "vmtl-z-only": replace(_VMTL, shared=("z",)),
-    "vmtl-even": replace(_VMTL, sharing={"weights": "even"}),
-    "vmtl-softmax": replace(_VMTL, sharing={"weights": "softmax"}),
-    "vmtl-temperature-0.1": replace(_VMTL, sharing={"temperature": 0.1}),
-    "vmtl-temperature-1": replace(_VMTL, sharing={"temperature": 1.0}),
-    "vmtl-5-draws-of-w": replace(_VMTL, num_particles=5, num_draws={"z": 1, **_ONE_OF_WEIGHTS}),
-    "vmtl-5-draws-of-z": replace(_VMTL, num_particles=5, num_draws={"w": 1, **_ONE_OF_WEIGHTS}),
-}
-"""One thing changed in ``vmtl``: which sites are shared, the weights of the sources, the draws."""
-
 PAPER = replace(
     _VMTL,
     learned_prior=False,
@@ -114,7 +101,7 @@ PAPER = replace(
         "pool": LinearPool,
         "base": False,
         "transfer": None,
-        "anchor": False,
+        "min_base_weight": 0.0,
         "weights_prior": False,
         "detach_sources": True,
     },
@@ -161,11 +148,7 @@ OFFICIAL_AC = replace(OFFICIAL, amortized=True, bias=True, hidden=(512, 512))
 """The same for VMTL-AC, with two layers before the last in every network and a bias."""
 
 
-Method = Preset | Stack
-"""What can be fitted to the rows of many tasks."""
-
-
-def presets(kind: Literal["classification", "regression", "counts"]) -> dict[str, Method]:
+def presets(kind: Literal["classification", "regression", "counts"]) -> dict[str, Preset | Stack]:
     """Give all presets by name, for classes, real targets or counts.
 
     Parameters
@@ -181,13 +164,12 @@ def presets(kind: Literal["classification", "regression", "counts"]) -> dict[str
     if kind not in ("classification", "regression", "counts"):
         raise ValueError(f"kind is {kind!r}, expected 'classification', 'regression' or 'counts'.")
     if kind == "counts":
-        ours: dict[str, Method] = {"shared": SHARED, "hierarchical": HIERARCHICAL}
+        ours: dict[str, Preset | Stack] = {"shared": SHARED, "hierarchical": HIERARCHICAL}
         return {name: _for_counts(m) for name, m in {"default": DEFAULT, **ours}.items()}
-    methods: dict[str, Method] = {
+    methods: dict[str, Preset | Stack] = {
         "default": DEFAULT,
         **{"shared": SHARED, "hierarchical": HIERARCHICAL},
         **BASELINES,
-        **ABLATIONS,
     }
     if kind == "classification":
         methods |= {"paper": PAPER, "official": OFFICIAL, "official-ac": OFFICIAL_AC}
@@ -195,12 +177,14 @@ def presets(kind: Literal["classification", "regression", "counts"]) -> dict[str
     return {**{name: _for_real_targets(m) for name, m in methods.items()}, "paper": replace(PAPER)}
 
 
-def _for_real_targets(method: Method) -> Method:
+def _for_real_targets(method: Preset | Stack) -> Preset | Stack:
     """Change what is for classes to what is for real targets."""
     if isinstance(method, Stack):
-        members = {name: _weighed_more(member) for name, member in method.members.items()}
+        members = {
+            name: _weighed_more(cast(Preset, member)) for name, member in method.members.items()
+        }
         # With few features a normal posterior is right as it is, and a low weight would overfit.
-        whole = replace(method.members["shared"], kl_weights={"w": 1.0})
+        whole = replace(cast(Preset, method.members["shared"]), kl_weights={"w": 1.0})
         return replace(method, members={**members, "shared-kl-1": whole})
     return _weighed_more(method)
 
@@ -213,17 +197,19 @@ def _weighed_more(preset: Preset) -> Preset:
     return replace(preset, kl_weights={**preset.kl_weights, "w": 0.5, **coefficients})
 
 
-def _for_counts(method: Method) -> Method:
+def _for_counts(method: Preset | Stack) -> Preset | Stack:
     """Change what is for classes to what is for counts.
 
     Counts say by their size how noisy they are, and the whole KL counts: with less, coefficients
     overfit that noise.
     """
     if isinstance(method, Stack):
-        members = {name: _of_counts(member) for name, member in method.members.items()}
+        members = {
+            name: _of_counts(cast(Preset, member)) for name, member in method.members.items()
+        }
         return replace(method, members=members)
     return _of_counts(method)
 
 
 def _of_counts(preset: Preset) -> Preset:
-    return replace(preset, counts=True, kl_weights=dict.fromkeys(preset.kl_weights, 1.0))
+    return replace(preset, likelihood="Poisson", kl_weights=dict.fromkeys(preset.kl_weights, 1.0))

@@ -1,4 +1,4 @@
-"""A fitted method as JSON and tensors, and back, without its rows."""
+"""The state of a fit as JSON and tensors, without its rows."""
 
 from __future__ import annotations
 
@@ -9,126 +9,156 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_vmtl.data.counterparts import attend
-from pyro_vmtl.data.one_task import as_one_task
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.inference.history import History
 from pyro_vmtl.inference.svi import FitResult
+from pyro_vmtl.methods.borrowing import Borrowing
 from pyro_vmtl.methods.fitted import Fitted
-from pyro_vmtl.methods.preset import Preset
+from pyro_vmtl.methods.member import Member
+from pyro_vmtl.methods.method import Method, ProgramMethod
 from pyro_vmtl.methods.specification import from_json, to_json
-from pyro_vmtl.methods.stack import FittedStack
 from pyro_vmtl.predictive.calibration import Calibration
 
-__all__ = ["fitted_from", "fitted_parts"]
+__all__ = ["from_state", "to_state"]
 
-Parts = tuple[dict[str, Any], dict[str, Tensor]]
+State = tuple[dict[str, Any], dict[str, Tensor]]
 """JSON, and tensors by name."""
 
 BY_STEP = ("loss", "step", "snapshot_step")
-"""What a history holds for the whole."""
-
 BY_SITE = ("log_likelihood", "kl", "relatedness")
-"""What a history holds for each site."""
 
 
-def fitted_parts(fitted: Fitted | FittedStack) -> Parts:
-    """Take a fitted method apart.
+def to_state(fitted: Fitted) -> State:
+    """Take the state of a fit.
+
+    Parameters
+    ----------
+    fitted
+        A fit. Programs of your own are not part of the state, only what they learned.
+
+    Returns
+    -------
+    tuple
+        JSON, and tensors by name.
 
     Examples
     --------
     >>> import torch
+    >>> from pyro_vmtl.methods.preset import Preset
     >>> data = TaskData.regression([[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0], ["a", "a", "b"])
     >>> fitted = Preset(fitting={"num_steps": 20}).fit(data)
-    >>> again = fitted_from(*fitted_parts(fitted), data)
+    >>> again = from_state(*to_state(fitted), data)
     >>> torch.equal(again.predictive(data).mean, fitted.predictive(data).mean)
     True
     """
-    config, tensors = _result_parts(fitted.result)
-    if isinstance(fitted, Fitted):
-        config |= {"preset": to_json(fitted.preset), "num_tasks": fitted.num_tasks}
-        for part, program in (("model", fitted.model), ("guide", fitted.guide)):
-            for name, value in program.state_dict().items():
-                tensors[f"{part}.{name}"] = value.detach().cpu()
-        return config, tensors
-    config["members"] = {}
-    for name, member in fitted.members.items():
-        config["members"][name], parts = fitted_parts(member)
-        tensors |= {f"{name}/{key}": value for key, value in parts.items()}
+    config, tensors = _result_state(fitted.result)
     config["calibrations"] = {name: asdict(c) for name, c in fitted.calibrations.items()}
+    config["members"] = {}
     tensors["weights"], tensors["new_task_weights"] = fitted.weights, fitted.new_task_weights
+    for name, member in fitted.members.items():
+        config["members"][name], own = _member_state(member)
+        tensors |= {f"{name}/{key}": value for key, value in own.items()}
     return config, tensors
 
 
-def fitted_from(
-    config: Mapping[str, Any], tensors: Mapping[str, Tensor], like: TaskData
-) -> Fitted | FittedStack:
-    """Put a fitted method together.
+def from_state(
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    like: TaskData,
+    method: Method | None = None,
+) -> Fitted:
+    """Restore a fit.
 
     Parameters
     ----------
     config, tensors
-        What :func:`fitted_parts` gave.
+        What :func:`to_state` returned.
     like
         Rows with as many tasks, features and classes as those of the fit; any rows will do.
+    method
+        What was fitted, where it has programs of your own.
 
     Raises
     ------
     ValueError
-        If something is missing, or of another shape.
+        If something is missing, or of another shape, or ``method`` is needed.
     """
     try:
-        if "members" in config:
-            return _stack(config, tensors, like)
-        return _single(config, tensors, like)
+        members = {
+            name: _member(name, own, _with_prefix(tensors, f"{name}/"), like, method)
+            for name, own in config["members"].items()
+        }
+        calibrations = {name: _calibration(**c) for name, c in config["calibrations"].items()}
+        weights, new_task_weights = tensors["weights"], tensors["new_task_weights"]
+        if weights.shape != (like.num_tasks, len(members)) or len(new_task_weights) != len(members):
+            raise ValueError(
+                f"The weights of the members have shapes {tuple(weights.shape)} and "
+                f"{tuple(new_task_weights.shape)}, expected {(like.num_tasks, len(members))} and "
+                f"{(len(members),)}."
+            )
+        return Fitted(members, weights, _result(config, tensors), calibrations, new_task_weights)
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"Settings and weights do not belong together ({reason}).") from error
 
 
-def _stack(config: Mapping[str, Any], tensors: Mapping[str, Tensor], like: TaskData) -> FittedStack:
-    members = {
-        name: _single(member, _of_prefix(tensors, f"{name}/"), like)
-        for name, member in config["members"].items()
-    }
-    calibrations = {name: _calibration(**c) for name, c in config["calibrations"].items()}
-    weights, new_task_weights = tensors["weights"], tensors["new_task_weights"]
-    if weights.shape != (like.num_tasks, len(members)) or len(new_task_weights) != len(members):
-        raise ValueError(
-            f"The weights of the members have shapes {tuple(weights.shape)} and "
-            f"{tuple(new_task_weights.shape)}, expected {(like.num_tasks, len(members))} and "
-            f"{(len(members),)}."
-        )
-    result = _result(config, tensors)
-    return FittedStack(members, weights, result, calibrations, new_task_weights)
+def _member_state(member: Member) -> State:
+    config, tensors = _result_state(member.result)
+    try:
+        config["method"] = to_json(member.method)
+    except ValueError:  # programs of the user's own, to be passed to `from_state`
+        config["method"] = None
+    for part, program in (("model", member.model), ("guide", member.guide)):
+        for name, value in program.state_dict().items():
+            tensors[f"{part}.{name}"] = value.detach().cpu()
+    tensors["borrowing.shares"] = member.borrowing.shares
+    for site, value in member.borrowing.shares_per_weight.items():
+        tensors[f"borrowing.per_weight.{site}"] = value
+    return config, tensors
 
 
-def _calibration(*, spread: float, temperature: float) -> Calibration:
-    if not (0 <= spread < math.inf and 0 < temperature < math.inf):
-        raise ValueError(f"A calibration has spread {spread} and temperature {temperature}.")
-    return Calibration(spread, temperature)
-
-
-def _single(config: Mapping[str, Any], tensors: Mapping[str, Tensor], like: TaskData) -> Fitted:
-    preset = from_json(config["preset"])
-    if not isinstance(preset, Preset):
-        raise ValueError(f"The settings are of {type(preset).__name__}, expected Preset.")
-    if config["num_tasks"] != like.num_tasks:
-        raise ValueError(f"There are {like.num_tasks} tasks, expected {config['num_tasks']}.")
-    rows = as_one_task(like) if preset.pooled else like
-    if "z" in preset.shared:
-        rows = attend(rows, target_in_key=preset.target_in_key)
+def _member(
+    name: str,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    like: TaskData,
+    given: Method | None,
+) -> Member:
+    method = from_json(config["method"])
+    if method is None:
+        method = getattr(given, "members", {name: given}).get(name)
+        if method is None:
+            raise ValueError(
+                f"The fit {name!r} has programs of your own, which are not saved. Pass the method "
+                "that was fitted, `method=`."
+            )
+    if not isinstance(method, ProgramMethod):
+        raise ValueError(f"The settings are of {type(method).__name__}, expected a single method.")
+    borrowing = Borrowing(
+        tensors["borrowing.shares"], _with_prefix(tensors, "borrowing.per_weight.")
+    )
+    if borrowing.num_tasks != like.num_tasks:
+        raise ValueError(f"There are {like.num_tasks} tasks, expected {borrowing.num_tasks}.")
+    rows = method.prepare(like)
+    model, guide = method.initial_programs(rows)
     with isolated(0):
-        model, guide = preset.programs(rows)
         guide(rows)  # makes the lazy parameters
     for part, program in (("model", model), ("guide", guide)):
-        program.load_state_dict(_of_prefix(tensors, f"{part}."))
+        program.load_state_dict(_with_prefix(tensors, f"{part}."))
         program.to(like.x.device).eval()
-    return Fitted(preset, model, guide, _result(config, tensors), config["num_tasks"])
+    return Member(method, model, guide, _result(config, tensors), borrowing)
 
 
-def _result_parts(result: FitResult) -> Parts:
+def _calibration(*, posterior_scale: float, temperature: float) -> Calibration:
+    if not (0 <= posterior_scale < math.inf and 0 < temperature < math.inf):
+        raise ValueError(
+            f"A calibration has posterior_scale {posterior_scale} and temperature {temperature}."
+        )
+    return Calibration(posterior_scale, temperature)
+
+
+def _result_state(result: FitResult) -> State:
     history = result.history
     tensors = {f"history.{name}": getattr(history, name) for name in BY_STEP}
     for kind in BY_SITE:
@@ -137,14 +167,10 @@ def _result_parts(result: FitResult) -> Parts:
 
 
 def _result(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FitResult:
-    # fits saved before there were snapshots have none
-    parts: dict[str, Any] = {
-        name: tensors[key] for name in BY_STEP if (key := f"history.{name}") in tensors
-    }
-    parts |= {kind: _of_prefix(tensors, f"history.{kind}.") for kind in BY_SITE}
-    history = History(**parts)
-    return FitResult(history, config["seconds"], config["stopped"])
+    by_step: dict[str, Any] = {name: tensors[f"history.{name}"] for name in BY_STEP}
+    by_site: dict[str, Any] = {kind: _with_prefix(tensors, f"history.{kind}.") for kind in BY_SITE}
+    return FitResult(History(**by_step, **by_site), config["seconds"], config["stopped"])
 
 
-def _of_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: v for name, v in tensors.items() if name.startswith(prefix)}

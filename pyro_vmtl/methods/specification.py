@@ -1,4 +1,4 @@
-"""Presets and stacks as JSON, and back: by a closed list of names, so that nothing is executed."""
+"""Presets and stacks as JSON and back, by a closed list of names: nothing is executed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any) -> Any:
-    """Make settings of what :func:`to_json` wrote.
+    """Read settings that :func:`to_json` wrote.
 
     Raises
     ------

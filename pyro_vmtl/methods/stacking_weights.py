@@ -1,4 +1,17 @@
-"""How much each member of a stack counts."""
+r"""Stacking weights of methods, from held-out log densities.
+
+The weights :math:`\omega_t` of task t maximise
+
+.. math:: \sum_n \log \sum_m \omega_{t(n) m}\, p_m(y_n \mid \text{rows of other folds})
+
+with a Dirichlet prior that draws them to their mean over tasks. Expectation maximisation starts
+from even weights and stops early: where methods predict alike, the weights stay near even.
+
+References
+----------
+Yao, Vehtari, Simpson and Gelman (2018). Using stacking to average Bayesian predictive
+distributions. Bayesian Analysis 13.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +21,7 @@ from torch import Tensor
 __all__ = ["stacking_weights"]
 
 PRIOR_ROWS = 20.0
-"""Rows that the prior of a task's weights counts for."""
+"""Rows that the prior of a task's weights is worth."""
 
 NUM_ITERATIONS = 300
 
@@ -21,25 +34,26 @@ def stacking_weights(
     sample_weight: Tensor | None = None,
     prior_mean: Tensor | None = None,
 ) -> Tensor:
-    """Find weights of large held-out log density, by expectation maximisation from even ones.
+    """Compute stacking weights of every task.
 
     Parameters
     ----------
     log_density
-        (rows, M), log predictive density of each row under each member, up to a constant per row.
+        (rows, M), held-out log predictive density of each row under each method, up to a constant
+        per row.
     task
-        (rows,), the task of each row, from 0 on.
+        (rows,), index of each row's task.
     num_tasks
         T.
     sample_weight
-        (rows,), how much each row counts; all 1 by default.
+        (rows,), weight of each row; all 1 by default.
     prior_mean
-        (M,), what the weights of tasks are drawn to; their mean by default.
+        (M,), mean of the prior; by default the mean of the weights over tasks.
 
     Returns
     -------
     Tensor
-        (T, M), rows on the simplex. A task without rows has the mean weights.
+        (T, M), rows on the simplex, on the CPU. A task without rows has the mean weights.
 
     Examples
     --------
@@ -48,13 +62,13 @@ def stacking_weights(
     """
     density = (log_density - log_density.amax(1, keepdim=True)).exp()
     rows = density.new_ones(len(task), 1) if sample_weight is None else sample_weight[:, None]
-    counts = density.new_zeros(num_tasks, 1).index_add_(0, task, rows.to(density))
+    rows_per_task = density.new_zeros(num_tasks, 1).index_add_(0, task, rows.to(density))
     weights = density.new_full((num_tasks, density.shape[1]), 1 / density.shape[1])
     mean = weights[0] if prior_mean is None else prior_mean.to(weights)
     for _ in range(NUM_ITERATIONS):
         responsibility = density * weights[task]
         responsibility = rows * responsibility / responsibility.sum(1, keepdim=True)
         sums = torch.zeros_like(weights).index_add_(0, task, responsibility)
-        weights = (sums + PRIOR_ROWS * mean) / (counts + PRIOR_ROWS)
+        weights = (sums + PRIOR_ROWS * mean) / (rows_per_task + PRIOR_ROWS)
         mean = weights.mean(0) if prior_mean is None else mean
-    return weights
+    return weights.cpu()

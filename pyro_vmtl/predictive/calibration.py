@@ -1,20 +1,23 @@
-r"""Calibration: how far predictions are to be believed, learned from rows that were held out.
+r"""Calibration of predictions, learned on held-out rows.
 
-A draw :math:`s` from the posterior predicts logits, or the mean and the standard deviation of a
-real target. Two numbers correct them, the same for all rows:
+A draw :math:`s` from the posterior predicts logits, or the mean and standard deviation of a real
+target. Two numbers correct them, the same for all rows:
 
 .. math:: l_s \to \frac{\bar l + \kappa\,(l_s - \bar l)}{\tau}, \qquad
     (m_s, \sigma_s) \to (\bar m + \kappa\,(m_s - \bar m),\ \tau\sigma_s)
 
-The *spread* :math:`\kappa` says how much of the posterior's width counts: it is below 1 where the
-posterior is too wide for prediction, as mean-field posteriors of many correlated coefficients are.
-The *temperature* :math:`\tau` is that of Guo et al. (ICML 2017) for logits, and a factor of the
-noise for real targets. Both are those of largest predictive density on the rows held out.
+The posterior scale :math:`\kappa` is below 1 where the posterior is too wide for prediction, as
+mean-field posteriors of many correlated coefficients are. The temperature :math:`\tau` divides
+logits (Guo et al. 2017) and multiplies the noise of real targets. Both maximise the predictive
+density of the held-out rows.
 
-Draws of a rate :math:`\lambda_s` of counts are spread on the logarithmic scale,
-:math:`l_s = \log\lambda_s`, and the temperature is the dispersion: the
-variance of counts of mean :math:`\mu` is :math:`\tau\mu` with :math:`\tau \ge 1`, where a Poisson
-distribution has :math:`\tau = 1`.
+Rates :math:`\lambda_s` of counts are scaled on the logarithmic scale, :math:`l_s = \log\lambda_s`,
+and their temperature is the dispersion, the variance over the mean, at least that of a Poisson
+distribution: 1.
+
+References
+----------
+Guo, Pleiss, Sun and Weinberger (2017). On calibration of modern neural networks. ICML.
 """
 
 from __future__ import annotations
@@ -24,37 +27,35 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, Normal, Poisson
+from torch.distributions import Distribution
 
-from pyro_vmtl.predictive.families import as_overdispersed, check_known
-from pyro_vmtl.predictive.overdispersed_poisson import MAX_LOG_RATE, OverdispersedPoisson
+from pyro_vmtl.predictive.families import family_of
 
 __all__ = ["Calibration"]
-
-OF_COUNTS = (Poisson, OverdispersedPoisson)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Two numbers that correct what draws from a posterior predict.
+    """Correct the predictions of posterior draws.
 
     Parameters
     ----------
-    spread
-        Factor of the draws' distances from their mean, from 0 on.
+    posterior_scale
+        Factor of the distances of draws from their mean, at least 0.
     temperature
-        What logits are divided by, or the noise is multiplied with; above 0. For counts their
-        variance over their mean, from 1 on.
+        Divisor of logits, or factor of the noise, above 0. For counts the variance over the mean,
+        at least 1.
 
     Examples
     --------
+    >>> from torch.distributions import Normal
     >>> draws = Normal(torch.tensor([[0.0], [2.0]]), torch.ones(2, 1))
-    >>> corrected = Calibration(spread=0.5, temperature=3.0)(draws)
+    >>> corrected = Calibration(posterior_scale=0.5, temperature=3.0)(draws)
     >>> corrected.loc.flatten().tolist(), corrected.scale.flatten().tolist()
     ([0.5, 1.5], [3.0, 3.0])
     """
 
-    spread: float = 1.0
+    posterior_scale: float = 1.0
     temperature: float = 1.0
 
     def __call__(self, draws: Distribution) -> Distribution:
@@ -63,76 +64,66 @@ class Calibration:
         Parameters
         ----------
         draws
-            Categorical, normal or Poisson, the draws along the first dimension.
+            Predictions, the draws along the first dimension.
 
         Raises
         ------
         ValueError
-            If they are of another kind, or are counts and the temperature is below 1.
+            If the temperature is below the least of the family, such as 1 for counts.
         """
-        check_known(draws)
-        if isinstance(draws, OF_COUNTS) and self.temperature < 1:
+        family = family_of(draws)
+        if family.min_temperature is not None and self.temperature < family.min_temperature:
             raise ValueError(
-                f"temperature is {self.temperature}, expected at least 1 for counts: their "
-                "variance is that of a Poisson distribution or larger."
+                f"temperature is {self.temperature}, expected at least {family.min_temperature:g} "
+                f"for {type(draws).__name__}."
             )
-        return _corrected(draws, self.spread, self.temperature)
+        return family.calibrate(draws, self.posterior_scale, self.temperature)
 
     @classmethod
     def learn(cls, draws: Distribution, y: Tensor, *, weight: Tensor | None = None) -> Calibration:
-        """Find the numbers of largest predictive density.
+        """Maximise the predictive density of held-out rows.
 
-        A weak prior bounds them where there are few rows: log-normal about 1 for the temperature
-        and half-normal from 0 for the spread, each with scale 1.
+        A weak prior bounds both numbers where rows are few: log-normal about 1 for the temperature
+        and half-normal from 0 for the posterior scale, each with scale 1.
 
         Parameters
         ----------
         draws
-            What draws predict for rows that were held out, batch (S, rows).
+            Predictions of the held-out rows, batch (S, rows).
         y
             (rows,), their targets.
         weight
-            (rows,), how much each row counts; all 1 by default.
+            (rows,), weight of each row; all 1 by default.
+
+        Returns
+        -------
+        Calibration
+            Without effect for families that are not calibrated.
         """
-        spread = torch.tensor(0.5, device=y.device, requires_grad=True)
-        # The dispersion of counts is at least 1, so that its logarithm is a square.
-        of_counts = isinstance(draws, OF_COUNTS)
-        raw = torch.tensor(0.5 if of_counts else 0.0, device=y.device, requires_grad=True)
-        optimizer = torch.optim.LBFGS([spread, raw], max_iter=50, line_search_fn="strong_wolfe")
+        family = family_of(draws)
+        if family.min_temperature is None:
+            return cls()
+        posterior_scale = torch.tensor(0.5, device=y.device, requires_grad=True)
+        # A temperature of at least 1 has a logarithm that is a square.
+        at_least_1 = family.min_temperature >= 1
+        raw = torch.tensor(0.5 if at_least_1 else 0.0, device=y.device, requires_grad=True)
+        optimizer = torch.optim.LBFGS(
+            [posterior_scale, raw], max_iter=50, line_search_fn="strong_wolfe"
+        )
 
         def loss() -> Tensor:
             optimizer.zero_grad()
-            log_temperature = raw**2 if of_counts else raw
-            corrected = _corrected(draws, spread.abs(), log_temperature.exp())
+            log_temperature = raw**2 if at_least_1 else raw
+            corrected = family.calibrate(draws, posterior_scale.abs(), log_temperature.exp())
             density = corrected.log_prob(y).logsumexp(0) - math.log(draws.batch_shape[0])
             density = density if weight is None else weight * density
-            value = 0.5 * (spread**2 + log_temperature**2) - density.sum()
+            value = 0.5 * (posterior_scale**2 + log_temperature**2) - density.sum()
             value.backward()
             return value
 
         with torch.enable_grad():
             optimizer.step(loss)
-        found = cls(spread.abs().item(), (raw**2 if of_counts else raw).exp().item())
-        if math.isfinite(found.spread) and 0 < found.temperature < math.inf:
+        found = cls(posterior_scale.abs().item(), (raw**2 if at_least_1 else raw).exp().item())
+        if math.isfinite(found.posterior_scale) and 0 < found.temperature < math.inf:
             return found
         return cls()
-
-
-def _corrected(
-    draws: Distribution, spread: Tensor | float, temperature: Tensor | float
-) -> Distribution:
-    if isinstance(draws, Categorical):
-        logits = _spread(draws.logits, spread) / temperature
-        return Categorical(logits=logits, validate_args=False)
-    if isinstance(draws, Normal):
-        return Normal(_spread(draws.loc, spread), draws.scale * temperature, validate_args=False)
-    counts = as_overdispersed(draws)
-    log_rate = _spread(counts.rate.log(), spread).clamp(-MAX_LOG_RATE, MAX_LOG_RATE)
-    return OverdispersedPoisson(
-        log_rate.exp(), counts.dispersion * temperature, validate_args=False
-    )
-
-
-def _spread(values: Tensor, factor: Tensor | float) -> Tensor:
-    mean = values.mean(0, keepdim=True)
-    return mean + factor * (values - mean)

@@ -1,76 +1,121 @@
-"""Predictive distributions: what draws predict, cut, joined and mixed."""
+"""Likelihood families by distribution, and mixtures of what posterior draws predict."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, MixtureSameFamily, Normal, Poisson
+from torch.distributions import Categorical, Distribution, Normal, Poisson
 
+from pyro_vmtl.predictive.categorical import CategoricalFamily
+from pyro_vmtl.predictive.family import Family
+from pyro_vmtl.predictive.normal import NormalFamily
 from pyro_vmtl.predictive.overdispersed_poisson import OverdispersedPoisson
+from pyro_vmtl.predictive.poisson import PoissonFamily
 
-__all__ = ["check_known", "concat_draws", "predictive_mixture"]
+__all__ = ["concat_draws", "family_named", "family_of", "predictive_mixture", "register_family"]
 
-NUMBERS: dict[type[Distribution], tuple[str, ...]] = {
-    Categorical: ("logits",),
-    Normal: ("loc", "scale"),
-    Poisson: ("rate",),
-    OverdispersedPoisson: ("rate", "dispersion"),
+_FAMILIES: dict[type[Distribution], Family] = {
+    Categorical: CategoricalFamily(),
+    Normal: NormalFamily(),
+    Poisson: PoissonFamily(),
+    OverdispersedPoisson: PoissonFamily(overdispersed=True),
 }
-"""What a likelihood is made of."""
 
 
-def check_known(likelihood: Distribution, name: str = "The target") -> None:
-    """Check that a likelihood is one of those that can be calibrated and mixed.
+def register_family(family: Family) -> None:
+    """Make a family known, for likelihoods of its distribution.
+
+    Parameters
+    ----------
+    family
+        Replaces an earlier one for the same distribution.
+
+    See Also
+    --------
+    Family : What can be overridden.
+
+    Examples
+    --------
+    >>> from torch.distributions import Laplace
+    >>> register_family(Family(Laplace, ["loc", "scale"]))
+    """
+    _FAMILIES[family.distribution] = family
+
+
+def family_of(likelihood: Distribution, name: str = "The likelihood") -> Family:
+    """Return the family of a likelihood.
+
+    Distributions that are not registered get a :class:`Family` with its defaults.
 
     Parameters
     ----------
     likelihood
-        Of any kind.
+        A univariate distribution of torch or Pyro.
     name
-        What the error calls it.
+        How the error calls it.
 
     Raises
     ------
     ValueError
-        If it is none of them.
+        If it is multivariate, or its parameters cannot be told.
+
+    Examples
+    --------
+    >>> from torch.distributions import StudentT
+    >>> family_of(StudentT(4.0)).parameters
+    ('df', 'loc', 'scale')
     """
-    if not isinstance(likelihood, tuple(NUMBERS)):
+    for kind in type(likelihood).__mro__:
+        if kind in _FAMILIES:
+            return _FAMILIES[kind]
+    own = vars(likelihood)
+    parameters = [parameter for parameter in likelihood.arg_constraints if parameter in own]
+    if likelihood.event_shape or not parameters:
         raise ValueError(
-            f"{name} is {type(likelihood).__name__}, expected Categorical, Normal or Poisson."
+            f"{name} is {type(likelihood).__name__}, expected a univariate distribution such as "
+            "Categorical, Normal or Poisson."
         )
+    return Family(type(likelihood), parameters)
 
 
-def concat_draws(
-    parts: Sequence[Distribution], join: Callable[[list[Tensor]], Tensor]
-) -> Distribution:
-    """Make one distribution of the numbers of others, all of one kind.
+def family_named(name: str) -> Family:
+    """Return the family that is registered for a distribution, by the name of its class.
 
-    Parameters
-    ----------
-    parts
-        The others.
-    join
-        Makes one tensor of theirs: for their logits, for their means and standard deviations, or
-        for their rates.
+    Raises
+    ------
+    ValueError
+        If there is none.
+
+    Examples
+    --------
+    >>> family_named("Poisson").min_temperature
+    1.0
     """
-    kind: Any = next(kind for kind in NUMBERS if isinstance(parts[0], kind))
-    numbers = {name: join([getattr(part, name) for part in parts]) for name in NUMBERS[kind]}
-    return kind(**numbers, validate_args=False)
+    for distribution, family in _FAMILIES.items():
+        if distribution.__name__ == name:
+            return family
+    known = ", ".join(distribution.__name__ for distribution in _FAMILIES)
+    raise ValueError(
+        f"likelihood is {name!r}, expected one of {known}. Register others by `register_family`."
+    )
+
+
+def concat_draws(parts: Sequence[Distribution], dim: int = 0) -> Distribution:
+    """Concatenate distributions of one family, draws along ``dim=0``, rows along ``dim=1``."""
+    return family_of(parts[0]).map(lambda values: torch.cat(values, dim=dim), *parts)
 
 
 def predictive_mixture(
     parts: Sequence[Distribution], weights: Tensor | None = None
 ) -> Distribution:
-    """Mix what the draws of one or more fits predict.
+    """Mix the predictions of posterior draws, of one or more fits.
 
     Parameters
     ----------
     parts
-        For each fit its draws: categorical, normal, Poisson or
-        :class:`~pyro_vmtl.OverdispersedPoisson`, batch (S, T, N).
+        For each fit the likelihood under each draw, batch (S, T, N).
     weights
         (T, number of parts), rows on the simplex; even by default.
 
@@ -79,12 +124,15 @@ def predictive_mixture(
     Distribution
         Batch (T, N). For classes it has ``probs``, for real targets ``mean``, ``variance``,
         ``log_prob`` and ``cdf``, for counts the same but ``cdf``.
-        :func:`~pyro_vmtl.quantiles` are there for both.
 
     Raises
     ------
     ValueError
-        If the parts are of another kind.
+        If the likelihood is multivariate.
+
+    See Also
+    --------
+    quantiles : Quantiles of the result.
 
     Examples
     --------
@@ -92,29 +140,6 @@ def predictive_mixture(
     >>> predictive_mixture([draws]).mean.shape
     torch.Size([2, 3])
     """
-    first = parts[0]
-    check_known(first)
     if weights is None:
-        weights = torch.full((first.batch_shape[1], len(parts)), 1 / len(parts))
-    if isinstance(first, Categorical):
-        means = torch.stack([part.probs.mean(0) for part in parts])  # type: ignore[attr-defined]
-        weights = weights.to(means)
-        return Categorical(probs=torch.einsum("mtnc,tm->tnc", means, weights), validate_args=False)
-    if not isinstance(first, Normal):
-        parts = [as_overdispersed(part) for part in parts]
-    all_draws: Any = concat_draws(
-        parts, lambda each: torch.cat([numbers.movedim(0, -1) for numbers in each], dim=-1)
-    )
-    mean = all_draws.mean  # (T, N, draws of all parts)
-    num_draws = torch.tensor([part.batch_shape[0] for part in parts], device=mean.device)
-    each = (weights.to(mean) / num_draws).repeat_interleave(num_draws, dim=-1)
-    which = Categorical(probs=each[:, None].expand(mean.shape), validate_args=False)
-    return MixtureSameFamily(which, all_draws, validate_args=False)
-
-
-def as_overdispersed(draws: Distribution) -> OverdispersedPoisson:
-    """Give counts, also of a Poisson distribution."""
-    if isinstance(draws, OverdispersedPoisson):
-        return draws
-    assert isinstance(draws, Poisson)
-    return OverdispersedPoisson(draws.rate, validate_args=False)
+        weights = torch.full((parts[0].batch_shape[1], len(parts)), 1 / len(parts))
+    return family_of(parts[0]).mixture(parts, weights)

@@ -18,14 +18,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Gamma, constraints
 from torch.distributions.utils import broadcast_all
 
-from pyro_vmtl.data.task_data import TaskData
-
-__all__ = ["MAX_LOG_RATE", "OverdispersedPoisson", "check_counts"]
-
-MAX_LOG_RATE = 30.0
-"""Log rates are kept from -30 to 30. In float32 ``exp`` overflows above 88, and its square, in the
-variance of what draws predict and in Adam's second moments, above 44. A rate of 1e13 is far beyond
-any count, and a start near the data keeps fits away from where the clamp has no gradient."""
+__all__ = ["OverdispersedPoisson"]
 
 LEAST_EXCESS = 1e-4
 """A dispersion nearer to 1 is taken for this much above it. That changes the log density by at most
@@ -105,41 +98,3 @@ class OverdispersedPoisson(Distribution):
             rate, excess = self.rate.double().expand(shape), self.excess.expand(shape)
             drawn = Gamma(rate / excess, 1 / excess, validate_args=False).sample()
             return torch.poisson(drawn).to(self.rate)
-
-
-def check_counts(data: TaskData) -> Tensor:
-    """Give the targets of training rows, (T, N), if they are counts.
-
-    Parameters
-    ----------
-    data
-        Training rows.
-
-    Raises
-    ------
-    ValueError
-        If they are not known, are classes, or are not whole numbers from 0.
-
-    Examples
-    --------
-    >>> data = TaskData.regression([[1.0], [2.0]], [3.0, 0.5], ["Ada", "Bo"])
-    >>> check_counts(data)
-    Traceback (most recent call last):
-    ValueError: y is 0.5 in row 1, task 'Bo', expected counts: whole numbers from 0. ...
-    """
-    if data.y is None:
-        raise ValueError("The rows have no targets, expected training rows.")
-    if data.classes is not None:
-        raise ValueError(
-            f"The targets are classes, {list(data.classes)}, expected counts. Lay them out with "
-            "`TaskData.regression`, or take a preset for classes."
-        )
-    wrong = data.mask & ((data.y < 0) | (data.y != data.y.round()))
-    if wrong.any():
-        task, place = wrong.nonzero()[0].tolist()
-        raise ValueError(
-            f"y is {data.y[task, place].item():g} in row {data.row[task, place].item()}, task "
-            f"{data.task_labels[task]!r}, expected counts: whole numbers from 0. For real targets "
-            "take a preset with counts=False."
-        )
-    return data.y

@@ -1,4 +1,4 @@
-"""Prediction by Monte Carlo: the likelihood averaged over draws from the posterior."""
+"""Posterior predictive quantities: the likelihood averaged over draws from the posterior."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
 from pyro_vmtl.handlers.isolation import check_no_bare_parameters, evaluating, isolated, validation
 from pyro_vmtl.handlers.program_handler import Program
-from pyro_vmtl.predictive.families import check_known, concat_draws
+from pyro_vmtl.handlers.tracing import sample_sites, trace_guide_and_model
+from pyro_vmtl.predictive.families import concat_draws, family_of
 
 __all__ = [
     "likelihood_draws",
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 MOST_NUMBERS = 20_000_000
-"""Numbers in a batch of draws, so that memory stays below a few hundred MB."""
+"""Numbers in a batch of draws: a few hundred MB."""
 
 
 def predict_proba(
@@ -36,14 +36,14 @@ def predict_proba(
     num_samples: int = 400,
     seed: int = 0,
 ) -> Tensor:
-    """Class probabilities, averaged over the posterior.
+    """Compute class probabilities, averaged over the posterior.
 
     Parameters
     ----------
     model, guide
         Pyro programs, fitted.
     *args
-        What they are called with, such as ``data.new_rows(X, tasks)``.
+        Arguments of both, such as ``data.new_rows(X, tasks)``.
     site
         The categorical site to predict.
     num_samples
@@ -55,12 +55,17 @@ def predict_proba(
     Returns
     -------
     Tensor
-        (T, N, C), rows on the simplex. ``data.unpad`` gives them in the order of the user's rows.
+        (T, N, C), rows on the simplex. ``data.unpad`` puts them into the order of the user's rows.
 
     Raises
     ------
     ValueError
         If the site is not categorical.
+
+    See Also
+    --------
+    predict_moments : Mean and standard deviation of real targets and counts.
+    likelihood_draws : The likelihood under each draw, without averaging.
     """
     total: Tensor | float = 0.0
     for node in _likelihoods(model, guide, args, site, num_samples, seed):
@@ -83,14 +88,14 @@ def predict_moments(
     num_samples: int = 400,
     seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of new targets, noise included.
+    """Compute mean and standard deviation of new targets, noise included.
 
     Parameters
     ----------
     model, guide, site, num_samples, seed
         As for :func:`predict_proba`, with a site that has a mean and a variance.
     *args
-        What the programs are called with.
+        Arguments of both.
 
     Returns
     -------
@@ -124,14 +129,14 @@ def log_predictive_density(
     num_samples: int = 400,
     seed: int = 0,
 ) -> Tensor:
-    """Log of the posterior mean of the likelihood, for rows whose targets are known.
+    """Compute the log of the posterior mean likelihood, for rows whose targets are known.
 
     Parameters
     ----------
     model, guide, site, num_samples, seed
         As for :func:`predict_proba`, with any observed site.
     *args
-        What the programs are called with, targets included.
+        Arguments of both, targets included.
 
     Returns
     -------
@@ -161,9 +166,9 @@ def predictive_cdf(
     num_samples: int = 400,
     seed: int = 0,
 ) -> Tensor:
-    """Probability that a new target is below the known one, noise included.
+    """Compute the probability that a new target is below the known one, noise included.
 
-    Where predictions are calibrated it is uniform from 0 to 1 (probability integral transform):
+    For calibrated predictions it is uniform from 0 to 1 (probability integral transform [1]_):
     the known target is inside the central interval of 90 % if it is from 0.05 to 0.95.
 
     Parameters
@@ -171,17 +176,22 @@ def predictive_cdf(
     model, guide, site, num_samples, seed
         As for :func:`predict_proba`, with an observed site whose distribution has a ``cdf``.
     *args
-        What the programs are called with, targets included.
+        Arguments of both, targets included.
 
     Returns
     -------
     Tensor
-        (T, N), from 0 to 1; 0 for padded rows.
+        (T, N), from 0 to 1; 0 for masked rows.
 
     Raises
     ------
     ValueError
         If the site is not observed, or has no cumulative distribution function.
+
+    References
+    ----------
+    .. [1] Dawid, A. P. (1984). Present Position and Potential Developments: Some Personal Views:
+       Statistical Theory: The Prequential Approach. JRSS A 147(2).
     """
     total: Tensor | float = 0.0
     for node in _likelihoods(model, guide, args, site, num_samples, seed):
@@ -191,7 +201,7 @@ def predictive_cdf(
         except NotImplementedError as error:
             raise ValueError(
                 f"Site {site!r} is {type(node['fn']).__name__}, which has no cumulative "
-                "distribution function. This is for real targets."
+                "distribution function. Use it for real targets."
             ) from error
         total = total + _masked(node, below).sum(0) / num_samples
     assert isinstance(total, Tensor)
@@ -206,14 +216,14 @@ def likelihood_draws(
     num_samples: int = 200,
     seed: int = 0,
 ) -> Distribution:
-    """Give the likelihood of a target under each of many draws from the posterior.
+    """Return the likelihood of a target under each of many draws from the posterior.
 
     Parameters
     ----------
     model, guide, site, num_samples, seed
         As for :func:`predict_proba`, with a categorical, normal or Poisson site.
     *args
-        What the programs are called with.
+        Arguments of both.
 
     Returns
     -------
@@ -227,20 +237,20 @@ def likelihood_draws(
     """
     parts: list[Any] = []
     for node in _likelihoods(model, guide, args, site, num_samples, seed):
-        check_known(node["fn"], f"Site {site!r}")
+        family_of(node["fn"], f"Site {site!r}")
         parts.append(node["fn"])
-    return concat_draws(parts, torch.cat)
+    return concat_draws(parts)
 
 
 def _check_observed(node: Any, site: str) -> None:
     if not node["is_observed"]:
         raise ValueError(
-            f"Site {site!r} is not observed. Call this on rows that have their targets."
+            f"Site {site!r} is not observed, expected rows that have targets. Pass them."
         )
 
 
 def _masked(node: Any, values: Tensor) -> Tensor:
-    """Put 0 where a site is masked."""
+    """Replace the values of masked elements of a site by 0."""
     if node["mask"] is None:
         return values
     return values.where(torch.as_tensor(node["mask"], device=values.device), 0.0)
@@ -250,12 +260,12 @@ def _masked(node: Any, values: Tensor) -> Tensor:
 def _likelihoods(
     model: Program, guide: Program, args: tuple[Any, ...], site: str, num_samples: int, seed: int
 ) -> Iterator[Any]:
-    """Give a model's site as traced under batches of draws, their dimension first."""
+    """Yield a site of the model under batches of draws, whose dimension is the first."""
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}, expected at least 1.")
     with validation(False), evaluating(model, guide):
         with isolated(seed):
-            nodes = _run(model, guide, args)
+            nodes = sample_sites(trace_guide_and_model(model, guide, *args).model)
             check_no_bare_parameters(model, guide)
         if site not in nodes:
             raise ValueError(f"The model has no site {site!r}, found {sorted(nodes)}.")
@@ -268,16 +278,9 @@ def _likelihoods(
             if isinstance(value, Tensor)
         )
         batch = max(1, MOST_NUMBERS // numbers)
-        # anew, as targets were drawn above: coefficients do not depend on the number of rows
+        # Seeded again, as targets were drawn above: draws do not depend on the number of rows.
         with isolated(seed):
             for start in range(0, num_samples, batch):
                 with pyro.plate("draws", min(batch, num_samples - start), dim=dim):
-                    nodes = _run(model, guide, args)
+                    nodes = sample_sites(trace_guide_and_model(model, guide, *args).model)
                 yield nodes[site]
-
-
-def _run(model: Program, guide: Program, args: tuple[Any, ...]) -> dict[str, Any]:
-    """Trace the model on a draw from the guide, and give its sample sites."""
-    guide_trace = poutine.trace(guide).get_trace(*args)
-    trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args)
-    return {name: node for name, node in trace.nodes.items() if node["type"] == "sample"}

@@ -1,18 +1,17 @@
-r"""What a pool is made of: the sources of every task, laid out for batched arithmetic.
+r"""Components of a pool: the sources of all tasks in one layout for batched arithmetic.
 
 A site has the batch shape (T, \*rest) and an event of P numbers; the R cells of ``rest`` are
-treated one by one. Values are laid out as (\*L, R, T, P), with particles L on the left.
+independent of each other. Values have the shape (\*L, R, T, P), with particles L on the left.
 
-============================ ======================= ===================================
-components                   moments                 example
-============================ ======================= ===================================
-:class:`TaskComponents`      (R, T, P)               ``w``: a source is a task's posterior
-:class:`CandidateComponents` (R, T, K, P)            ``w``, from K sources only
-:class:`CellComponents`      (R, T, T - 1, P)        ``z``: every row has its own sources
-============================ ======================= ===================================
+======================== ======================= =========================================
+components               shape of the moments    example
+======================== ======================= =========================================
+:class:`TaskComponents`  (R, T, P)               ``w``: a source is a task's posterior
+:class:`CellComponents`  (R, T, T - 1, P)        ``z``: every row has sources of its own
+======================== ======================= =========================================
 
-The first kind compares all tasks with all sources by matrix products and makes nothing of size
-(T, T, P). The others have as many numbers as their sources have.
+The first kind compares all tasks with all sources by matrix products, without intermediate values
+of size (T, T, P). The second kind has as many numbers as its sources have.
 """
 
 from __future__ import annotations
@@ -24,12 +23,10 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "CandidateComponents",
     "CellComponents",
     "Components",
     "TaskComponents",
     "other_tasks",
-    "over_all_tasks",
 ]
 
 LOG_2_PI = math.log(2 * math.pi)
@@ -38,11 +35,11 @@ PRODUCT_EPS = {"highest": 2.0**-23, "high": 2.0**-10, "medium": 2.0**-7}
 """Relative rounding of float32 products, TF32 ones and bfloat16 ones."""
 
 LEAST_WEIGHT = 1e-6
-"""Added to the weights of the sources that are there where others are missing."""
+"""Added to the weights of the sources of a cell where other sources are missing."""
 
 
 class Components:
-    """Normal sources with their means and variances, and transfer variances added to these.
+    """Normal sources: their means, their variances, and the transfer variances to add.
 
     Parameters
     ----------
@@ -57,11 +54,11 @@ class Components:
         self.var = source_var + transfer_var
 
     def weights(self, weights: Tensor) -> Tensor:
-        r"""Lay pool weights (\*L, T, T + 1) out as (\*L, 1 or R, T, K + 1), the base last."""
+        r"""Reshape pool weights (\*L, T, T + 1) to (\*L, 1 or R, T, K + 1), the base last."""
         raise NotImplementedError
 
     def log_probs(self, loc: Tensor, var: Tensor | float) -> Tensor:
-        r"""Expected log density of each source under N(loc, var), (\*L, R, T, K)."""
+        r"""Compute the expected log density of each source under N(loc, var), (\*L, R, T, K)."""
         raise NotImplementedError
 
     def mix(self, weights: Tensor, values: Tensor) -> Tensor:
@@ -78,22 +75,23 @@ class TaskComponents(Components):
 
     Parameters
     ----------
-    exact
-        Compare sources and tasks in float64? In float32, :attr:`rounding` says how much is lost.
+    use_float64
+        Whether to compare sources and tasks in float64. :attr:`rounding` estimates the error of
+        float32.
     """
 
     def __init__(
-        self, loc: Tensor, source_var: Tensor, transfer_var: Tensor, *, exact: bool = True
+        self, loc: Tensor, source_var: Tensor, transfer_var: Tensor, *, use_float64: bool = True
     ) -> None:
         super().__init__(loc, source_var, transfer_var)
-        self.dtype = torch.float64 if exact else loc.dtype
-        # The square of a difference is expanded to make it matrix products. Its parts cancel, the
-        # less the closer the sources are to 0, measured in their widths.
+        self.dtype = torch.float64 if use_float64 else loc.dtype
+        # Squared differences are expanded into matrix products, whose terms cancel. Less is lost
+        # when the sources are near 0 in units of their standard deviations, hence the centering.
         self.center = loc.detach().mean(-2, keepdim=True)
 
     @cached_property
     def _factors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Factors of a task's square and mean, the constant, and the distance from the centre."""
+        """Factors of a task's square and mean, the constant, and the distance from the center."""
         centered, var = (self.loc - self.center).to(self.dtype), self.var.to(self.dtype)
         of_loc = centered / var
         distance = (centered * of_loc).sum(-1)
@@ -102,19 +100,19 @@ class TaskComponents(Components):
 
     @property
     def rounding(self) -> Tensor:
-        """About what float32 makes of the log density of a source at its own place, in nats."""
+        """Estimated float32 rounding error of a source's log density at its own mean, in nats."""
         return self._factors[3].detach().max() * _product_eps()
 
     def weights(self, weights: Tensor) -> Tensor:
-        r"""Lay pool weights out as (\*L, 1, T, T + 1): all cells have the same."""
+        r"""Reshape pool weights to (\*L, 1, T, T + 1): all cells have the same."""
         return weights.unsqueeze(-3)
 
     def log_probs(self, loc: Tensor, var: Tensor | float) -> Tensor:
-        r"""Expected log density of each source under N(loc, var), (\*L, R, T, T)."""
+        r"""Compute the expected log density of each source under N(loc, var), (\*L, R, T, T)."""
         centered = (loc - self.center).to(self.dtype)
         square = centered**2 + var
 
-        def rows(values: Tensor) -> Tensor:  # particles are more rows to multiply
+        def rows(values: Tensor) -> Tensor:  # particles become further rows of the product
             return values.movedim(-3, 0).flatten(1, -2)
 
         of_square, of_loc, constant, _ = self._factors
@@ -133,38 +131,16 @@ class TaskComponents(Components):
         return values[cell, source]
 
 
-class CandidateComponents(Components):
-    """Some sources for each task: moments (R, T, K, P)."""
-
-    def weights(self, weights: Tensor) -> Tensor:
-        r"""Lay weights of the candidates and the base out as (\*L, 1, T, K + 1)."""
-        return weights.unsqueeze(-3)
-
-    def log_probs(self, loc: Tensor, var: Tensor | float) -> Tensor:
-        r"""Expected log density of each source under N(loc, var), (\*L, R, T, K)."""
-        square = (loc.unsqueeze(-2) - self.loc) ** 2
-        if isinstance(var, Tensor):
-            square = square + var.unsqueeze(-2)
-        return -0.5 * (square / self.var + self.var.log() + LOG_2_PI).sum(-1)
-
-    def mix(self, weights: Tensor, values: Tensor) -> Tensor:
-        r"""Sum values (R, T, K, P) with weights (\*L, R, T, K)."""
-        return (weights.unsqueeze(-2) @ values).squeeze(-2)
-
-    def pick(self, values: Tensor, source: Tensor) -> Tensor:
-        r"""Take one source's values (\*L, R, T, P) by indices (\*L, R, T)."""
-        index = source[..., None, None].expand(*source.shape, 1, values.shape[-1])
-        return values.expand(*source.shape, *values.shape[-2:]).gather(-2, index).squeeze(-2)
-
-
-class CellComponents(CandidateComponents):
+class CellComponents(Components):
     """Sources of its own for each cell: moments that broadcast to (R, T, T - 1, P).
 
     Parameters
     ----------
+    loc, source_var, transfer_var
+        Moments of the sources.
     present
-        (R, T, T - 1), False where a task has nothing to say about a cell. Its weight goes to the
-        other sources and the base in proportion, and to the base where there is no source at all.
+        (R, T, T - 1), False where a task has no source for a cell. Its weight goes to the other
+        sources and the base in proportion, and to the base where a cell has no source at all.
     others
         (T, T - 1), the other tasks of each task.
     """
@@ -182,28 +158,44 @@ class CellComponents(CandidateComponents):
         self.others = others
 
     def weights(self, weights: Tensor) -> Tensor:
-        r"""Lay pool weights out as (\*L, R, T, T): sources that are there, and the base."""
+        r"""Reshape pool weights to (\*L, R, T, T): sources present in each cell, and the base."""
         base = weights[..., -1:].unsqueeze(-3)
         others = self.others.expand(*weights.shape[:-1], -1)
         sources = weights.gather(-1, others).unsqueeze(-3)
-        # Where some are missing, the others may have next to no weight to be scaled up.
+        # Where some are missing, the rest may have almost no weight to normalise.
         some_missing = ~self.present.all(-1, keepdim=True)
         sources = torch.where(some_missing, sources + LEAST_WEIGHT, sources) * self.present
         alone = ~self.present.any(-1, keepdim=True)
         both = torch.cat([sources, torch.where(alone, 1.0, base)], dim=-1)
         return both / both.sum(-1, keepdim=True)
 
+    def log_probs(self, loc: Tensor, var: Tensor | float) -> Tensor:
+        r"""Compute the expected log density of each source under N(loc, var), (\*L, R, T, K)."""
+        square = (loc.unsqueeze(-2) - self.loc) ** 2
+        if isinstance(var, Tensor):
+            square = square + var.unsqueeze(-2)
+        return -0.5 * (square / self.var + self.var.log() + LOG_2_PI).sum(-1)
+
+    def mix(self, weights: Tensor, values: Tensor) -> Tensor:
+        r"""Sum values (R, T, K, P) with weights (\*L, R, T, K)."""
+        return (weights.unsqueeze(-2) @ values).squeeze(-2)
+
+    def pick(self, values: Tensor, source: Tensor) -> Tensor:
+        r"""Take one source's values (\*L, R, T, P) by indices (\*L, R, T)."""
+        index = source[..., None, None].expand(*source.shape, 1, values.shape[-1])
+        return values.expand(*source.shape, *values.shape[-2:]).gather(-2, index).squeeze(-2)
+
 
 def _product_eps() -> float:
-    """Relative rounding of float32 products, as the user allowed it."""
+    """Relative rounding of float32 products, by the precision that is set in torch."""
     try:
         return PRODUCT_EPS[torch.get_float32_matmul_precision()]
-    except RuntimeError:  # set for one backend alone: who knows which
+    except RuntimeError:  # torch refuses to answer where backends have settings of their own
         return PRODUCT_EPS["medium"]
 
 
 def other_tasks(num_tasks: int, device: torch.device | None = None) -> Tensor:
-    """Indices of the other tasks in order, (T, T - 1).
+    """Return the indices of the other tasks in order, (T, T - 1).
 
     Examples
     --------
@@ -213,21 +205,3 @@ def other_tasks(num_tasks: int, device: torch.device | None = None) -> Tensor:
     task = torch.arange(num_tasks, device=device)
     index = task[:-1].expand(num_tasks, -1)
     return index + (index >= task[:, None])
-
-
-def over_all_tasks(weights: Tensor, candidates: Tensor | None) -> Tensor:
-    r"""Lay pool weights over candidates, (\*L, T, K + 1), out as (\*L, T, T + 1).
-
-    Parameters
-    ----------
-    weights
-        Rows on the simplex, the base last.
-    candidates
-        (T, K), the tasks they are of; None where these are all.
-    """
-    if candidates is None:
-        return weights
-    every = weights.new_zeros(*weights.shape[:-1], len(candidates) + 1)
-    every[..., -1] = weights[..., -1]
-    index = candidates.expand(*weights.shape[:-2], -1, -1)
-    return every.scatter_(-1, index, weights[..., :-1])

@@ -1,20 +1,26 @@
-"""The two handlers behind ``share``, and what they have in common."""
+"""The two handlers behind ``share``, for the guide and for the model.
+
+They do not share the state of a run. The guide's handler puts what the tasks may borrow from into
+the ``infer`` of the site ``{site}_sources`` of the guide's own trace, and Pyro's ``replay`` hands
+it over to the model's handler together with the drawn weights.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import pyro
 import torch
 from pyro import distributions as dist
 from pyro import poutine
+from pyro.poutine import Trace
 from pyro.poutine.messenger import block_messengers
 from torch import Tensor, nn
 
 from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, SiteMessenger
-from pyro_vmtl.sharing.concrete import SourceWeights
+from pyro_vmtl.sharing.concrete import LogConcrete
 from pyro_vmtl.sharing.pool import Pool
 from pyro_vmtl.sharing.sites import (
     as_normal,
@@ -27,11 +33,26 @@ from pyro_vmtl.sharing.sites import (
 )
 from pyro_vmtl.sharing.sources import CellSources, Sources, Transfer, WeightsPosterior
 
-__all__ = ["PoolPriors", "RecordPosteriors", "Sharing"]
+__all__ = [
+    "RECORDED",
+    "PoolPriors",
+    "RecordPosteriors",
+    "Sharing",
+    "detached_sources",
+    "recorded_sources",
+]
+
+RECORDED = "_recorded_sources"
+"""Key in the ``infer`` of a site of source weights for what this run of the guide recorded."""
+
+RunSources: TypeAlias = dist.Independent | CellSources | None
+"""Sources of one run: the posterior of every task, or sources of every cell, or none."""
 
 
 class Sharing(nn.Module):
-    """The shared sites, and their sources once the guide has run."""
+    """The shared sites and their parameters, which are made when the guide first runs."""
+
+    fixed_graph = True
 
     def __init__(
         self,
@@ -54,11 +75,11 @@ class Sharing(nn.Module):
         self.sources = nn.ModuleDict()
 
     def items(self) -> Iterator[tuple[str, Sources]]:
-        """Give name and sources of each shared site."""
+        """Iterate over names and parameters of the shared sites."""
         return ((site, self[site]) for site in self.sites if site in self)
 
     def _key(self, site: str) -> str:
-        return str(self.sites.index(site))  # a module's name has no dots, and is no method's
+        return str(self.sites.index(site))  # module names have no dots, and must not be methods
 
     def __contains__(self, site: str) -> bool:
         return self._key(site) in self.sources
@@ -69,9 +90,9 @@ class Sharing(nn.Module):
     def add(
         self, site: str, posterior: dist.Independent, num_tasks: int, *, of_cells: bool
     ) -> Sources:
-        """Make the sources of a site from the shape of its posterior."""
+        """Make the parameters of a site from the shape of its posterior."""
         rest, event = list(posterior.batch_shape[1:]), posterior.event_shape
-        if of_cells:  # rows come and go, but their sources are the same tasks
+        if of_cells:  # the number of rows varies, but their sources are the same tasks
             rest = [1] * len(rest)
         shapes = {
             None: None,
@@ -82,11 +103,25 @@ class Sharing(nn.Module):
         self.sources[self._key(site)] = sources.to(posterior.mean)
         return sources
 
-    def draw_weights(self, site: str, msg: Any, *, prior: bool) -> Tensor:
-        r"""Sample a site's source weights in its task plate, with value (\*L, T, K).
+    def initialize_logits(self, guide_trace: Trace) -> None:
+        """Set the source weights of all sites to their start, from a trace of the guide."""
+        for site, sources in self.items():
+            sources.initialize_logits(recorded_sources(guide_trace, site))
+
+    def draw_weights(self, site: str, msg: Any, **recorded: RunSources) -> Tensor:
+        r"""Sample the log source weights of a site, and return the weights, (\*L, T, K).
 
         Plates inside the task plate do not apply, nor masks of their cells: all cells of a task
         have the same weights.
+
+        Parameters
+        ----------
+        site
+            Name of the shared site.
+        msg
+            Pyro's message of that site.
+        **recorded
+            In the guide, what to hand over to the model. The model samples from the prior.
         """
         sources, dim = self[site], task_frame(msg).dim
         with (
@@ -96,16 +131,20 @@ class Sharing(nn.Module):
             logits = sources.logits.unflatten(0, (-1, *[1] * (-dim - 1)))
             logits = pyro.subsample(logits, event_dim=1)
             weights = (
-                SourceWeights(sources.temperature, logits=logits.new_zeros(()).expand_as(logits))
-                if prior
-                else sources.weights_posterior(logits)
+                sources.weights_posterior(logits)
+                if recorded
+                else LogConcrete(sources.temperature, logits.new_zeros(()).expand_as(logits))
             )
-            value: Tensor = pyro.sample(f"{site}_sources", weights)
-        return value.flatten(dim - 1, -2)
+            value: Tensor = pyro.sample(f"{site}_sources", weights, infer=recorded)
+        # The exponentials of logarithms would sum to 1 up to some 1e-5 only.
+        return value.softmax(-1).flatten(dim - 1, -2)
 
 
 class RecordPosteriors(SiteMessenger):
-    """In the guide: note the posterior of each shared site, and draw its source weights."""
+    """In the guide: record the posterior of each shared site, and draw its source weights."""
+
+    changes_posterior = False
+    fixed_graph = True
 
     def __init__(self, sharing: Sharing) -> None:
         super().__init__(sharing.sites)
@@ -117,8 +156,8 @@ class RecordPosteriors(SiteMessenger):
         name = msg["name"]
         target = name.removesuffix(UNCONSTRAINED)
         if msg["infer"].get("is_auxiliary") and target in self.sharing.sites:
-            # AutoNormal samples `w_unconstrained` and puts a point mass at `w`. Give the normal to
-            # `w` itself, and leave the auxiliary site without density.
+            # AutoNormal samples `w_unconstrained` and a point mass at `w`. Move the normal to `w`
+            # itself, and leave the auxiliary site without density.
             self.unconstrained[target] = msg["fn"]
             msg["mask"] = False
         if name not in self.sharing.sites:
@@ -132,22 +171,30 @@ class RecordPosteriors(SiteMessenger):
             check_all_tasks(msg)
         detach = self.sharing.detach_sources
         with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
-            noted = posterior if give_sources is None else give_sources()
+            found = posterior if give_sources is None else give_sources()
         if name not in self.sharing:
-            of_cells = not isinstance(noted, dist.Independent)
+            of_cells = not isinstance(found, dist.Independent)
             self.sharing.add(name, posterior, task_frame(msg).full_size, of_cells=of_cells)
-        sources = self.sharing[name]
-        check_num_tasks(msg, sources.num_tasks)
-        sources.note(_detached(noted) if detach else noted)
-        self.sharing.draw_weights(name, msg, prior=False)
+        check_num_tasks(msg, self.sharing[name].num_tasks)
+        self.sharing.draw_weights(
+            name, msg, **{RECORDED: detached_sources(found) if detach else found}
+        )
 
 
 class PoolPriors(SiteMessenger):
     """In the model: replace the prior of each shared site by a pool."""
 
+    changes_posterior = False
+    fixed_graph = True
+
     def __init__(self, sharing: Sharing) -> None:
         super().__init__(sharing.sites)
         self.sharing = sharing
+        self.recorded: dict[str, RunSources] = {}
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if RECORDED in msg["infer"]:  # put there by the guide, and replayed
+            self.recorded[msg["name"]] = msg["infer"][RECORDED]
 
     def _pyro_sample(self, msg: Any) -> None:
         super()._pyro_sample(msg)
@@ -155,43 +202,41 @@ class PoolPriors(SiteMessenger):
         if name not in self.sharing.sites:
             return
         base = as_normal(msg, "model")
-        if name not in self.sharing or not self.sharing[name].noted:
+        if name in self.sharing:
+            check_num_tasks(msg, self.sharing[name].num_tasks)
+            weights = self.sharing.draw_weights(name, msg)
+        if f"{name}_sources" not in self.recorded:
             raise RuntimeError(
-                f"The prior of site {name!r} is made of the posteriors in the guide, and the "
-                "guide has not run yet, or is not the one that `share` returned with this model. "
-                "Use the two together, and run the guide first."
+                f"The prior of site {name!r} is a pool of the guide's posteriors, expected the "
+                "model to be replayed on a trace of the guide, found none, or one of a guide that "
+                "is not the one that `share` returned with this model. Run the two together, as an "
+                "ELBO or `trace_guide_and_model` does; for the plain prior use `unwrap(model)`."
             )
-        sources = self.sharing[name]
-        check_num_tasks(msg, sources.num_tasks)
-        weights = self.sharing.draw_weights(name, msg, prior=True)
-        posterior, present = sources.posterior, None
+        sources, posterior, present = self.sharing[name], self.recorded[f"{name}_sources"], None
         if posterior is None:
             return
         if isinstance(posterior, CellSources):
-            if sources.candidates is not None:
-                raise ValueError(
-                    f"num_sources is set, but site {name!r} has sources of its own for every "
-                    "cell, expected a site whose sources are the posteriors of other tasks. Share "
-                    "it without num_sources."
-                )
             posterior, present = posterior.normal, posterior.present
         tasks = tasks_of_plate(msg, weights.device)
-        msg["fn"] = sources.pool = self.sharing.pool(
+        msg["fn"] = self.sharing.pool(
             sources.pool_weights(weights, tasks),
             posterior,
             base,
             sources.transfer_var,
             present=present,
             tasks=tasks,
-            candidates=sources.candidates_of(tasks),
-            exact=sources.exact,
+            use_float64=sources.use_float64,
         )
 
 
-def _detached(
-    sources: dist.Independent | CellSources | None,
-) -> dist.Independent | CellSources | None:
-    """Cut sources off from the gradient."""
+def recorded_sources(guide_trace: Trace, site: str) -> RunSources:
+    """Return what a run of a sharing guide recorded for a shared site."""
+    recorded: RunSources = guide_trace.nodes[f"{site}_sources"]["infer"][RECORDED]
+    return recorded
+
+
+def detached_sources(sources: RunSources) -> RunSources:
+    """Detach sources from the gradient."""
     if isinstance(sources, CellSources):
         return CellSources(detached(sources.normal), sources.present)
     return None if sources is None else detached(sources)

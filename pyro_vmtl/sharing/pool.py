@@ -1,4 +1,4 @@
-"""What all pools have in common: weights, sources, base, shapes."""
+"""The base class of all pools: weights, sources, base, shapes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch.distributions import constraints
 
 from pyro_vmtl.sharing.components import (
     LOG_2_PI,
-    CandidateComponents,
     CellComponents,
     Components,
     TaskComponents,
@@ -27,35 +26,38 @@ class Pool(TorchDistribution):
     r"""A prior made of the posteriors of other tasks.
 
     The batch shape is ``(*L, B, *rest)``: ``L`` are particles, B are the tasks that borrow, usually
-    all T, and ``rest`` are plates inside the task plate, whose cells the pool treats one by one,
-    with the same weights. The event shape is the site's.
+    all T, and ``rest`` are plates inside the task plate. The cells of ``rest`` are independent of
+    each other, with the same weights. The event shape is the site's.
 
     Parameters
     ----------
     weights
         (\*L, B, T + 1), rows on the simplex: the weight of each source for each task, the base
-        last. The weight of a task on itself is 0. With ``candidates``, (\*L, B, K + 1).
+        last. The weight of a task on itself is 0.
     sources
-        Normal with the site's event shape: the posterior of every task, batch (T, \*rest). Or, with
-        ``present``, for every cell its own sources: batch (T, \*rest, T - 1), the other tasks in
-        order.
+        Normal with the site's event shape: the posterior of every task, batch (T, \*rest). With
+        ``present``, the sources of every cell: batch (T, \*rest, T - 1), the other tasks in order.
     base
         Normal that broadcasts to the pool's batch and event shape: the plain prior.
     transfer_var
         Variance added to every source; broadcasts to (T, \*rest, \*event), the first dimension
-        being the source. A cell's own sources have the same in all cells: (T, 1, ..., \*event).
+        being the source. With ``present`` it is the same in all cells: (T, 1, ..., \*event).
     present
-        (B, \*rest, T - 1), which of a cell's own sources there are. The weight of the others goes
-        to those and the base.
+        (B, \*rest, T - 1), which sources each cell has. The weight of missing ones goes to the
+        others and the base.
     tasks
-        (B,), which tasks borrow, where these are not all.
-    candidates
-        (B, K), whom each task borrows from, where these are not all others.
-    exact
-        Compare tasks in float64, as differences between them are lost in float32 where they lie
-        far apart, measured in their widths? :attr:`rounding` tells.
+        (B,), indices of the tasks that borrow; all by default.
+    use_float64
+        Whether to compare tasks in float64. In float32 the differences between tasks are lost
+        where they lie many standard deviations apart; :attr:`rounding` estimates the error.
     batch_shape
         Batch shape to broadcast to, as ``expand`` sets it.
+    validate_args
+        Whether to check arguments and values.
+
+    See Also
+    --------
+    pyro_vmtl.LinearPool, pyro_vmtl.LogarithmicPool, pyro_vmtl.GaussianSumPool
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -70,8 +72,7 @@ class Pool(TorchDistribution):
         present: Tensor | None = None,
         *,
         tasks: Tensor | None = None,
-        candidates: Tensor | None = None,
-        exact: bool = True,
+        use_float64: bool = True,
         batch_shape: torch.Size | None = None,
         validate_args: bool | None = None,
     ) -> None:
@@ -81,8 +82,7 @@ class Pool(TorchDistribution):
         self.transfer_var = transfer_var
         self.present = present
         self.tasks = tasks
-        self.candidates = candidates
-        self.exact = exact
+        self.use_float64 = use_float64
         rest = sources.batch_shape[1:] if present is None else sources.batch_shape[1:-1]
         self.cells = torch.Size([weights.shape[-2], *rest])
         if batch_shape is None:
@@ -95,9 +95,8 @@ class Pool(TorchDistribution):
         return constraints.independent(constraints.real, len(self.event_shape))
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> Pool:
-        """Repeat the pool for more particles, on the left of the batch shape."""
-        # The numbers stay as they are and broadcast: what all particles have in common is
-        # computed once.
+        """Return the pool with its batch shape expanded on the left, for more particles."""
+        # Moments are not expanded but broadcast, so that particles share their computation.
         return self._with_weights(self.weights, torch.Size(batch_shape))
 
     def _with_weights(self, weights: Tensor, batch_shape: torch.Size | None = None) -> Pool:
@@ -108,21 +107,20 @@ class Pool(TorchDistribution):
             self.transfer_var,
             self.present,
             tasks=self.tasks,
-            candidates=self.candidates,
-            exact=self.exact,
+            use_float64=self.use_float64,
             batch_shape=batch_shape,
         )
 
     @property
     def rounding(self) -> Tensor | None:
-        """About what comparing tasks in float32 would lose, in nats; None: there is no question."""
+        """Estimated error of comparing tasks in float32, in nats; None where it does not apply."""
         components = self._components
         if isinstance(components, TaskComponents) and components.loc.dtype != torch.float64:
             return components.rounding
         return None
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log density at ``value``, in the batch shape."""
+        """Compute the log density at ``value``, in the batch shape."""
         density = self._log_density(value)
         return density.expand(torch.broadcast_shapes(density.shape, self.batch_shape))
 
@@ -134,41 +132,63 @@ class Pool(TorchDistribution):
         return self._with_weights(weights)._draw(torch.Size(sample_shape))
 
     def _log_density(self, value: Tensor) -> Tensor:
-        """Log density in a shape that broadcasts to the batch shape."""
+        """Compute the log density, in a shape that broadcasts to the batch shape."""
         raise NotImplementedError
 
     def _draw(self, sample_shape: torch.Size) -> Tensor:
         """Draw values for weights that have the particles of the batch shape."""
         raise NotImplementedError
 
-    # One inner layout serves all shapes: (*L, R, T, P), with R cells in the plates `rest` and P
-    # numbers in an event.
+    def shares_per_weight(self, posterior: Independent) -> Tensor:
+        r"""Compute how much the posterior of each task follows each source, over its weight.
+
+        If the mean of source i moves by 1, the pool's pull on task t moves by a precision
+        :math:`a_{ti} \pi_{ti}`, and the mean of its posterior by
+        :math:`a_{ti} \pi_{ti} \sigma_t^2`.
+
+        Parameters
+        ----------
+        posterior
+            Normal with the site's event shape, batch (T, \*rest): the posterior of every task.
+
+        Returns
+        -------
+        Tensor
+            (T, T), :math:`\pi_{ti} \sigma_t^2` averaged over the numbers of the site.
+        """
+        raise NotImplementedError
+
+    def _variance_ratio(self, posterior: Independent) -> Tensor:
+        """Average the variance of each task over that of each source, (T, T)."""
+        var = self._to_rows(posterior.variance)
+        return (var @ self._components.var.reciprocal().mT).mean(-3) / var.shape[-1]
+
+    # All shapes are reduced to one, (*L, R, T, P), with R cells in the plates `rest` and P numbers
+    # in an event.
 
     def _to_rows(self, values: Tensor) -> Tensor:
-        r"""Take values (\*L, T or B, \*rest, \*event) to (\*L, R, T or B, P)."""
+        r"""Reshape values (\*L, T or B, \*rest, \*event) to (\*L, R, T or B, P)."""
         task = values.ndim - len(self.cells) - len(self.event_shape)
         shape = *values.shape[: task + 1], self.cells[1:].numel(), self.event_shape.numel()
         return values.reshape(shape).transpose(-2, -3)
 
     def _from_rows(self, rows: Tensor) -> Tensor:
-        r"""Take values (\*L, R, T, P) back to (\*L, T, \*rest, \*event)."""
+        r"""Reshape values (\*L, R, T, P) back to (\*L, T, \*rest, \*event)."""
         site = self.cells + self.event_shape
         return rows.transpose(-2, -3).reshape(*rows.shape[:-3], *site)
 
     def _per_cell(self, rows: Tensor) -> Tensor:
-        r"""Take one value per task and cell (\*L, R, T) to the batch shape."""
+        r"""Reshape one value per task and cell (\*L, R, T) to the batch shape."""
         return rows.transpose(-1, -2).reshape(*rows.shape[:-2], *self.cells)
 
     @cached_property
     def _components(self) -> Components:
-        """The sources, laid out."""
+        """The sources in the layout of their kind."""
         loc, var = self.sources.mean, self.sources.variance
         transfer_var = torch.as_tensor(self.transfer_var, dtype=loc.dtype, device=loc.device)
         if self.present is None:
             rows = [self._to_rows(m) for m in (loc, var, transfer_var.expand_as(loc))]
-            if self.candidates is None:
-                return TaskComponents(*rows, exact=self.exact)
-            return CandidateComponents(*(moment[:, self.candidates] for moment in rows))
+            return TaskComponents(*rows, use_float64=self.use_float64)
         num_tasks, num_sources = self.cells[0], self.present.shape[-1]
         shape = (num_tasks, self.cells[1:].numel(), num_sources, self.event_shape.numel())
         loc, var = (m.reshape(shape).transpose(0, 1) for m in (loc, var))
@@ -195,7 +215,7 @@ class Pool(TorchDistribution):
         return rows(self.base.mean), rows(self.base.variance)
 
     def _base_log_prob(self, loc: Tensor, var: Tensor | float) -> Tensor:
-        r"""Expected log density of the base under N(``loc``, ``var``), (\*L, R, T)."""
+        r"""Compute the expected log density of the base under N(loc, var), (\*L, R, T)."""
         base_loc, base_var = self._base_moments
         square = ((loc - base_loc) ** 2 + var) / base_var
         log_var = base_var.log().expand(*base_var.shape[:-1], loc.shape[-1]).sum(-1)
@@ -203,7 +223,7 @@ class Pool(TorchDistribution):
 
 
 def once(values: Tensor, num_dims: int | None = None) -> Tensor:
-    """Take one of the copies along dimensions that were only expanded, of the first ones or all."""
+    """Undo ``expand``: narrow expanded dimensions to size 1, among the first ones or all."""
     for dim in range(values.ndim if num_dims is None else num_dims):
         if values.stride(dim) == 0:
             values = values.narrow(dim, 0, 1)

@@ -1,8 +1,8 @@
 r"""Pools: priors made of the posteriors of other tasks.
 
 Task :math:`t` has sources :math:`q_i = N(\mu_i, \mathrm{diag}\,\sigma_i^2)`, the posteriors of the
-other tasks, and a base :math:`q_0`, the plain prior. Source :math:`i` enters with its transfer
-variance, as :math:`N(\mu_i, \sigma_i^2 + s_i^2)`. With weights :math:`a_{ti}` on the simplex there
+other tasks, and a base :math:`q_0`, the plain prior. Source :math:`i` is widened by its transfer
+variance to :math:`N(\mu_i, \sigma_i^2 + s_i^2)`. With weights :math:`a_{ti}` on the simplex there
 are three ways to pool them:
 
 ======================== ============================================ =====================
@@ -13,8 +13,16 @@ pool                     log density at :math:`w`                     KL from :m
 :class:`GaussianSumPool` that of the sum :math:`\sum_i a_{ti} w_i`    closed form
 ======================== ============================================ =====================
 
-What they have in common is in :mod:`pyro_vmtl.sharing.pool`, and how it is laid out for batched
-arithmetic in :mod:`pyro_vmtl.sharing.components`.
+Their base class is in :mod:`pyro_vmtl.sharing.pool`, and the layouts for batched arithmetic are in
+:mod:`pyro_vmtl.sharing.components`.
+
+References
+----------
+Genest, C. and Zidek, J. V. (1986). Combining Probability Distributions: A Critique and an Annotated
+Bibliography. Statistical Science 1(1).
+
+Shen, J., Zhen, X., Worring, M. and Shao, L. (2021). Variational Multi-Task Learning with
+Gumbel-Softmax Priors. NeurIPS, arXiv 2111.05323.
 """
 
 from __future__ import annotations
@@ -36,21 +44,31 @@ __all__ = ["GaussianSumPool", "LinearPool", "LogarithmicPool"]
 
 
 class LinearPool(Pool):
-    r"""The mixture :math:`\sum_i a_{ti}\, q_i(w)`: the paper's prior (Shen et al. 2021, eq. 4).
+    r"""The mixture :math:`\sum_i a_{ti}\, q_i(w)`: the prior of Shen et al. (2021, eq. 4).
 
     It has no closed-form KL; ELBOs estimate it from the sampled :math:`w`.
     """
 
+    fixed_graph = True
+
     def _log_density(self, value: Tensor) -> Tensor:
         weights = self._weights
         used = weights > 0
-        # log(0) has no finite gradient: look up a 1 instead, then take the component out.
+        # log(0) has no finite gradient: take log(1) instead, then exclude the component.
         log_weights = weights.where(used, 1.0).log().masked_fill(~used, -math.inf)
         loc = self._to_rows(value)
         from_sources = self._components.log_probs(loc, 0.0)
         from_base = self._base_log_prob(loc, 0.0).unsqueeze(-1).expand(*from_sources.shape[:-1], 1)
         log_probs = torch.cat([from_sources, from_base], dim=-1)
         return self._per_cell(torch.logsumexp(log_weights + log_probs, dim=-1))
+
+    def shares_per_weight(self, posterior: Independent) -> Tensor:
+        """Compute shares per weight, where each task lies in the mixture now."""
+        rows = self._to_rows(posterior.mean)
+        log_probs = self._components.log_probs(rows, 0.0)
+        density = self._log_density(posterior.mean).reshape(*rows.shape[-2:-1], -1)
+        responsibility = (log_probs.mean(-3) - density.mean(-1, keepdim=True)).exp()
+        return responsibility * self._variance_ratio(posterior)
 
     def _draw(self, sample_shape: torch.Size) -> Tensor:
         """Draw a component for each task and cell, then a value from it."""
@@ -75,15 +93,21 @@ class LogarithmicPool(Pool):
     :math:`\sum_i a_{ti}\, \mathrm{KL}(q_t \| q_i)`, in closed form.
     """
 
+    fixed_graph = True
+
     def _log_density(self, value: Tensor) -> Tensor:
         return self._per_cell(self._weighted_log_prob(self._to_rows(value), 0.0))
 
     def kl_from(self, posterior: Independent) -> Tensor:
-        r"""Give :math:`\sum_i a_{ti}\, \mathrm{KL}(q_t \| q_i)` for every task and cell."""
+        r"""Compute :math:`\sum_i a_{ti}\, \mathrm{KL}(q_t \| q_i)` for every task and cell."""
         normal = posterior.base_dist  # its `stddev` would be the root of a square
         loc, scale = self._to_rows(normal.loc), self._to_rows(normal.scale)
         negative_entropy = -scale.log().sum(-1) - (LOG_2_PI + 1) / 2 * loc.shape[-1]
         return self._per_cell(negative_entropy - self._weighted_log_prob(loc, scale**2))
+
+    def shares_per_weight(self, posterior: Independent) -> Tensor:
+        """Compute shares per weight: the ratio of the variances of task and source."""
+        return self._variance_ratio(posterior)
 
     def _weighted_log_prob(self, loc: Tensor, var: Tensor | float) -> Tensor:
         from_sources, from_base = self._weights[..., :-1], self._weights[..., -1]
@@ -111,7 +135,8 @@ class GaussianSumPool(Pool):
     autoregression over tasks: :math:`w_t` is a weighted mean of its sources plus noise.
     """
 
-    rounding = None  # tasks are not compared
+    fixed_graph = True
+    rounding = None  # it does not compare tasks
 
     @cached_property
     def normal(self) -> Independent:
@@ -128,8 +153,13 @@ class GaussianSumPool(Pool):
         return self.normal.log_prob(value)
 
     def kl_from(self, posterior: Independent) -> Tensor:
-        """Give the KL between the two normals for every task and cell."""
+        """Compute the KL between the two normals for every task and cell."""
         return torch.distributions.kl_divergence(posterior, self.normal)
+
+    def shares_per_weight(self, posterior: Independent) -> Tensor:
+        """Compute shares per weight, the same for all sources: these are one normal."""
+        ratio = (posterior.variance / self.normal.variance).flatten(1).mean(1, keepdim=True)
+        return ratio.expand(-1, len(ratio))
 
     def _draw(self, sample_shape: torch.Size) -> Tensor:
         return self.normal.sample(sample_shape)
@@ -138,7 +168,7 @@ class GaussianSumPool(Pool):
 @register_kl(TorchIndependent, LogarithmicPool)
 @register_kl(TorchIndependent, GaussianSumPool)
 def _kl(posterior: Independent, pool: LogarithmicPool | GaussianSumPool) -> Tensor:
-    """Compute the KL once for all particles that have it in common."""
+    """Compute the KL, only once for particles that share their moments."""
     normal: Any = posterior
     while isinstance(normal, TorchIndependent):
         normal = normal.base_dist

@@ -1,10 +1,10 @@
 """Sharing: an effect handler that turns a Pyro model and guide into VMTL.
 
-The model has ordinary priors and the guide an ordinary posterior; neither knows of other tasks.
-:func:`share` runs them under two handlers. In the guide, the first notes the posterior of every
+The model has ordinary priors and the guide an ordinary posterior; neither refers to other tasks.
+:func:`share` runs them under two handlers. In the guide, the first records the posterior of every
 shared site and draws the source weights. In the model, the second replaces the site's plain prior
-by a pool of the noted posteriors and that prior. An ELBO runs the guide first, so that the
-posteriors are always those of the same step.
+by a pool of the recorded posteriors and that prior. An ELBO runs the guide first and replays the
+model on its trace, so that the posteriors are always those of the same step.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ def share(
     pool: type[Pool] = LogarithmicPool,
     base: bool = True,
     transfer: Transfer | None = "source",
-    anchor: bool = True,
+    min_base_weight: float | None = None,
     weights: WeightsPosterior = "concrete",
     weights_prior: bool = True,
     detach_sources: bool = False,
-    num_sources: int | None = None,
     start: WeightsStart = "even",
     temperature: float | Schedule = Exponential(1.0, 0.5, steps=500),
 ) -> tuple[ProgramWithHandler, ProgramWithHandler]:
     """Let the tasks of a model borrow from one another.
 
     At each shared site the prior of a task becomes a pool of the other tasks' current posteriors
-    and of its plain prior, the base. A guide can give other sources for each cell of a site, as
+    and of its plain prior, the base. A guide can pass other sources for each cell of a site, as
     :class:`~pyro_vmtl.guides.EncodedNormal` does for representations: ``infer={"sources": ...}``,
-    a :class:`~pyro_vmtl.CellSources`. The source weights are a latent site of their own, named
-    ``{site}_sources``. The refinements ``base``, ``transfer``, ``anchor`` and ``weights_prior``
-    all off, with the :class:`~pyro_vmtl.LinearPool` and ``detach_sources``, give the prior of Shen
-    et al. (NeurIPS 2021, arXiv 2111.05323).
+    a function that returns :class:`~pyro_vmtl.CellSources`. The source weights are a latent site
+    named ``{site}_sources``, sampled on a log scale.
+
+    Without ``base``, ``transfer`` and ``weights_prior``, with ``min_base_weight=0.0``, the
+    :class:`~pyro_vmtl.LinearPool` and ``detach_sources`` this is the prior of Shen et al. [1]_.
 
     Parameters
     ----------
@@ -64,44 +64,56 @@ def share(
         How posteriors are pooled: :class:`~pyro_vmtl.LogarithmicPool`,
         :class:`~pyro_vmtl.LinearPool` or :class:`~pyro_vmtl.GaussianSumPool`.
     base
-        Is the plain prior one of the components, so that a task can stand alone?
+        Whether the plain prior is one of the components, so that a task can stand alone.
     transfer
         Widen the sources by a learned transfer scale, one per ``"source"`` or one per
         ``"dimension"`` of the site; None for no widening.
-    anchor
-        Does the base keep at least weight 1/T? Then T equal tasks pay for one prior together, and
-        T strangers for T.
+    min_base_weight
+        Least weight of the base, from 0 to 1; None for 1 / T. With the default, T equal tasks pay
+        for one prior together, and T unrelated tasks for T priors.
     weights
-        Posterior of the source weights: ``"concrete"``, the Gumbel-softmax with learned logits;
-        ``"softmax"``, the point that the logits give; ``"even"``, a point that is not learned.
+        Posterior of the source weights: ``"concrete"``, the Gumbel-softmax [2]_ with learned
+        logits; ``"softmax"``, the point mass at the softmax of learned logits; ``"even"``, equal
+        weights.
     weights_prior
-        Does the KL of the source weights from even weights count in the ELBO? Points have none.
+        Whether the KL of the source weights from equal weights is part of the ELBO. Point masses
+        have none.
     detach_sources
-        Hold the sources fixed while a task learns from them, as if they were data? Then a task
-        does not feel what its posterior costs those who borrow from it, and the steps no longer
-        go down one loss: with ``transfer`` the scales grow without end.
-    num_sources
-        Let each task borrow from so many others only, for thousands of tasks: those whose
-        posteriors are nearest when :func:`~pyro_vmtl.fit` starts and at its steps 10, 20, 40 and so
-        on. All others by default.
+        Whether to detach the sources from the gradient while a task learns from them, as if they
+        were data. Then a task does not feel what its posterior costs those who borrow from it, and
+        the steps no longer minimise one loss: with ``transfer`` the scales grow without bound.
     start
-        Where the source weights are when :func:`~pyro_vmtl.fit` starts: ``"even"``, or with most on
-        the ``"nearest"`` sources, for guides whose posteriors start at estimates from the data.
+        Initial source weights when :func:`~pyro_vmtl.fit` starts: ``"even"``, or most of the weight
+        on the ``"nearest"`` sources, for guides whose posteriors start at estimates from the data.
         From even weights groups of tasks may never be found.
     temperature
         Temperature of the source weights, or a schedule of the step.
-
-    Raises
-    ------
-    ValueError
-        If ``transfer``, ``weights`` or ``start`` is none of its values, or ``num_sources`` below 1;
-        when the programs run, if a site is missing, not normal, or not in the task plate.
 
     Returns
     -------
     tuple
         The sharing model and guide. Their parameters are made when the guide first runs, as with
         Pyro's autoguides.
+
+    Raises
+    ------
+    ValueError
+        If an argument is none of its values; when the programs run, if a site is missing, not
+        normal, or not in the task plate.
+    TypeError
+        If ``pool`` is not a class of pools.
+
+    See Also
+    --------
+    relatedness : Draw the source weights.
+    pyro_vmtl.temper : Weigh the KL of latent sites.
+
+    References
+    ----------
+    .. [1] Shen, J., Zhen, X., Worring, M. and Shao, L. (2021). Variational Multi-Task Learning with
+       Gumbel-Softmax Priors. NeurIPS, arXiv 2111.05323.
+    .. [2] Maddison, C. J., Mnih, A. and Teh, Y. W. (2017). The Concrete Distribution: A Continuous
+       Relaxation of Discrete Random Variables. ICLR, arXiv 1611.00712.
 
     Examples
     --------
@@ -124,8 +136,8 @@ def share(
         )
     if start not in get_args(WeightsStart):
         raise ValueError(f"start is {start!r}, expected one of {list(get_args(WeightsStart))}.")
-    if num_sources is not None and num_sources < 1:
-        raise ValueError(f"num_sources is {num_sources}, expected at least 1.")
+    if min_base_weight is not None and not 0 <= min_base_weight <= 1:
+        raise ValueError(f"min_base_weight is {min_base_weight}, expected from 0 to 1, or None.")
     if not (isinstance(pool, type) and issubclass(pool, Pool)):
         raise TypeError(f"pool is {pool!r}, expected a class such as LogarithmicPool.")
     sites = (sites,) if isinstance(sites, str) else tuple(sites)
@@ -141,9 +153,8 @@ def share(
         new_sources=partial(
             Sources,
             base=base,
-            anchor=anchor,
+            min_base_weight=min_base_weight,
             temperature=as_schedule(temperature),
-            num_sources=num_sources,
             start=start,
         ),
     )
@@ -155,12 +166,12 @@ def share(
 def relatedness(
     program: Program, site: str = "w", *, num_samples: int = 1000, seed: int = 0
 ) -> Tensor:
-    """Draw how much each task borrows from each source, from the posterior of the weights.
+    """Draw from the posterior of the pool weights: how much each task borrows from each source.
 
     Parameters
     ----------
     program
-        A sharing model or guide, also inside other modules.
+        A sharing model or guide, or a module that contains one.
     site
         Name of a shared site.
     num_samples
@@ -178,7 +189,7 @@ def relatedness(
     KeyError
         If the site is not shared, or its guide has not run yet.
     ValueError
-        If there is nothing to draw.
+        If ``num_samples`` is below 1.
     """
     modules = program.modules() if isinstance(program, nn.Module) else ()
     shared = {

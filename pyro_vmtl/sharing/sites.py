@@ -1,4 +1,4 @@
-"""Sites of tasks: where their tasks are, and whether they can be pooled."""
+"""Shapes and checks of shared sites: their task plate, and whether they can be pooled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pyro.poutine.plate_messenger import PlateMessenger
 from pyro.poutine.scale_messenger import ScaleMessenger
 from torch import Tensor
 
-from pyro_vmtl.handlers.program_handler import TASK_PLATE
+from pyro_vmtl.data.plates import TASK_PLATE
 
 __all__ = [
     "as_normal",
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def task_frame(msg: Any) -> Any:
-    """Find the task plate of a site.
+    """Return the task plate of a site.
 
     Parameters
     ----------
@@ -42,43 +42,43 @@ def task_frame(msg: Any) -> Any:
     Raises
     ------
     ValueError
-        If the site is not in a task plate, or another plate is further out.
+        If the site is not inside a task plate, or another plate is outside of it.
     """
     frames = {frame.name: frame for frame in msg["cond_indep_stack"] if frame.vectorized}
     frame = frames.get(TASK_PLATE)
     if frame is None or min(f.dim for f in frames.values()) < frame.dim:
         raise ValueError(
             f"Site {msg['name']!r} is inside the plates {sorted(frames)}, expected "
-            f"{TASK_PLATE!r} as the outermost: share finds the tasks there. Sample the site inside "
+            f"{TASK_PLATE!r} as the outermost, whose dimension share pools. Sample the site inside "
             f"`with pyro.plate({TASK_PLATE!r}, T, dim=...)`."
         )
     return frame
 
 
 def check_num_tasks(msg: Any, num_tasks: int) -> None:
-    """Check that a site has as many tasks as when its guide first ran."""
+    """Check that a site has the number of tasks of the first run of its guide."""
     size = task_frame(msg).full_size
     if size != num_tasks:
         raise ValueError(
             f"Site {msg['name']!r} has {size} tasks, expected {num_tasks} as when its guide first "
-            "ran. Lay rows to predict out with `data.new_rows`, or share anew."
+            "ran. Make rows to predict with `data.new_rows`, or call `share` again."
         )
 
 
 def check_all_tasks(msg: Any) -> None:
-    """Check that a guide that gives no sources of its own runs on all tasks."""
+    """Check that a guide without sources of its own runs on all tasks."""
     frame = task_frame(msg)
     if frame.size != frame.full_size:
         raise ValueError(
             f"Plate {TASK_PLATE!r} has {frame.size} of {frame.full_size} tasks at site "
-            f"{msg['name']!r}, and its guide gives the posteriors of these only, expected those of "
-            "all: every task may be a source. Sample it by `sample_of_plate`, as MeanFieldNormal "
+            f"{msg['name']!r}, and its guide has the posteriors of these only, expected those of "
+            "all: every task may be a source. Sample it by `sample_posterior`, as MeanFieldNormal "
             "does, or fit without `tasks`."
         )
 
 
 def tasks_of_plate(msg: Any, device: torch.device) -> Tensor | None:
-    """Find which tasks a site runs on, (B,); None where these are all."""
+    """Return the indices of the tasks that a site runs on, (B,); None for all tasks."""
     frame = task_frame(msg)
     if frame.size == frame.full_size:
         return None
@@ -87,7 +87,7 @@ def tasks_of_plate(msg: Any, device: torch.device) -> Tensor | None:
 
 
 def is_inside_tasks(messenger: Messenger, *, msg: Any, dim: int) -> bool:
-    """Tell plates, masks and scales of the cells inside a task from those of whole tasks.
+    """Whether a plate, mask or scale is of the cells inside a task, and not of entire tasks.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def is_inside_tasks(messenger: Messenger, *, msg: Any, dim: int) -> bool:
 
 
 def as_normal(msg: Any, where: str) -> dist.Independent:
-    """Check that a site is normal with a batch shape that starts at its task plate.
+    """Return the normal of a site, checking that its batch shape starts at its task plate.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def as_normal(msg: Any, where: str) -> dist.Independent:
     Raises
     ------
     ValueError
-        If it is not normal, or its shape is another.
+        If it is not normal, or has another batch shape.
     """
     fn, frame = msg["fn"], task_frame(msg)
     inner = fn
@@ -147,6 +147,6 @@ def as_normal(msg: Any, where: str) -> dist.Independent:
 
 
 def detached(posterior: dist.Independent) -> dist.Independent:
-    """Cut a posterior off from the gradient."""
+    """Detach a posterior from the gradient."""
     normal = dist.Normal(posterior.mean.detach(), posterior.stddev.detach(), validate_args=False)
     return normal.to_event(len(posterior.event_shape))

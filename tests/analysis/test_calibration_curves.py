@@ -13,9 +13,8 @@ from pyro_vmtl.analysis import (
     plot_pit,
     plot_reliability,
 )
-from pyro_vmtl.analysis.calibration.calibrated_hits import calibrated_hits
-from pyro_vmtl.analysis.calibration.calibration_curves import binomial_interval
-from pyro_vmtl.analysis.calibration.uniform_histogram import fault_and_size
+from pyro_vmtl.analysis.calibration.uniform import POINTS, describe_fault, ecdf
+from pyro_vmtl.analysis.metrics import calibrated_hits, hits_p_value
 
 mpl.use("agg")
 
@@ -42,7 +41,7 @@ def real(num_rows=1000, shift=0.0, width=1.0, seed=0):
 
 
 def inside(ax):
-    """Are all letters in the figure? Give a pixel of rounding."""
+    """Whether all letters are in the figure, up to a pixel of rounding."""
     ax.figure.draw_without_rendering()
     frame = ax.figure.bbox.padded(1)
     legend = ax.get_legend()
@@ -58,17 +57,6 @@ def inside(ax):
 def closed():
     yield
     mpl.pyplot.close("all")
-
-
-def test_binomial_intervals_are_those_of_scipy():
-    hits, trials = np.array([0, 1, 7, 20]), np.array([5, 20, 20, 20])
-    low, high = binomial_interval(hits, trials, 0.9)
-    exact = [
-        binomtest(int(k), int(n)).proportion_ci(0.9, "exact")
-        for k, n in zip(hits, trials, strict=True)
-    ]
-    np.testing.assert_allclose(low, [interval.low for interval in exact], atol=1e-10)
-    np.testing.assert_allclose(high, [interval.high for interval in exact], atol=1e-10)
 
 
 def test_the_interval_of_the_calibration_error_holds_the_true_one():
@@ -92,7 +80,7 @@ def test_the_interval_shrinks_with_the_root_of_the_rows_and_comes_again():
         ece_interval(np.zeros((0, 2)), np.zeros(0, int))
 
 
-def test_a_reliability_diagram_shows_bins_and_says_who_is_too_sure():
+def test_a_reliability_diagram_shows_bins_and_says_who_is_overconfident():
     proba, y = classes(right=0.8)
     ax = plot_reliability(tree(proba=proba, y=y))
     confidence = proba.max(1)
@@ -105,20 +93,25 @@ def test_a_reliability_diagram_shows_bins_and_says_who_is_too_sure():
     title = ax.get_title("left")
     gap = (confidence - (y == 0)).mean()
     ece = expected_calibration_error(proba, y, num_bins=10)
-    assert title.startswith(f"Too sure by {gap:.1%}\nECE {ece:.3f}, 90% interval")
+    assert title.startswith(f"Overconfident by {gap:.1%}\nECE {ece:.3f}, 90% interval")
     assert "6 of 6 bins are off" in ax.texts[0].get_text()
+    bars = [c.get_segments() for c in ax.collections if hasattr(c, "get_segments")]
+    ends = next(segments for segments in bars if segments)[0][:, 1]
+    first = (confidence >= 0.4) & (confidence < 0.5)
+    exact = binomtest(int((y[first] == 0).sum()), int(first.sum())).proportion_ci(0.9, "exact")
+    np.testing.assert_allclose(ends, [exact.low, exact.high])
     assert inside(ax)
 
 
-def test_calibrated_classes_are_not_said_to_be_too_sure():
+def test_calibrated_classes_are_not_called_overconfident():
     ax, faults = mpl.pyplot.figure().add_subplot(), 0
     for seed in range(40):
         proba, y = classes(300, seed=seed)
-        faults += "sure" in plot_reliability(tree(proba=proba, y=y), ax).get_title("left")
+        faults += "confident" in plot_reliability(tree(proba=proba, y=y), ax).get_title("left")
     assert faults <= binom.ppf(0.999, 40, 0.1)
     proba, y = classes()
     shy = 0.5 * proba + 0.5 / 3  # the same order, less sure
-    assert plot_reliability(tree(proba=shy, y=y)).get_title("left").startswith("Not sure enough")
+    assert plot_reliability(tree(proba=shy, y=y)).get_title("left").startswith("Underconfident")
 
 
 @pytest.mark.parametrize("num_rows", [20, 50, 200])
@@ -128,21 +121,21 @@ def test_all_rows_right_is_no_fault_of_those_that_are_nearly_sure(num_rows, a):
     faults = 0
     for _ in range(8):
         confidence = 0.5 + 0.5 * random.beta(a, 1, size=num_rows)
-        chance = calibrated_hits(confidence, np.zeros(num_rows, int))
+        simulated, _ = calibrated_hits(confidence, np.zeros(num_rows, int))
         for _ in range(100):  # data sets of the same confidences
             hits = (random.uniform(size=num_rows) < confidence).sum()
-            faults += chance.p_value(hits) <= 0.1
+            faults += hits_p_value(simulated, hits) <= 0.1
     # 800 verdicts at 0.1, and the error of 8 tails that are each known to 0.005.
     assert faults <= binom.ppf(0.999, 800, 0.1)
     # Far fewer right rows than the mean confidence of 0.83 or more are found.
-    assert chance.p_value(int(0.5 * num_rows)) < 0.05
+    assert hits_p_value(simulated, int(0.5 * num_rows)) < 0.05
 
 
 def test_the_drawn_errors_are_those_that_calibrated_rows_have():
     held, random = 0, np.random.default_rng(1)
     confidence = random.uniform(0.5, 1, size=300)
     proba = np.stack([confidence, 1 - confidence], 1)
-    drawn = calibrated_hits(confidence, np.minimum((confidence * 10).astype(int), 9)).ece
+    _, drawn = calibrated_hits(confidence, np.minimum((confidence * 10).astype(int), 9))
     low, high = np.quantile(drawn, [0.05, 0.95])
     for _ in range(300):
         y = (random.uniform(size=300) > confidence).astype(int)
@@ -172,15 +165,16 @@ def test_coverage_is_that_counted_and_its_band_simultaneous():
 def test_right_predictions_pass_as_often_as_said(picture):
     ax = mpl.pyplot.figure().add_subplot()
     faults = sum(
-        picture(real(100, seed=seed), ax, ci_prob=0.8).get_title("left")[:12]
-        not in ("Intervals ho", "No fault fou")
+        not picture(real(100, seed=seed), ax, ci_prob=0.8)
+        .get_title("left")
+        .startswith(("Intervals are calibrated", "No fault found"))
         for seed in range(40)
     )
     # A fifth of right ones: the bands are steps, and keep to at most that.
     assert binom.ppf(0.001, 40, 0.12) <= faults <= binom.ppf(0.999, 40, 0.2)
 
 
-def test_a_pit_histogram_says_what_is_wrong():
+def test_the_ecdf_of_pit_says_what_is_wrong():
     titles = {
         verdict: plot_pit(real(**wrong)).get_title("left")
         for verdict, wrong in {
@@ -194,10 +188,10 @@ def test_a_pit_histogram_says_what_is_wrong():
     assert "0.72 times the right width" in titles["too narrow"]
     ax = plot_pit(real())
     pit = real()["predictions"]["pit"].values
-    np.testing.assert_allclose(
-        [bar.get_height() for bar in ax.containers[0]],
-        np.histogram(pit, 20, (0, 1), density=True)[0],
-    )
+    x, height = next(line for line in ax.lines if len(line.get_xdata()) > 2).get_data()
+    np.testing.assert_allclose(x[1:-1], POINTS)
+    np.testing.assert_allclose(height[1:-1], ecdf(pit) - POINTS)
+    assert height[50] == pytest.approx((pit <= 0.5).mean() - 0.5)
     assert inside(ax)
 
 
@@ -218,7 +212,7 @@ def test_rows_are_judged_from_eight_and_ten():
         assert plot_pit(tree(pit=np.full(num_rows, 1e-3))).get_title("left").startswith(said)
         title = plot_coverage(tree(pit=np.full(num_rows, 1e-3))).get_title("left")
         assert title.startswith("Too few" if num_rows < 8 else "Intervals are too narrow")
-    for num_rows, said in ((9, "Too few rows to judge: 9\n"), (10, "Too sure by 90.0%\n")):
+    for num_rows, said in ((9, "Too few rows to judge: 9\n"), (10, "Overconfident by 90.0%\n")):
         proba, y = np.tile([0.9, 0.1], (num_rows, 1)), np.ones(num_rows)
         assert plot_reliability(tree(proba=proba, y=y)).get_title("left").startswith(said)
 
@@ -235,7 +229,7 @@ def test_small_and_huge_faults_are_said_as_such():
         (0.0, 1.0): ("not uniform", "not uniform"),
     }
     for (shift, spread), (verdict, words) in said.items():
-        assert fault_and_size(norm.cdf(shift + spread * scores), verdict) == words
+        assert describe_fault(norm.cdf(shift + spread * scores), verdict) == words
 
 
 def test_rows_without_a_transform_are_counted():
@@ -246,9 +240,9 @@ def test_rows_without_a_transform_are_counted():
 
 
 def test_what_is_missing_is_named():
-    with pytest.raises(ValueError, match=r"'predictions' is not there.*Give to_datatree the `rows"):
+    with pytest.raises(ValueError, match=r"'predictions' does not exist.*Pass the `rows"):
         plot_pit(xr.DataTree())
     with pytest.raises(ValueError, match=r"has \['proba'\], expected 'y'. Predict rows whose"):
         plot_reliability(tree(proba=classes()[0]))
-    with pytest.raises(ValueError, match=r"expected 'pit'. Take plot_reliability for classes"):
+    with pytest.raises(ValueError, match=r"expected 'pit'. Use plot_reliability for classes"):
         plot_coverage(tree(proba=classes()[0]))

@@ -25,16 +25,17 @@ from pyro_vmtl import (
     TaskData,
     VMTLClassifier,
     VMTLRegressor,
+    predict_proba,
     share,
     temper,
 )
 from pyro_vmtl.analysis import from_pyro_svi, read_netcdf, to_datatree, write_netcdf
 from pyro_vmtl.analysis.arviz_api import az
 from pyro_vmtl.analysis.export.labels import as_labels
-from pyro_vmtl.analysis.export.predicted_rows import predicted
+from pyro_vmtl.analysis.export.predicted_rows import summarize_draws
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.point_estimates import point_estimates
-from pyro_vmtl.inference.elbo import MeanFieldELBO
+from pyro_vmtl.inference.elbo import MeanFieldELBO, evaluate
 from pyro_vmtl.inference.step import batch_of
 from pyro_vmtl.methods.presets import HIERARCHICAL, POOLED, SHARED
 from pyro_vmtl.predictive.overdispersed_poisson import OverdispersedPoisson
@@ -113,7 +114,7 @@ def test_densities_are_the_integrand_of_the_elbo(ragged, make, kl_weight):
     each = (stats_["log_p_task"] - stats_["log_q_task"]).values[0] * kl_weight
     # the same ELBO with closed-form KL where there is one; sites there are drawn anew
     with isolated(1), torch.no_grad(), pyro.validation_enabled(False), batch_of((args,), None):
-        terms = MeanFieldELBO(S, max_plate_nesting=2).terms(model, guide, args)
+        terms = evaluate(MeanFieldELBO(S, max_plate_nesting=2), model, guide, args).terms
     # two means of S draws; 4 standard errors of their difference, and float64's rounding
     tolerance = 4 * np.sqrt(2 / S)
     assert abs(integrand.mean() + terms.loss) < tolerance * integrand.std() + 1e-4
@@ -152,7 +153,7 @@ def test_log_likelihood_is_unweighted_and_in_the_users_order(ragged):
     assert tree["posterior"]["w"].dims == ("chain", "draw", "task", "class", "feature")
 
 
-@pytest.mark.parametrize("settings", [{}, {"num_sources": 1}, {"base": False, "anchor": False}])
+@pytest.mark.parametrize("settings", [{}, {"base": False, "min_base_weight": 0.0}])
 def test_source_weights_are_those_of_the_pool(ragged, settings):
     model, guide = share(*classifier(ragged), sites=["w"], **settings)
     guide(ragged)
@@ -165,8 +166,6 @@ def test_source_weights_are_those_of_the_pool(ragged, settings):
         assert all((weights.sel(task=t, source=t) == 0).all() for t in "abc")
         if "base" in settings:
             assert (weights.sel(source="base") == 0).all()
-        if "num_sources" in settings:
-            assert ((weights.isel(source=slice(3)) > 0).sum("source") == 1).all()
 
 
 def test_the_prior_is_plain(ragged):
@@ -179,18 +178,26 @@ def test_nothing_is_left_behind(ragged):
     model, guide, _ = tempered(ragged)
     model.train()
     guide(ragged)
-    (sources,) = (m for m in guide.modules() if type(m).__name__ == "Sources")
-    sources.exact = False
-    before = torch.get_rng_state(), sources.posterior, sources.noted
+    before = torch.get_rng_state()
     pyro.param("another", torch.tensor(1.0))
     values = {name: value.clone() for name, value in guide.state_dict().items()}
     first, second = (from_pyro_svi(model, guide, ragged, num_samples=5) for _ in range(2))
-    assert torch.equal(before[0], torch.get_rng_state()) and model.training
-    assert before[1:] == (sources.posterior, sources.noted) and not sources.exact
+    assert torch.equal(before, torch.get_rng_state()) and model.training
     assert set(pyro.get_param_store()) == {"another"}
     assert all(torch.equal(values[name], value) for name, value in guide.state_dict().items())
     for group in ("posterior", "sample_stats", "prior", "posterior_predictive"):
         assert first[group].to_dataset().identical(second[group].to_dataset())
+
+
+def test_rows_of_ones_own_programs_are_predicted(ragged):
+    model, guide, _ = shared_of(LogarithmicPool)(ragged)
+    rows = ragged.new_rows(ragged.x[0, :2], ["c", "a"], ragged.y[0, :2].tolist())
+    tree = from_pyro_svi(model, guide, ragged, rows=rows, num_samples=200)
+    proba = rows.unpad(predict_proba(model, guide, rows, num_samples=200))
+    np.testing.assert_allclose(tree["predictions"]["proba"], proba, atol=1e-6)
+    assert tree["predictions"]["task"].values.tolist() == ["c", "a"]
+    with pytest.raises(ValueError, match="rows has 3 tasks, and the arguments have no TaskData"):
+        from_pyro_svi(schools, positive(None)[1], PUPILS, rows=rows)
 
 
 def test_parameters_in_pyros_own_store():
@@ -308,7 +315,7 @@ def test_parts_of_the_uncertainty_of_real_targets():
     loc, scale = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [3.0]])
     parts = [Normal(m.view(1, 1, 1), s.view(1, 1, 1)) for m, s in zip(loc, scale, strict=True)]
     weights, y = torch.tensor([[0.25, 0.75]]), torch.tensor([[1.0]])
-    found = predicted(parts, weights, y, torch.Generator())
+    found = summarize_draws(parts, weights, y, torch.Generator())
     found = {name: value.item() for name, value in found.items()}
     assert found["mean"] == 1.5
     assert found["epistemic_std"] == pytest.approx(np.sqrt(0.25 * 1.5**2 + 0.75 * 0.5**2))
@@ -328,7 +335,7 @@ def test_the_place_of_counts_is_uniform():
     rate = torch.full((1, 1, 4000), 1.5)  # many zeros
     y = torch.poisson(rate[0], generator=torch.Generator().manual_seed(0))
     draws = [OverdispersedPoisson(rate.expand(5, 1, 4000))]
-    found = predicted(draws, torch.ones(1, 1), y, torch.Generator().manual_seed(1))
+    found = summarize_draws(draws, torch.ones(1, 1), y, torch.Generator().manual_seed(1))
     assert stats.kstest(found["pit"].flatten(), "uniform").pvalue > 1e-3
 
 

@@ -195,7 +195,7 @@ def test_many_classes_with_long_names_stay_in_the_picture():
     ax = plot_decision_regions(grid)
     assert legend(ax)[-1] == "and 4 more" and len(set(legend(ax))) == 11
     check_inside(ax)
-    with pytest.raises(ValueError, match="expected what decision_grid gives"):
+    with pytest.raises(ValueError, match="expected what decision_grid returns"):
         plot_decision_regions(grid.drop_vars("proba"))
 
 
@@ -215,7 +215,7 @@ def test_bands_hold_quantiles_and_dashes_the_mean():
     lower = lines(ax, "90 % for the mean")[:, 1]
     np.testing.assert_allclose(lower, mean + norm.ppf(0.05) * np.array([0.5, 1, 1.5]), atol=1e-3)
     check_inside(ax)
-    with pytest.raises(ValueError, match="expected what regression_grid gives"):
+    with pytest.raises(ValueError, match="expected what regression_grid returns"):
         plot_regression_bands(grid.drop_vars("quantile"))
 
 

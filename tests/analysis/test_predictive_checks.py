@@ -8,8 +8,8 @@ import pytest
 import xarray as xr
 from scipy.stats import binom, binomtest, norm
 
-from pyro_vmtl.analysis import plot_ppc, plot_ppc_by_task, predictive_pvalues
-from pyro_vmtl.analysis.calibration.task_statistics import TaskStatistics
+from pyro_vmtl.analysis import az, plot_ppc_by_task, predictive_pvalues
+from pyro_vmtl.analysis.calibration.predictive_checks import TaskStatistics
 
 mpl.use("agg")
 
@@ -124,17 +124,14 @@ def test_tasks_outside_are_crosses_and_counted(num_tasks):
     table = predictive_pvalues(data).xs("mean", level="statistic")
     out = table[(table["observed"] < table["lower"]) | (table["observed"] > table["upper"])]
     assert {"t0", "t1"} <= set(out.index)
-    assert sorted(crosses(ax)[:, 0]) == pytest.approx(sorted(out["observed"]))
+    assert sorted(crosses(ax)[:, 1]) == pytest.approx(sorted(out["observed"]))
     title = ax.get_title("left")
     assert title.startswith(f"{len(out)} of {num_tasks} task means lie outside of 90% intervals")
     # The ends are the 20th of 400 draws from both sides: 40 of 401 places are outside.
     expected = float(title.split("about ")[1].split()[0])
     assert 0.095 * num_tasks - 0.05 <= expected <= 0.1 * num_tasks + 0.05
-    if num_tasks == 139:
-        named = ax.texts[0].get_text().splitlines()
-        assert {named[1].strip(), named[2].strip()} == {"t0", "t1"}
-    else:
-        assert [label.get_text() for label in ax.get_yticklabels()] == [f"t{t}" for t in range(6)]
+    named = ax.texts[0].get_text().splitlines()
+    assert {named[1].strip(), named[2].strip()} == {"t0", "t1"}
     assert inside(ax)
 
 
@@ -179,59 +176,26 @@ def test_shares_of_classes_are_over_those_expected():
     assert inside(calm)
 
 
-def test_densities_are_normal_where_targets_are():
-    random = np.random.default_rng(0)
-    data = tree(random.normal(size=4000), random.normal(size=(30, 4000)), ["a"] * 4000)
-    ax = plot_ppc(data, num_pp_samples=7)
-    lines = {line.get_label(): line for line in ax.lines}
-    assert len(ax.lines) == 7 + 2 and "7 draws" in lines
-    for name in ("observed", "all draws"):
-        x, height = lines[name].get_data()
-        # Bias of the kernel: f'' h^2 / 2 <= 0.4 * 0.17^2 / 2 = 0.006; error of 4000 rows: 0.009.
-        np.testing.assert_allclose(height, norm.pdf(x), atol=0.04 if name == "observed" else 0.012)
-    assert inside(ax)
-
-
-def test_bars_of_classes_and_counts():
-    data = classes()
-    ax = plot_ppc(data)
-    y, drawn = (data[g].dataset["y"].values for g in ("observed_data", "posterior_predictive"))
-    assert [bar.get_height() for bar in ax.patches] == [(y == c).sum() for c in range(3)]
-    dots = next(line for line in ax.lines if line.get_marker() == "o").get_ydata()
-    np.testing.assert_allclose(dots, [(drawn[0] == c).sum(1).mean() for c in range(3)])
-    assert inside(ax)
-    data = counts()
-    ax = plot_ppc(data)
-    y = data["observed_data"].dataset["y"].values
-    heights = [bar.get_height() for bar in ax.patches]
-    assert heights == np.bincount(y, minlength=len(heights)).tolist() and sum(heights) == 60
-    low, high = ax.collections[0].get_segments()[3][:, 1]
-    assert low == pytest.approx(binom.ppf(0.05, 60, 0.224), abs=1)  # Poisson(3): P(3) = 0.224
-    assert high == pytest.approx(binom.ppf(0.95, 60, 0.224), abs=1)
-    assert inside(ax) and ax.get_xlabel() == "count"
-
-
-def test_large_counts_share_bars_and_huge_draws_the_last():
-    data = counts(200.0, drawn_rate=1e5)
-    ax = plot_ppc(data)
-    assert len(ax.patches) <= 31 and sum(bar.get_height() for bar in ax.patches) == 60
-    dots = next(line for line in ax.lines if line.get_marker() == "o").get_ydata()
-    assert dots[-1] == 60 and inside(ax)
+def test_arviz_plots_all_targets_of_such_trees():
+    az.plot_ppc_dist(normal())
+    for data in (counts(), classes()):
+        az.plot_ppc_rootogram(data)
 
 
 def test_one_row_and_equal_targets_are_drawn():
     for y in (np.array([1.5]), np.full(4, 2.5)):
         random = np.random.default_rng(0)
         data = tree(y, random.normal(2, 1, size=(40, len(y))), ["a"] * len(y))
-        assert inside(plot_ppc(data)) and inside(plot_ppc_by_task(data))
+        assert inside(plot_ppc_by_task(data))
         assert predictive_pvalues(data)["p_value"].between(0, 1).all()
-    assert inside(plot_ppc(tree(np.zeros(4) + 0.5, np.zeros((3, 4)) + 0.5, list("aabb"))))
+    same = tree(np.zeros(4) + 0.5, np.zeros((3, 4)) + 0.5, list("aabb"))
+    assert inside(plot_ppc_by_task(same))
 
 
 def test_what_is_missing_is_named():
     data = normal()
     with pytest.raises(ValueError, match="no variable 'y' in a group 'prior_predictive'"):
-        plot_ppc(data, group="prior_predictive")
+        plot_ppc_by_task(data, group="prior_predictive")
     few = xr.DataTree.from_dict(
         {
             "observed_data": data["observed_data"].dataset,

@@ -72,14 +72,17 @@ def test_a_model_whose_sites_are_tempered_apart_has_no_target():
 def test_the_picture_of_the_reference_shows_means_and_intervals():
     tasks = tasks_of()
     fit, reference = tree(tasks, width=0.5), tree(tasks, seed=1)
-    ax = plot_reference(fit, reference, coords={"task": "t1"}, ci_prob=0.8)
-    for line, marks, data in zip(ax.collections, ax.lines, (fit, reference), strict=True):
+    shown = plot_reference(fit, reference, coords={"task": ["t1"]}, ci_prob=0.8).viz
+    for label, data in (("fit", fit), ("reference", reference)):
         draws = data["posterior"]["w"].sel(task="t1").values[0]
-        np.testing.assert_allclose(marks.get_xdata(), draws.mean(0))
-        ends = [segment[:, 0] for segment in line.get_segments()]
-        np.testing.assert_allclose(ends, np.quantile(draws, [0.1, 0.9], axis=0).T)
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["w[t1, f0]", "w[t1, f1]"]
-    assert [t.get_text() for t in ax.texts] == ["fit", "reference"]
-    many = tasks_of((3,) * 20)
-    ax = plot_reference(tree(many, shift=0.5), tree(many))
-    assert len(ax.get_yticks()) == 30 and "30 of 40 numbers" in ax.get_title(loc="left")
+        for i, feature in enumerate(["f0", "f1"]):
+            place = {"model": label, "task": "t1", "feature": feature}
+            point = shown["point_estimate"]["w"].sel(place).item()
+            np.testing.assert_allclose(point.get_offsets()[0, 0], draws[:, i].mean())
+            line = shown["twig"]["w"].sel(place).item()
+            np.testing.assert_allclose(line.get_xdata(), np.quantile(draws[:, i], [0.1, 0.9]))
+    # As many draws of both, and the largest difference of all numbers: 0.5 over the true sd.
+    moved = plot_reference(tree(tasks, shift=0.5), tree(tasks, num_samples=700)).viz
+    title, w = moved["figure"].item().get_suptitle(), tree(tasks, num_samples=700)["posterior"]["w"]
+    off = (0.5 / w.std(("chain", "draw"))).max()
+    assert float(title.split()[-2]) == pytest.approx(float(off), rel=0.1)

@@ -1,14 +1,11 @@
 """How restarts differ, against numbers by hand."""
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 import xarray as xr
 from conjugate_trees import problem, tree
 
-from pyro_vmtl.analysis import plot_restarts, restart_spread
-
-mpl.use("agg")
+from pyro_vmtl.analysis import restart_spread
 
 
 @pytest.fixture
@@ -42,13 +39,3 @@ def test_the_spread_between_restarts_is_in_widths_of_the_posterior(fits):
         restart_spread({"one": fits["seed 0"]})
     with pytest.raises(ValueError, match=r"no variable 'v' in a group 'posterior', found .*'w'"):
         restart_spread(fits, "v")
-
-
-def test_the_picture_of_restarts_names_the_best_and_those_away_from_it(fits):
-    ax = plot_restarts(fits)
-    _, near, far, best = ax.lines
-    np.testing.assert_allclose(near.get_xydata(), [[0.0, 0.0], [0.5, 0.1]], atol=1e-9)
-    np.testing.assert_allclose(far.get_xydata(), [[9.0, 3.0]])
-    np.testing.assert_allclose(best.get_xydata(), [[0.0, 0.0]])
-    assert [t.get_text() for t in ax.texts[:2]] == ["seed 0 (best)", "seed 2"]
-    assert "1 of 2 others agree" in ax.get_title(loc="left")

@@ -1,7 +1,6 @@
 """Simulation-based calibration, with posteriors that are known and with wrong ones on purpose."""
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -13,9 +12,7 @@ from scipy.stats import binom, norm
 
 from pyro_vmtl import TaskData, fit, share, temper
 from pyro_vmtl.analysis import plot_ranks, rank_uniformity, simulate_ranks
-from pyro_vmtl.analysis.calibration.uniform_bands import UniformBands, histogram_limits
-from pyro_vmtl.analysis.calibration.uniform_histogram import draw_uniform_histogram
-from pyro_vmtl.analysis.canvas import on_axes
+from pyro_vmtl.analysis.calibration.uniform import POINTS, ecdf, uniform_limits
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.models import LinearClassifier, LinearRegressor, ZeroMeanNormal
 
@@ -246,32 +243,24 @@ def test_a_site_that_is_not_ranked_is_common_to_tasks_all_the_same():
 @pytest.mark.parametrize("number", [5, 10, 50, 1000])
 @pytest.mark.parametrize("ci_prob", [0.5, 0.9, 0.99])
 def test_bands_are_left_at_most_as_often_as_said(number, ci_prob):
-    random, num_bins = np.random.default_rng(1), 20
-    counts = random.multinomial(number, np.full(num_bins, 1 / num_bins), size=10_000)
+    counts = np.random.default_rng(1).multinomial(number, np.full(100, 0.01), size=10_000)
     # 4 standard errors of the 4000 draws of a band and of these.
     most = 1 - ci_prob + 4 * (ci_prob * (1 - ci_prob) * (1 / 4000 + 1 / 10_000)) ** 0.5
-    low, high = histogram_limits(number, num_bins, ci_prob)
-    heights = counts * num_bins / number
-    assert ((heights < low - 1e-9) | (heights > high + 1e-9)).any(1).mean() <= most
-    # It is no wider than it must be: a count less on both sides is left more often than said.
-    count = num_bins / number
-    narrower = (heights < low + count - 1e-9) & (low > 0) | (heights > high - count + 1e-9)
-    assert narrower.any(1).mean() > 1 - ci_prob - (most - 1 + ci_prob)
-    low, high = UniformBands.of(number, num_bins).limits(ci_prob)
+    low, high = uniform_limits(number, ci_prob)
     below = counts.cumsum(1)[:, :-1] / number
     assert ((below < low - 1e-9) | (below > high + 1e-9)).any(1).mean() <= most
+    # It is no wider than it must be: a count less on both sides is left more often than said.
+    narrower = (below < low + 1 / number - 1e-9) & (low > 0) | (below > high - 1 / number + 1e-9)
+    assert narrower.any(1).mean() > 1 - ci_prob - (most - 1 + ci_prob)
 
 
 def test_the_picture_shows_ranks_and_says_what_is_wrong():
     ranks = ranks_of(posterior(width=0.6))
     ax = plot_ranks(ranks)
     u = ranks["prior_sbc"]["mean"].values.ravel()
-    bars = ax.containers[0]
-    np.testing.assert_allclose(
-        [bar.get_height() for bar in bars], np.histogram(u, len(bars), (0, 1), density=True)[0]
-    )
+    np.testing.assert_allclose(ax.lines[-1].get_ydata()[1:-1], ecdf(u) - POINTS)
+    assert ax.lines[-1].get_ydata()[50] == pytest.approx((u <= 0.5).mean() - 0.5)
     assert ax.get_title("left").startswith("Posterior of mean: too narrow,\n0.")
-    assert bars[0].get_hatch() == "//" and bars[len(bars) // 2].get_hatch() is None
     random = np.random.default_rng(0)
     long = "a site with a name of forty letters or so"
     both = tree(**{"w": random.uniform(size=300), long: random.beta(3, 3, size=300)})
@@ -283,21 +272,6 @@ def test_the_picture_shows_ranks_and_says_what_is_wrong():
     ax.figure.draw_without_rendering()
     box, frame = ax.get_legend().get_window_extent(), ax.figure.bbox
     assert frame.x0 <= box.x0 and box.x1 <= frame.x1
-
-
-@pytest.mark.parametrize("place", range(8, 16))
-def test_a_bar_as_high_as_the_band_is_inside_and_one_rank_more_is_not(place):
-    # widths of bins are rounded one by one: at some places the same count is a hair higher
-    _, high = histogram_limits(600, 20, 0.99)
-    most = round(high * 600 / 20)
-    others = (np.delete(np.arange(20), place) + 0.5) / 20
-    for count, hatch in ((most, None), (most + 1, "//")):
-        u = np.append(np.resize(others, 600 - count), np.full(count, (place + 0.5) / 20))
-        ax = on_axes(None)
-        draw_uniform_histogram(ax, u, 600, 0.99)
-        bars = ax.containers[0]
-        assert len(bars) == 20 and bars[place].get_hatch() == hatch
-        plt.close(ax.figure)
 
 
 def test_what_is_wrong_with_the_call_is_said():

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 from conjugate_trees import left_out, problem, tree
 
-from pyro_vmtl.analysis import compare_fits, loo, loo_by_task, plot_khat, plot_loo, psis_khat
+from pyro_vmtl.analysis import compare_fits, loo, loo_by_task, plot_khat, psis_khat, report_sections
 from pyro_vmtl.analysis.arviz_api import az
 
 mpl.use("agg")
@@ -54,22 +54,20 @@ def test_khat_says_what_is_missing(tasks):
 def test_the_picture_of_khat_shows_the_values_and_the_zones(tasks):
     data = tree(tasks, width=[1.1, 0.1], num_samples=4000)
     ax, khat = plot_khat(data), psis_khat(data)
-    good, bad, whole = ax.lines[:3]
-    np.testing.assert_allclose(good.get_xdata(), [max(khat.khat_task.values[0], 0)])
-    np.testing.assert_allclose(bad.get_xdata(), [min(khat.khat_task.values[1], 1.2)])
-    np.testing.assert_allclose(whole.get_xdata(), [min(khat.khat, 1.2)])
+    shown = np.clip([*khat.khat_task.values, khat.khat.item()], 0.0, 1.2)
+    np.testing.assert_allclose([line.get_xdata().item() for line in ax.lines], shown)
+    assert [line.get_marker() for line in ax.lines] == ["o", "X", "D"]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["t0", "t1", "all together"]
     assert {"good", "usable", "do not trust"} <= {t.get_text() for t in ax.texts}
-    assert ax.get_title(loc="left").endswith("In 1 of 2 tasks")
+    assert ax.get_title(loc="left").endswith("in 1 of 2 tasks")
 
 
-def test_the_picture_of_khat_with_many_tasks_names_the_worst():
+def test_the_picture_of_khat_with_many_tasks_shows_the_worst():
     tasks = problem((3,) * 40)
     labels = [f"a school with a rather long name {i}" for i in range(40)]
     data = tree(tasks, width=[0.2] + [1.0] * 39, num_samples=200, labels=labels)
-    ax = plot_khat(data)
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["all together"]
-    assert ax.texts[-1].get_text() == "the worst:\na school wi…ong name 0"
+    names = [t.get_text() for t in plot_khat(data).get_yticklabels()]
+    assert len(names) == 31 and names[-2:] == ["a school wi…ong name 0", "all together"]
 
 
 @pytest.mark.parametrize("kl_weight", [1.0, 0.5])
@@ -137,17 +135,18 @@ def test_fits_of_the_same_rows_are_ranked(tasks):
         compare_fits({"exact": fits["exact"], "other": tree(tasks[:1])})
 
 
-def test_the_picture_of_rows_left_out_shows_them_in_their_tasks(tasks):
-    data = tree(tasks, width=[1.2, 0.3])
+def test_a_report_lists_the_rows_with_the_lowest_density(tasks):
+    data = tree(tasks, width=[1.2, 0.7])
     result = loo(data)
-    trusted = result.pareto_k.values <= result.good_k
-    assert 0 < trusted.sum() < 24
-    ax = plot_loo(data)
-    for line, kept in zip(ax.lines, (trusted, ~trusted), strict=True):
-        np.testing.assert_allclose(line.get_xdata(), result.elpd_i.values[kept])
-        task = np.repeat([0, 1], [14, 10])[kept]
-        np.testing.assert_array_equal(np.round(line.get_ydata()), task)
-    assert ax.texts[0].get_text() == f"row {result.elpd_i.values.argmin()}"
-    assert f"in {(~trusted).sum()} of 24 rows" in ax.get_xlabel()
-    ax = plot_loo(tree(problem((3,) * 40), num_samples=100))
-    assert len(ax.get_yticks()) == 30 and ax.get_ylabel() == "the 30 tasks with the worst rows"
+    (table,) = report_sections(data)[-1].tables
+    lowest = np.sort(result.elpd_i.values)[:10]
+    np.testing.assert_allclose(table.frame["log density"], lowest)
+    assert table.frame.index[0] == result.elpd_i.values.argmin()
+    trusted = (result.pareto_k <= result.good_k).sel(row=table.frame.index)
+    assert table.frame["trusted"].eq("yes").tolist() == trusted.values.tolist()
+    assert (
+        table.frame["task"].tolist()
+        == result.elpd_i["task"].sel(row=table.frame.index).values.tolist()
+    )
+    untrusted = tree(tasks, width=0.02)
+    assert report_sections(untrusted)[-1].tables == []

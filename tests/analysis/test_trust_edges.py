@@ -60,7 +60,7 @@ def test_loo_counts_rows_of_such_a_posterior_as_bad():
     table = loo_by_task(tree)
     assert np.isfinite(table["elpd_loo"]).all()
     assert (table["num_bad_k"] == table["num_rows"]).all()
-    assert "In 0 of 2 tasks" in plot_khat(tree).get_title(loc="left")
+    assert "in 0 of 2 tasks" in plot_khat(tree).get_title(loc="left")
     assert (psis_khat(tree).khat_task > 10).all()
 
 

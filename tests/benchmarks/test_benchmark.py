@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.runs import make_trials, methods_for, run_benchmark
-from benchmarks.trials import PLAIN, Trial, run_trial
-from pyro_vmtl import preset as preset_module
+from benchmarks import runs as module
+from benchmarks.command import app
+from benchmarks.methods import BASELINES, ablations, all_presets, methods_for
+from benchmarks.runs import make_trials, run_benchmark
+from benchmarks.trials import Trial, run_trial
 from pyro_vmtl.analysis import ALL_TASKS
-from pyro_vmtl.cli import benchmark as module
-from pyro_vmtl.cli.main import app
 from pyro_vmtl.datasets import Digits, DigitsAngle
+from pyro_vmtl.methods import method as method_module
 from pyro_vmtl.methods.presets import presets
 
 COLUMNS = ["data_set", "split", "seed", "method", "task", "metric", "value", "seconds"]
@@ -24,12 +25,17 @@ COLUMNS = ["data_set", "split", "seed", "method", "task", "metric", "value", "se
 def out(tmp_path_factory):
     """Results of three methods on two splits, from the command line."""
     folder = tmp_path_factory.mktemp("results") / "angle"
-    arguments = ["benchmark", "digits-angle", "--rows", "5", "--seeds", "2", "--jobs", "1"]
+    arguments = ["digits-angle", "--rows", "5", "--seeds", "2", "--jobs", "1"]
     arguments += ["--methods", "per-task,pooled,bmtl", "--out", str(folder)]
-    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "140"})
-    assert result.exit_code == 0, result.output
-    assert "comparison.png" in result.output and "bmtl" in result.output
-    return folder
+    known = all_presets("regression")
+    few = {**known["bmtl"].fitting, "num_steps": 50, "learning_rate": 0.03}
+    known["bmtl"] = replace(known["bmtl"], fitting=few)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "all_presets", lambda kind: known)
+        result = CliRunner().invoke(app, arguments, env={"COLUMNS": "140"})
+        assert result.exit_code == 0, result.output
+        assert "comparison.png" in result.output and "bmtl" in result.output
+        yield folder
 
 
 @pytest.mark.slow
@@ -71,9 +77,9 @@ def test_it_goes_on_where_it_stopped(out):
 
 @pytest.mark.slow
 def test_results_of_other_data_are_not_mixed(out):
-    arguments = ["benchmark", "digits-angle", "--rows", "6", "--out", str(out)]
+    arguments = ["digits-angle", "--rows", "6", "--out", str(out)]
     result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == 2 and "Choose another folder with --out" in result.output
+    assert result.exit_code == 2 and "Choose another directory with --out" in result.output
 
 
 def test_other_settings_are_another_trial(monkeypatch, tmp_path):
@@ -110,7 +116,7 @@ def test_a_trial_that_fails_does_not_stop_the_others(monkeypatch, tmp_path):
     assert not list((tmp_path / "trials").glob("*.part"))
 
 
-def test_damaged_and_foreign_files_are_told(tmp_path, monkeypatch):
+def test_damaged_and_foreign_files_are_errors(tmp_path, monkeypatch):
     trials = make_trials(DigitsAngle(rows=5), ["pooled"], seeds=1)
     out = tmp_path / "out"
     run_benchmark(trials, out, jobs=1)
@@ -132,8 +138,8 @@ def test_an_interrupted_fit_is_no_result(monkeypatch, tmp_path):
         result = real_fit(*args, **{**settings, "num_steps": 3})
         return replace(result, stopped="interrupted")
 
-    real_fit = preset_module.fit
-    monkeypatch.setattr(preset_module, "fit", interrupted)
+    real_fit = method_module.fit
+    monkeypatch.setattr(method_module, "fit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_benchmark(make_trials(DigitsAngle(rows=5), ["bmtl"], seeds=1), tmp_path, jobs=1)
     assert not list((tmp_path / "trials").iterdir())
@@ -142,7 +148,8 @@ def test_an_interrupted_fit_is_no_result(monkeypatch, tmp_path):
 def test_every_method_of_the_paper_is_there():
     for data_set in (Digits(), DigitsAngle()):
         methods = methods_for(data_set)
-        assert set(presets(data_set.kind)) | set(PLAIN[data_set.kind]) == set(methods)
+        known = {**presets(data_set.kind), **ablations(data_set.kind), **BASELINES[data_set.kind]}
+        assert set(methods) == set(known)
         for name in ("stl", "vstl", "bmtl", "vbmtl", "vmtl", "vmtl-ac", "paper", "default"):
             assert name in methods
     assert "official" in methods_for(Digits()) and "official" not in methods_for(DigitsAngle())
@@ -205,7 +212,7 @@ def test_classification_counts_every_task_alike():
 def test_bad_input_ends_with_2_and_no_traceback(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYRO_VMTL_DATA", raising=False)
-    result = CliRunner().invoke(app, ["benchmark", *arguments])
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2, result.output
     assert message in result.output
     assert "Traceback" not in result.output

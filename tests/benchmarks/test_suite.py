@@ -3,20 +3,24 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from sklearn.linear_model import Ridge
 from typer.testing import CliRunner
 
+from benchmarks import suite as module
+from benchmarks.baselines import (
+    ALPHA_GRID,
+    boosted_trees_classification,
+    boosted_trees_regression,
+    ridge_per_task,
+    ridge_pooled,
+)
+from benchmarks.command import app
 from benchmarks.gaussian_process import gaussian_process
 from benchmarks.suite_scores import average_ranks, judge, plot_average_ranks, suite_means
 from pyro_vmtl.analysis import (
     ALL_TASKS,
-    boosted_trees_classification,
-    boosted_trees_regression,
-    ridge_pooled,
 )
-from pyro_vmtl.analysis.baselines import ALPHA_GRID
-from pyro_vmtl.cli import suite as module
-from pyro_vmtl.cli.main import app
 from pyro_vmtl.datasets import SUITE, Digits, DigitsAngle, GroupedTasks, OfficeCaltech
 from pyro_vmtl.datasets.suite import UNRELATED
 
@@ -59,7 +63,8 @@ def test_means_and_ranks_are_those_of_means_over_splits():
     assert ranks.loc["default"].to_dict() == {"main": 1.5, "nll": 1.5, "rows": 2}
     assert ranks.loc["pooled"].to_dict() == {"main": 2.0, "nll": 1.5, "rows": 2}
     assert ranks.loc["per-task"].to_dict() == {"main": 2.0, "nll": 3.0, "rows": 1}
-    ax = plot_average_ranks(ranks)
+    ax = Figure().subplots()
+    plot_average_ranks(ranks, ax)
     assert ax.get_yticklabels()[0].get_text() == "default (2)"
     assert ax.lines[0].get_xdata().tolist() == ranks["main"].tolist()
 
@@ -91,6 +96,17 @@ def test_ridge_leaves_one_row_out():
     np.testing.assert_allclose(std, np.sqrt(errors(best)), rtol=1e-6)
     mean, std = ridge_pooled(X[:2], y[:2], X_new)
     assert (mean == y[:2].mean()).all() and (std > 0).all()
+
+
+def test_ridge_regressions_keep_their_tasks_apart():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 2))
+    tasks = ["a"] * 200 + ["b"] * 200
+    y = np.repeat([2.0, -2.0], 200) * X[:, 0] + 0.3 * rng.normal(size=400)
+    mean, std = ridge_per_task(X, y, tasks, X, tasks)
+    assert np.std(mean - y) < 0.35 and np.allclose(std, 0.3, atol=0.05)
+    mean, std = ridge_pooled(X, y, X)
+    assert np.std(mean - y) > 1.5 and np.allclose(std, 2.0, atol=0.2)
 
 
 def test_trees_see_the_task():
@@ -169,7 +185,7 @@ def test_the_command_runs_each_row_and_goes_on(tmp_path, monkeypatch):
         "two draws": (GroupedTasks(tasks=4, groups=2, rows=5), GroupedTasks(tasks=2, groups=2)),
     }
     monkeypatch.setattr(module, "SUITE", rows)
-    command = ["benchmark", "suite", "--seeds", "2", "--jobs", "1", "--out", str(tmp_path / "s")]
+    command = ["suite", "--seeds", "2", "--jobs", "1", "--out", str(tmp_path / "s")]
     command += ["--methods", "per-task,pooled,boosted-trees"]
     runner = CliRunner(env={"COLUMNS": "140"})
     result = runner.invoke(app, command)
@@ -192,17 +208,17 @@ def test_the_command_runs_each_row_and_goes_on(tmp_path, monkeypatch):
         (["--methods", "magic"], "--methods has 'magic'"),
     ],
 )
-def test_bad_input_of_the_suite_is_told(arguments, message, monkeypatch, tmp_path):
+def test_bad_input_of_the_suite_is_an_error(arguments, message, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module, "SUITE", {"angle": (DigitsAngle(rows=5),)})
-    result = CliRunner().invoke(app, ["benchmark", "suite", *arguments])
+    result = CliRunner().invoke(app, ["suite", *arguments])
     assert result.exit_code == 2 and message in result.output
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_data_are_told_before_any_work(monkeypatch, tmp_path):
+def test_missing_data_are_an_error_before_any_fit(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYRO_VMTL_DATA", raising=False)
-    result = CliRunner().invoke(app, ["benchmark", "suite", "--methods", "pooled"])
+    result = CliRunner().invoke(app, ["suite", "--methods", "pooled"])
     assert result.exit_code == 2 and "PYRO_VMTL_DATA" in result.output
     assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ from problems import F64, classifier
 from pyro.infer.autoguide import AutoNormal
 
 from pyro_vmtl import BalancedRows, MeanFieldELBO, RandomRows, TaskData, fit
-from pyro_vmtl.data.row_batches import scaled_rows
+from pyro_vmtl.data.plates import scaled_rows
 from pyro_vmtl.handlers.isolation import validation
 
 
@@ -118,7 +118,7 @@ def test_an_autoguide_of_every_row_cannot_have_batches(ragged):
             z = pyro.sample("z", dist.Normal(torch.zeros((), dtype=F64), 1.0))
             pyro.sample("y", dist.Normal(z, 0.1), obs=data.y)
 
-    with pytest.raises(ValueError, match=r"numbers of its own for every row at site 'z_unconstr"):
+    with pytest.raises(ValueError, match=r"parameters for every row at site 'z_unconstr"):
         fit(model, AutoNormal(model), ragged, batches=RandomRows(2))
 
 

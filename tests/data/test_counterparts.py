@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from problems import F64
+from problems import F64, plain_mean
 
 from pyro_vmtl import TaskData, attend
 
@@ -16,15 +16,6 @@ def rows_of(data, task):
         for n in range(data.num_rows)
         if data.mask[task, n]
     ]
-
-
-def plain_mean(x, keys, extra=0.0):
-    """The mean of keys that the authors' code takes: scores over their range, then softmax."""
-    scores = torch.stack([x @ key for key in keys])
-    scores = scores / (scores.max() - scores.min() + 1e-9) + extra
-    weights = (scores - scores.max()).exp()
-    weights = weights / weights.sum()
-    return sum(w * key for w, key in zip(weights, keys, strict=True))
 
 
 def check(data, found, expected):
@@ -63,18 +54,13 @@ def test_two_tasks_one_row_in_a_class_and_a_class_missing():
     torch.testing.assert_close(found.x[3, 0], X[2])
 
 
-@pytest.mark.parametrize("target_in_key", [False, True])
-def test_real_targets_attend_to_all_rows(ragged, target_in_key):
+def test_real_targets_attend_to_all_rows(ragged):
     data = replace(ragged, y=torch.randn(3, 5, dtype=F64), classes=None)
 
     def expected(x, y, rows):
-        extra = 0.0
-        if target_in_key:
-            gap = torch.tensor([-((y - other) ** 2) for _, other, _ in rows], dtype=F64)
-            extra = gap / (gap.max() - gap.min() + 1e-9)
-        return plain_mean(x, [key for key, _, _ in rows], extra)
+        return plain_mean(x, [key for key, _, _ in rows])
 
-    check(data, attend(data, target_in_key=target_in_key).attended, expected)
+    check(data, attend(data).attended, expected)
 
 
 def test_rows_of_a_batch_find_their_counterparts(ragged):

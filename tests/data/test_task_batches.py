@@ -22,7 +22,8 @@ from pyro_vmtl import (
     fit,
     share,
 )
-from pyro_vmtl.data.task_batches import Part, of_plate, some_tasks
+from pyro_vmtl.data.plates import some_tasks, subsample_tasks
+from pyro_vmtl.data.task_batches import Part
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.inference.step import Step
@@ -232,7 +233,7 @@ def test_a_site_of_one_number_and_tasks_without_rows(five):
     def model(data):
         with pyro.plate("task", T, dim=-2):
             m = pyro.sample("m", pyro.distributions.Normal(torch.zeros(()), 1.0))
-            rows = of_plate(data)
+            rows = subsample_tasks(data)
             with pyro.plate("data", rows.num_rows, dim=-1), pyro.poutine.mask(mask=rows.mask):
                 pyro.sample("y", pyro.distributions.Normal(m, 1.0), obs=rows.y)
 

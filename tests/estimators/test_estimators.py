@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.metrics import accuracy_score, r2_score
 
 from pyro_vmtl import Stack
-from pyro_vmtl.estimators import DataNotice, VMTLClassifier, VMTLRegressor
+from pyro_vmtl.estimators import DataNotice, VMTLClassifier, VMTLRegressor, predicting
 from pyro_vmtl.estimators import rows as rows_module
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.presets import presets
@@ -371,11 +371,11 @@ def test_validation_data_are_held_out_and_each_member_is_fitted_once(rows, fits)
     other = regressor(method=method).fit(
         X[train], y[train], tasks[train], validation_data=(validation[0], y[train], validation[2])
     )
-    assert isinstance(fitted._fitted, FittedStack)
-    assert other._fitted.calibrations != fitted._fitted.calibrations
-    for name, member in fitted._fitted.members.items():
+    assert isinstance(fitted.fitted_, FittedStack)
+    assert other.fitted_.calibrations != fitted.fitted_.calibrations
+    for name, member in fitted.fitted_.members.items():
         for a, b in zip(
-            member.guide.parameters(), other._fitted.members[name].guide.parameters(), strict=True
+            member.guide.parameters(), other.fitted_.members[name].guide.parameters(), strict=True
         ):
             assert torch.equal(a, b)
     del fits[:]
@@ -465,17 +465,17 @@ def test_very_long_tasks_are_cut_with_a_notice(monkeypatch):
     tasks = np.r_[np.repeat(np.arange(12), 2), np.full(100, 12)]
     X = rng.normal(size=(124, 1))
     assert regressor().fit(X, X[:, 0], tasks).task_sizes_ == (*[2] * 12, 100)
-    monkeypatch.setattr(rows_module, "MOST_PADDED", 13 * 2 * 30)
+    monkeypatch.setattr(rows_module, "MAX_PADDED", 13 * 2 * 30)
     with pytest.warns(DataNotice, match="30 rows, drawn at random, .* of 1 long tasks, .*12 .100"):
         fitted = regressor().fit(X, X[:, 0], tasks, sample_weight=np.ones(124))
     assert fitted.task_sizes_ == (*[2] * 12, 30)
 
 
 def test_rows_are_cut_at_random_and_no_task_is_lost(monkeypatch):
-    monkeypatch.setattr(rows_module, "MOST_PADDED", 0)
+    monkeypatch.setattr(rows_module, "MAX_PADDED", 0)
     labels = ["a"] * 1000 + ["b"] * 10 + ["c"] * 10
     with pytest.warns(DataNotice):
-        kept = rows_module.capped(labels, np.ones(1020, dtype=bool), 1, seed=0)
+        kept = rows_module.limit_rows(labels, np.arange(1020), 1, seed=0)
     assert len(kept) == 680 + 20 and (np.diff(kept) > 0).all()
     assert (kept[-20:] == np.arange(1000, 1020)).all()
     # the mean of 680 of the numbers to 1000 has the standard error 289 / sqrt(680) * sqrt(0.32)
@@ -483,13 +483,13 @@ def test_rows_are_cut_at_random_and_no_task_is_lost(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [regressor, classifier])
-def test_windows_give_what_one_window_gives(rows, kind, monkeypatch):
-    """Window by window, as long as every window has rows of all tasks: draws are the same."""
+def test_batches_give_what_one_batch_gives(rows, kind, monkeypatch):
+    """Batch by batch, as long as every batch has rows of all tasks: draws are the same."""
     X, y, tasks = rows
     fitted = kind().fit(X, y if kind is regressor else classes(y), tasks)
     whole = _all(fitted, X, tasks)
-    monkeypatch.setattr(rows_module, "MOST_AT_ONCE", 3 * (50 * 2 + 3) * 4)
-    assert len(list(rows_module.windows(tasks.tolist(), fitted.tasks_, 3, 100))) == 3
+    monkeypatch.setattr(predicting, "MAX_NUMBERS", 3 * (50 * 2 + 3) * 4)
+    assert len(list(predicting.prediction_batches(tasks.tolist(), fitted.tasks_, 3, 100))) == 3
     assert_allclose(_all(fitted, X, tasks), whole, rtol=1e-5)  # float32
     new = np.where(tasks == "Bo", "Dee", tasks)
     with pytest.warns(DataNotice):
@@ -500,16 +500,15 @@ def test_windows_give_what_one_window_gives(rows, kind, monkeypatch):
     assert_allclose(parts, whole, rtol=1e-5)
 
 
-def test_windows_have_every_row_once():
+def test_batches_have_every_row_once():
     rng = np.random.default_rng(0)
     labels = rng.choice(["a", "b", "c", "new"], p=[0.8, 0.1, 0.05, 0.05], size=500).tolist()
-    rows_module_windows = rows_module.windows(labels, ("a", "b", "c", "unused"), 2, 100_000)
     seen = []
-    for window in rows_module_windows:
-        assert [labels[row] for row in window.rows] == (
-            window.labels if window.tasks is not None else ["new"] * len(window.rows)
-        )
-        seen += window.rows.tolist()
+    for index, tasks in predicting.prediction_batches(
+        labels, ("a", "b", "c", "unused"), 2, 100_000
+    ):
+        assert {labels[row] == "new" for row in index} == {tasks is None}
+        seen += index.tolist()
     assert sorted(seen) == list(range(500))
 
 

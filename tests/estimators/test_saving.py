@@ -1,7 +1,5 @@
 """Estimators in folders: they come back as they were, or not at all."""
 
-import copy
-import hashlib
 import json
 import pickle
 import random
@@ -58,7 +56,7 @@ def everything(fitted, kind):
     ("kind", "method"),
     [
         *(("regression", name) for name in ("default", "shared", "hierarchical", "vmtl", "stl")),
-        *(("classification", n) for n in ("default", "vmtl", "vmtl-ac", "bmtl", "vmtl-even")),
+        *(("classification", n) for n in ("default", "vmtl", "vmtl-ac", "bmtl")),
         *(("classification", name) for name in ("paper", "official", "official-ac")),
         *(("counts", name) for name in ("default", "shared")),
         *(("regression", name) for name in ("vmtl-ac", "paper")),
@@ -176,25 +174,23 @@ def test_an_estimator_that_is_not_fitted_is_not_saved(tmp_path):
 # Reading what was changed
 
 
-def sealed(folder, tensors):
-    """Write other weights, with their right checksum."""
-    save_file(tensors, folder / "weights.safetensors")
-    digest = hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
-    edited(folder, lambda config: config.update(checksum=digest))
-
-
-def edited(folder, change):
-    path = folder / "estimator.json"
-    config = json.loads(path.read_text())
-    found = change(config)
-    path.write_text(json.dumps(config if found is None else found))
+def edited(folder, change, tensors=None):
+    """Change the settings or weights, and compute the right checksum of them."""
+    config = json.loads((folder / "estimator.json").read_text())
+    del config["checksum"]
+    change(config)
+    if tensors is not None:
+        save_file(tensors, folder / "weights.safetensors")
+    config["checksum"] = saving._checksum(config, folder / "weights.safetensors")
+    (folder / "estimator.json").write_text(json.dumps(config))
 
 
 def reshaped(folder, name, change):
     tensors = load_file(folder / "weights.safetensors")
     names = [n for n in tensors if n.endswith(name)]
     assert names
-    sealed(folder, {n: change(v).contiguous() if n in names else v for n, v in tensors.items()})
+    new = {n: change(v).contiguous() if n in names else v for n, v in tensors.items()}
+    edited(folder, lambda config: None, new)
 
 
 def setting(*path, to):
@@ -206,6 +202,18 @@ def setting(*path, to):
         place[path[-1]] = to
 
     return lambda folder: edited(folder, change)
+
+
+def replaced(old, new):
+    """Change the text of the settings, and not their checksum."""
+
+    def change(folder):
+        path = folder / "estimator.json"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    return change
 
 
 def cut_short(folder):
@@ -228,49 +236,31 @@ BROKEN = {
     "bytes": lambda folder: (folder / "estimator.json").write_bytes(b"\xff\x00"),
     "deep": lambda folder: (folder / "estimator.json").write_text("[" * 100_000),
     "a list": lambda folder: (folder / "estimator.json").write_text("[]"),
+    "null": lambda folder: (folder / "estimator.json").write_text("null"),
+    "a number": replaced('"num_samples": 20', '"num_samples": 30'),
+    "a label": replaced('"b"', '"B"'),
+    "a name": replaced('"checksum"', '"check"'),
     "format 99": setting("format", to=99),
-    "format 0": setting("format", to=0),
+    "format 1": setting("format", to=1),
     "format NaN": setting("format", to=float("nan")),
-    "format infinity": setting("format", to=-float("inf")),
     "versions": setting("versions", to=3),
     "estimator": setting("estimator", to=["VMTLRegressor"]),
+    # changed on purpose, with a new checksum
     "num_features": setting("num_features", to=3),
-    "num_features text": setting("num_features", to="2"),
     "num_features huge": setting("num_features", to=10**15),
     "a task more": setting("tasks", to=["a", "b", "c", "d"]),
-    "a task less": setting("tasks", to=["a", "b"]),
-    "a task twice": setting("tasks", to=["a", "b", "b"]),
-    "tasks a text": setting("tasks", to="abc"),
-    "tasks lists": setting("tasks", to=[["a"], ["b"], ["c"]]),
-    "sizes": setting("task_sizes", to=[8, 8]),
-    "a name more": setting("features", to=["x", "y", "z"]),
-    "centre": setting("centre", to="much"),
-    "unit NaN": setting("unit", to=float("nan")),
-    "unit 0": setting("unit", to=0.0),
     "num_samples": setting("settings", "num_samples", to=-1),
-    "setting unknown": setting("settings", to={"learning": 3}),
-    "settings a list": setting("settings", to=[1]),
+    "setting unknown": setting("settings", to={"learning": 3, "method": "shared"}),
     "fitted": setting("fitted", to=None),
     "no members": setting("fitted", "members", to={}),
     "preset field": setting(*MEMBER, "preset", to={"object": "Preset", "latent": 3}),
     "latent": setting(*MEMBER, "preset", "latent_size", to=7),
-    "not shared": setting(*MEMBER, "preset", "shared", to=[]),
     "another object": setting(*MEMBER, "preset", to={"object": "Stack", "members": {"a": 1}}),
     "os.system": setting(*MEMBER, "preset", to={"object": "os.system", "command": "true"}),
     "class": setting(*MEMBER, "preset", "sharing", to={"pool": {"class": "eval"}}),
-    "num_tasks": setting(*MEMBER, "num_tasks", to=4),
-    "calibration": setting(
-        "fitted", "calibrations", "shared", to={"spread": "a", "temperature": 1}
-    ),
-    "calibration NaN": setting("fitted", "calibrations", "shared", "spread", to=float("nan")),
     "other weights": lambda folder: reshaped(folder, "locs.w", lambda v: v[:-1]),
-    "wider weights": lambda folder: reshaped(folder, "locs.w", lambda v: torch.cat([v, v], -1)),
     "stack weights": lambda folder: reshaped(folder, "weights", lambda v: v[..., :-1]),
-    "scales of 0": lambda folder: reshaped(folder, "features.scale", torch.zeros_like),
-    "scales NaN": lambda folder: reshaped(folder, "features.scale", lambda v: v * float("nan")),
-    "other means": lambda folder: reshaped(folder, "features.mean", lambda v: v[:-1]),
-    "nothing": lambda folder: sealed(folder, {"a": torch.zeros(1)}),
-    "classes": lambda folder: (folder / "estimator.json").write_text("null"),
+    "nothing": lambda folder: edited(folder, lambda config: None, {"a": torch.zeros(1)}),
 }
 
 
@@ -283,18 +273,10 @@ def test_what_was_changed_is_refused(saved, how):
     assert str(folder) in str(caught.value)
 
 
-@pytest.mark.parametrize("classes", [[False], [0, 0], [0, 1, 2], "ab", [[0], [1]], None])
-def test_changed_classes_are_refused(saved, classes):
-    folder = saved / "classification"
-    edited(folder, lambda config: config.update(classes=classes))
-    with pytest.raises(ValueError, match="is broken"):
-        VMTLClassifier.load(folder)
-
-
 def test_swapped_files_are_refused(saved):
     fit("regression", "shared").save(saved / "other")
     shutil.copy(saved / "other" / "weights.safetensors", saved / "regression")
-    with pytest.raises(ValueError, match="is not the file that was saved"):
+    with pytest.raises(ValueError, match="is not what was saved"):
         VMTLRegressor.load(saved / "regression")
 
 
@@ -303,7 +285,7 @@ def test_a_missing_file_is_named(saved, name):
     (saved / "regression" / name).unlink()
     with pytest.raises(FileNotFoundError, match=f"has no {name}"):
         VMTLRegressor.load(saved / "regression")
-    with pytest.raises(FileNotFoundError, match="is no folder"):
+    with pytest.raises(FileNotFoundError, match="is no directory"):
         VMTLRegressor.load(saved / "nowhere")
 
 
@@ -324,39 +306,20 @@ def test_another_version_is_told(saved):
         VMTLRegressor.load(folder)
 
 
-@pytest.mark.filterwarnings("ignore::pyro_vmtl.estimators.VersionNotice")
-def test_random_changes_of_the_settings_raise_nothing_else(saved):
-    """Changed bytes, and changed values at random places."""
+def test_random_changes_of_bytes_are_refused(saved):
+    """But for white space, which has no meaning."""
     rng = random.Random(0)
-    folder = saved / "classification"
-    path = folder / "estimator.json"
+    path = saved / "classification" / "estimator.json"
     text = path.read_bytes()
-    refused = 0
-    for i in range(300):
-        if i % 2:
-            changed = bytearray(text)
-            for _ in range(rng.choice([1, 1, 3])):
-                changed[rng.randrange(len(changed))] = rng.randrange(256)
-        else:
-            config = json.loads(text)
-            _change_somewhere(config, rng)
-            changed = json.dumps(config).encode()
+    content = json.loads(text)
+    for _ in range(100):
+        changed = bytearray(text)
+        changed[rng.randrange(len(changed))] = rng.randrange(256)
         path.write_bytes(changed)
         try:
-            VMTLClassifier.load(folder)
-        except (ValueError, OSError) as error:
-            refused += 1
-            assert str(folder) in str(error)
-    assert refused > 100
-
-
-def _change_somewhere(config, rng):
-    place = config
-    while True:
-        keys = list(place) if isinstance(place, dict) else range(len(place))
-        key = rng.choice(list(keys))
-        if not isinstance(place[key], dict | list) or not place[key] or rng.random() < 0.2:
-            break
-        place = place[key]
-    values = [None, -1, 0, 2, 0.5, float("nan"), "x", "", [], {}, [1], {"a": 1}, True]
-    place[key] = copy.deepcopy(rng.choice(values))
+            unchanged = json.loads(changed.decode()) == content
+        except ValueError:
+            unchanged = False
+        if not unchanged:
+            with pytest.raises(ValueError, match=r"estimator\.json"):
+                VMTLClassifier.load(path.parent)

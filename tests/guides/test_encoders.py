@@ -9,7 +9,7 @@ from problems import F64
 from pyro import poutine
 
 from pyro_vmtl import MeanFieldELBO, RandomRows, TaskData, attend, share
-from pyro_vmtl.data.row_batches import scaled_rows
+from pyro_vmtl.data.plates import scaled_rows
 from pyro_vmtl.guides import (
     AmortizedNormal,
     ConcatenatedEncoders,

@@ -103,7 +103,6 @@ def anchored(data):
         pool=LogarithmicPool,
         base=False,
         transfer=None,
-        anchor=True,
         weights_prior=False,
     )
     return guide, shared

@@ -100,7 +100,7 @@ def test_a_replayed_step_is_that_of_the_programs_and_does_not_wait(ragged, name)
         torch.cuda.set_sync_debug_mode("error")
         try:
             for at in range(3):
-                step.at(at)
+                step.at_step(at)
                 step()
                 optimizer.step()
         finally:
@@ -108,11 +108,10 @@ def test_a_replayed_step_is_that_of_the_programs_and_does_not_wait(ragged, name)
 
 
 @pytest.mark.parametrize("tasks", [RandomTasks(2), TaskBlocks(2)])
-@pytest.mark.parametrize("sharing", [{}, {"num_sources": 1}])
-def test_some_tasks_and_some_sources_on_a_gpu(ragged, tasks, sharing):
+def test_some_tasks_on_a_gpu(ragged, tasks):
     preset = presets("classification")["shared"]
     fitting = {**preset.fitting, "tasks": tasks, "num_steps": 60}
-    preset = replace(preset, fitting=fitting, sharing={**preset.sharing, **sharing})
+    preset = replace(preset, fitting=fitting)
     fitted = preset.fit(replace(ragged, x=ragged.x.float()).to("cuda"))
     assert torch.isfinite(fitted.result.history.loss).all()
     assert len(fitted.result.history.loss) == 60

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pyro_vmtl import RandomTasks, TaskBlocks, TaskData
-from pyro_vmtl import snapshots as module
+from pyro_vmtl.inference import snapshots as module
 from pyro_vmtl.inference.snapshots import Snapshots
 from pyro_vmtl.methods.presets import HIERARCHICAL, SHARED, presets
 from pyro_vmtl.sharing.sources import Sources
@@ -29,11 +29,7 @@ def by_hand(fitted, site=0):
     logits = sources.logits.detach().double().numpy()
     for task in range(num_tasks):
         shares = np.exp(logits[task]) / np.exp(logits[task]).sum()
-        names = (
-            [other for other in range(num_tasks) if other != task]
-            if sources.candidates is None
-            else sources.candidates[task].tolist()
-        )
+        names = [other for other in range(num_tasks) if other != task]
         for name, share in zip([*names, num_tasks], shares, strict=True):
             weights[task, name] += share
     anchored = (1 - 1 / num_tasks) * weights
@@ -42,7 +38,6 @@ def by_hand(fitted, site=0):
 
 
 EVEN = replace(SHARED, sharing={**SHARED.sharing, "start": "even"})
-CANDIDATES = replace(EVEN, sharing={**EVEN.sharing, "num_sources": 2})
 
 
 @pytest.mark.parametrize(
@@ -50,9 +45,9 @@ CANDIDATES = replace(EVEN, sharing={**EVEN.sharing, "num_sources": 2})
     [
         (EVEN, {}),  # recorded from step 50 on
         (EVEN, {"tasks": RandomTasks(2)}),
-        (CANDIDATES, {"tasks": TaskBlocks(3)}),
+        (EVEN, {"tasks": TaskBlocks(3)}),
     ],
-    ids=["recorded", "tasks", "candidates"],
+    ids=["recorded", "tasks", "blocks"],
 )
 def test_snapshots_go_from_even_weights_to_those_of_the_fit(method, fitting, data):
     fitted = replace(method, fitting={"num_steps": 70, **fitting}).fit(data)
@@ -63,7 +58,7 @@ def test_snapshots_go_from_even_weights_to_those_of_the_fit(method, fitting, dat
     torch.testing.assert_close(weights.sum(-1), torch.ones(8, 4))  # float32
     assert not weights.diagonal(dim1=1, dim2=2).any()
     # sources and base have even parts in what the anchor, 1/4, leaves
-    borrowed = 0.75 * (2 / 3 if method is CANDIDATES else 3 / 4)
+    borrowed = 0.75 * 3 / 4
     torch.testing.assert_close(weights[0, :, :-1].sum(1), torch.full((4,), borrowed))
     np.testing.assert_allclose(weights[-1], by_hand(fitted), atol=1e-6)  # float32
     assert (weights[-1] - weights[0]).abs().max() > 0.01

@@ -10,6 +10,7 @@ import torch
 from problems import F64, classifier, random_normal, random_weights
 from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
+from torch import nn
 
 from pyro_vmtl import (
     LogarithmicPool,
@@ -18,16 +19,17 @@ from pyro_vmtl import (
     TaskBlocks,
     attend,
     fit,
-    fitting,
     share,
     temper,
 )
 from pyro_vmtl.handlers.isolation import isolated, validation
+from pyro_vmtl.handlers.tracing import trace_guide_and_model
+from pyro_vmtl.inference import svi
 from pyro_vmtl.inference.step import Step, can_be_recorded
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.presets import presets
 from pyro_vmtl.models import LinearClassifier
-from pyro_vmtl.sharing.sources import LEAST_LOSS
+from pyro_vmtl.sharing.sources import MAX_ROUNDING
 
 CLASSES, REAL = (
     {name: preset for name, preset in presets(kind).items() if isinstance(preset, Preset)}
@@ -85,13 +87,13 @@ def test_presets_are_replayed_exactly(ragged, name, real, tasks):
         data = replace(data, y=data.x.sum(-1), classes=None)
     step = make_step((REAL if real else CLASSES)[name], data, tasks=tasks)
     assert can_be_recorded(step.loss_of)
-    step.at(0)
+    step.at_step(0)
     assert_replays(step)
     # other values of parameters and schedules; at step 0 some KL weights are 0 and left out
     with torch.no_grad():
         for parameter in step.parameters:
             parameter.add_(0.1 * torch.randn_like(parameter))
-    step.at(700)
+    step.at_step(700)
     assert_replays(step)
 
 
@@ -100,7 +102,7 @@ def test_counts_are_replayed_exactly(ragged, tasks):
     data = replace(ragged, x=ragged.x.float(), y=ragged.y.float(), classes=None)
     step = make_step(presets("counts")["shared"], data, tasks=tasks)
     assert can_be_recorded(step.loss_of)
-    step.at(0)
+    step.at_step(0)
     assert_replays(step)
 
 
@@ -117,7 +119,7 @@ def test_a_fit_is_the_same_with_and_without_replay(ragged, monkeypatch):
     assert torch.equal(replayed.kl["w"], traced.kl["w"])
 
 
-def test_only_programs_of_the_library_are_replayed(ragged):
+def test_only_programs_that_declare_a_fixed_graph_are_replayed(ragged):
     def loss_of(model, guide, elbo=MeanFieldELBO):
         return elbo()(*share(model, guide, sites=["w"]))
 
@@ -131,8 +133,17 @@ def test_only_programs_of_the_library_are_replayed(ragged):
         pass
 
     assert not can_be_recorded(loss_of(Own(model.prior), guide))
-    prior = dist.Normal(torch.zeros(3, 3, dtype=F64), 1.0).to_event(2)
-    assert not can_be_recorded(loss_of(LinearClassifier(lambda: prior), guide))
+    Own.fixed_graph = True
+    assert can_be_recorded(loss_of(Own(model.prior), guide))
+    normal = dist.Normal(torch.zeros(3, 3, dtype=F64), 1.0).to_event(2)
+
+    def prior():
+        return normal
+
+    assert not can_be_recorded(loss_of(LinearClassifier(prior), guide))
+    prior.fixed_graph = True
+    assert can_be_recorded(loss_of(LinearClassifier(prior), guide))
+    assert not can_be_recorded(loss_of(model, nn.Sequential(guide, nn.BatchNorm1d(2))))
 
 
 class OwnPool(LogarithmicPool):
@@ -143,7 +154,7 @@ class OwnELBO(MeanFieldELBO):
     pass
 
 
-def test_whatever_else_is_not_of_the_library_is_not_replayed(ragged):
+def test_whatever_else_does_not_declare_it_is_not_replayed(ragged):
     model, guide = classifier(ragged)
     shared_pair = share(model, guide, sites=["w"])
     elbo = MeanFieldELBO()
@@ -164,19 +175,20 @@ def test_a_fit_of_the_library_s_programs_is_replayed(ragged, name, monkeypatch):
     traced = []
     evaluate = Step._evaluate
     monkeypatch.setattr(Step, "_evaluate", lambda *args: [traced.append(1), evaluate(*args)][1])
-    fitting_of = {**CLASSES[name].fitting, "num_steps": fitting.RECORD_AFTER + 20}
+    fitting_of = {**CLASSES[name].fitting, "num_steps": svi.RECORD_AFTER + 20}
     preset = replace(CLASSES[name], fitting=fitting_of)
     preset.fit(replace(ragged, x=ragged.x.float()))
-    assert len(traced) == fitting.RECORD_AFTER + 1  # and the one that is recorded
+    assert len(traced) == svi.RECORD_AFTER + 1  # and the one that is recorded
 
 
-def test_after_a_replayed_fit_nothing_is_left_of_an_older_run(ragged):
+def test_a_model_never_uses_an_older_run_of_its_guide(ragged):
     pair = share(*classifier(ragged), sites=["w"])
-    fit(*pair, ragged, num_steps=fitting.RECORD_AFTER + 5)
-    with pytest.raises(RuntimeError, match="the guide has not run yet"):
-        pair[0](ragged)
+    fit(*pair, ragged, num_steps=svi.RECORD_AFTER + 5)
+    assert pair[1].state["w"].use_float64
     pair[1](ragged)
-    pair[0](ragged)
+    with pytest.raises(RuntimeError, match="replayed on a trace of the guide"):
+        pair[0](ragged)
+    trace_guide_and_model(*pair, ragged)
 
 
 def test_pyros_own_elbos_are_not_compiled(ragged):
@@ -192,11 +204,11 @@ def test_a_program_that_counts_its_steps_is_traced_at_every_step(ragged):
         steps.append(len(steps))
         model(data)
 
-    fit(*share(counting, guide, sites=["w"]), ragged, num_steps=fitting.RECORD_AFTER + 20)
-    assert len(steps) == fitting.RECORD_AFTER + 20 + 2  # and two looks before the first
+    fit(*share(counting, guide, sites=["w"]), ragged, num_steps=svi.RECORD_AFTER + 20)
+    assert len(steps) == svi.RECORD_AFTER + 20 + 2  # and two looks before the first
 
 
-def make_pool(distance, *, exact, dtype=torch.float32):
+def make_pool(distance, *, use_float64, dtype=torch.float32):
     """Two groups of two tasks, whose means are a number of widths apart."""
     near = random_normal(4, 1, 200, event_dim=1, seed=0)
     group = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=F64)[:, None, None]
@@ -204,15 +216,15 @@ def make_pool(distance, *, exact, dtype=torch.float32):
     posterior = dist.Normal(loc.to(dtype), scale.to(dtype)).to_event(1)
     base = dist.Normal(torch.zeros(200, dtype=dtype), torch.ones((), dtype=dtype)).to_event(1)
     weights = random_weights(4).to(dtype)
-    return LogarithmicPool(weights, posterior, base, 0.0, exact=exact), posterior
+    return LogarithmicPool(weights, posterior, base, 0.0, use_float64=use_float64), posterior
 
 
 @pytest.mark.parametrize("distance", [0.0, 1.0, 10.0, 100.0, 1e3, 1e4])
 def test_rounding_tells_what_float32_loses(distance):
-    pool, posterior = make_pool(distance, exact=False)
+    pool, posterior = make_pool(distance, use_float64=False)
     loc, var = (moment.transpose(0, 1) for moment in (posterior.mean, posterior.variance))
     rough = pool._components.log_probs(loc, var)[0].double()
-    right, _ = make_pool(distance, exact=True)
+    right, _ = make_pool(distance, use_float64=True)
     fine = right._components.log_probs(loc, var)[0].double()
     own = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]).bool()
     lost = (rough - fine)[own].abs().max().item()  # within a group; between, all is far anyway
@@ -229,24 +241,24 @@ def test_a_fit_takes_float64_where_float32_would_lose_too_much(ragged):
     data = replace(ragged, x=ragged.x.float())
     shared[1](data)
     step = Step(MeanFieldELBO()(*shared), (data,))
-    sources = step.sources[0]
-    assert sources.exact  # until it is known better
+    sources = step.sources["w"]
+    assert sources.use_float64  # until it is known better
     with validation(False):
         step()
         step.choose_precision()
-        assert not sources.exact
+        assert not sources.use_float64
         step.recording = True
         with torch.no_grad():
             guide.locs["w"][0] += 1e4
         step()
         step.choose_precision()
-        assert sources.exact
+        assert sources.use_float64
         step()
     assert len(step._recorded) == 2
-    sources.choose_precision(0.9 * LEAST_LOSS)
-    assert sources.exact  # near the border it stays as it is
-    sources.choose_precision(0.1 * LEAST_LOSS)
-    assert not sources.exact
+    sources.choose_precision(0.9 * MAX_ROUNDING)
+    assert sources.use_float64  # near the border it stays as it is
+    sources.choose_precision(0.1 * MAX_ROUNDING)
+    assert not sources.use_float64
 
 
 @pytest.mark.parametrize("recording", [False, True])
@@ -272,7 +284,7 @@ def test_only_products_are_rough_under_autocast(ragged, name, recording):
 @pytest.mark.parametrize("precision", ["high", "medium"])
 def test_rough_products_are_reckoned_with(precision):
     before = torch.get_float32_matmul_precision()
-    pool, _ = make_pool(10.0, exact=False)
+    pool, _ = make_pool(10.0, use_float64=False)
     fine = pool.rounding.item()
     try:
         torch.set_float32_matmul_precision(precision)

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_vmtl import MeanFieldELBO, RandomRows, TaskData, folds, preset, progress, stacking
-from pyro_vmtl.data.row_batches import scaled_rows
+from pyro_vmtl import MeanFieldELBO, RandomRows, TaskData, folds
+from pyro_vmtl.data.plates import scaled_rows
 from pyro_vmtl.handlers.isolation import isolated, validation
+from pyro_vmtl.inference import progress
 from pyro_vmtl.inference.step import Step
+from pyro_vmtl.methods import method as method_module
+from pyro_vmtl.methods import preset
+from pyro_vmtl.methods import stack as stacking
 from pyro_vmtl.methods.presets import ALONE, POOLED, SHARED, presets
 
 LENGTHS = (100, 37, 3, 1)
@@ -94,7 +98,10 @@ def test_the_elbo_of_long_tasks_is_unbiased_and_can_be_replayed():
 @pytest.mark.parametrize("member", ["shared", "alone", "hierarchical", "pooled"])
 def test_members_take_batches_of_large_data_only(member, monkeypatch):
     data, seen = rows_of(LENGTHS), []
-    monkeypatch.setattr(preset, "fit", lambda *args, **settings: seen.append(settings))
+    monkeypatch.setattr(method_module, "fit", lambda *args, **settings: seen.append(settings))
+    monkeypatch.setattr(method_module.Borrowing, "of_programs", lambda *args: None)
+    monkeypatch.setattr(method_module, "Member", lambda *args: None)
+    monkeypatch.setattr(method_module.Fitted, "of_one", lambda member: None)
     method = presets("regression")["default"].members[member]
     for large in (data.mask.numel(), data.mask.numel() - 1):
         monkeypatch.setattr(preset, "LARGE", large)
@@ -124,6 +131,7 @@ def test_a_fit_of_batches_is_nearly_that_of_all_rows(monkeypatch):
 def test_a_fit_of_large_data_does_not_keep_them(large, monkeypatch):
     data = rows_of(LENGTHS)
     monkeypatch.setattr(preset, "LARGE", 1 if large else 10**6)
+    monkeypatch.setattr(method_module, "LARGE", 1 if large else 10**6)
     rows = weakref.ref(data.x)
     gc.disable()
     try:
@@ -156,9 +164,9 @@ def test_a_stack_predicts_no_more_than_it_needs(monkeypatch):
     quick = replace(POOLED, fitting={"num_steps": 5})
     stack = stacking.Stack({"pooled": quick}, num_folds=3)
     for enough, num_fits, rows in ((60, 1, 60), (100, 1, 100), (150, 2, 200), (301, 3, 300)):
-        monkeypatch.setattr(stacking, "ENOUGH_HELD_OUT", enough)
+        monkeypatch.setattr(stacking, "MAX_HELD_OUT", enough)
         fits = []
-        held_out, stopped = stack.held_out(rows_of((150, 150)), report=fits.append)
+        held_out, stopped = stack.out_of_fold(rows_of((150, 150)), report=fits.append)
         assert not stopped and len(fits) == num_fits and held_out.y.shape == (rows,)
         assert torch.bincount(held_out.task).tolist() == [rows // 2] * 2
 

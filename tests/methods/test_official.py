@@ -4,13 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from problems import F64, normal_kl, normal_log_density, randomize_sources
-from test_attention import plain_mean
+from problems import F64, normal_kl, normal_log_density, plain_mean, randomize_sources
 
 from pyro_vmtl import BalancedRows, MeanFieldELBO, TaskData, attend
-from pyro_vmtl.data.row_batches import scaled_rows
+from pyro_vmtl.data.plates import scaled_rows
 from pyro_vmtl.guides import class_means
-from pyro_vmtl.inference.elbo import kept_traces
+from pyro_vmtl.inference.elbo import evaluate
 from pyro_vmtl.methods.presets import OFFICIAL, OFFICIAL_AC, PAPER
 
 T, C, F, D = 3, 2, 5, 4
@@ -38,10 +37,10 @@ def trial(preset, data, **changes):
     guide(batch)
     randomize_sources(guide)
     elbo = MeanFieldELBO(preset.num_particles, num_draws=preset.num_draws)
-    with scaled_rows(weight), kept_traces(elbo) as traces:
-        loss = elbo.loss(model, guide, batch)
-    draws = {name: node["value"] for name, node in traces[0][1].nodes.items() if "value" in node}
-    return loss, data, batch, draws, guide
+    with scaled_rows(weight):
+        loss, _, [(_, guide_trace)] = evaluate(elbo, model, guide, batch)
+    draws = {name: node["value"] for name, node in guide_trace.nodes.items() if "value" in node}
+    return loss.item(), data, batch, draws, guide
 
 
 def inner(guide):
@@ -94,7 +93,9 @@ def test_what_the_authors_code_computes(data, preset, bias):
     guide = inner(guide)
     w, z = draws["w"][:, :, 0], draws["z"]
     assert w.shape == (10, T, C, D + bias) and z.shape == (10, T, 8, D)
-    alpha = {site: draws[f"{site}_sources"].reshape(T, T - 1) for site in ("w", "z")}  # one draw
+    alpha = {
+        site: draws[f"{site}_sources"].exp().reshape(T, T - 1) for site in ("w", "z")
+    }  # one draw
     w_loc, w_var = posterior_of_w(guide, data)
     expected = 0.0
     for t in range(T):
@@ -122,7 +123,7 @@ def test_the_paper_s_equations_at_w_and_z(data):
     loss, data, batch, draws, guide = trial(preset, data, bias=False)
     guide = inner(guide)
     w, z = draws["w"][:, 0], draws["z"]
-    alpha = {site: draws[f"{site}_sources"].reshape(T, T - 1) for site in ("w", "z")}
+    alpha = {site: draws[f"{site}_sources"].exp().reshape(T, T - 1) for site in ("w", "z")}
     w_loc, w_var = (v.reshape(T, -1) for v in posterior_of_w(guide, data))
 
     def mixture(value, weights, components):

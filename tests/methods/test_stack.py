@@ -21,11 +21,11 @@ from pyro_vmtl import (
     predictive_cdf,
     predictive_mixture,
 )
-from pyro_vmtl import member_weights as module
-from pyro_vmtl.methods.held_out import HeldOut
+from pyro_vmtl.handlers.program_handler import unwrap
+from pyro_vmtl.methods import stacking_weights as module
+from pyro_vmtl.methods.out_of_fold import OutOfFold
 from pyro_vmtl.methods.presets import ALONE, DEFAULT, POOLED, SHARED, presets
 from pyro_vmtl.methods.stacking_weights import stacking_weights
-from pyro_vmtl.sharing.unwrap import unwrap
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_the_spread_and_noise_of_real_targets_are_found():
     y = truth + 2 * sizes * torch.randn(5000)
     found = Calibration.learn(Normal(loc, sizes.expand_as(loc)), y)
     assert found.temperature == pytest.approx(2.0, rel=0.1)
-    assert found.spread == pytest.approx(0.5, abs=0.1)
+    assert found.posterior_scale == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_calibration_of_one_and_one_changes_nothing():
@@ -161,8 +161,8 @@ def test_a_calibration_of_one_and_one_changes_nothing():
     same = Calibration()(draws)
     torch.testing.assert_close(same.loc, draws.loc)
     torch.testing.assert_close(same.scale, draws.scale)
-    with pytest.raises(ValueError, match="is Gamma, expected Categorical, Normal or Poisson"):
-        Calibration()(torch.distributions.Gamma(torch.ones(3), 1.0))
+    with pytest.raises(ValueError, match="is MultivariateNormal, expected a univariate"):
+        Calibration()(torch.distributions.MultivariateNormal(torch.ones(3), torch.eye(3)))
 
 
 # Stacks
@@ -194,10 +194,7 @@ def test_a_stack_mixes_its_members(rows, kind):
     fitted = stack.fit(data, seed=2)
     assert fitted.result.stopped == "steps"  # 40 are too few
     torch.testing.assert_close(fitted.weights.sum(1), torch.ones(4))
-    parts = [
-        predictive_mixture([fitted.calibrations[name](member.draws(data, num_samples=200))])
-        for name, member in fitted.members.items()
-    ]
+    parts = [predictive_mixture([draws]) for draws in fitted.draws(data, num_samples=200)]
     values = torch.stack([p.mean if kind == "regression" else p.probs[..., 1] for p in parts])
     expected = torch.einsum("mtn,tm->tn", values, fitted.weights)
     predictive = fitted.predictive(data)
@@ -210,26 +207,31 @@ def test_a_stack_mixes_its_members(rows, kind):
 
 def test_the_pooled_member_is_one_fit_of_all_rows(rows):
     fitted = quick(POOLED).fit(rows)
-    draws = fitted.draws(rows, num_samples=7)
+    [draws] = fitted.draws(rows, num_samples=7)
     assert draws.loc.shape == (7, 4, 9)
     x = rows.x[1, 2]
     loc = next(m for m in fitted.guide.modules() if hasattr(m, "locs")).locs["w"][0, 0]
-    many = fitted.draws(rows, num_samples=4000).loc[:, 1, 2].mean()
+    many = fitted.draws(rows, num_samples=4000)[0].loc[:, 1, 2].mean()
     # the mean of 4,000 draws, whose deviation is below 1 here
     assert many.item() == pytest.approx((x @ loc).item(), abs=0.06)
 
 
 def test_relatedness_is_that_of_the_members(rows):
     fitted = quick_stack().fit(rows)
-    shared = fitted.members["shared"].relatedness(num_samples=5, seed=1)
-    alone, even = torch.zeros(4, 5), torch.zeros(4, 5)
-    alone[:, -1] = 1
-    even[:, :-1] = (1 - torch.eye(4)) / 3
+    each = [m.relatedness(num_samples=5, seed=1) for m in fitted.members.values()]
+    for drawn in each:
+        torch.testing.assert_close(drawn.sum(-1), torch.ones(5, 4))
+        assert (drawn.diagonal(dim1=1, dim2=2) == 0).all() and (drawn >= 0).all()
     w = fitted.weights[:, :, None]
-    expected = w[:, 0] * shared + w[:, 1] * alone + w[:, 2] * even
-    found = fitted.relatedness(num_samples=5, seed=1)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(found.sum(-1), torch.ones(5, 4))
+    expected = sum(w[:, m] * drawn for m, drawn in enumerate(each))
+    torch.testing.assert_close(fitted.relatedness(num_samples=5, seed=1), expected)
+    alone, pooled = each[1], each[2]
+    assert (alone[..., :-1] == 0).all()
+    # of a pooled posterior that has next to nothing of the prior: by numbers of rows
+    of_rows = torch.tensor([9.0, 6.0, 4.0, 1.0]) / 20
+    torch.testing.assert_close(
+        pooled[0, :, :-1], of_rows.expand(4, 4) * (1 - torch.eye(4)), rtol=0, atol=0.02
+    )
 
 
 def test_an_interrupted_stack_keeps_what_is_done(rows, monkeypatch):
@@ -282,9 +284,9 @@ def test_held_out_predictions_decide():
     right = torch.where(task == 0, near, far)
     other = torch.where(task == 0, far, near)
     draws = {"one": Normal(right, 1.0), "two": Normal(other, 1.0)}
-    stack = Stack({"one": ALONE, "two": POOLED}, calibrated=False)
-    fitted = stack.weigh({"one": None, "two": None}, HeldOut(draws, y, task, 2), None)
-    assert fitted.weights[0, 0] > 0.8 and fitted.weights[1, 1] > 0.8
+    held_out = OutOfFold(draws, y, task, torch.ones(120))
+    weights = stacking_weights(held_out.log_density({}), held_out.task, 2)
+    assert weights[0, 0] > 0.8 and weights[1, 1] > 0.8
 
 
 def test_shared_representations_and_single_rows_can_be_stacked(rows):

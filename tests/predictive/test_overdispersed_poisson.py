@@ -24,11 +24,11 @@ from pyro_vmtl import (
     predictive_mixture,
     quantiles,
 )
+from pyro_vmtl.handlers.program_handler import unwrap
 from pyro_vmtl.inference.initialization import counts_start, usual_log_rate
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.presets import DEFAULT, presets
 from pyro_vmtl.models import LinearCounts, StandardNormal
-from pyro_vmtl.sharing.unwrap import unwrap
 
 
 def grouped(seed, *, tasks=12, groups=3, rows=10, features=4, rate=5.0, noise=1.0):
@@ -186,7 +186,7 @@ def test_the_rate_and_dispersion_of_counts_are_found():
     found = Calibration.learn(Poisson(log_rate.exp()), y)
     # 3,000 variances have a relative standard error of some 3 %, the spread of some 5 %
     assert found.temperature == pytest.approx(3.0, rel=0.1)
-    assert found.spread == pytest.approx(0.5, abs=0.1)
+    assert found.posterior_scale == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.parametrize("rate", [0.5, 20.0, 5e3])
@@ -200,7 +200,7 @@ def test_poisson_counts_have_a_temperature_near_1(rate):
 
 def test_a_calibration_acts_on_log_rates():
     rate = torch.tensor([[1.0], [np.e**2]])
-    corrected = Calibration(spread=0.5, temperature=3.0)(Poisson(rate))
+    corrected = Calibration(posterior_scale=0.5, temperature=3.0)(Poisson(rate))
     torch.testing.assert_close(corrected.rate.log(), torch.tensor([[0.5], [1.5]]))
     torch.testing.assert_close(corrected.variance, 3 * corrected.rate)
     same = Calibration()(Poisson(rate))

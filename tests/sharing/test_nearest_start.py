@@ -11,26 +11,22 @@ from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.handlers.schedules import Constant
 from pyro_vmtl.methods.presets import presets
 from pyro_vmtl.models import LinearRegressor, ZeroMeanNormal
-from pyro_vmtl.sharing.nearest import nearness
-from pyro_vmtl.sharing.sources import LEAST_LOGIT, Sources
+from pyro_vmtl.sharing.sources import MIN_LOGIT, Sources, nearness
 
 
-def noted(num_sources=None, start="nearest", base=True):
-    """Sources of five tasks whose posteriors are known."""
+def make(start="nearest", base=True):
+    """Sources of five tasks, and posteriors with their moments."""
     torch.manual_seed(0)
     sources = Sources(
         5,
         torch.Size([5, 1, 1]),
         base=base,
-        anchor=True,
         temperature=Constant(1.0),
-        num_sources=num_sources,
         start=start,
     )
     loc, scale = torch.randn(5, 1, 3), torch.rand(5, 1, 3) + 0.5
     posterior = dist.Normal(loc, scale).to_event(1)
-    sources.note(posterior)
-    return sources, loc[:, 0], scale[:, 0]
+    return sources, posterior, loc[:, 0], scale[:, 0]
 
 
 def expected_log_density(loc, scale, extra):
@@ -47,53 +43,38 @@ def expected_log_density(loc, scale, extra):
 
 
 def test_logits_start_at_half_the_expected_log_density():
-    sources, loc, scale = noted()
-    sources.begin()
+    sources, posterior, loc, scale = make()
+    sources.initialize_logits(posterior)
     every = expected_log_density(loc, scale, 0.1)
     for t in range(5):
         others = [i for i in range(5) if i != t]
         logits = (every[t, others] - every[t, others].max()) / 2
-        logits = logits.clamp_min(LEAST_LOGIT)
+        logits = logits.clamp_min(MIN_LOGIT)
         # float64 inside, stored as float32
         torch.testing.assert_close(sources.logits[t, :4], logits, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(sources.logits[t, 4], logits.mean(), rtol=1e-4, atol=1e-4)
     assert sources.logits.requires_grad
 
 
-def test_candidates_start_at_their_own_nearness():
-    dense, _, _ = noted()
-    dense.begin()
-    sparse, _, _ = noted(num_sources=2)
-    sparse.begin()
-    for t in range(5):
-        others = [i for i in range(5) if i != t]
-        for column, source in enumerate(sparse.candidates[t].tolist()):
-            torch.testing.assert_close(
-                sparse.logits[t, column], dense.logits[t, others.index(source)]
-            )
-
-
 def test_even_and_equal_starts_are_even():
-    sources, _, _ = noted(start="even")
-    sources.begin()
+    sources, posterior, _, _ = make(start="even")
+    sources.initialize_logits(posterior)
     assert (sources.logits == 0).all()
-    sources, _, _ = noted(base=False)
-    sources.note(dist.Normal(torch.zeros(5, 1, 3), 1.0).to_event(1))
-    sources.begin()
+    sources, _, _, _ = make(base=False)
+    sources.initialize_logits(dist.Normal(torch.zeros(5, 1, 3), 1.0).to_event(1))
     assert (sources.logits == 0).all()
 
 
 def test_weights_that_are_not_learned_stay_even():
-    sources, _, _ = noted()
+    sources, posterior, _, _ = make()
     sources.weights = "even"
-    sources.begin()
+    sources.initialize_logits(posterior)
     assert (sources.logits == 0).all()
 
 
 def test_a_task_is_not_near_itself():
     posterior = dist.Normal(torch.zeros(3, 1, 2), 1.0).to_event(1)
-    [(tasks, near)] = nearness(posterior, 0.0)
-    assert tasks.tolist() == [0, 1, 2] and (near.diagonal() == -torch.inf).all()
+    assert (nearness(posterior, 0.0).diagonal() == -torch.inf).all()
 
 
 def test_the_start_is_one_of_two():

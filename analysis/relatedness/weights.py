@@ -1,0 +1,208 @@
+"""Source weights in a DataTree, and tables of them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
+from scipy.spatial.distance import squareform
+from torch import Tensor
+
+from pyro_vmtl.analysis.export.labels import as_labels, source_labels
+from pyro_vmtl.analysis.tree_parts import equal_tails, get_variable
+
+__all__ = [
+    "clustered_order",
+    "own_group_share",
+    "pool_weights",
+    "relatedness_datatree",
+    "relatedness_table",
+    "weight_summary",
+]
+
+MOST_OPTIMAL = 400
+"""Tasks up to which the leaf order is optimal; for more, it would take longer than the fit."""
+
+
+def pool_weights(data: xr.DataTree, var_names: str = "w_sources") -> xr.DataArray:
+    """Return draws of the weights at a site, (sample, task, source), with the base last.
+
+    The weight of a task on itself is NaN.
+
+    Raises
+    ------
+    ValueError
+        If the tree has no such weights.
+    """
+    weights = get_variable(data, "posterior", var_names)
+    wanted = {"chain", "draw", "task", "source"}
+    if set(weights.dims) != wanted or weights.sizes["source"] != weights.sizes["task"] + 1:
+        raise ValueError(
+            f"{var_names!r} has the sizes {dict(weights.sizes)}, expected weights with the "
+            "dimensions chain, draw, task and source, and one source more than tasks, the base. "
+            "Name another variable, such as var_names='w_sources'."
+        )
+    values = weights.transpose("chain", "draw", "task", "source").values
+    values = values.reshape(-1, *values.shape[2:]).copy()
+    itself = range(values.shape[1])
+    values[:, itself, itself] = np.nan
+    coords = {name: weights[name].values for name in ("task", "source")}
+    return xr.DataArray(values, coords, ("sample", "task", "source"))
+
+
+def weight_summary(
+    data: xr.DataTree, var_names: str = "w_sources", ci_prob: float = 0.9
+) -> xr.Dataset:
+    """Compute ``mean``, ``lower`` and ``upper`` of weights, (task, source) each.
+
+    The interval has equal tails. Values of a task and itself are NaN.
+    """
+    weights = pool_weights(data, var_names)
+    ends = weights.quantile(equal_tails(ci_prob), "sample", skipna=False).drop_vars("quantile")
+    mean = weights.mean("sample", dtype=float, skipna=False)
+    return xr.Dataset({"mean": mean, "lower": ends[0], "upper": ends[1]})
+
+
+def relatedness_datatree(
+    draws: Tensor,
+    task_labels: Sequence[Hashable],
+    *,
+    task_sizes: Sequence[int] | None = None,
+    task_name: str = "task",
+) -> xr.DataTree:
+    """Make a DataTree of draws of the weights, for the pictures of relatedness.
+
+    Parameters
+    ----------
+    draws
+        (S, T, T + 1), draws of the weights as :func:`pyro_vmtl.relatedness` returns them.
+    task_labels
+        The T labels of the tasks.
+    task_sizes
+        The T numbers of training rows, to show them in pictures.
+    task_name
+        What a task is called, such as the name of the column.
+
+    Returns
+    -------
+    DataTree
+        Its group ``posterior`` has ``w_sources`` (chain, draw, task, source), with one chain.
+
+    Examples
+    --------
+    >>> import torch
+    >>> weights = torch.tensor([[0.0, 0.75, 0.25], [0.5, 0.0, 0.5]])
+    >>> tree = relatedness_datatree(weights.expand(5, 2, 3), ["north", "south"])
+    >>> tree["posterior"]["w_sources"].sel(task="north", source="south").mean().item()
+    0.75
+    """
+    tasks = as_labels(task_labels)
+    weights = xr.DataArray(
+        draws.detach().cpu().numpy()[None],
+        dims=("chain", "draw", "task", "source"),
+        coords={"task": tasks, "source": source_labels(tasks)},
+    )
+    groups = {"posterior": xr.Dataset({"w_sources": weights})}
+    if task_sizes is not None:
+        row_task = np.repeat(tasks, np.asarray(task_sizes))
+        groups["observed_data"] = xr.Dataset(coords={"task": ("row", row_task)})
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs["task_name"] = task_name
+    return tree
+
+
+def relatedness_table(draws: Tensor, task_labels: Sequence[Hashable]) -> pd.DataFrame:
+    """Compute mean and 90 % interval of the weights of every task.
+
+    Parameters
+    ----------
+    draws
+        (S, T, T + 1), draws of the weights as :func:`pyro_vmtl.relatedness` returns them.
+    task_labels
+        The T labels of the tasks.
+
+    Returns
+    -------
+    DataFrame
+        Rows are tasks. For each source and the base there are the columns ``(source, "mean")``,
+        ``(source, "5%")`` and ``(source, "95%")``. The weight of a task on itself is NaN.
+    """
+    labels = list(task_labels)
+    found = weight_summary(relatedness_datatree(draws, range(len(labels))))
+    table = np.stack([found[name].values for name in ("mean", "lower", "upper")], axis=-1)
+    names = [(source, name) for source in [*labels, "base"] for name in ("mean", "5%", "95%")]
+    return pd.DataFrame(
+        dict(zip(names, table.reshape(len(labels), -1).astype(float).T, strict=True)),
+        index=pd.Index(labels, name="task"),
+    )
+
+
+def own_group_share(weights: np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:
+    r"""Compute which part of what each task borrows comes from its own group.
+
+    Parameters
+    ----------
+    weights
+        (\*S, T, T + 1), weights with the base last; NaN counts as 0.
+    groups
+        The group of each task.
+
+    Returns
+    -------
+    ndarray
+        (\*S, T), from 0 to 1; NaN where nothing is borrowed.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> own_group_share(np.array([[0, 0.3, 0.1, 0.6], [0.5, 0, 0, 0.5], [1, 0, 0, 0]]), "aab")
+    array([0.75, 1.  , 0.  ])
+    """
+    sources = np.nan_to_num(weights[..., :-1])
+    codes = pd.factorize(pd.Series(list(groups), dtype=object))[0]
+    borrowed = sources.sum(-1)
+    share = np.full(borrowed.shape, np.nan)
+    within = (sources * (codes[:, None] == codes)).sum(-1)
+    return np.divide(within, borrowed, out=share, where=borrowed > 0)
+
+
+def clustered_order(mean: np.ndarray) -> list[int]:
+    """Order tasks so that those that borrow from one another stand side by side.
+
+    Tasks are clustered hierarchically (average linkage) by how much they borrow from each other,
+    the base aside. Of the orders that the tree allows, the one with the nearest neighbours is
+    returned.
+
+    Parameters
+    ----------
+    mean
+        (T, T + 1), mean weights with the base last; NaN counts as 0.
+
+    References
+    ----------
+    Bar-Joseph, Gifford and Jaakkola, "Fast optimal leaf ordering for hierarchical clustering",
+    Bioinformatics 2001.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pairs = np.array([[0, 0, 0.9, 0.1], [0.5, 0, 0.5, 0], [1, 0, 0, 0]])
+    >>> clustered_order(pairs)
+    [0, 2, 1]
+    """
+    sources = np.nan_to_num(mean[:, :-1])
+    if len(sources) < 3:
+        return list(range(len(sources)))
+    tiny = np.finfo(float).tiny
+    shares = sources / np.maximum(sources.sum(1, keepdims=True), tiny)
+    near = (shares + shares.T) / 2
+    distance = squareform(1 - near / max(near.max(), tiny), checks=False)
+    tree = linkage(distance, method="average")
+    if len(sources) <= MOST_OPTIMAL:
+        tree = optimal_leaf_ordering(tree, distance)
+    order: list[int] = leaves_list(tree).tolist()
+    # of both directions, the one nearer to the given order
+    return order if np.corrcoef(order, range(len(order)))[0, 1] >= 0 else order[::-1]

@@ -1,0 +1,73 @@
+"""The methods that benchmarks compare: presets, ablations, and models of other libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
+
+from benchmarks.baselines import (
+    boosted_trees_classification,
+    boosted_trees_regression,
+    ridge_per_task,
+    ridge_pooled,
+)
+from benchmarks.gaussian_process import gaussian_process
+from pyro_vmtl.analysis import (
+    logistic_regression_per_task,
+    logistic_regression_pooled,
+)
+from pyro_vmtl.datasets import DataSet
+from pyro_vmtl.methods.method import Method
+from pyro_vmtl.methods.preset import Preset
+from pyro_vmtl.methods.presets import presets
+
+__all__ = ["BASELINES", "ablations", "all_presets", "methods_for"]
+
+BASELINES: dict[str, dict[str, Callable[..., Any]]] = {
+    "classification": {
+        "per-task": logistic_regression_per_task,
+        "pooled": lambda X, y, tasks, X_new, tasks_new, classes: logistic_regression_pooled(
+            X, y, X_new, classes
+        ),
+        "boosted-trees": boosted_trees_classification,
+    },
+    "regression": {
+        "per-task": ridge_per_task,
+        "pooled": lambda X, y, tasks, X_new, tasks_new: ridge_pooled(X, y, X_new),
+        "boosted-trees": boosted_trees_regression,
+        "gaussian-process": gaussian_process,
+    },
+}
+"""Models of other libraries, which are no presets, for each kind of targets."""
+
+
+def ablations(kind: Literal["classification", "regression"]) -> dict[str, Preset]:
+    """Return variants of ``vmtl`` that differ in one respect.
+
+    They vary which sites are shared, the weights of the sources, and the number of draws.
+    """
+    vmtl = presets(kind)["vmtl"]
+    assert isinstance(vmtl, Preset)
+    five = {"num_particles": 5}
+    one_of_weights = {"w_sources": 1, "z_sources": 1}
+    return {
+        "vmtl-w-only": replace(vmtl, shared=("w",)),
+        "vmtl-z-only": replace(vmtl, shared=("z",)),
+        "vmtl-even": replace(vmtl, sharing={"weights": "even"}),
+        "vmtl-softmax": replace(vmtl, sharing={"weights": "softmax"}),
+        "vmtl-temperature-0.1": replace(vmtl, sharing={"temperature": 0.1}),
+        "vmtl-temperature-1": replace(vmtl, sharing={"temperature": 1.0}),
+        "vmtl-5-draws-of-w": replace(vmtl, num_draws={"z": 1, **one_of_weights}, **five),
+        "vmtl-5-draws-of-z": replace(vmtl, num_draws={"w": 1, **one_of_weights}, **five),
+    }
+
+
+def all_presets(kind: Literal["classification", "regression"]) -> dict[str, Method]:
+    """Return all presets and ablations by name."""
+    return {**presets(kind), **ablations(kind)}
+
+
+def methods_for(data_set: DataSet) -> list[str]:
+    """Return the names of all methods that apply to a data set."""
+    return [*all_presets(data_set.kind), *BASELINES[data_set.kind]]

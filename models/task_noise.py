@@ -1,0 +1,113 @@
+r"""Normal noise with a learned standard deviation in every task.
+
+================= ================================== ======================= =======
+symbol            meaning                            code                    shape
+================= ================================== ======================= =======
+:math:`\sigma_t`  standard deviation of the noise    ``noise_scale``         (T, 1)
+:math:`s_t`       its own logarithm, learned         ``raw_noise_scale``     (T, 1)
+:math:`m`         usual logarithm                                            ()
+================= ================================== ======================= =======
+
+A handful of rows is fitted nearly exactly, and what is left of them says little about the noise. So
+a task with fewer than 12 rows has at least the usual noise,
+
+.. math:: \log\sigma_t = \max(s_t, m),
+
+where :math:`m` is the mean of :math:`s_t` over the tasks with at least 12 rows. Without such tasks
+it is the median over all tasks: half of them then learn noise of their own, and bound the others.
+(The mean could not be their bound: tasks at the bound raise the mean.) :math:`m` has no gradient,
+so that small tasks do not pull at the noise of the others.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["TaskNoise"]
+
+FEW_ROWS = 12
+"""Tasks with fewer rows have at least the noise of the others."""
+
+
+class TaskNoise(nn.Module):
+    """Normal noise with a learned standard deviation in every task.
+
+    Parameters
+    ----------
+    num_tasks
+        T.
+    init_noise_scale
+        Initial standard deviation, in the unit of the targets.
+    rows_per_task
+        (T,), number of training rows of each task, or the sum of their weights. Tasks with fewer
+        than 12 have at least the noise of the others. None for independent noise in all tasks.
+
+    Examples
+    --------
+    >>> noise = TaskNoise(3, 1.0, rows_per_task=torch.tensor([3, 50, 50]))
+    >>> with torch.no_grad():
+    ...     noise.raw_noise_scale.copy_(torch.tensor([[0.1], [0.5], [2.0]]).log()).shape
+    torch.Size([3, 1])
+    >>> noise.noise_scale.flatten().tolist()  # sqrt(0.5 * 2) for the first
+    [1.0, 0.5, 2.0]
+    """
+
+    few_rows: Tensor | None
+
+    def __init__(
+        self, num_tasks: int, init_noise_scale: float, rows_per_task: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.raw_noise_scale = nn.Parameter(torch.full((num_tasks, 1), init_noise_scale).log())
+        few = None if rows_per_task is None else (rows_per_task < FEW_ROWS)[:, None]
+        self.register_buffer("few_rows", few)
+
+    @property
+    def noise_scale(self) -> Tensor:
+        """Standard deviation of each task's noise, (T, 1), in the unit of the targets."""
+        return self.log_noise_scale.exp()
+
+    @property
+    def log_noise_scale(self) -> Tensor:
+        """Logarithm of each task's standard deviation, (T, 1)."""
+        raw, few = self.raw_noise_scale, self.few_rows
+        if few is None:
+            return raw
+        # The branches are chosen in Python, so that fits without small tasks do no extra operation.
+        usual = [task for task, is_few in enumerate(few.flatten().tolist()) if not is_few]
+        if len(usual) == len(few):
+            return raw
+        fixed = raw.detach().flatten()
+        floor = fixed[usual].mean() if usual else fixed.sort().values[len(fixed) // 2]
+        return torch.where(few, _AtLeast.apply(raw, floor), raw)
+
+    @torch.no_grad()
+    def fix_log_noise_scale(self, values: Tensor) -> None:
+        """Set the logarithms of all standard deviations, without a lower bound from now on.
+
+        Parameters
+        ----------
+        values
+            (T, 1), or a shape that broadcasts with it.
+        """
+        self.raw_noise_scale = nn.Parameter(values.clone())
+        if self.few_rows is not None:
+            self.few_rows = torch.zeros_like(self.few_rows)
+
+
+class _AtLeast(torch.autograd.Function):
+    """Clamp from below, with gradients for values below the bound that would rise."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, bound: Tensor) -> Tensor:
+        ctx.save_for_backward(values, bound)
+        return torch.maximum(values, bound)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        values, bound = ctx.saved_tensors
+        gradient = gradients[0]
+        return gradient.where((values >= bound) | (gradient < 0), 0.0), None

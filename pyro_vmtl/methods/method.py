@@ -1,0 +1,212 @@
+"""Methods: a pair of programs for given rows, and how to fit it."""
+
+from __future__ import annotations
+
+import gc
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.handlers.isolation import isolated
+from pyro_vmtl.handlers.program_handler import Program
+from pyro_vmtl.inference.svi import fit
+from pyro_vmtl.methods.borrowing import Borrowing
+from pyro_vmtl.methods.fitted import Fitted
+from pyro_vmtl.methods.member import Member
+
+__all__ = ["Method", "ProgramMethod", "Programs"]
+
+LARGE = 200_000
+"""Rows, with padding, of large data: all of them take 30 ms a step."""
+
+
+class Method(Protocol):
+    """Whatever fits the rows of many tasks."""
+
+    def fit(
+        self,
+        data: TaskData,
+        *,
+        seed: int = 0,
+        progress: bool = False,
+        checkpoints: Path | None = None,
+    ) -> Fitted:
+        """Fit training rows.
+
+        Parameters
+        ----------
+        data
+            Training rows.
+        seed
+            Seed of the fit, initial values included.
+        progress
+            Whether to show a progress bar.
+        checkpoints
+            Folder to keep the state of the fit in, and to resume from.
+        """
+
+
+class ProgramMethod(ABC):
+    """A method that fits one pair of programs. Subclasses return the pair.
+
+    Attributes
+    ----------
+    site
+        Name of the observed site.
+    pooled
+        Whether all rows are of one task.
+    deterministic
+        Whether the posteriors are point estimates.
+    """
+
+    site: str = "y"
+    pooled: bool = False
+    deterministic: bool = False
+
+    @property
+    def subsamples_tasks(self) -> bool:
+        """Whether the programs run on some of the tasks, by ``pyro.subsample``."""
+        return False
+
+    @property
+    def predicts_new_tasks(self) -> bool:
+        """Whether tasks without training rows can be predicted, and tasks added."""
+        return False
+
+    @abstractmethod
+    def programs(self, data: TaskData) -> tuple[Program, Program]:
+        """Return model and guide for prepared rows, not yet fitted."""
+
+    def prepare(self, data: TaskData) -> TaskData:
+        """Return training rows as the programs take them."""
+        return data
+
+    def prepare_new(self, rows: TaskData) -> TaskData:
+        """Return rows to predict as the programs take them."""
+        return rows
+
+    def fit_settings(self, data: TaskData) -> dict[str, Any]:
+        """Return arguments of :func:`~pyro_vmtl.fit` for training rows."""
+        return {}
+
+    def fit(
+        self,
+        data: TaskData,
+        *,
+        seed: int = 0,
+        progress: bool = False,
+        checkpoints: Path | None = None,
+    ) -> Fitted:
+        """Make model and guide, and fit them.
+
+        Parameters
+        ----------
+        data
+            Training rows.
+        seed
+            Seed of the fit, initial values included.
+        progress
+            Whether to show a progress bar.
+        checkpoints
+            Folder to keep the state of the fit in, and to resume from.
+
+        Returns
+        -------
+        Fitted
+            With one member.
+        """
+        rows_per_task = data.rows_per_task.float().cpu()
+        settings = self.fit_settings(data)
+        data = self.prepare(data)
+        model, guide = self.initial_programs(data, seed)
+        result = fit(
+            model,
+            guide,
+            data,
+            seed=seed,
+            progress=progress,
+            checkpoint=None if checkpoints is None else checkpoints / "fit.safetensors",
+            **settings,
+        )
+        if data.mask.numel() > LARGE:  # recorded steps hold the rows in circles of references
+            gc.collect()
+        borrowing = Borrowing.of_programs(model, guide, data, rows_per_task)
+        return Fitted.of_one(Member(self, model, guide, result, borrowing))
+
+    def initial_programs(self, data: TaskData, seed: int = 0) -> tuple[nn.Module, nn.Module]:
+        """Make the programs for prepared rows, as modules on their device."""
+        with isolated(seed):
+            model, guide = map(_as_module, self.programs(data))
+        return model.to(data.x.device), guide.to(data.x.device)
+
+
+class _Function(nn.Module):
+    """A program that is a plain function, as a module without parameters."""
+
+    def __init__(self, function: Program) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
+def _as_module(program: Program) -> nn.Module:
+    return program if isinstance(program, nn.Module) else _Function(program)
+
+
+@dataclass(frozen=True)
+class Programs(ProgramMethod):
+    """A model and guide of your own, as a method.
+
+    It can be fitted, stacked, saved and exported as the presets are.
+
+    Parameters
+    ----------
+    make
+        Returns model and guide, not yet fitted, for a :class:`~pyro_vmtl.TaskData`: each fit, such
+        as that of a fold, has its own. Both are called with the rows. Make them share by
+        :func:`~pyro_vmtl.share`.
+    settings
+        Arguments of :func:`~pyro_vmtl.fit`, such as ``num_steps``.
+    site
+        Name of the observed site, with a univariate distribution.
+
+    See Also
+    --------
+    Stack : Several methods, weighted by what they predict of held-out rows.
+
+    Examples
+    --------
+    >>> import pyro, pyro.distributions as dist
+    >>> from pyro.infer.autoguide import AutoNormal
+    >>> from pyro_vmtl import share
+    >>> def model(data):
+    ...     with pyro.plate("task", data.num_tasks, dim=-2):
+    ...         mean = pyro.sample("mean", dist.Normal(torch.zeros(()), 1.0))
+    ...         with pyro.plate("data", data.num_rows, dim=-1), pyro.poutine.mask(mask=data.mask):
+    ...             pyro.sample("y", dist.StudentT(4.0, mean, 1.0), obs=data.y)
+    >>> def programs(data):
+    ...     return share(model, AutoNormal(model), sites=["mean"])
+    >>> method = Programs(programs, {"num_steps": 50})
+    >>> data = TaskData.regression([[0.0]] * 6, [1.0, 1.2, 0.9, 1.0, -4.0, -4.2], list("aabbcc"))
+    >>> method.fit(data).predictive(data).mean.shape
+    torch.Size([3, 2])
+    """
+
+    make: Callable[[TaskData], tuple[Program, Program]]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    site: str = "y"
+
+    def programs(self, data: TaskData) -> tuple[Program, Program]:
+        """Return model and guide for training rows, not yet fitted."""
+        return self.make(data)
+
+    def fit_settings(self, data: TaskData) -> dict[str, Any]:
+        """Return the arguments of :func:`~pyro_vmtl.fit`."""
+        return dict(self.settings)

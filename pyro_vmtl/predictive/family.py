@@ -1,0 +1,210 @@
+"""The interface of a likelihood family: what a method has to know of its targets' distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, MixtureSameFamily
+
+from pyro_vmtl.data.task_data import TaskData
+
+__all__ = ["Family", "scale_about_mean"]
+
+MAX_BISECTIONS = 200
+
+
+class Family:
+    """A likelihood family.
+
+    The defaults serve any univariate distribution of torch or Pyro. Subclass it to calibrate
+    predictions, to check targets, or to offer a linear model, and pass the result to
+    :func:`~pyro_vmtl.predictive.families.register_family`.
+
+    Parameters
+    ----------
+    distribution
+        Class of the likelihood.
+    parameters
+        Names of the parameters that make one, each of the batch's shape or, for logits, with one
+        dimension more.
+
+    Attributes
+    ----------
+    min_temperature
+        Least temperature of a calibration; None where predictions are not calibrated.
+    """
+
+    min_temperature: float | None = None
+
+    def __init__(self, distribution: type[Distribution], parameters: Sequence[str]) -> None:
+        self.distribution = distribution
+        self.parameters = tuple(parameters)
+
+    def map(self, function: Callable[[list[Tensor]], Tensor], *draws: Distribution) -> Distribution:
+        """Make one distribution of others by a function of each of their parameters.
+
+        Parameters
+        ----------
+        function
+            Takes the values of one parameter in all of ``draws`` and returns the new value.
+        *draws
+            Distributions of this family.
+        """
+        kind: Any = self.distribution
+        values = {name: function([getattr(d, name) for d in draws]) for name in self.parameters}
+        return kind(**values, validate_args=False)
+
+    def check(self, data: TaskData) -> None:
+        """Check that the targets of training rows have this distribution.
+
+        Raises
+        ------
+        ValueError
+            If they do not. The message names row and task.
+        """
+
+    def linear_model(self, prior: Callable[[], Any], data: TaskData) -> nn.Module:
+        """Return the linear model of the features with this likelihood.
+
+        Parameters
+        ----------
+        prior
+            Returns the prior of one task's coefficients.
+        data
+            Training rows.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no linear model. Define `linear_model`, or fit programs of "
+            "your own with `Programs`."
+        )
+
+    def initialize(
+        self, model: Any, data: TaskData, kl_weight: float
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return initial means and scales of the linear model's coefficients, (T, ...) each.
+
+        Parameters
+        ----------
+        model
+            What :meth:`linear_model` returned.
+        data
+            Training rows.
+        kl_weight
+            Weight of the KL from the prior.
+
+        Returns
+        -------
+        tuple of Tensor or None
+            None to start at the guide's own values.
+        """
+        return None
+
+    def calibrate(
+        self, draws: Distribution, posterior_scale: Tensor | float, temperature: Tensor | float
+    ) -> Distribution:
+        """Scale the spread of draws about their mean, and the likelihood's own.
+
+        Parameters
+        ----------
+        draws
+            Predictions of posterior draws, the draws along the first dimension.
+        posterior_scale
+            Factor of the distances of draws from their mean.
+        temperature
+            Divisor of logits, or factor of the noise.
+        """
+        return draws
+
+    def mixture(self, parts: Sequence[Distribution], weights: Tensor) -> Distribution:
+        """Mix the predictions of posterior draws.
+
+        Parameters
+        ----------
+        parts
+            For each fit the predictions of its draws, batch (S, T, N).
+        weights
+            (T, number of parts), rows on the simplex.
+
+        Returns
+        -------
+        Distribution
+            Batch (T, N).
+        """
+        components: Any = self.map(
+            lambda values: torch.cat([value.movedim(0, -1) for value in values], dim=-1), *parts
+        )
+        batch = components.batch_shape  # (T, N, draws of all parts)
+        num_draws = torch.tensor([part.batch_shape[0] for part in parts], device=weights.device)
+        each = (weights / num_draws).repeat_interleave(num_draws, dim=-1)
+        each = each.to(getattr(components, self.parameters[0]))
+        component = Categorical(probs=each[:, None].expand(batch), validate_args=False)
+        return MixtureSameFamily(component, components, validate_args=False)
+
+    def quantile(
+        self, components: Any, weights: Tensor, probabilities: Sequence[float]
+    ) -> list[Tensor]:
+        """Invert the distribution function of a mixture, by bisection.
+
+        Parameters
+        ----------
+        components
+            Distribution of the components, batch (rows, K).
+        weights
+            (rows, K), rows on the simplex, in float64.
+        probabilities
+            Each between 0 and 1.
+
+        Returns
+        -------
+        list of Tensor
+            For each probability its quantiles, (rows,).
+        """
+
+        def below(value: Tensor) -> Tensor:
+            return (weights * components.cdf(value[:, None])).sum(1)
+
+        mean = (weights * components.mean).sum(1)
+        second = (weights * (components.variance + components.mean**2)).sum(1)
+        scale = (second - mean**2).clamp(min=1e-12).sqrt()
+        found = []
+        for probability in probabilities:
+            low, high = mean - scale, mean + scale
+            for _ in range(MAX_BISECTIONS):
+                wide = below(low) > probability
+                low = torch.where(wide, low - (high - low), low)
+                narrow = below(high) < probability
+                high = torch.where(narrow, high + (high - low), high)
+                if not (wide.any() or narrow.any()):
+                    break
+            for _ in range(MAX_BISECTIONS):
+                middle = (low + high) / 2
+                left = below(middle) < probability
+                low, high = middle.where(left, low), high.where(left, middle)
+                if ((high - low) <= 1e-6 * scale).all():
+                    break
+            found.append((low + high) / 2)
+        return found
+
+    def pit(self, predictive: Any, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Compute the probability integral transform of targets, (T, N).
+
+        Parameters
+        ----------
+        predictive
+            What :meth:`mixture` returned.
+        y
+            (T, N), targets.
+        generator
+            Randomises the transform of discrete targets.
+        """
+        below: Tensor = predictive.cdf(y)
+        return below.clamp(0, 1)
+
+
+def scale_about_mean(values: Tensor, factor: Tensor | float) -> Tensor:
+    """Multiply the distances of draws, along the first dimension, from their mean."""
+    mean = values.mean(0, keepdim=True)
+    return mean + factor * (values - mean)

@@ -1,0 +1,134 @@
+"""The family of counts: Poisson, or with a larger variance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import special
+from torch import Tensor, nn
+from torch.distributions import Distribution, Poisson
+
+from pyro_vmtl.data.counts import check_counts
+from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.inference.initialization import counts_start, usual_log_rate
+from pyro_vmtl.models import LinearCounts
+from pyro_vmtl.models.linear_counts import MAX_LOG_RATE
+from pyro_vmtl.predictive.family import Family, scale_about_mean
+from pyro_vmtl.predictive.overdispersed_poisson import (
+    LEAST_EXCESS,
+    OverdispersedPoisson,
+)
+
+__all__ = ["PoissonFamily", "count_cdf"]
+
+ROUNDING = 1e-12
+"""Relative error of sums of probabilities, so that a probability near 1 is reached."""
+
+
+class PoissonFamily(Family):
+    """Counts, with rates; a calibration or a mixture makes them overdispersed.
+
+    Parameters
+    ----------
+    overdispersed
+        Whether it is the family of :class:`~pyro_vmtl.OverdispersedPoisson` distributions.
+    """
+
+    min_temperature = 1.0
+
+    def __init__(self, *, overdispersed: bool = False) -> None:
+        if overdispersed:
+            super().__init__(OverdispersedPoisson, ["rate", "dispersion"])
+        else:
+            super().__init__(Poisson, ["rate"])
+
+    def check(self, data: TaskData) -> None:
+        """Check that targets are whole numbers from 0."""
+        check_counts(data)
+
+    def linear_model(self, prior: Callable[[], Any], data: TaskData) -> nn.Module:
+        """Return Poisson regression in every task, about the mean count."""
+        return LinearCounts(prior, log_rate=usual_log_rate(data))
+
+    def initialize(self, model: Any, data: TaskData, kl_weight: float) -> tuple[Tensor, Tensor]:
+        """Return iteratively reweighted least-squares estimates of every task."""
+        return counts_start(data, kl_weight=kl_weight, log_rate=model.log_rate.item())
+
+    def calibrate(
+        self, draws: Any, posterior_scale: Tensor | float, temperature: Tensor | float
+    ) -> Distribution:
+        """Scale log rates about their mean over draws, and the variance by the temperature."""
+        counts = _overdispersed(draws)
+        log_rate = scale_about_mean(counts.rate.log(), posterior_scale)
+        rate = log_rate.clamp(-MAX_LOG_RATE, MAX_LOG_RATE).exp()
+        return OverdispersedPoisson(rate, counts.dispersion * temperature, validate_args=False)
+
+    def mixture(self, parts: Sequence[Any], weights: Tensor) -> Distribution:
+        """Mix counts, each overdispersed."""
+        if self.distribution is OverdispersedPoisson:
+            return super().mixture(parts, weights)
+        overdispersed = PoissonFamily(overdispersed=True)
+        return overdispersed.mixture([_overdispersed(part) for part in parts], weights)
+
+    def quantile(
+        self, components: Any, weights: Tensor, probabilities: Sequence[float]
+    ) -> list[Tensor]:
+        """Find the smallest count that is not exceeded with at least the probability."""
+        rate, excess = components.rate.double(), components.excess
+        return [_quantile(weights, rate, excess, probability) for probability in probabilities]
+
+    def pit(self, predictive: Any, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Compute the randomised probability integral transform of counts (Czado et al. 2009)."""
+        components = predictive.component_distribution
+        weight = predictive.mixture_distribution.probs.cpu().double().numpy()
+        rate, excess = (v.cpu().double().numpy() for v in (components.rate, components.excess))
+        count = y.cpu().double().numpy()[..., None]
+        at_most = (weight * count_cdf(count, rate, excess)).sum(-1)
+        below = (weight * count_cdf((count - 1).clip(min=0), rate, excess) * (count > 0)).sum(-1)
+        place = torch.rand(y.shape, generator=generator, dtype=torch.float64).numpy()
+        pit = torch.as_tensor(below + place * (at_most - below)).clamp(0, 1)
+        return pit.to(predictive.mean)
+
+
+def _overdispersed(draws: Any) -> OverdispersedPoisson:
+    """Return counts as overdispersed ones, also of a Poisson distribution."""
+    if isinstance(draws, OverdispersedPoisson):
+        return draws
+    return OverdispersedPoisson(draws.rate, validate_args=False)
+
+
+def _quantile(weight: Tensor, rate: Tensor, excess: Tensor, probability: float) -> Tensor:
+    """Invert mixtures of counts, (rows, K) to (rows,)."""
+    numbers = [each.cpu().numpy() for each in (weight, rate, excess)]
+
+    def is_reached(count: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        weights, rates, excesses = (each[rows] for each in numbers)
+        below = (weights * count_cdf(count[:, None], rates, excesses)).sum(1)
+        return below >= probability * (1 - ROUNDING)
+
+    high = np.ceil((numbers[0] * numbers[1]).sum(1))  # the mean
+    low = np.full_like(high, -1.0)
+    open_ = np.arange(len(high))
+    while len(open_):
+        open_ = open_[~is_reached(high[open_], open_)]
+        low[open_], high[open_] = high[open_], 2 * high[open_] + 1
+    while len(open_ := np.flatnonzero(high - low > 1)):
+        middle = np.floor((low[open_] + high[open_]) / 2)
+        reached = is_reached(middle, open_)
+        high[open_[reached]] = middle[reached]
+        low[open_[~reached]] = middle[~reached]
+    return torch.as_tensor(high)
+
+
+def count_cdf(count: np.ndarray, rate: np.ndarray, excess: np.ndarray) -> np.ndarray:
+    """Compute the probability that counts are at most some number."""
+    poisson = excess <= LEAST_EXCESS
+    below = np.empty(rate.shape)
+    count = np.broadcast_to(count, rate.shape)
+    below[poisson] = special.pdtr(count[poisson], rate[poisson])
+    count, rate, excess = count[~poisson], rate[~poisson], excess[~poisson]
+    below[~poisson] = special.betainc(rate / excess, count + 1, 1 / (1 + excess))
+    return below
