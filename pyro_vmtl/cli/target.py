@@ -219,8 +219,8 @@ def _numbers(column: pd.Series, target: str, kind: TargetKind) -> np.ndarray:
         if kind_of(column) == "text" and not looks_like_numbers(column):
             raise InputError(f"{error} Or use --kind classification.") from None
         raise
-    bad = np.flatnonzero((values < 0) | (values % 1 > 0)) if kind == "counts" else []
-    if len(bad):
+    bad = np.flatnonzero((values < 0) | (values % 1 > 0))
+    if kind == "counts" and len(bad):
         raise InputError(
             f"Column {target!r}, the target, has {values[bad[0]]:g} in row {bad[0] + 2}, expected "
             "counts: 0, 1, 2, ... Correct it, or use --kind regression."
