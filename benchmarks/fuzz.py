@@ -23,8 +23,8 @@ import pandas as pd
 import torch
 from typer.testing import CliRunner
 
-from pyro_vmtl import presets
 from pyro_vmtl.cli.main import app
+from pyro_vmtl.methods import presets
 
 ENTRIES = [
     *("", " ", "NA", "nan", "inf", "-inf", "0", "-1", "1e400", "1e38", "1e12", "007", "1,5"),
