@@ -37,14 +37,16 @@ from pyro_vmtl.analysis.predictions.uncertainty_plots import (
     plot_uncertain_rows,
     plot_uncertainty,
 )
-from pyro_vmtl.analysis.relatedness.by_site import plot_relatedness_by_site
-from pyro_vmtl.analysis.relatedness.evolution import plot_relatedness_evolution
-from pyro_vmtl.analysis.relatedness.graph import plot_relatedness_graph
-from pyro_vmtl.analysis.relatedness.heat_map import plot_relatedness
-from pyro_vmtl.analysis.relatedness.recovery import plot_relatedness_truth, relatedness_recovery
+from pyro_vmtl.analysis.relatedness.comparison_plots import (
+    plot_relatedness_by_site,
+    plot_relatedness_evolution,
+    plot_relatedness_truth,
+)
+from pyro_vmtl.analysis.relatedness.weight_plots import plot_relatedness, plot_relatedness_graph
 from pyro_vmtl.analysis.relatedness.weights import (
     own_group_share,
     relatedness_datatree,
+    relatedness_recovery,
     relatedness_table,
 )
 from pyro_vmtl.analysis.report import Picture, ReportTable, Section, write_report

@@ -6,7 +6,6 @@ import textwrap
 from typing import cast
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -22,7 +21,6 @@ __all__ = [
     "legend_above",
     "named_ticks",
     "on_axes",
-    "task_colors",
 ]
 
 INK = "0.13"
@@ -128,10 +126,3 @@ def in_nats(value: float) -> str:
     ('-12.35 nats', '13,441 nats')
     """
     return f"{value:,.{2 if abs(value) < 100 else 0}f} nats"
-
-
-def task_colors(num_tasks: int) -> list[tuple[float, ...] | str]:
-    """Return a colour for each task: distinct up to seven, shades of one map beyond."""
-    if num_tasks <= len(COLORS):
-        return list(COLORS[:num_tasks])
-    return [tuple(color) for color in plt.get_cmap("viridis")(np.linspace(0, 0.9, num_tasks))]

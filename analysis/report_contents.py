@@ -21,9 +21,8 @@ from pyro_vmtl.analysis.diagnostics.khat import plot_khat, psis_khat
 from pyro_vmtl.analysis.diagnostics.leave_one_out import loo
 from pyro_vmtl.analysis.predictions.shrinkage_plots import plot_shrinkage
 from pyro_vmtl.analysis.predictions.uncertainty_plots import plot_uncertain_rows, plot_uncertainty
-from pyro_vmtl.analysis.relatedness.evolution import plot_relatedness_evolution
-from pyro_vmtl.analysis.relatedness.graph import plot_relatedness_graph
-from pyro_vmtl.analysis.relatedness.heat_map import plot_relatedness
+from pyro_vmtl.analysis.relatedness.comparison_plots import plot_relatedness_evolution
+from pyro_vmtl.analysis.relatedness.weight_plots import plot_relatedness, plot_relatedness_graph
 from pyro_vmtl.analysis.report import Picture, ReportTable, Section
 from pyro_vmtl.analysis.tree_parts import needed
 

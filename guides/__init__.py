@@ -1,4 +1,4 @@
-"""Variational families: plain Pyro guides. Pyro's ``AutoNormal`` serves as well."""
+"""Variational families: plain Pyro guides. Pyro's ``AutoNormal`` works as well."""
 
 if __name__ == "guides":
     raise ImportError("Import this as pyro_vmtl.guides: `guides` would be a second copy of it.")

@@ -7,10 +7,14 @@ symbol                  meaning                                 code       shape
 :math:`\sigma_t`        its standard deviation                  ``scale``  (T, 1, \*event)
 ======================= ======================================= ========== ==================
 
-With a common scale :math:`u`, the standard deviations are :math:`u \sigma_t`. It adds nothing to
-the family, but a way to go: where the prior's scale is learned, all standard deviations and that
-scale have to grow or shrink together, and one by one they take a thousand steps (parameter
-expansion; Qi and Jaakkola, NIPS 2006).
+With a common scale :math:`u`, the standard deviations are :math:`u \sigma_t`. The family is the
+same, but optimisation is faster (parameter expansion [1]_): where the prior's scale is learned, it
+and all standard deviations have to grow or shrink together, which takes a thousand steps one by
+one.
+
+References
+----------
+.. [1] Y. Qi, T. Jaakkola. Parameter Expanded Variational Bayesian Methods. NIPS 2006.
 """
 
 from __future__ import annotations
@@ -29,22 +33,26 @@ __all__ = ["MeanFieldNormal"]
 
 
 class MeanFieldNormal(nn.Module):
-    """An independent normal for every number of every task.
+    """Independent normals for all coefficients of all tasks.
 
     Parameters
     ----------
     event_shapes
-        For each site its event shape.
+        Event shape of each site.
     num_tasks
         T.
     init_loc_scale
-        Standard deviation of the means at the start, about 0.
+        Standard deviation of the random initial means about 0.
     init_scale
-        Standard deviations at the start.
+        Initial standard deviations.
     common
-        Sites outside the task plate, which all tasks have in common, with their event shapes.
+        Event shape of each site outside the task plate, which all tasks have in common.
     common_scale
-        Learn a common factor of all standard deviations of a site, too?
+        Whether to learn a common factor of all standard deviations of each site, too.
+
+    See Also
+    --------
+    pyro.infer.autoguide.AutoNormal : Pyro's own, for any model; not for batches of tasks.
 
     Examples
     --------
@@ -82,28 +90,28 @@ class MeanFieldNormal(nn.Module):
 
     @torch.no_grad()
     def start_at(self, site: str, loc: Tensor, scale: Tensor) -> None:
-        """Set the posterior of a site, from means and standard deviations, (T, ...) each."""
+        """Set the means and standard deviations, each (T, ...), of a site's posterior."""
         self.locs[site].copy_(loc.unsqueeze(1))
         self.raw_scales[site].copy_(scale.unsqueeze(1).log())
 
     def posterior(self, site: str) -> dist.Independent:
-        """Give the posterior of a site, batch (T, 1); () outside the task plate."""
+        """Return the posterior of a site, batch shape (T, 1); () outside the task plate."""
         loc, scale = self.locs[site], self.raw_scales[site].exp()
         if site in self.raw_common_scales:
             scale = scale * self.raw_common_scales[site].exp()
         return dist.Normal(loc, scale).to_event(loc.ndim - (0 if site in self.common else 2))
 
     def draw_common(self) -> dict[str, Tensor]:
-        """Draw every site that is outside the plate over tasks."""
+        """Sample every site outside the plate over tasks."""
         return {site: pyro.sample(site, self.posterior(site)) for site in self.common}
 
     def draw(self) -> dict[str, Tensor]:
-        """Draw every other site, inside a plate over tasks."""
+        """Sample every other site, inside a plate over tasks."""
         sites = (site for site in self.locs if site not in self.common)
         return {site: sample_posterior(site, self.posterior(site)) for site in sites}
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Draw every site; the arguments are the model's and are not looked at."""
+        """Sample every site; the model's arguments are ignored."""
         common = self.draw_common()
         with pyro.plate("task", self.num_tasks, dim=-2):
             return {**common, **self.draw()}

@@ -35,8 +35,12 @@ class LinearClassifier(nn.Module):
     Parameters
     ----------
     prior
-        Gives the prior of one task's ``w``, a normal with event shape (C, F), for example
+        Returns the prior of one task's ``w``, a normal with event shape (C, F), for example
         :class:`~pyro_vmtl.models.ZeroMeanNormal`.
+
+    See Also
+    --------
+    LatentClassifier : The same on learned representations.
     """
 
     fixed_graph = True
@@ -46,7 +50,7 @@ class LinearClassifier(nn.Module):
         self.prior = prior
 
     def forward(self, data: TaskData) -> None:
-        """Draw coefficients and classes; condition on the classes where they are known."""
+        """Sample coefficients and classes; condition on the classes where they are known."""
         prior = self.prior()
         with pyro.plate("task", data.num_tasks, dim=-2):
             w, rows = pyro.sample("w", prior), subsample_tasks(data)

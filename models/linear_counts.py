@@ -5,14 +5,14 @@ symbol          meaning                              site         shape
 =============== ==================================== ============ ====================
 :math:`x_{tn}`  features of row n of task t          (given)      ``data.x`` (T, N, F)
 :math:`w_t`     coefficients of task t               ``w``        (T, 1, F)
-:math:`b`       log of a usual rate                  (given)      ``log_rate`` ()
+:math:`b`       logarithm of a typical rate          (given)      ``log_rate`` ()
 :math:`y_{tn}`  count of row n of task t             ``y``        ``data.y`` (T, N)
 =============== ==================================== ============ ====================
 
 .. math:: w_t \sim p(w), \qquad y_{tn} \sim \mathrm{Poisson}(\exp(b + w_t^\top x_{tn}))
 
-Real targets can be standardised, counts cannot. So :math:`b` is the place of their mean: with it
-coefficients are near 0, where a prior about 0 expects them. Log rates are clamped from -30 to 30
+Real targets can be standardised, counts cannot. So :math:`b` is about the logarithm of their mean:
+coefficients are then near 0, the mean of their prior. Log rates are clamped from -30 to 30
 (``MAX_LOG_RATE``), so that rates and their squares are finite in float32.
 
 The 1 in the shape of ``w`` is the place of the data plate (dim -1), to the right of the task plate
@@ -46,10 +46,10 @@ class LinearCounts(nn.Module):
     Parameters
     ----------
     prior
-        Gives the prior of one task's ``w``, a normal with event shape (F,), for example
+        Returns the prior of one task's ``w``, a normal with event shape (F,), for example
         :class:`~pyro_vmtl.models.ZeroMeanNormal`.
     log_rate
-        Log of the rate where all coefficients are 0, such as that of the mean of all counts.
+        Logarithm of the rate where all coefficients are 0, such as that of the mean count.
 
     Examples
     --------
@@ -70,7 +70,7 @@ class LinearCounts(nn.Module):
         self.register_buffer("log_rate", torch.tensor(log_rate))
 
     def forward(self, data: TaskData) -> None:
-        """Draw coefficients and counts; condition on the counts where they are known."""
+        """Sample coefficients and counts; condition on the counts where they are known."""
         prior = self.prior()
         with pyro.plate("task", data.num_tasks, dim=-2):
             w, rows = pyro.sample("w", prior), subsample_tasks(data)

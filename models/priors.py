@@ -1,11 +1,11 @@
-r"""Plain priors of one task's coefficients.
+r"""Priors of one task's coefficients.
 
 ============== ============================== ============================ =================
 symbol         meaning                        code                         shape
 ============== ============================== ============================ =================
 :math:`m`      mean over tasks                site ``w_mean``              the site's event
-:math:`\tau`   spread of tasks about it       ``raw_scale``                ()
-:math:`\tau_0` spread of the mean about 0     ``mean_prior.raw_scale``     ()
+:math:`\tau`   standard deviation about it    ``raw_scale``                ()
+:math:`\tau_0` standard deviation of m        ``mean_prior.raw_scale``     ()
 ============== ============================== ============================ =================
 
 The scales are learned by maximising the ELBO (empirical Bayes, type II maximum likelihood).
@@ -24,7 +24,7 @@ __all__ = ["HierarchicalNormal", "StandardNormal", "ZeroMeanNormal"]
 
 
 class StandardNormal(nn.Module):
-    """Normal with mean 0 and standard deviation 1, nothing of it learned.
+    """Normal with mean 0 and standard deviation 1, without parameters.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class StandardNormal(nn.Module):
         self.register_buffer("scale", torch.ones(*event_shape))
 
     def forward(self) -> dist.Independent:
-        """Give the prior."""
+        """Return the prior."""
         return dist.Normal(torch.zeros_like(self.scale), self.scale).to_event(self.scale.ndim)
 
 
@@ -58,7 +58,7 @@ class ZeroMeanNormal(nn.Module):
     event_shape
         Shape of the site in one task.
     init_scale
-        Standard deviation at the start.
+        Initial standard deviation.
 
     Examples
     --------
@@ -74,16 +74,16 @@ class ZeroMeanNormal(nn.Module):
         self.raw_scale = nn.Parameter(torch.tensor(init_scale).log())
 
     def forward(self) -> dist.Independent:
-        """Give the prior."""
+        """Return the prior."""
         scale = self.raw_scale.exp().expand(self.event_shape)
         return dist.Normal(torch.zeros_like(scale), scale).to_event(len(self.event_shape))
 
 
 class HierarchicalNormal(nn.Module):
-    r"""Normal about a latent mean that all tasks have in common.
+    r"""Normal about a latent mean that all tasks share: hierarchical Bayes.
 
-    The mean is a site of its own, ``w_mean``, outside the task plate, with the prior
-    :math:`N(0, \tau_0^2)`; both scales are learned. A guide for it has that site, too:
+    The mean is a site ``w_mean`` outside the task plate, with the prior :math:`N(0, \tau_0^2)`;
+    both scales are learned. Its guide has that site, too:
     ``MeanFieldNormal({"w": shape}, T, common={"w_mean": shape})``.
 
     Parameters
@@ -91,7 +91,7 @@ class HierarchicalNormal(nn.Module):
     event_shape
         Shape of the site in one task.
     init_scale
-        Both standard deviations at the start.
+        Initial value of both standard deviations.
 
     Examples
     --------
@@ -107,7 +107,7 @@ class HierarchicalNormal(nn.Module):
         self.raw_scale = nn.Parameter(torch.tensor(init_scale).log())
 
     def forward(self) -> dist.Independent:
-        """Draw the mean, and give the prior."""
+        """Sample the mean, and return the prior."""
         mean = pyro.sample("w_mean", self.mean_prior())
         scale = self.raw_scale.exp().expand(mean.shape)
         return dist.Normal(mean, scale).to_event(len(self.mean_prior.event_shape))

@@ -11,6 +11,7 @@ from .data.task_data import TaskData as TaskData
 from .estimators import VMTLClassifier as VMTLClassifier
 from .estimators import VMTLRegressor as VMTLRegressor
 from .handlers.point_estimates import point_estimates as point_estimates
+from .handlers.program_handler import unwrap as unwrap
 from .handlers.schedules import (
     Constant as Constant,
 )
@@ -27,6 +28,7 @@ from .handlers.schedules import (
     Stairs as Stairs,
 )
 from .handlers.temper import temper as temper
+from .handlers.tracing import trace_guide_and_model as trace_guide_and_model
 from .inference.elbo import MeanFieldELBO as MeanFieldELBO
 from .inference.history import History as History
 from .inference.svi import FitResult as FitResult

@@ -7,7 +7,7 @@ posterior (Talts et al. 2018, arXiv 1804.06788; for variational posteriors Yao e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -19,7 +19,7 @@ import xarray as xr
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vmtl.analysis.export.labels import as_labels
+from pyro_vmtl.analysis.export.labels import Labels, Variable
 from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated
@@ -216,16 +216,9 @@ def _labelled(name: str, node: Any, data: TaskData | None) -> xr.DataArray:
         dims[-1] = "feature"
         if event_dim == 2 and data.classes and value.shape[-2] == data.num_classes:
             dims[-2] = "class"
-    coords: dict[str, Sequence[Hashable]] = {
-        dim: range(size) for dim, size in zip(dims, value.shape, strict=True) if dim is not None
-    }
-    if data is not None:
-        for dim, labels in ((TASK_PLATE, data.task_labels), ("class", data.classes or ())):
-            if dim in coords and len(coords[dim]) == len(labels):
-                coords[dim] = as_labels(labels).tolist()
     kept = value.reshape([s for s, dim in zip(value.shape, dims, strict=True) if dim is not None])
-    named = [dim for dim in dims if dim is not None]
-    return xr.DataArray(kept.cpu().numpy(), dims=named, coords=coords, name=name)
+    named = Variable(tuple(dim for dim in dims if dim is not None), kept.cpu().numpy())
+    return Labels(data).dataset({name: named})[name].drop_attrs()
 
 
 def _posterior_draws(

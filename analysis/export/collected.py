@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ MOST_NUMBERS = 20_000_000
 """Numbers in a group, 80 MB in float32; of a larger one, only the first draws are kept."""
 
 Group = dict[str, Variable]
+Parts = defaultdict[str, list[Variable]]
 
 
 class Collected:
@@ -51,8 +54,7 @@ class Collected:
     def posterior(self, num_samples: int) -> dict[str, Group]:
         """Return the groups of draws from the posterior, and the observed data."""
         num_latent, num_rows = self._num_kept(num_samples)
-        posterior, predictive = _Joined(num_latent), _Joined(num_rows)
-        density, stats = _Joined(num_rows), _Joined(num_samples)
+        posterior, predictive, density, stats = (_parts() for _ in range(4))
         num_tasks = num_tasks_apart(self.traced.model_sites, self.traced.guide_sites)
         observed: Group = {}
         for draws, model_sites, guide_sites in self.traced.posterior(num_samples):
@@ -61,20 +63,20 @@ class Collected:
             if draws.start < num_rows:
                 y = model_sites[self.site]
                 log_prob = y["fn"].log_prob(y["value"])
-                predictive.add(self.site, self.layout(self.site, y, y["fn"].sample()))
-                density.add(self.site, self.layout(self.site, y, log_prob, event_dim=0))
+                predictive[self.site].append(self.layout(self.site, y, y["fn"].sample()))
+                density[self.site].append(self.layout(self.site, y, log_prob, event_dim=0))
                 if not observed:
                     observed[self.site] = self.layout(self.site, y, y["value"], drawn=False)
             for name, sites in (("log_p", model_sites), ("log_q", guide_sites)):
                 total, each = log_densities(sites, self.traced.dim, len(draws), num_tasks)
-                stats.add(name, Variable(("draw",), total.numpy()))
+                stats[name].append(Variable(("draw",), total.numpy()))
                 if each is not None:
-                    stats.add(f"{name}_task", Variable(("draw", "task"), each.numpy()))
+                    stats[f"{name}_task"].append(Variable(("draw", "task"), each.numpy()))
         return {
-            "posterior": posterior.group(),
-            "posterior_predictive": predictive.group(),
-            "log_likelihood": density.group(),
-            "sample_stats": stats.group(),
+            "posterior": _join(posterior, num_latent),
+            "posterior_predictive": _join(predictive, num_rows),
+            "log_likelihood": _join(density, num_rows),
+            "sample_stats": _join(stats, num_samples),
             "observed_data": observed,
         }
 
@@ -82,13 +84,13 @@ class Collected:
     def prior(self, model: Program, num_samples: int) -> dict[str, Group]:
         """Return the groups of draws from a model with its plain priors."""
         num_latent, num_rows = self._num_kept(num_samples)
-        prior, predictive = _Joined(num_latent), _Joined(num_rows)
+        prior, predictive = _parts(), _parts()
         for draws, sites in self.traced.prior(model, max(num_latent, num_rows)):
             if draws.start < num_latent:
                 self._add_latent(prior, sites)
             if draws.start < num_rows:
                 y = sites[self.site]
-                predictive.add(self.site, self.layout(self.site, y, y["value"]))
+                predictive[self.site].append(self.layout(self.site, y, y["value"]))
         with isolated(self.traced.seed):
             for sharing in self.sharings:
                 for name, sources in sharing.items():
@@ -97,8 +99,8 @@ class Collected:
                         even = torch.zeros_like(sources.logits)
                         weights = LogConcrete(sources.temperature, logits=even)
                         drawn = weights.sample(torch.Size([num_latent])).softmax(-1)
-                        prior.add(f"{name}_sources", _pool_weights(sources, drawn))
-        return {"prior": prior.group(), "prior_predictive": predictive.group()}
+                        prior[f"{name}_sources"].append(_pool_weights(sources, drawn))
+        return {"prior": _join(prior, num_latent), "prior_predictive": _join(predictive, num_rows)}
 
     def _num_kept(self, num_samples: int) -> tuple[int, int]:
         """Return the numbers of draws of latent sites and of rows to keep."""
@@ -113,35 +115,27 @@ class Collected:
         latent, rows = (min(num_samples, max(1, MOST_NUMBERS // max(n, 1))) for n in totals)
         return latent, rows
 
-    def _add_latent(self, group: _Joined, sites: Nodes) -> None:
+    def _add_latent(self, group: Parts, sites: Nodes) -> None:
         for name in self.latent:
             if name in sites:  # a model alone has no source weights
                 node = sites[name]
                 if name in self.sources:
                     weights = node["value"].detach().softmax(-1).flatten(1, -2)
-                    group.add(name, _pool_weights(self.sources[name], weights))
+                    group[name].append(_pool_weights(self.sources[name], weights))
                 else:
-                    group.add(name, self.layout(name, node, node["value"]))
+                    group[name].append(self.layout(name, node, node["value"]))
 
 
-class _Joined:
-    """Variables joined from batches, of which the first draws are kept."""
+def _parts() -> Parts:
+    return defaultdict(list)
 
-    def __init__(self, num_draws: int) -> None:
-        self.num_draws = num_draws
-        self.parts: dict[str, list[Variable]] = {}
 
-    def add(self, name: str, variable: Variable) -> None:
-        self.parts.setdefault(name, []).append(variable)
-
-    def group(self) -> Group:
-        return {
-            name: Variable(
-                first.dims,
-                np.concatenate([first.values, *(v.values for v in rest)])[: self.num_draws],
-            )
-            for name, (first, *rest) in self.parts.items()
-        }
+def _join(parts: Parts, num_draws: int) -> Group:
+    """Join variables from batches, and keep their first draws."""
+    return {
+        name: Variable(batches[0].dims, np.concatenate([b.values for b in batches])[:num_draws])
+        for name, batches in parts.items()
+    }
 
 
 def _pool_weights(sources: Sources, weights: Tensor) -> Variable:

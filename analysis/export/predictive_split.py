@@ -20,6 +20,7 @@ learning for efficient and risk-sensitive learning." ICML 2018.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -117,7 +118,8 @@ def split_uncertainty(
     dict
         Tensors (T, N): for classes ``proba`` (T, N, C), ``entropy``, ``expected_entropy`` and
         ``mutual_information``; for other targets ``mean``, ``std``, ``epistemic_std``,
-        ``aleatoric_std`` and, if requested, ``quantile`` (T, N, probabilities).
+        ``aleatoric_std`` and, if requested and the likelihood has a distribution function,
+        ``quantile`` (T, N, probabilities).
 
     Examples
     --------
@@ -146,8 +148,9 @@ def split_uncertainty(
         "aleatoric_std": aleatoric.sqrt(),
     }
     if probabilities:
-        levels = list(quantiles(predictive, probabilities))
-        found["quantile"] = torch.stack(levels, dim=-1)
+        with suppress(NotImplementedError):  # such as for StudentT, which has no cdf in torch
+            levels = list(quantiles(predictive, probabilities))
+            found["quantile"] = torch.stack(levels, dim=-1)
     return found
 
 

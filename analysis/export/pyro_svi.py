@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 import xarray as xr
-from torch import nn
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyro_vmtl.analysis.export.collected import Collected
 from pyro_vmtl.analysis.export.densities import least_kl_weight
-from pyro_vmtl.analysis.export.history_dataset import history_dataset
 from pyro_vmtl.analysis.export.labels import Labels, Variable
 from pyro_vmtl.analysis.export.predicted_rows import predictions
 from pyro_vmtl.analysis.export.provenance import provenance
@@ -25,7 +24,7 @@ from pyro_vmtl.handlers.program_handler import Program, unwrap
 from pyro_vmtl.inference.history import History
 from pyro_vmtl.predictive.posterior_predictive import likelihood_draws
 
-__all__ = ["constants", "from_pyro_svi", "note_classes", "tree_of_programs"]
+__all__ = ["constants", "from_pyro_svi", "history_dataset", "note_classes", "tree_of_programs"]
 
 PRIOR_DRAWS = 100
 """Draws from the prior, enough for prior predictive checks; more would take much of a file."""
@@ -189,6 +188,41 @@ def tree_of_programs(
     tree = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
     tree.attrs = provenance(num_samples=num_samples, seed=seed, **(attrs or {}))
     return tree
+
+
+def history_dataset(history: History | Sequence[float], labels: Labels) -> xr.Dataset:
+    """Convert the history of a fit to a dataset.
+
+    Parameters
+    ----------
+    history
+        History of a fit, its result, or the loss at every step.
+    labels
+        Labels of the dimensions.
+
+    Returns
+    -------
+    Dataset
+        ``loss`` (step), ``log_likelihood_{site}`` and ``kl_{site}`` (noted_step, task), or
+        (noted_step) where they are not split by task, and ``relatedness_{site}`` (snapshot_step,
+        task, source).
+    """
+    history = getattr(history, "history", history)  # of a fit's result
+    if not isinstance(history, History):
+        return labels.dataset({"loss": _variable(torch.as_tensor(history).double(), "step")})
+    variables = {"loss": _variable(history.loss.double(), "step")}
+    for kind in ("log_likelihood", "kl"):
+        for site, terms in getattr(history, kind).items():
+            variables[f"{kind}_{site}"] = _variable(terms, "noted_step", "task")
+    for site, weights in history.relatedness.items():
+        variables[f"relatedness_{site}"] = _variable(weights, "snapshot_step", "task", "source")
+    made = labels.dataset(variables)
+    steps = {"noted_step": history.step, "snapshot_step": history.snapshot_step}
+    return made.assign_coords({d: s.cpu().numpy() for d, s in steps.items() if d in made.sizes})
+
+
+def _variable(values: Tensor, *dims: str) -> Variable:
+    return Variable(dims[: values.ndim], values.detach().cpu().numpy())
 
 
 def constants(rows: TaskData, labels: Labels) -> dict[str, Variable]:

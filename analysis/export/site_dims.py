@@ -55,9 +55,7 @@ class SiteDims:
 
         Parameters
         ----------
-        name
-            Name of the site.
-        site
+        name, site
             The site as traced in a plate over draws.
         value
             Its value, or other numbers with the dimensions of its plates.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import pyro
@@ -52,8 +52,8 @@ class Traced:
     def __init__(self, model: Program, guide: Program, args: tuple[Any, ...], seed: int) -> None:
         self.model, self.guide, self.args, self.seed = model, guide, args, seed
         store = pyro.get_param_store().get_state()
-        self._params: dict[str, dict[str, Any]] | None = None
-        with self._evaluating(), isolated(seed):
+        self._params: dict[str, dict[str, Any]] = {}
+        with self._isolated():
             self.model_sites, self.guide_sites = self._run()
             bare = bare_parameters(model, guide)
         if bare:
@@ -64,7 +64,7 @@ class Traced:
                     "first, or make the programs modules that hold their parameters."
                 )
             self._params = {kind: {n: store[kind][n] for n in bare} for kind in store}
-            with self._evaluating(), self._seeded():
+            with self._isolated():
                 self.model_sites, self.guide_sites = self._run()
         frames = [
             frame
@@ -74,13 +74,13 @@ class Traced:
         self.dim = min((frame.dim for frame in frames if frame.vectorized), default=0) - 1
 
     def posterior(self, num_samples: int) -> Iterator[tuple[range, Nodes, Nodes]]:
-        """Give batches of draws: their numbers, sites of the model and of the guide."""
+        """Yield batches of draws: their indices, sites of the model and of the guide."""
         numbers = numbers_of([*self.model_sites.values(), *self.guide_sites.values()])
         for draws in self._batches(num_samples, numbers):
             yield draws, *self._run()
 
     def prior(self, model: Program, num_samples: int) -> Iterator[tuple[range, Nodes]]:
-        """Give batches of draws of a model alone, targets included."""
+        """Yield batches of prior draws of a model, targets included."""
         numbers = numbers_of(list(self.model_sites.values()))
         for draws in self._batches(num_samples, numbers):
             with _Unconditioned():
@@ -90,7 +90,7 @@ class Traced:
     @torch.no_grad()
     def _batches(self, num_samples: int, numbers: int) -> Iterator[range]:
         step = max(1, MOST_AT_ONCE // numbers)
-        with self._evaluating(), self._seeded():
+        with self._isolated():
             for start in range(0, num_samples, step):
                 draws = range(start, min(start + step, num_samples))
                 with pyro.plate(DRAWS, len(draws), dim=self.dim):
@@ -103,17 +103,14 @@ class Traced:
         return sample_sites(traces.model), sample_sites(traces.guide)
 
     @contextmanager
-    def _seeded(self) -> Iterator[None]:
-        own = nullcontext()
-        if self._params is not None:
-            state = {kind: dict(values) for kind, values in self._params.items()}
-            own = pyro.get_param_store().scope(state)
-        with isolated(self.seed), own:
-            yield
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        with validation(False), evaluating(self.model, self.guide):
+    def _isolated(self) -> Iterator[None]:
+        state = {kind: dict(values) for kind, values in self._params.items()} or None
+        with (
+            validation(False),
+            evaluating(self.model, self.guide),
+            isolated(self.seed),
+            pyro.get_param_store().scope(state),
+        ):
             yield
 
 

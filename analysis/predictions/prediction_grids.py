@@ -122,22 +122,7 @@ def regression_grid(predict: Any, X: Any, *, task: Hashable, num: int = 200) -> 
 def read_rows(
     rows: Sequence[Any], task: Any, *, num_features: int
 ) -> tuple[np.ndarray, list[Any], np.ndarray]:
-    """Read rows to draw on a picture of a task.
-
-    Parameters
-    ----------
-    rows
-        ``(X, y, tasks)``, or ``(X, y)`` if all are of this task.
-    task
-        The task of the picture.
-    num_features
-        F.
-
-    Returns
-    -------
-    tuple
-        Features (rows, F), targets, and whether each row is of this task, (rows,).
-    """
+    """Return features (rows, F), targets, and whether each row is of this task, (rows,)."""
     if not isinstance(rows, tuple | list) or len(rows) not in (2, 3):
         raise ValueError("rows is expected as (X, y, tasks), or (X, y) if all are of this task.")
     X, y = _read_features(rows[0], num_features)[0], list(rows[1])

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 
-from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, label_axes, on_axes, task_colors
+from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, label_axes, on_axes
 from pyro_vmtl.analysis.predictions.prediction_grids import read_rows
 from pyro_vmtl.analysis.tree_parts import shorten
 
@@ -150,7 +151,9 @@ def plot_decision_regions(
     ax = on_axes(ax, (6.4, 4.6))
     classes, x0, x1 = data["class"].values.tolist(), data["x0"].values, data["x1"].values
     proba = data["proba"].transpose("x1", "x0", "class").values
-    colors = task_colors(len(classes))
+    colors = np.array([to_rgb(color) for color in COLORS])
+    if len(classes) > len(COLORS):
+        colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(classes)))[:, :3]
     box = (*_edges(x0), *_edges(x1))
     image = _faded(proba, colors)
     ax.imshow(image, origin="lower", extent=box, aspect="auto", interpolation="bilinear")
@@ -158,7 +161,7 @@ def plot_decision_regions(
     style: dict[str, Any] = {"linestyle": "none", "markeredgecolor": "white", "markersize": 8.5}
     styles = [
         {**style, "marker": marker, "markerfacecolor": color}
-        for marker, color in zip(cycle(MARKERS), colors, strict=False)
+        for marker, color in zip(cycle(MARKERS), colors[: len(classes)], strict=False)
     ]
     handles = [
         Line2D([], [], **style, label=shorten(label, 14))
@@ -187,13 +190,12 @@ def _label(ax: Axes, data: xr.Dataset, ylabel: str) -> Axes:
     return label_axes(ax, title=title, xlabel=xlabel, ylabel=ylabel)
 
 
-def _faded(proba: np.ndarray, colors: Sequence[Any]) -> np.ndarray:
+def _faded(proba: np.ndarray, colors: np.ndarray) -> np.ndarray:
     """Mix each class's colour with white, by the entropy relative to its maximum."""
     entropy = -(proba * np.log(np.clip(proba, 1e-300, None))).sum(-1)
     certainty = 1 - entropy / np.log(max(proba.shape[-1], 2))
     depth = DEEPEST * certainty[..., None].clip(0, 1)
-    full = np.array([to_rgb(color) for color in colors])[proba.argmax(-1)]
-    return 1 - depth * (1 - full)
+    return 1 - depth * (1 - colors[proba.argmax(-1)])
 
 
 def _edges(centres: np.ndarray) -> tuple[float, float]:

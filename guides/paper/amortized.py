@@ -1,4 +1,4 @@
-r"""Amortised coefficients: one network gives every task's posterior from a look at its rows.
+r"""Amortised coefficients: one network computes every task's posterior from its rows.
 
 =================== ================================ =========== ========================
 symbol              meaning                          code        shape
@@ -8,8 +8,8 @@ symbol              meaning                          code        shape
 =================== ================================ =========== ========================
 
 For classes the summary is the mean feature of each class, as in VMTL-AC of Shen et al. (NeurIPS
-2021). Real targets have no classes; their summary is the mean of the features weighted by the
-target, which for centred features is what a line's slope is made of.
+2021). For real targets it is the mean of the features weighted by the target, which for centred
+features determines the direction of a least-squares fit.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ __all__ = ["AmortizedNormal", "class_means", "target_weighted_mean"]
 
 
 class AmortizedNormal(nn.Module):
-    """Guide for ``w`` with one network for all tasks.
+    """Guide of ``w`` with one network for all tasks.
 
     Parameters
     ----------
     encoder
-        Gives the posterior of summaries (..., F), such as :class:`~pyro_vmtl.guides.MLPEncoder`.
+        Computes the posterior of summaries (..., F), such as :class:`~pyro_vmtl.guides.MLPEncoder`.
     data
-        Training rows, which are summarised here and once.
+        Training rows, which are summarised once, here.
     """
 
     fixed_graph = True
@@ -49,26 +49,26 @@ class AmortizedNormal(nn.Module):
         self.register_buffer("summary", summarise(data))
 
     def draw(self) -> Tensor:
-        """Draw ``w``, inside a plate over tasks."""
+        """Sample ``w``, inside a plate over tasks."""
         rows = self.encoder(self.summary)
         normal = dist.Normal(rows.mean.unsqueeze(1), rows.stddev.unsqueeze(1))
         return sample_posterior("w", normal.to_event(self.summary.ndim - 1))
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Draw ``w``; the arguments are the model's and are not looked at."""
+        """Sample ``w``; the model's arguments are ignored."""
         with pyro.plate("task", len(self.summary), dim=-2):
             return self.draw()
 
 
 def class_means(data: TaskData) -> Tensor:
-    """Mean feature of every class in every task, (T, C, F).
+    """Compute the mean feature of every class in every task, (T, C, F).
 
-    A class that a task has no row of gets its mean over the rows of all tasks.
+    A class without rows in a task has its mean over the rows of all tasks.
 
     Raises
     ------
     ValueError
-        If the targets are not known, or a class has no row at all.
+        If the targets are missing, or a class has no row at all.
 
     Examples
     --------
@@ -86,20 +86,20 @@ def class_means(data: TaskData) -> Tensor:
     if (total == 0).any():
         missing = data.classes[int((total == 0).nonzero()[0])]
         raise ValueError(
-            f"Class {missing!r} has no training row in any task, so that it has no mean feature. "
-            "Add a row, or leave it out of `classes=`."
+            f"Class {missing!r} has no training row in any task, and so no mean feature. Add a "
+            "row, or leave it out of `classes=`."
         )
     overall = sums.sum(0) / total[:, None]
     return torch.where(counts[..., None] > 0, sums / counts.clamp(min=1)[..., None], overall)
 
 
 def target_weighted_mean(data: TaskData) -> Tensor:
-    """Mean over rows of target times features in every task, (T, F); 0 for a task without rows.
+    """Compute the mean of target times features in every task, (T, F); 0 for tasks without rows.
 
     Raises
     ------
     ValueError
-        If the targets are not known.
+        If the targets are missing.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-r"""Representations: an encoder gives the posterior of every row's ``z``.
+r"""Representations: an encoder computes the posterior of every row's ``z``.
 
 ===================== =========================================== ======== =============
 symbol                meaning                                     site     shape
@@ -6,8 +6,8 @@ symbol                meaning                                     site     shape
 :math:`q(z | x_tn)`   posterior of row n of task t                ``z``    (T, N, D)
 ===================== =========================================== ======== =============
 
-Shared at ``z``, the sources of a row are :math:`q(z | x_{tn}, D_i)`: what the encoder makes of the
-row's counterpart in task i (:mod:`pyro_vmtl.data.counterparts`).
+Where ``z`` is shared, the sources of a row are :math:`q(z | x_{tn}, D_i)`: the encoder applied to
+the row's counterpart in task i (:mod:`pyro_vmtl.data.counterparts`).
 """
 
 from __future__ import annotations
@@ -26,16 +26,20 @@ __all__ = ["EncodedNormal"]
 
 
 class EncodedNormal(nn.Module):
-    """An encoder as guide for ``z``, beside a guide for the other sites.
+    """An encoder as guide of ``z``, next to a guide of the other sites.
 
     Parameters
     ----------
     encoder
-        Gives the posterior of inputs (..., F), for example
+        Computes the posterior of inputs (..., F), for example
         :class:`~pyro_vmtl.guides.LinearEncoder`.
     others
         Guide of the other sites, with a method ``draw`` that samples them in a plate over tasks,
         for example :class:`~pyro_vmtl.guides.MeanFieldNormal`.
+
+    See Also
+    --------
+    pyro_vmtl.attend : Compute the counterparts of rows, which sharing ``z`` needs.
     """
 
     fixed_graph = True
@@ -46,22 +50,22 @@ class EncodedNormal(nn.Module):
         self.others = others
 
     def forward(self, data: TaskData) -> None:
-        """Draw all sites."""
+        """Sample all sites."""
         if isinstance(self.others, MeanFieldNormal):
             self.others.draw_common()
         with pyro.plate("task", data.num_tasks, dim=-2):
             self.others.draw()
             rows = subsample_tasks(data)
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
-                give = {"sources": lambda: self._sources(rows)}
-                pyro.sample("z", self.encoder(rows.x), infer=give)
+                infer = {"sources": lambda: self._sources(rows)}
+                pyro.sample("z", self.encoder(rows.x), infer=infer)
 
     def _sources(self, data: TaskData) -> CellSources | None:
-        """Encode the counterparts of the rows; rows to predict have none."""
+        """Encode the counterparts of training rows; rows to predict have none."""
         if getattr(self.encoder, "num_tasks", None) is not None:
             raise ValueError(
-                "Site 'z' is shared, but every task has an encoder of its own, whose numbers mean "
-                "other things. Share an encoder, or not 'z'."
+                "Site 'z' is shared, but every task has an encoder of its own, whose "
+                "representations cannot be compared. Use one encoder, or do not share 'z'."
             )
         if data.attended is None:
             if self.training and data.y is not None:

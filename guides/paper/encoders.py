@@ -1,4 +1,4 @@
-r"""Encoders: networks that give a normal posterior for each input.
+r"""Encoders: networks that compute a normal posterior for each input.
 
 =================== ============================================ =============== ==============
 symbol              meaning                                      code            shape
@@ -8,10 +8,15 @@ symbol              meaning                                      code           
 :math:`h`           input of the last layer                      ``x``           (..., F)
 =================== ============================================ =============== ==============
 
-The last layer is Bayesian. By local reparameterisation (Kingma, Salimans, Welling, NeurIPS 2015)
-its output is normal, and independent over inputs:
+The last layer is Bayesian. By local reparameterisation [1]_ its output is normal, and independent
+over inputs:
 
 .. math:: z | x \sim N\bigl(h^\top M + m,\; (h^2)^\top S^2 + s^2\bigr)
+
+References
+----------
+.. [1] D. P. Kingma, T. Salimans, M. Welling. Variational Dropout and the Local Reparameterization
+   Trick. NIPS 2015.
 """
 
 from __future__ import annotations
@@ -37,13 +42,13 @@ class LinearEncoder(nn.Module):
     latent_size
         D.
     num_tasks
-        Give each of T tasks a layer of its own; None for one layer for all.
+        T, for a layer of its own in each task; None for one layer for all.
     dropout
-        Probability that a feature of an input is left out in training.
+        Probability of dropping a feature of an input in training.
     init_loc_scale
-        Standard deviation of the means at the start; 1 / sqrt(F) by default.
+        Standard deviation of the random initial means; 1 / sqrt(F) by default.
     init_scale
-        Standard deviations at the start; a tenth of ``init_loc_scale`` by default.
+        Initial standard deviations; a tenth of ``init_loc_scale`` by default.
 
     Examples
     --------
@@ -76,19 +81,19 @@ class LinearEncoder(nn.Module):
         self.raw_bias_scale = nn.Parameter(torch.full((*tasks, 1, latent_size), scale).log())
 
     def forward(self, x: Tensor) -> dist.Independent:
-        """Give the posterior of inputs (..., F), or (T, N, F) with a layer for each task."""
+        """Compute the posterior of inputs (..., F), or (T, N, F) with a layer per task."""
         x = self.dropout(x)
         numbers = (self.loc, self.bias_loc, self.raw_scale, self.raw_bias_scale)
-        if self.num_tasks is not None:  # inside a plate over rows, which has a dimension
+        if self.num_tasks is not None:  # the plate over rows has a dimension
             numbers = tuple(pyro.subsample(v.unsqueeze(1), event_dim=2).squeeze(1) for v in numbers)
         loc, bias_loc, raw_scale, raw_bias_scale = numbers
-        mean = (x @ loc).to(loc.dtype) + bias_loc  # under autocast, only products are rough
+        mean = (x @ loc).to(loc.dtype) + bias_loc  # under autocast only products have low precision
         var = (x**2 @ (2 * raw_scale).exp()).to(loc.dtype) + (2 * raw_bias_scale).exp()
         return dist.Normal(mean, var.sqrt()).to_event(1)
 
 
 class MLPEncoder(nn.Module):
-    """Layers with exponential linear units, then a Bayesian linear layer.
+    """Fully connected layers with exponential linear units, then a Bayesian linear layer.
 
     Parameters
     ----------
@@ -97,9 +102,9 @@ class MLPEncoder(nn.Module):
     latent_size
         D.
     hidden
-        Widths of the layers before the last.
+        Widths of the hidden layers.
     dropout
-        Probability that a feature of an input is left out in training.
+        Probability of dropping a feature of an input in training.
     init_loc_scale, init_scale
         As for :class:`LinearEncoder`, for the last layer.
 
@@ -134,18 +139,18 @@ class MLPEncoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> dist.Independent:
-        """Give the posterior of inputs (..., F)."""
+        """Compute the posterior of inputs (..., F)."""
         posterior: dist.Independent = self.last(self.layers(x))
         return posterior
 
 
 class ConcatenatedEncoders(nn.Module):
-    """Encoders of the same inputs side by side, such as one for weights and one for the bias.
+    """Concatenated outputs of several encoders, such as one for weights and one for the bias.
 
     Parameters
     ----------
     *encoders
-        Encoders to D_1, D_2, ... numbers.
+        Encoders with D_1, D_2, ... outputs.
 
     Examples
     --------
@@ -161,7 +166,7 @@ class ConcatenatedEncoders(nn.Module):
         self.encoders = nn.ModuleList(encoders)
 
     def forward(self, x: Tensor) -> dist.Independent:
-        """Give the posterior of inputs (..., F), with D_1 + D_2 + ... numbers."""
+        """Compute the posterior of inputs (..., F), with D_1 + D_2 + ... outputs."""
         posteriors = [encoder(x) for encoder in self.encoders]
         mean = torch.cat([p.mean for p in posteriors], dim=-1)
         stddev = torch.cat([p.stddev for p in posteriors], dim=-1)

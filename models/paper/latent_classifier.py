@@ -37,10 +37,15 @@ class LatentClassifier(nn.Module):
     Parameters
     ----------
     prior
-        Gives the prior of one task's ``w``, a normal with event shape (C, D), or (C, D + 1) with a
-        bias.
+        Returns the prior of one task's ``w``, a normal with event shape (C, D), or (C, D + 1) with
+        a bias.
     latent_size
         D.
+
+    See Also
+    --------
+    pyro_vmtl.guides.EncodedNormal : The guide with an encoder for ``z``.
+    LinearClassifier : The same on the features themselves.
     """
 
     fixed_graph = True
@@ -51,7 +56,7 @@ class LatentClassifier(nn.Module):
         self.latent_size = latent_size
 
     def forward(self, data: TaskData) -> None:
-        """Draw coefficients, representations and classes; condition on the classes if known."""
+        """Sample coefficients, representations and classes; condition on known classes."""
         prior = self.prior()
         with pyro.plate("task", data.num_tasks, dim=-2):
             w, rows = pyro.sample("w", prior), subsample_tasks(data)
@@ -62,12 +67,12 @@ class LatentClassifier(nn.Module):
 
 
 def standard_normal(like: Tensor, size: int) -> dist.Independent:
-    """Prior of a representation, N(0, I), with the dtype and device of another tensor."""
+    """Return the prior N(0, I) of a representation, with the dtype and device of a tensor."""
     return dist.Normal(like.new_zeros(size), like.new_ones(size)).to_event(1)
 
 
 def times(z: Tensor, w: Tensor) -> Tensor:
-    r"""Multiply representations and coefficients, adding the bias if there is one.
+    r"""Multiply representations and coefficients, and add the bias if there is one.
 
     Parameters
     ----------
@@ -82,5 +87,5 @@ def times(z: Tensor, w: Tensor) -> Tensor:
         (\*S, T, N, C).
     """
     size = z.shape[-1]
-    out = (z @ w[..., :size].mT).to(w.dtype)  # under autocast, only products are of low precision
+    out = (z @ w[..., :size].mT).to(w.dtype)  # under autocast only products have low precision
     return out if w.shape[-1] == size else out + w[..., size:].mT

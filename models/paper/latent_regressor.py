@@ -1,4 +1,4 @@
-r"""The latent regressor: a straight line through representations, with normal noise.
+r"""The latent regressor: linear regression on representations, with normal noise.
 
 ================= ==================================== ============ ====================
 symbol            meaning                              site         shape
@@ -40,7 +40,7 @@ class LatentRegressor(TaskNoise):
     Parameters
     ----------
     prior
-        Gives the prior of one task's ``w``, a normal with event shape (D,), or (D + 1,) with a
+        Returns the prior of one task's ``w``, a normal with event shape (D,), or (D + 1,) with a
         bias.
     latent_size
         D.
@@ -51,6 +51,10 @@ class LatentRegressor(TaskNoise):
     rows_per_task
         (T,), number of training rows of each task, as for
         :class:`~pyro_vmtl.models.LinearRegressor`.
+
+    See Also
+    --------
+    pyro_vmtl.guides.EncodedNormal : The guide with an encoder for ``z``.
     """
 
     fixed_graph = True
@@ -69,7 +73,7 @@ class LatentRegressor(TaskNoise):
         self.latent_size = latent_size
 
     def forward(self, data: TaskData) -> None:
-        """Draw coefficients, representations and targets; condition on the targets if known."""
+        """Sample coefficients, representations and targets; condition on known targets."""
         prior = self.prior()
         with pyro.plate("task", data.num_tasks, dim=-2):
             w, rows = pyro.sample("w", prior), subsample_tasks(data)  # (T, 1, D)

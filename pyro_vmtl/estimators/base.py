@@ -159,8 +159,8 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
         known = presets(self._kind())  # type: ignore[arg-type]
         if self.method not in known:
             raise ValueError(
-                f"method is {self.method!r}, expected one of {', '.join(known)}, or an object with "
-                "the methods of pyro_vmtl.methods.Method, such as a Preset or Stack."
+                f"method is {self.method!r}, expected one of {', '.join(known)}, or a method such "
+                "as a Preset, a Stack, or Programs of your own."
             )
         return known[self.method]
 

@@ -147,8 +147,7 @@ class PredictionMixin:
             draws = self.fitted_.new_task_draws(data, **settings)
             weights = self.fitted_.new_task_weights[None]
         else:
-            weights = self.fitted_.weights[chosen]
-            chosen = chosen.to(self.device)
+            weights, chosen = self.fitted_.weights[chosen], chosen.to(self.device)
             draws = self.fitted_.draws(data, tasks=chosen, **settings)
             data = data.map_rows(partial(torch.Tensor.index_select, dim=0, index=chosen))
         index = rows[data.row[data.mask].cpu().numpy()]

@@ -123,7 +123,7 @@ def load(
         estimator.set_params(**from_json({**settings, "method": None} if own else settings))
         if own:
             estimator.method = method
-        _restore(estimator, config, tensors, method if own else None)
+        _restore(estimator, config, tensors)
     except INVALID as error:
         raise ValueError(
             f"{path} is broken: its {CONFIG} and {WEIGHTS} do not belong together ({error}). "
@@ -177,7 +177,7 @@ def _warn_of_versions(found: Mapping[str, str], path: Path) -> None:
 
 
 def _restore(
-    estimator: VMTLEstimator, config: Mapping[str, Any], tensors: dict[str, Tensor], method: Any
+    estimator: VMTLEstimator, config: Mapping[str, Any], tensors: dict[str, Tensor]
 ) -> None:
     """Set the attributes that ``fit`` sets."""
     estimator._check_settings()
@@ -191,7 +191,9 @@ def _restore(
         estimator.target_mean_, estimator.target_scale_ = config["centre"], config["unit"]
     mean, scale = (tensors.pop(f"features.{name}").numpy() for name in ("mean", "scale"))
     estimator._scaling = Scaling(mean, scale)
-    estimator.fitted_ = from_state(config["fitted"], tensors, _example_data(estimator), method)
+    estimator.fitted_ = from_state(
+        config["fitted"], tensors, _example_data(estimator), estimator.method
+    )
 
 
 def _example_data(estimator: VMTLEstimator) -> TaskData:

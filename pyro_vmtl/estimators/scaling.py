@@ -45,10 +45,7 @@ class Scaling:
     def learn(
         cls, X: Any, weight: np.ndarray | None = None, *, unit_variance: bool = True
     ) -> Scaling:
-        """Compute weighted means and standard deviations of rows (rows, F), dense or sparse.
-
-        Without ``unit_variance``, features are only centred: all scales are 1.
-        """
+        """Compute weighted means and standard deviations of rows (rows, F), dense or sparse."""
         batches = list(gen_batches(X.shape[0], BATCH))
         # Divide by a power of two, which is exact, so that the squares of all columns are finite.
         largest = np.max([np.abs(to_dense(X, rows)).max(axis=0) for rows in batches], axis=0)

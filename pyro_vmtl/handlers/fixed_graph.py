@@ -3,7 +3,7 @@
 A class says so of its instances by ``fixed_graph = True`` in its body, and a function by
 ``function.fixed_graph = True``. It is a promise: the order and kind of tensor operations depends
 neither on how often the program ran, nor on what it drew, nor on the values of its parameters. A
-subclass makes the promise anew, as it may have changed what its parent does.
+subclass has to declare it, too, as it may do something else than its parent.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def has_fixed_graph(program: Any) -> bool:
     ----------
     program
         A function, a class, or an object. For a module, its submodules and the functions and
-        classes among its attributes are looked at, too; it must have no forward hooks.
+        classes among its attributes are checked, too; it must have no forward hooks.
 
     Returns
     -------

@@ -1,10 +1,9 @@
-"""Checkpoints: a fit that is stopped in any way goes on later, to the same numbers.
+"""Checkpoints: an interrupted fit resumes, and ends in the same numbers.
 
-All that a step of this library depends on is kept: learned numbers, the optimiser's moments,
-torch's random state, and what decides when to stop. Programs and batches of somebody else that draw
-from other generators, or count their steps, go on with those as they are then. The file is replaced
-as a whole, so that there is always either the old or the new one. It holds tensors and JSON, and
-nothing that could be executed.
+A checkpoint holds everything that a step of this library depends on: parameters, the optimiser's
+moments, torch's random state, and the stopping rule's. Other random generators and counters of
+steps, in programs and batches of the user's own, are not restored. The file is replaced atomically.
+It holds tensors and JSON, and nothing that could be executed.
 """
 
 from __future__ import annotations
@@ -36,39 +35,39 @@ EVERY = 20.0
 """Seconds from one checkpoint to the next."""
 
 SETTINGS = (bool, int, float, str, tuple, dict, type)
-"""Kinds of attributes that are settings of an object."""
+"""Types of attributes that count as settings of an object."""
 
 Stopped = Literal["settled", "steps", "interrupted"]
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is broken, or of another fit."""
+    """A checkpoint is damaged, or belongs to another fit."""
 
 
 @dataclass
 class Progress:
-    """How far a fit has come.
+    """The state of a running fit.
 
     Attributes
     ----------
     end
-        steps there will be at most.
+        maximum number of steps.
     step
-        steps done.
+        number of steps done.
     stopped
         why it ended, or will end.
     over
-        has it ended?
+        whether it has ended.
     losses
-        the loss at every step.
+        loss at every step.
     terms
-        for each noted step the terms of its loss.
+        terms of the loss, by step.
     snapshots
-        by the updates done, the relatedness of each shared site.
+        relatedness of each shared site, by number of updates done.
     seconds
-        wall time up to the checkpoint that it goes on from.
+        wall time up to the checkpoint that it was resumed from.
     started
-        when it began, or went on.
+        time at which it was started or resumed.
     """
 
     end: int
@@ -83,19 +82,19 @@ class Progress:
 
     @property
     def elapsed(self) -> float:
-        """Wall time up to now, in seconds."""
+        """Wall time so far, in seconds."""
         return self.seconds + time.perf_counter() - self.started
 
 
 class Checkpoint:
-    """The file of one fit.
+    """The checkpoint file of one fit.
 
     Parameters
     ----------
     path
-        Where it is, or will be.
+        The file, which need not exist yet.
     problem
-        What :func:`fingerprint` says of the fit.
+        The :func:`fingerprint` of the fit.
     module
         Model and guide.
     optimizer
@@ -119,7 +118,7 @@ class Checkpoint:
 
     @property
     def due(self) -> bool:
-        """Is it time to write?"""
+        """Whether it is time to write."""
         return time.monotonic() - self.written >= EVERY
 
     def write(self, progress: Progress) -> None:
@@ -135,12 +134,11 @@ class Checkpoint:
             if self.device.type == "cuda":
                 tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
         tensors["losses"] = torch.tensor(progress.losses, dtype=torch.float64)
-        tensors["noted"] = torch.tensor(list(progress.terms), dtype=torch.int64)
+        tensors["term_steps"] = torch.tensor(list(progress.terms), dtype=torch.int64)
         for kind in ("log_likelihood", "kl"):
             of_steps = [getattr(terms, kind) for terms in progress.terms.values()]
             for site in of_steps[0] if of_steps else ():
-                noted = [values[site].cpu() for values in of_steps]
-                tensors[f"{kind}.{site}"] = torch.stack(noted)
+                tensors[f"{kind}.{site}"] = torch.stack([v[site].cpu() for v in of_steps])
         tensors["snapshots"] = torch.tensor(list(progress.snapshots), dtype=torch.int64)
         tensors |= {f"relatedness.{s}": v for s, v in stacked(progress.snapshots).items()}
         meta = {
@@ -151,39 +149,40 @@ class Checkpoint:
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(self.path) as scratch:
-            # several names may be of one tensor, which safetensors would refuse
+            # names that share a tensor are refused by safetensors
             own = {name: v.detach().cpu().contiguous().clone() for name, v in tensors.items()}
             save_file(own, scratch, metadata={"fit": json.dumps(meta)})
         self.written = time.monotonic()
 
     def read(self) -> Progress | None:
-        """Take a fit to where its checkpoint is; None where there is none.
+        """Restore a fit from its checkpoint; return None if there is none.
 
         Raises
         ------
         CheckpointError
-            If the file cannot be read, or is of another fit.
+            If the file cannot be read, or belongs to another fit.
         """
         if not self.path.is_file():
             return None
-        way_out = "Begin anew, without the checkpoints (--overwrite)."
+        way_out = "Start again without the checkpoints (--overwrite)."
         try:
             with safe_open(self.path, framework="pt") as file:
                 meta = json.loads(file.metadata()["fit"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{self.path} is no checkpoint ({error}). {way_out}") from error
+            raise CheckpointError(
+                f"{self.path} is not a checkpoint ({error}). {way_out}"
+            ) from error
         if meta.get("problem") != self.problem:
             raise CheckpointError(
-                f"{self.path} is of another fit: rows, settings or versions have changed. {way_out}"
+                f"{self.path} belongs to another fit: rows, settings or versions differ. {way_out}"
             )
         self._restore(tensors, meta)
-        noted = tensors["noted"].tolist()
         kinds = ("log_likelihood", "kl")
         stacked = {kind: _of_prefix(tensors, kind) for kind in kinds}
         terms = {
             step: ELBOTerms(**{k: {s: v[i] for s, v in stacked[k].items()} for k in kinds})
-            for i, step in enumerate(noted)
+            for i, step in enumerate(tensors["term_steps"].tolist())
         }
         weights = _of_prefix(tensors, "relatedness")
         snapshots = {
@@ -217,17 +216,22 @@ def _of_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def fingerprint(module: nn.Module, args: Iterable[object], *settings: object) -> str:
-    """Tell fits apart: by where they start, on what, and by which settings.
+    """Compute a hash of a fit: of its initial parameters, its data and its settings.
 
     Parameters
     ----------
     module
-        Model and guide as they start.
+        Model and guide before the fit.
     args
-        What these are called with: of rows, what they hold.
-    settings
-        All else: tensors and arrays by their numbers, other objects by their ``repr``, but for
-        addresses in it, and by their attributes that are plain settings.
+        Arguments of model and guide.
+    *settings
+        Everything else. Tensors and arrays are hashed by value, other objects by their ``repr``
+        without addresses and by their attributes that are plain settings.
+
+    Returns
+    -------
+    str
+        Hexadecimal digits.
 
     Examples
     --------
@@ -262,7 +266,7 @@ def fingerprint(module: nn.Module, args: Iterable[object], *settings: object) ->
 
 
 def _settings(value: object) -> dict[str, object]:
-    """Give the attributes of an object that are plain settings."""
+    """Return the attributes of an object that are plain settings."""
     return {
         name: setting
         for name, setting in getattr(value, "__dict__", {}).items()

@@ -1,4 +1,4 @@
-"""The history of a fit: the loss, and what it was made of."""
+"""The history of a fit: the loss and its terms."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class History:
     Attributes
     ----------
     loss
-        (num_steps,), the loss (negative ELBO) at every step.
+        (num_steps,), loss (negative ELBO) at every step.
     step
-        (K,), the steps at which the terms were noted.
+        (K,), steps at which the terms were recorded.
     log_likelihood
-        for each observed site its log-likelihood: (K, T), or (K,) outside the task plate and in
-        fits on some tasks at a time.
+        log-likelihood of each observed site: (K, T), or (K,) for sites outside the task plate and
+        for fits on batches of tasks.
     kl
-        the same for the KL of each latent site, as weighted in the ELBO.
+        KL divergence of each latent site, as weighted in the ELBO, of the same shapes.
     snapshot_step
-        (K',), how many updates had been done when relatedness was looked at: 0 first, all last.
-        There are at most 31, and none where two would hold over 4 million numbers.
+        (K',), number of updates before each snapshot of the source weights, from 0 to the number
+        of steps: at most 31, and none from 354 tasks on, where they would need too much memory.
     relatedness
-        for each shared site (K', T, T + 1), how much each task borrows from each source, the base
-        last: where the posterior of the weights lies (the softmax of its logits, which is the
-        chance of a source to have the largest weight). The mean of the draws that
-        :func:`~pyro_vmtl.relatedness` gives is somewhat more even, at higher temperatures more.
+        source weights of each shared site, (K', T, T + 1), the base last. These are the softmax of
+        the posterior's logits, the probability of each source to have the largest weight.
+        The mean of draws from :func:`~pyro_vmtl.relatedness` is somewhat more even, increasingly
+        so at higher temperatures.
     """
 
     loss: Tensor
@@ -55,23 +55,24 @@ class History:
         terms: dict[int, ELBOTerms],
         snapshots: dict[int, dict[str, Tensor]],
     ) -> History:
-        """Stack what was noted during a fit.
+        """Stack what was recorded during a fit.
 
         Parameters
         ----------
         losses
-            the loss at every step.
+            Loss at every step.
         terms
-            for each noted step the terms of its loss.
+            Terms of the loss, by step.
         snapshots
-            by the updates done, the relatedness of each shared site.
+            Relatedness of each shared site, by number of updates done.
         """
-        noted = list(terms.values())
+        recorded = list(terms.values())
 
         def stack(kind: str) -> dict[str, Tensor]:
-            sites = getattr(noted[0], kind) if noted else ()
+            sites = getattr(recorded[0], kind) if recorded else ()
             return {
-                site: torch.stack([getattr(t, kind)[site].cpu() for t in noted]) for site in sites
+                site: torch.stack([getattr(t, kind)[site].cpu() for t in recorded])
+                for site in sites
             }
 
         return cls(

@@ -1,4 +1,4 @@
-r"""Where to start a fit of a linear model: a regularised least-squares fit of every task alone.
+r"""Initial posteriors of linear models: regularised least squares in every task.
 
 For normal noise of standard deviation 1 and the prior :math:`N(0, 1)`, tempered by the KL weight
 :math:`\beta`, the best mean-field posterior has a closed form. With :math:`X` the rows of a task,
@@ -8,12 +8,12 @@ For normal noise of standard deviation 1 and the prior :math:`N(0, 1)`, tempered
 
 For C classes this is the first step of Newton's method from zero: :math:`y` is the indicator of a
 class less :math:`\frac{1}{C}`, and the softmax has the curvature :math:`\frac{1}{C}` for means that
-sum to 0 over classes, of which :math:`\frac{1}{C}(1 - \frac{1}{C})` is on the diagonal.
+sum to 0 over classes, with :math:`\frac{1}{C}(1 - \frac{1}{C})` on the diagonal.
 
 For counts with the rate :math:`\lambda = \exp(b + w^\top x)` it is iteratively reweighted least
 squares: rows have the weight :math:`\lambda_n` and the target
-:math:`\log\lambda_n - b + y_n / \lambda_n - 1`. The first rates are half-way from the mean of a
-task to its counts, where no target is far off.
+:math:`\log\lambda_n - b + y_n / \lambda_n - 1`. It starts half-way between the mean of a
+task and its counts, where no target is extreme.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ NEWTON_STEPS = 8
 
 @torch.no_grad()
 def least_squares_start(data: TaskData, *, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Give means and standard deviations of the coefficients of every task.
+    """Compute initial means and standard deviations of the coefficients of every task.
 
     Parameters
     ----------
     data
         Training rows, padded with zeros.
     kl_weight
-        Weight of the KL from the prior, above 0.
+        Weight of the KL divergence from the prior, above 0.
 
     Returns
     -------
@@ -52,7 +52,7 @@ def least_squares_start(data: TaskData, *, kl_weight: float = 1.0) -> tuple[Tens
     Raises
     ------
     ValueError
-        If the targets are not known.
+        If the targets are missing.
 
     Examples
     --------
@@ -84,16 +84,16 @@ def least_squares_start(data: TaskData, *, kl_weight: float = 1.0) -> tuple[Tens
 def counts_start(
     data: TaskData, *, kl_weight: float = 1.0, log_rate: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Give means and standard deviations of the coefficients of every task, for counts.
+    """Compute initial means and standard deviations of coefficients for counts.
 
     Parameters
     ----------
     data
         Training rows, padded with zeros.
     kl_weight
-        Weight of the KL from the prior, above 0.
+        Weight of the KL divergence from the prior, above 0.
     log_rate
-        Log of the rate where all coefficients are 0.
+        Logarithm of the rate where all coefficients are 0.
 
     Returns
     -------
@@ -103,7 +103,7 @@ def counts_start(
     Raises
     ------
     ValueError
-        If the targets are not known, or no counts.
+        If the targets are missing, or are not counts.
 
     Examples
     --------
@@ -114,7 +114,7 @@ def counts_start(
     """
     y, x, mask = check_counts(data)[..., None].double(), data.x.double(), data.mask[..., None]
     weight = (data.mask if data.weight is None else data.weight * data.mask)[..., None].double()
-    # Each task's mean, with one more row that has the mean of all: none is 0.
+    # Each task's mean, with the mean of all as one more row, so that none is 0.
     usual = math.exp(usual_log_rate(data))
     mean = ((weight * y).sum(1, keepdim=True) + usual) / (weight.sum(1, keepdim=True) + 1)
     rate = (y + mean) / 2 * mask
@@ -126,7 +126,7 @@ def counts_start(
         log_rates = (log_rate + x @ step).clamp(max=MAX_LOG_RATE)
         new = (weight * (log_rates.exp() - y * log_rates)).sum(1, keepdim=True)
         new = new + 0.5 * kl_weight * (step**2).sum(1, keepdim=True)
-        # A step can be too long where rates are small; a task then stays where it was.
+        # A step can be too long where rates are small; the task then keeps its last one.
         better = new < loss
         loc, loss = step.where(better, loc), new.where(better, loss)
         rate = ((log_rate + x @ loc).clamp(-MAX_LOG_RATE, MAX_LOG_RATE).exp()) * mask
@@ -135,7 +135,7 @@ def counts_start(
 
 
 def usual_log_rate(data: TaskData) -> float:
-    """Give the log of the mean of all counts, as of half a count more.
+    """Compute the logarithm of the mean count, with half a count added.
 
     Examples
     --------
@@ -148,14 +148,14 @@ def usual_log_rate(data: TaskData) -> float:
 
 
 def _ridge(x: Tensor, target: Tensor, ridge: float, *, curvature: float = 1.0) -> Tensor:
-    """Solve least squares by the smaller of two systems: features by features, or rows by rows."""
+    """Solve ridge regression by the smaller of the primal and the dual system."""
     if x.shape[2] <= x.shape[1]:
         return _solve(x.mT @ x * curvature, x.mT @ target, ridge)
     return x.mT @ _solve(x @ x.mT * curvature, target, ridge)
 
 
 def _solve(matrix: Tensor, right: Tensor, ridge: float) -> Tensor:
-    """Solve in float64, with a ridge that is felt also where features are large and collinear."""
+    """Solve in float64, with a ridge that is effective for large collinear features, too."""
     square = matrix.double()
     diagonal = square.diagonal(dim1=-2, dim2=-1)
     diagonal += ridge + 1e-12 * diagonal.amax(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The progress bar of a fit, with the numbers that matter."""
+"""Progress bars of one fit and of several fits."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ __all__ = ["fits_bar", "progress_bar"]
 Report = Callable[[int, int, ELBOTerms], None]
 
 _of_fits: ContextVar[Callable[[float], None]] = ContextVar("_of_fits", default=lambda part: None)
-"""Tells the bar of several fits, if there is one, what part of the current fit is done."""
+"""Reports the completed fraction of the current fit to the bar of several fits, if any."""
 
 SPEED_SECONDS = 24 * 3600.0
-"""The remaining time follows the mean speed of so long: fits are unequal, so not that of the last
-seconds alone."""
+"""Window of the estimated speed. Fits are unequal, so that of the last seconds misleads."""
 
 
 @contextmanager
@@ -28,15 +27,14 @@ def progress_bar(num_steps: int, *, visible: bool) -> Iterator[Report]:
     Parameters
     ----------
     num_steps
-        The most steps there can be.
+        Maximum number of steps.
     visible
-        Is there anything to show?
+        Whether to show the bar.
 
     Yields
     ------
     callable
-        To be called with the number of steps done, the number there will be at most, and the terms
-        of the loss.
+        Takes the number of steps done, the maximum number of steps, and the terms of the loss.
     """
     if not visible:
         outer = _of_fits.get()
@@ -59,19 +57,19 @@ def progress_bar(num_steps: int, *, visible: bool) -> Iterator[Report]:
 def fits_bar(num_fits: int, *, visible: bool) -> Iterator[Callable[[str], None]]:
     """Show which of several fits is running, and the remaining time, on standard error.
 
-    The fits inside, if they have no bar of their own, move this one on at each of their steps.
+    The steps of fits without a visible bar of their own advance this one.
 
     Parameters
     ----------
     num_fits
-        How many there are.
+        Number of fits.
     visible
-        Is there anything to show?
+        Whether to show the bar.
 
     Yields
     ------
     callable
-        To be called with the name of each fit as it begins.
+        Takes the name of each fit as it starts.
     """
     if not visible:
         yield lambda name: None
@@ -95,7 +93,7 @@ def fits_bar(num_fits: int, *, visible: bool) -> Iterator[Callable[[str], None]]
 
 @contextmanager
 def _bar(what: str, total: int) -> Iterator[tuple[Any, Any]]:
-    """Show a bar with a field ``now``; gives the bar and its task."""
+    """Show a bar with a field ``now``, and yield it with its task."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -1,4 +1,4 @@
-"""Snapshots of the source weights during a fit: few, however many steps and tasks there are."""
+"""Snapshots of the source weights during a fit, a bounded number of them."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pyro_vmtl.sharing.messengers import Sharing
 
 __all__ = ["Snapshots"]
 
-MOST = 30
-"""Snapshots of a fit, the end aside."""
+MAX_SNAPSHOTS = 30
+"""Maximum number of snapshots of a fit, without that of its end."""
 
-MOST_NUMBERS = 250_000
-"""Numbers in all snapshots of a fit: 1 MB. From 354 tasks on there are none."""
+MAX_NUMBERS = 250_000
+"""Maximum size of all snapshots of a fit, 1 MB. From 354 tasks on there are none."""
 
 
 class Snapshots:
-    """Look at how much tasks borrow, at steps that lie further apart the longer a fit is.
+    """Take snapshots of the source weights, at larger intervals the longer a fit is.
 
     Whenever there are too many snapshots every second one is dropped. Which ones are kept depends
-    on nothing but the step, so that a fit that was cut off goes on with the same ones.
+    on the step alone, so that a fit that is resumed has the same ones.
 
     Parameters
     ----------
     module
         Model and guide.
     every
-        Steps from one to the next while there are few.
+        Number of steps between snapshots at the beginning.
     """
 
     def __init__(self, module: nn.Module, every: int) -> None:
@@ -34,18 +34,18 @@ class Snapshots:
         self.sources = {site: sources for part in sharing for site, sources in part.items()}
         self.every = every
         size = sum(s.num_tasks * (s.num_tasks + 1) for s in self.sources.values())
-        fit_in = MOST_NUMBERS // size if size else 0
-        self.most = min(MOST, fit_in - 1)  # one is left for the end
+        fit_in = MAX_NUMBERS // size if size else 0
+        self.most = min(MAX_SNAPSHOTS, fit_in - 1)  # one is left for the end
 
     def take(self, step: int, kept: dict[int, dict[str, Tensor]]) -> None:
-        """Put a snapshot to those kept so far, if it is time for one, and thin these.
+        """Take a snapshot if it is time for one, and thin those taken so far.
 
         Parameters
         ----------
         step
-            Updates done so far.
+            Number of updates done so far.
         kept
-            By step, for each site (T, T + 1), on the CPU.
+            Snapshots by step, (T, T + 1) for each site, changed in place.
         """
         if self.most < 1:
             return
@@ -59,7 +59,7 @@ class Snapshots:
         kept[step] = self._now()
 
     def end(self, step: int, kept: dict[int, dict[str, Tensor]]) -> None:
-        """Put where the fit ended to those kept."""
+        """Take a snapshot of the end of the fit."""
         if self.most >= 1:
             kept[step] = self._now()
 

@@ -1,6 +1,6 @@
 """A training step: loss, terms and gradients, by running the programs or replaying a recording.
 
-Pyro runs a program anew at every step: plates, handlers and distributions are Python, and on small
+Pyro interprets a program at every step: plates, handlers and distributions are Python, and on small
 problems that takes longer than the arithmetic. A program with a fixed graph does the same tensor
 operations at every step, on other numbers. So a fit records them once, forward and backward, and
 replays them from then on: same loss, same gradients, same random numbers.

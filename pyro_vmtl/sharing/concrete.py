@@ -59,7 +59,8 @@ class LogConcrete(ExpRelaxedCategorical, TorchDistributionMixin):
         Distribution.__init__(self, logits.shape[:-1], logits.shape[-1:], validate_args)
 
     @cached_property
-    def _categorical(self) -> Categorical:  # type: ignore[override] # what the properties of torch's class are made of
+    def _categorical(self) -> Categorical:  # type: ignore[override]
+        # what the properties of torch's class are computed from
         return Categorical(logits=self.raw_logits, validate_args=False)
 
     def expand(self, batch_shape: _size, _instance: Any = None) -> LogConcrete:

@@ -106,7 +106,7 @@ def share(
     See Also
     --------
     relatedness : Draw the source weights.
-    pyro_vmtl.temper : Weigh the KL of latent sites.
+    pyro_vmtl.temper : Scale the KL of latent sites.
 
     References
     ----------

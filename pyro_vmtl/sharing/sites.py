@@ -134,7 +134,7 @@ def as_normal(msg: Any, where: str) -> dist.Independent:
     if not isinstance(inner, torch.distributions.Normal):
         raise ValueError(
             f"Site {msg['name']!r} is {type(inner).__name__} in the {where}, expected Normal: "
-            "share pools independent normals. Give the site a Normal prior and a mean-field normal "
+            "share pools independent normals. Use a Normal prior and a mean-field normal "
             "posterior; where a value must be positive, take exp() of it afterwards."
         )
     if where == "guide" and (len(fn.batch_shape) != -frame.dim or fn.batch_shape[0] != frame.size):

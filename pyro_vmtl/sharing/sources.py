@@ -7,7 +7,6 @@ distribution with equal logits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,10 +56,6 @@ class CellSources:
 
     normal: dist.Independent
     present: Tensor
-
-
-GiveSources = Callable[[], CellSources | None]
-"""What a guide passes as ``infer={"sources": ...}``."""
 
 
 class Sources(Scheduled):

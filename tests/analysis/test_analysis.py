@@ -1,4 +1,4 @@
-"""Metrics, baselines, tables, and the data on the pictures."""
+"""Metrics, baselines, tables, and the data on their plots."""
 
 import matplotlib as mpl
 import numpy as np

@@ -1,4 +1,4 @@
-"""The data on the pictures of a fit's steps."""
+"""Data on the plots of the steps of a fit."""
 
 import matplotlib as mpl
 import numpy as np

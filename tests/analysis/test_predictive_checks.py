@@ -37,7 +37,7 @@ def normal(num_tasks=6, num_rows=8, *, shift=(), num_draws=400, seed=0):
 
 
 def classes(num_tasks=6, num_classes=3, num_rows=40, *, odd=False, num_draws=400, seed=0):
-    """Classes with chances of each task; in the first task, if odd, all rows are of the last."""
+    """Classes with probabilities by task; if odd, all rows of the first are of the last class."""
     random = np.random.default_rng(seed)
     chances = random.dirichlet(np.full(num_classes, 2.0), size=num_tasks)
     tasks = np.repeat(np.arange(num_tasks), num_rows)
@@ -59,7 +59,7 @@ def counts(rate=3.0, num_rows=60, *, drawn_rate=None, num_draws=300, seed=0):
 
 
 def inside(ax):
-    """Are all letters in the figure?"""
+    """Whether all letters are in the figure."""
     ax.figure.draw_without_rendering()
     frame = ax.figure.bbox.padded(1)
     legend = ax.get_legend()

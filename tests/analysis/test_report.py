@@ -1,4 +1,4 @@
-"""The report: one page that holds all it needs, and says what its pictures show."""
+"""The report: one self-contained page with plots and what they show."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""How restarts differ, against numbers by hand."""
+"""Differences between restarts, against numbers computed by hand."""
 
 import numpy as np
 import pytest

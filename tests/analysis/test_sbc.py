@@ -1,4 +1,4 @@
-"""Simulation-based calibration, with posteriors that are known and with wrong ones on purpose."""
+"""Simulation-based calibration, with exact posteriors and with wrong ones on purpose."""
 
 import matplotlib as mpl
 import numpy as np
@@ -37,7 +37,7 @@ def normal_means(y):
 
 
 def posterior(shift=0.0, width=1.0):
-    """A pipeline with the exact posterior, or one that is off by so many standard deviations."""
+    """A pipeline with the exact posterior, or one that is off by some standard deviations."""
 
     def fit_guide(model, y):
         scale = (1 + y.shape[1]) ** -0.5

@@ -1,4 +1,4 @@
-"""What is told of posteriors that are far from right, of ties, of few draws and of one row."""
+"""Diagnostics of posteriors far from right, of ties, of few draws and of a single row."""
 
 import conjugate_trees
 import numpy as np

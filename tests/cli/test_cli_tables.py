@@ -335,7 +335,7 @@ def test_checkpoints_of_another_fit_are_told(tmp_path, monkeypatch):
         patched.setattr(fit_command, "write_run", stopped)
         run(*command)
     result = run(*command, "--seed", 1, "--resume")
-    assert result.exit_code == 2 and "is of another fit" in result.output
+    assert result.exit_code == 2 and "belongs to another fit" in result.output
     assert run(*command, "--seed", 1, "--overwrite").exit_code == 0
 
 

@@ -7,13 +7,17 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from numpy.testing import assert_array_equal
+from pyro.infer.autoguide import AutoNormal
 from safetensors.torch import load_file, save_file
 
-from pyro_vmtl import Stack
+from pyro_vmtl import Stack, share
 from pyro_vmtl.estimators import VersionNotice, VMTLClassifier, VMTLRegressor, saving
+from pyro_vmtl.methods.method import Programs
 from pyro_vmtl.methods.presets import presets
 
 KINDS = {
@@ -253,11 +257,11 @@ BROKEN = {
     "setting unknown": setting("settings", to={"learning": 3, "method": "shared"}),
     "fitted": setting("fitted", to=None),
     "no members": setting("fitted", "members", to={}),
-    "preset field": setting(*MEMBER, "preset", to={"object": "Preset", "latent": 3}),
-    "latent": setting(*MEMBER, "preset", "latent_size", to=7),
-    "another object": setting(*MEMBER, "preset", to={"object": "Stack", "members": {"a": 1}}),
-    "os.system": setting(*MEMBER, "preset", to={"object": "os.system", "command": "true"}),
-    "class": setting(*MEMBER, "preset", "sharing", to={"pool": {"class": "eval"}}),
+    "preset field": setting(*MEMBER, "method", to={"object": "Preset", "latent": 3}),
+    "latent": setting(*MEMBER, "method", "latent_size", to=7),
+    "another object": setting(*MEMBER, "method", to={"object": "Stack", "members": {"a": 1}}),
+    "os.system": setting(*MEMBER, "method", to={"object": "os.system", "command": "true"}),
+    "class": setting(*MEMBER, "method", "sharing", to={"pool": {"class": "eval"}}),
     "other weights": lambda folder: reshaped(folder, "locs.w", lambda v: v[:-1]),
     "stack weights": lambda folder: reshaped(folder, "weights", lambda v: v[..., :-1]),
     "nothing": lambda folder: edited(folder, lambda config: None, {"a": torch.zeros(1)}),
@@ -323,3 +327,35 @@ def test_random_changes_of_bytes_are_refused(saved):
         if not unchanged:
             with pytest.raises(ValueError, match=r"estimator\.json"):
                 VMTLClassifier.load(path.parent)
+
+
+# Methods of one's own
+
+
+def own_programs(data):
+    """Return a model of the task means, and its guide."""
+
+    def model(data):
+        with pyro.plate("task", data.num_tasks, dim=-2):
+            mean = pyro.sample("mean", dist.Normal(torch.zeros(()), 1.0))
+            with pyro.plate("data", data.num_rows, dim=-1), pyro.poutine.mask(mask=data.mask):
+                pyro.sample("y", dist.Normal(mean, 1.0), obs=data.y)
+
+    return share(model, AutoNormal(model), sites=["mean"])
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_programs_of_ones_own_are_passed_to_load(stacked, tmp_path):
+    X, y, tasks = rows("regression")
+    method = Programs(own_programs, {"num_steps": 20})
+    if stacked:
+        method = Stack({"own": method, "alone": quick(presets("regression")["shared"])}, 2)
+    fitted = KINDS["regression"](method).fit(X, y, tasks)
+    fitted.save(tmp_path / "fit")
+    named = "Stack" if stacked else "Programs"
+    with pytest.raises(ValueError, match=rf"a method of your own \({named}\).* VMTLRegressor.load"):
+        VMTLRegressor.load(tmp_path / "fit")
+    again = VMTLRegressor.load(tmp_path / "fit", method=method)
+    assert_array_equal(everything(again, "regression"), everything(fitted, "regression"))
+    assert again.method is method
+    assert set(again.to_datatree(X, y, tasks, rows=(X, y, tasks)).children) >= {"predictions"}

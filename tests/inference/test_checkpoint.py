@@ -122,7 +122,7 @@ def test_a_checkpoint_of_another_fit_is_refused(data, tmp_path):
         (method, data, 1),
     ]
     for other, rows, seed in others:
-        with pytest.raises(CheckpointError, match="of another fit: rows, settings or versions"):
+        with pytest.raises(CheckpointError, match="to another fit: rows, settings or versions"):
             other.fit(rows, seed=seed, checkpoints=tmp_path)
     assert_same(method.fit(data), method.fit(data, checkpoints=tmp_path))
 
@@ -133,7 +133,9 @@ def test_a_broken_checkpoint_is_refused(content, data, tmp_path):
     method.fit(data, checkpoints=tmp_path)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-50] if content is None else content)
-    with pytest.raises(CheckpointError, match=r"fit.safetensors is no checkpoint .* Begin anew"):
+    with pytest.raises(
+        CheckpointError, match=r"fit.safetensors is not a checkpoint .* Start again"
+    ):
         method.fit(data, checkpoints=tmp_path)
 
 
@@ -176,5 +178,5 @@ def test_tensors_and_settings_of_a_users_program_count(tmp_path):
     fitted(1.0, 2 * x)
     fitted(1.0, 2 * x)
     for scale, y in ((1.0, -2 * x), (0.01, 2 * x)):
-        with pytest.raises(CheckpointError, match="of another fit"):
+        with pytest.raises(CheckpointError, match="to another fit"):
             fitted(scale, y)

@@ -1,47 +1,12 @@
-"""Against closed forms: linear regression with known noise and a normal prior.
-
-The features are orthogonal within each task, so that the exact posterior is a product of normals
-and the mean-field guide can be exact.
-"""
-
-import math
+"""Fits against closed forms of linear regression."""
 
 import pytest
 import torch
+from conjugate_programs import NOISE, PRIOR, F, problem, programs
 from problems import F64, many_draws
 from pyro.infer import Trace_ELBO
 
-from pyro_vmtl import LogarithmicPool, TaskData, fit, share
-from pyro_vmtl.guides import MeanFieldNormal
-from pyro_vmtl.models import LinearRegressor, ZeroMeanNormal
-
-NOISE, PRIOR, F, N = 0.5, 1.5, 3, 12
-
-
-def problem(num_tasks, *, equal=False):
-    """Tasks with orthogonal features, equal or each with its own rows."""
-    generator = torch.Generator().manual_seed(0)
-    X, y, tasks = [], [], []
-    for t in range(num_tasks):
-        if equal:
-            generator.manual_seed(1)
-        x = torch.linalg.qr(torch.randn(N, F, generator=generator, dtype=F64))[0] * 3
-        w = torch.randn(F, generator=generator, dtype=F64)
-        X.append(x)
-        y.append(x @ w + NOISE * torch.randn(N, generator=generator, dtype=F64))
-        tasks += [t] * N
-    return TaskData.regression(torch.cat(X), torch.cat(y), tasks)
-
-
-def programs(data):
-    """The regressor with noise and prior known, and its guide."""
-    prior = ZeroMeanNormal([F], init_scale=PRIOR)
-    model = LinearRegressor(prior, data.num_tasks, init_noise_scale=NOISE).double()
-    with torch.no_grad():  # exactly, not as float32 rounded them
-        prior.raw_scale.fill_(math.log(PRIOR))
-        model.raw_noise_scale.fill_(math.log(NOISE))
-    model.requires_grad_(False)
-    return model, MeanFieldNormal({"w": [F]}, data.num_tasks).double()
+from pyro_vmtl import LogarithmicPool, fit, share
 
 
 def exact(x, y):

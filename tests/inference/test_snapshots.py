@@ -88,7 +88,9 @@ class Counted(Snapshots):
 
     def __init__(self, num_tasks):
         super().__init__(torch.nn.Module(), 10)
-        self.most = min(module.MOST, module.MOST_NUMBERS // (num_tasks * (num_tasks + 1)) - 1)
+        self.most = min(
+            module.MAX_SNAPSHOTS, module.MAX_NUMBERS // (num_tasks * (num_tasks + 1)) - 1
+        )
 
     def _now(self):
         return {}
@@ -120,6 +122,6 @@ def test_snapshots_are_bounded_and_evenly_spaced(num_tasks, num_steps):
 
 def test_too_many_tasks_have_no_snapshots(data, monkeypatch):
     assert steps(354, 100) == []
-    monkeypatch.setattr(module, "MOST_NUMBERS", 39)  # 2 would be 40
+    monkeypatch.setattr(module, "MAX_NUMBERS", 39)  # 2 would be 40
     fitted = replace(SHARED, fitting={"num_steps": 12}).fit(data)
     assert fitted.result.history.relatedness == {}

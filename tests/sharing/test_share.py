@@ -9,7 +9,7 @@ import pytest
 import torch
 from problems import F64, classifier, many_draws, normal_kl, random_weights, randomize_sources
 from pyro import poutine
-from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import Predictive, Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal
 from torch import nn
 
@@ -23,11 +23,13 @@ from pyro_vmtl import (
     relatedness,
     share,
     temper,
+    trace_guide_and_model,
+    unwrap,
 )
 from pyro_vmtl.handlers.isolation import validation
-from pyro_vmtl.handlers.tracing import trace_guide_and_model
 from pyro_vmtl.inference.elbo import evaluate
 from pyro_vmtl.models import LinearClassifier, ZeroMeanNormal
+from pyro_vmtl.sharing.messengers import recorded_sources
 from pyro_vmtl.sharing.sources import Sources
 
 POOLS = [LinearPool, LogarithmicPool, GaussianSumPool]
@@ -171,9 +173,9 @@ def test_permuting_tasks_permutes_the_terms(ragged):
         sources = guide.state["w"]
         with torch.no_grad():
             for t in range(3):
-                candidates = [i for i in range(3) if i != t]
+                others = [i for i in range(3) if i != t]
                 chosen = order.index(source_of[order[t]])
-                sources.logits[t, candidates.index(chosen)] = 1e4
+                sources.logits[t, others.index(chosen)] = 1e4
             sources.raw_transfer_scale.copy_(
                 torch.tensor([0.1, 0.2, 0.3], dtype=F64)[order].reshape(3, 1, 1, 1).log()
             )
@@ -279,6 +281,26 @@ def test_masks_of_cells_do_not_count_the_source_weights_more_than_once(handler):
         kls.append(evaluate(elbo, model, guide, factor).terms.kl["w_sources"])
     for kl in kls[1:]:
         torch.testing.assert_close(kl, kls[0])
+
+
+def test_pyros_own_utilities_run_the_unwrapped_programs(ragged):
+    model, guide = shared(ragged)
+    predictive = Predictive(unwrap(model), guide=unwrap(guide), num_samples=5)
+    assert predictive(ragged.without_targets())["w"].shape == (5, 3, 1, 3, 3)
+    with pytest.raises(RuntimeError, match=r"for the plain prior use `unwrap\(model\)`"):
+        Predictive(model, guide=guide, num_samples=5)(ragged)
+
+
+def test_a_model_finds_the_posteriors_of_the_guide_that_it_is_replayed_on(ragged):
+    model, guide = shared(ragged, weights_prior=False)
+    first = poutine.trace(guide).get_trace(ragged)
+    with torch.no_grad():
+        guide.program.locs["w"].add_(1.0)
+    trace_guide_and_model(model, guide, ragged)  # another run does not matter
+    replayed = poutine.trace(poutine.replay(model, trace=first)).get_trace(ragged)
+    sources = replayed.nodes["w"]["fn"].sources
+    assert sources is first.nodes["w"]["fn"]
+    assert sources is recorded_sources(first, "w")
 
 
 def test_two_sites_are_shared_each_with_its_own_weights():

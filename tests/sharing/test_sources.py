@@ -49,7 +49,7 @@ def test_weights_stay_on_the_simplex_at_a_low_temperature():
 def logistic_kl(shift):
     """KL of Logistic(shift, 1) from Logistic(0, 1) by quadrature.
 
-    With two candidates log(a / (1 - a)) is logistic, scaled by the temperature; a KL does not
+    With two sources log(a / (1 - a)) is logistic, scaled by the temperature; a KL does not
     change under such maps.
     """
     x = torch.linspace(-60, 60 + shift, 200_001, dtype=F64)
@@ -64,7 +64,7 @@ def logistic_kl(shift):
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 0.1])
 @pytest.mark.parametrize("gap", [0.5, 3.0, 30.0, 200.0])
 def test_kl_of_the_weights_against_quadrature(ragged, temperature, gap):
-    # three tasks, no base: two candidates each
+    # three tasks, no base: two sources each
     model, guide = share(*classifier(ragged), sites=["w"], base=False, temperature=temperature)
     guide(ragged)
     with torch.no_grad():
@@ -177,11 +177,11 @@ def test_relatedness_follows_logits_and_temperature(ragged):
     even = relatedness(guide, "w", num_samples=4000)
     assert torch.equal(even, relatedness(guide, "w", num_samples=4000))
     # flat on the simplex of three: mean 1/3, standard error 0.24 / sqrt(4000)
-    candidates = even[:, ~torch.eye(3, 4, dtype=torch.bool)]
+    of_sources = even[:, ~torch.eye(3, 4, dtype=torch.bool)]
     torch.testing.assert_close(
-        candidates.mean(0), torch.full((9,), 1 / 3, dtype=F64), rtol=0, atol=0.02
+        of_sources.mean(0), torch.full((9,), 1 / 3, dtype=F64), rtol=0, atol=0.02
     )
-    spread = candidates.std()
+    spread = of_sources.std()
     with torch.no_grad():
         sources.temperature.fill_(20.0)
     assert relatedness(guide, "w")[:, 0, 1].std() < 0.2 * spread  # hot weights are all alike

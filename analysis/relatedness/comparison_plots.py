@@ -1,0 +1,269 @@
+"""Source weights compared between sites, with known groups, and over the steps of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+
+from pyro_vmtl.analysis.canvas import (
+    COLORS,
+    INK,
+    MUTED,
+    add_caption,
+    label_axes,
+    named_ticks,
+    on_axes,
+)
+from pyro_vmtl.analysis.relatedness.weights import pool_weights, relatedness_recovery
+from pyro_vmtl.analysis.task_lines import MOST_LINES, draw_bands, move_apart, name_ends
+from pyro_vmtl.analysis.tree_parts import get_variable, shorten, task_name
+
+__all__ = ["plot_relatedness_by_site", "plot_relatedness_evolution", "plot_relatedness_truth"]
+
+MOST_NAMED = 4
+"""Points with a name."""
+
+LEAST_APART = 0.05
+"""Smallest difference of two weights that is named."""
+
+MARKERS = "os^Dv<>"
+"""Markers of lines, which differ not by colour alone."""
+
+OTHERS = "all others"
+
+
+def plot_relatedness_by_site(
+    data: xr.DataTree,
+    ax: Axes | None = None,
+    *,
+    var_names: tuple[str, str] = ("w_sources", "z_sources"),
+) -> Axes:
+    """Plot mean weights at one site against those at another, such as coefficients and encoder.
+
+    On the diagonal are tasks that borrow as much at either site. Far from it are those that are
+    alike in one way and not in the other.
+
+    Parameters
+    ----------
+    data
+        A tree with the weights of both sites in its posterior.
+    ax
+        Axes to draw on; new ones by default.
+    var_names
+        The weights along x, and those along y.
+
+    Returns
+    -------
+    Axes
+        A dot for each task and source, a square for each task and the base. The four farthest from
+        the diagonal are named "task ← source", if they are more than 0.05 apart.
+
+    Raises
+    ------
+    ValueError
+        If one of the two is missing, or they are of different tasks.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from pyro_vmtl.analysis import relatedness_datatree
+    >>> weights = torch.tensor([[0.0, 0.7, 0.3], [0.9, 0.0, 0.1]])
+    >>> tree = relatedness_datatree(weights.expand(5, 2, 3), ["north", "south"])
+    >>> tree["posterior"]["z_sources"] = 1 - tree["posterior"]["w_sources"]
+    >>> ax = plot_relatedness_by_site(tree)
+    >>> [text.get_text() for text in ax.texts[:2]]
+    ['south ← north', 'north ← south']
+    """
+    first, second = (pool_weights(data, name) for name in var_names)
+    tasks, others = (weights["task"].values.tolist() for weights in (first, second))
+    if tasks != others:
+        raise ValueError(
+            f"{var_names[0]!r} has {len(tasks)} tasks, {tasks[:3]}..., and {var_names[1]!r} has "
+            f"{len(others)}, {others[:3]}..., expected the same."
+        )
+    x, y = (weights.mean("sample", dtype=float, skipna=False).values for weights in (first, second))
+    ax = on_axes(ax, (6.4, 6.2))
+    limit = 1.04 * float(np.nanmax([x, y]))
+    ax.plot([0, limit], [0, limit], color=MUTED, linewidth=1, zorder=1)
+    alpha = 0.8 if len(x) <= 12 else 0.35
+    pair = ~np.isnan(x[:, :-1])
+    for across, up, marker, color, label in (
+        (x[:, :-1][pair], y[:, :-1][pair], "o", COLORS[0], "another task"),
+        (x[:, -1], y[:, -1], "s", COLORS[1], "the base"),
+    ):
+        ax.scatter(across, up, 26, color, marker=marker, alpha=alpha, linewidths=0, label=label)
+    ax.set(xlim=(-0.02 * limit, limit), ylim=(-0.02 * limit, limit), aspect="equal")
+    apart = np.nan_to_num(np.abs(x - y))
+    farthest = np.argsort(-apart, axis=None, kind="stable")[:MOST_NAMED].tolist()
+    named = [(y.flat[i], x.flat[i], i) for i in farthest if apart.flat[i] > LEAST_APART]
+    named.sort()
+    heights = move_apart(np.array([up for up, _, _ in named]), 0.06 * limit, limit)
+    for (up, across, i), height in zip(named, heights, strict=True):
+        task, source = divmod(i, x.shape[1])
+        right = across < limit / 2  # the side with more room
+        text = ax.annotate(
+            f"{shorten(tasks[task], 14)} ← {shorten(first['source'].values[source], 14)}",
+            (across, up),
+            (across + (0.03 if right else -0.03) * limit, height),
+            arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.7, "shrinkB": 3},
+        )
+        text.set(fontsize=11, color=INK, ha="left" if right else "right", va="center")
+    ax.legend(title="weight of")
+    label_axes(ax, xlabel=f"mean weight in {var_names[0]}", ylabel=f"mean weight in {var_names[1]}")
+    caption = "On the line: borrows as much at both sites. Named: farthest from it."
+    return add_caption(ax, "Do both sites borrow alike?", caption)
+
+
+def plot_relatedness_truth(
+    data: xr.DataTree,
+    groups: Sequence[Hashable] | Mapping[Hashable, Hashable],
+    ax: Axes | None = None,
+    *,
+    ci_prob: float = 0.9,
+) -> Axes:
+    """Plot :func:`relatedness_recovery`: how much each task borrows from its true group.
+
+    Parameters
+    ----------
+    data, groups, ci_prob
+        As for :func:`relatedness_recovery`.
+    ax
+        Axes to draw on; new ones by default.
+
+    Returns
+    -------
+    Axes
+        A row for each task, group by group: a dot at the mean share, a line for its interval, and
+        a short upright line at the even share. Groups are named at the right.
+    """
+    table = relatedness_recovery(data, groups, ci_prob=ci_prob)
+    table = table.iloc[np.argsort(pd.factorize(table["group"])[0], kind="stable")]
+    codes, names = pd.factorize(table["group"])
+    count = len(table)
+    ax = on_axes(ax, (7.2, min(9.0, 2.4 + 0.28 * count)))
+    places, size = np.arange(count), min(1.0, 40 / count)
+    colors = [COLORS[code % len(COLORS)] for code in codes]
+    ax.hlines(places, table["lower"], table["upper"], colors=colors, linewidth=0.8 + 1.6 * size)
+    ax.vlines(table["even_share"], places - 0.4, places + 0.4, colors=MUTED, linewidth=1.5)
+    ax.scatter(table["own_group"], places, 8 + 24 * size, colors, zorder=3)
+    for edge in np.flatnonzero(np.diff(codes)):
+        ax.axhline(edge + 0.5, color="0.85", linewidth=0.8)
+    for code in named_ticks(len(names)):
+        place = (1, float(places[codes == code].mean()))
+        across = ax.get_yaxis_transform()
+        name = shorten(names[code], 14)
+        text = ax.annotate(name, place, (6, 0), xycoords=across, textcoords="offset points")
+        text.set(fontsize=11, color=INK, va="center")
+    named = named_ticks(count)
+    ax.set_yticks(named, [shorten(table.index[i]) for i in named])
+    ax.set(xlim=(-0.02, 1.02), ylim=(count - 0.5, -0.5))
+    xlabel = "share of what is borrowed that comes from its own group"
+    label_axes(ax, xlabel=xlabel, ylabel=task_name(data))
+    caption = f"Dot: mean. Line: {ci_prob:.0%} interval. Grey: if it borrowed from all alike."
+    return add_caption(ax, "Does each task borrow from its own group?", caption)
+
+
+def plot_relatedness_evolution(
+    data: xr.DataTree,
+    ax: Axes | None = None,
+    *,
+    var_names: str = "w",
+    task: Hashable | None = None,
+) -> Axes:
+    """Plot mean weights over the steps of a fit.
+
+    Each task is shown by the weight of the source that has the largest weight at the end: the line
+    rises where the fit finds that source, and is flat where it has converged. The caption says how
+    much of any task's weights, of all its sources, still moved in the last tenth of the steps
+    (total variation distance, from 0 to 1).
+
+    Parameters
+    ----------
+    data
+        Tree of a fit, with ``relatedness_{site}`` (snapshot_step, task, source) in the group
+        ``history``.
+    ax
+        Axes to draw on; new ones by default.
+    var_names
+        The site whose pool it is, such as ``"z"``.
+    task
+        Label of one task, to show its six largest weights and the sum of all others instead.
+
+    Returns
+    -------
+    Axes
+        A line for each task, named "task ← source" at its end; with more than seven tasks their
+        median, and the middle half and nine tenths of them.
+
+    Raises
+    ------
+    ValueError
+        If the weights were not recorded during the fit, or there is no such task.
+
+    Examples
+    --------
+    >>> weights = np.linspace([[0.0, 0.4, 0.6], [0.0, 0.0, 1.0]], [[0.0, 0.9, 0.1], [0.0, 0, 1]], 5)
+    >>> history = xr.Dataset(
+    ...     {"relatedness_w": (("snapshot_step", "task", "source"), weights)},
+    ...     {"snapshot_step": range(0, 50, 10), "task": ["a", "b"], "source": ["a", "b", "base"]},
+    ... )
+    >>> ax = plot_relatedness_evolution(xr.DataTree.from_dict({"history": history}))
+    >>> [text.get_text() for text in ax.texts[:2]]
+    ['a ← b', 'b ← base']
+    """
+    weights = get_variable(data, "history", f"relatedness_{var_names}")
+    weights = weights.transpose("snapshot_step", "task", "source")
+    steps, tasks = weights["snapshot_step"].values, weights["task"].values.tolist()
+    if task is None:
+        last = weights[-1].drop_vars("snapshot_step")
+        largest = weights.isel(source=last.argmax("source"))
+        sources = largest["source"].values.tolist()
+        curves, pairs = largest.values, zip(tasks, sources, strict=True)
+        names = [" ← ".join(shorten(label, 14) for label in pair) for pair in pairs]
+        title = f"Weight of each {task_name(data)}'s largest source at the end"
+        most, whose = "at most ", f"any {task_name(data)}'s weights"
+    elif task in tasks:
+        weights = weights.sel(task=[task])
+        curves, names = _largest(weights[:, 0])
+        title = f"Whom {shorten(task)} borrows from"
+        most, whose = "", "the weights"
+    else:
+        shown = ", ".join(repr(label) for label in tasks[:10])
+        raise ValueError(f"There is no task {task!r}, expected one of {shown}.")
+    ax = on_axes(ax, (7.2, 4.4))
+    ax.set_ylim(0, min(1.02, 1.2 * float(curves.max())) or 1.0)
+    if len(names) > MOST_LINES:
+        ends = draw_bands(ax, steps, curves)
+    else:
+        ends = []
+        every = max(1, len(steps) // 8)
+        for i, (curve, name) in enumerate(zip(curves.T, names, strict=True)):
+            color, style = ("0.4", "--") if name == OTHERS else (COLORS[i], "-")
+            (line,) = ax.plot(steps, curve, style, color=color, linewidth=1.8, label=name)
+            line.set(marker=MARKERS[i], markevery=(i % every, every), markersize=5)
+            ends.append((float(curve[-1]), name, color))
+    name_ends(ax, float(steps[-1]), ends)
+    ax.grid(axis="y", color="0.92")
+    ax.set_axisbelow(True)
+    start = int(np.searchsorted(steps, 0.9 * steps[-1] + 0.1 * steps[0], side="right")) - 1
+    moved = 0.5 * float(abs(weights[-1] - weights[start]).sum("source").max())
+    ax.axvline(steps[start], color=MUTED, linewidth=1, linestyle=":")
+    label_axes(ax, xlabel="step", ylabel="mean weight")
+    caption = f"In the last tenth of the steps (dotted line), {most}{moved:.2f} of {whose} moved."
+    return add_caption(ax, title, caption)
+
+
+def _largest(weights: xr.DataArray) -> tuple[np.ndarray, list[str]]:
+    """Return the finally largest weights of one task, and the sum of all others, with names."""
+    values = weights.values
+    order = np.argsort(-values[-1], kind="stable")
+    order = order[values[:, order].max(0) > 0]  # not the task itself
+    first, others = order[: MOST_LINES - 1], order[MOST_LINES - 1 :]
+    names = [shorten(source) for source in weights["source"].values[first]]
+    if len(others) == 0:
+        return values[:, first], names
+    return np.c_[values[:, first], values[:, others].sum(1)], [*names, OTHERS]
