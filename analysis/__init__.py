@@ -5,12 +5,8 @@ if __name__ == "analysis":
 
 from pyro_vmtl.analysis.arviz_api import az
 from pyro_vmtl.analysis.baselines import (
-    boosted_trees_classification,
-    boosted_trees_regression,
     logistic_regression_per_task,
     logistic_regression_pooled,
-    ridge_per_task,
-    ridge_pooled,
 )
 from pyro_vmtl.analysis.calibration.calibration_curves import (
     plot_coverage,
@@ -65,8 +61,6 @@ __all__ = [
     "ReportTable",
     "Section",
     "az",
-    "boosted_trees_classification",
-    "boosted_trees_regression",
     "classification_metrics",
     "compare_fits",
     "decision_grid",
@@ -110,8 +104,6 @@ __all__ = [
     "relatedness_table",
     "report_sections",
     "restart_spread",
-    "ridge_per_task",
-    "ridge_pooled",
     "simulate_ranks",
     "to_datatree",
     "write_netcdf",

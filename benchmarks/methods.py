@@ -6,14 +6,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
-from benchmarks.gaussian_process import gaussian_process
-from pyro_vmtl.analysis import (
+from benchmarks.baselines import (
     boosted_trees_classification,
     boosted_trees_regression,
-    logistic_regression_per_task,
-    logistic_regression_pooled,
     ridge_per_task,
     ridge_pooled,
+)
+from benchmarks.gaussian_process import gaussian_process
+from pyro_vmtl.analysis import (
+    logistic_regression_per_task,
+    logistic_regression_pooled,
 )
 from pyro_vmtl.datasets import DataSet
 from pyro_vmtl.methods.method import Method

@@ -8,8 +8,7 @@ Only medians and categories are learned, so that they can be stored as JSON.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -45,29 +44,24 @@ class Columns:
         replacement of missing values in each numeric column.
     categories
         the sorted categories of each text column.
-    notices
-        what the user should know, a sentence each.
 
     Examples
     --------
     >>> table = pd.DataFrame(
     ...     {"age": [7, None, 9], "sex": ["f", "m", "f"], "school": [1, 1, 2], "score": [1, 2, 3]}
     ... )
-    >>> columns = Columns.learn(table, target="score", task="school")
+    >>> columns, notices = Columns.learn(table, target="score", task="school")
     >>> columns.features(table)
        age  sex=f  sex=m
     0  7.0    1.0    0.0
     1  8.0    0.0    1.0
     2  9.0    1.0    0.0
-    >>> Columns.from_json(columns.to_json()) == columns
-    True
     """
 
     target: str
     task: str
     medians: Mapping[str, float]
     categories: Mapping[str, Sequence[str]]
-    notices: tuple[str, ...] = ()
 
     @classmethod
     def learn(
@@ -77,7 +71,7 @@ class Columns:
         target: str,
         task: str,
         features: Sequence[str] | None = None,
-    ) -> Columns:
+    ) -> tuple[Columns, list[str]]:
         """Learn how to read the features from the rows to fit.
 
         Parameters
@@ -89,6 +83,11 @@ class Columns:
         features
             Names of the columns to learn from; None takes all others. Constant columns, and those
             equal to an earlier one, are left out with a notice.
+
+        Returns
+        -------
+        columns, notices
+            The columns, and what the user should know, a sentence each.
 
         Raises
         ------
@@ -143,7 +142,7 @@ class Columns:
                     f"Column {name!r} is text and becomes {len(known)} columns, one for each of "
                     f"{quote_names(known, limit=5)}."
                 )
-        columns = cls(target, task, medians, categories, tuple(notices))
+        columns = cls(target, task, medians, categories)
         if not columns.feature_names:
             why = f" {' '.join(notices)}" if notices else ""
             raise InputError(f"There are no columns to learn from, expected at least one.{why}")
@@ -152,7 +151,7 @@ class Columns:
                 raise InputError(
                     f"Column {name!r} is named like an indicator column of text. Rename it."
                 )
-        return columns
+        return columns, notices
 
     @property
     def feature_names(self) -> list[str]:
@@ -219,33 +218,6 @@ class Columns:
                     "there."
                 )
         return found
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the input of :meth:`from_json`, in types that JSON has."""
-        return {**asdict(self), "notices": list(self.notices)}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Columns:
-        """Restore the output of :meth:`to_json`.
-
-        Raises
-        ------
-        InputError
-            If it is malformed.
-        """
-        try:
-            return cls(
-                str(stored["target"]),
-                str(stored["task"]),
-                {str(name): float(median) for name, median in stored["medians"].items()},
-                {str(name): list(map(str, known)) for name, known in stored["categories"].items()},
-                tuple(map(str, stored["notices"])),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(
-                f"These are not the columns of a fit ({type(error).__name__}: {error}), expected "
-                "target, task, medians, categories and notices. Fit again."
-            ) from None
 
 
 def _feature_names(

@@ -39,5 +39,5 @@ def digits_table(seed: int) -> tuple[pd.DataFrame, np.ndarray]:
         columns=[f"pixel {row}, {column}" for row in range(8) for column in range(8)],
     )
     table[DIGIT] = np.concatenate([split.y_train, split.y_test])
-    table[ANGLE] = [*split.tasks_train, *split.tasks_test]
+    table[ANGLE] = np.array([*split.tasks_train, *split.tasks_test])
     return table, np.arange(len(table)) >= len(split.y_train)

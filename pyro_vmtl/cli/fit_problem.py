@@ -82,7 +82,7 @@ def read_problem(settings: FitSettings) -> FitProblem:
     InputError
         If the table cannot be fitted. The message names file, column and row, and the way out.
     """
-    held_out = None
+    held_out, kind = None, cast(TargetKind | None, settings.kind)
     if settings.source == DIGITS:
         for name in ("target", "task", "features", "kind", "holdout"):
             if getattr(settings, name):
@@ -96,20 +96,20 @@ def read_problem(settings: FitSettings) -> FitProblem:
                     f"--{role} is missing, expected a column of {settings.source}: the one that "
                     f"{'is to be predicted' if role == 'target' else 'has the task of each row'}."
                 )
-        target, task, kind = cast(str, settings.target), cast(str, settings.task), settings.kind
+        target, task = cast(str, settings.target), cast(str, settings.task)
         table = read_table(Path(settings.source))
     tasks = read_tasks(table, task)
-    y, kind, notices = read_target(table, target, cast(TargetKind | None, kind))
+    y, kind, notices = read_target(table, target, kind)
     if held_out is None:
         held_out = _draw_test_rows(tasks, pd.notna(y), settings.holdout, settings.seed)
     if kind == "classification":  # a class that was not fitted could not be predicted
         codes = pd.factorize(y)[0]
         held_out &= np.isin(codes, codes[~held_out])
     training = table[~held_out].reset_index(drop=True)
-    columns = Columns.learn(training, target=target, task=task, features=settings.features)
+    columns, learned = Columns.learn(training, target=target, task=task, features=settings.features)
     rows = Rows(columns.features(table), tasks, np.arange(len(table)) + 2, y)
     train, test = (rows.take(np.flatnonzero(chosen)) for chosen in (~held_out, held_out))
-    return FitProblem(settings, columns, kind, train, test, (*columns.notices, *notices))
+    return FitProblem(settings, columns, kind, train, test, (*learned, *notices))
 
 
 def _draw_test_rows(

@@ -12,6 +12,7 @@ import io
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -239,7 +240,7 @@ def _read_npz(data: bytes, name: str) -> pd.DataFrame:
         if not data.startswith(b"PK"):
             raise ValueError("it is no zip file")
         archive = np.load(io.BytesIO(data), allow_pickle=False)
-        arrays = {key: archive[key] for key in archive.files}
+        arrays: dict[str, Any] = {key: archive[key] for key in archive.files}
     except Exception as error:
         if "allow_pickle" in str(error):
             raise InputError(
@@ -250,29 +251,21 @@ def _read_npz(data: bytes, name: str) -> pd.DataFrame:
             f"{name} is not a complete .npz archive ({_first_line(error)}). "
             "Write it with `numpy.savez(file, X=..., y=..., tasks=...)`."
         ) from None
-    if "X" not in arrays or arrays["X"].ndim != 2:
-        found = f"shape {arrays['X'].shape}" if "X" in arrays else f"{quote_names(arrays)} and no X"
-        raise InputError(f"{name} has {found}, expected an array X of shape (rows, features).")
-    X = arrays.pop("X")
-    names = arrays.pop("features", np.array([f"x{i}" for i in range(X.shape[1])], dtype=str))
-    if names.shape != X.shape[1:] or names.dtype.kind != "U":
+    found = ", ".join(f"{key} {array.dtype} {array.shape}" for key, array in arrays.items())
+    X = np.atleast_1d(arrays.pop("X", np.empty(0)))
+    names = np.atleast_1d(arrays.pop("features", [f"x{i}" for i in range(X.shape[-1])]))
+    columns = list(zip(names.tolist(), X.T, strict=False)) + list(arrays.items())
+    if (
+        X.ndim != 2
+        or names.shape != X.shape[1:]
+        or any(array.shape != X.shape[:1] for array in arrays.values())
+        or any(array.dtype.kind not in "biufUM" for _, array in columns)
+    ):
         raise InputError(
-            f"{name}: features is of type {names.dtype} and shape {names.shape}, expected text of "
-            f"shape {X.shape[1:]}, a name for every column of X."
+            f"{name} has {found}, expected numbers, booleans or text: X of shape (rows, features), "
+            "and others of shape (rows,), but for features, the names of the columns of X."
         )
-    for key, array in arrays.items():
-        if array.shape != X.shape[:1]:
-            raise InputError(
-                f"{name}: {key} has shape {array.shape}, expected {X.shape[:1]}: a value for each "
-                f"of the {len(X)} rows of X."
-            )
-    columns = list(zip(names.tolist(), X.T, strict=True)) + list(arrays.items())
-    for key, array in columns:
-        if array.dtype.kind not in "biufUM":
-            raise InputError(
-                f"{name}: {key} is of type {array.dtype}, expected numbers, booleans or text."
-            )
-    return _from_columns([(key, _from_array(array)) for key, array in columns], name)
+    return _from_columns([(str(key), _from_array(array)) for key, array in columns], name)
 
 
 def _from_array(array: np.ndarray) -> pd.Series:

@@ -61,7 +61,7 @@ class FittedTable:
 
     def save(self, folder: Path) -> None:
         """Write it to an existing folder."""
-        _write_json(folder / TABLE, {"kind": self.kind, "columns": self.columns.to_json()})
+        _write_json(folder / TABLE, {"kind": self.kind, "columns": asdict(self.columns)})
         self.estimator.save(folder / ESTIMATOR)
 
     @classmethod
@@ -81,11 +81,14 @@ class FittedTable:
             raise InputError(f"{folder} has no {TABLE}, expected a run of `pyro-vmtl fit`.")
         try:
             content = json.loads((folder / TABLE).read_text(encoding="utf-8"))
-            columns, kind = Columns.from_json(content["columns"]), content["kind"]
+            columns, kind = Columns(**content["columns"]), content["kind"]
             load = VMTLClassifier.load if kind == "classification" else VMTLRegressor.load
-            return cls(columns, kind, load(folder / ESTIMATOR, device=device))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            estimator: Estimator = load(folder / ESTIMATOR, device=device)
+            if columns.feature_names != estimator.feature_names_in_.tolist():
+                raise ValueError(f"{TABLE} and {ESTIMATOR} have different features")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{folder} cannot be read: {error}") from error
+        return cls(columns, kind, estimator)
 
     def read(self, table: pd.DataFrame, *, with_target: bool = False) -> Rows:
         """Read the rows of another table with the same columns.
@@ -145,7 +148,7 @@ def write_run(
         Contents of ``metrics.json``.
     """
     estimator, test, settings = fitted.estimator, problem.test, problem.settings
-    summary, relatedness = estimator.summary(), estimator.relatedness_table()
+    summary, relatedness = estimator.summary(), _flatten(estimator.relatedness_table())
     metrics: dict[str, Any] = {
         "kind": problem.kind,
         "rows": {"fit": len(problem.train.tasks), "test": len(test.tasks)},
@@ -179,10 +182,7 @@ def write_run(
         config = replace(settings, source=source, out=str(out))
         (folder / "config.toml").write_text(config.to_toml(), encoding="utf-8")
         summary.to_csv(folder / SUMMARY)
-        means = relatedness.xs("mean", axis=1, level=1)
-        bounds = relatedness.drop(columns="mean", level=1)
-        bounds.columns = pd.Index([f"{source} {bound}" for source, bound in bounds.columns])
-        pd.concat([means, bounds], axis=1).to_csv(folder / "relatedness.csv")
+        relatedness.to_csv(folder / "relatedness.csv")
         if len(test.tasks):
             predicted.to_csv(folder / "holdout.csv", index=False)
         write_netcdf(tree, folder / POSTERIOR)
@@ -218,6 +218,14 @@ def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
             "Fit again with --overwrite."
         )
     return metrics, summary
+
+
+def _flatten(relatedness: pd.DataFrame) -> pd.DataFrame:
+    """Name the columns of means like their source, and those of bounds ``source 5%``."""
+    means = relatedness.xs("mean", axis=1, level=1)
+    bounds = relatedness.drop(columns="mean", level=1)
+    bounds.columns = pd.Index([" ".join(map(str, column)) for column in bounds.columns])
+    return pd.concat([means, bounds], axis=1)
 
 
 def _draws(problem: FitProblem, fitted: FittedTable, *, num_members: int) -> xr.DataTree:

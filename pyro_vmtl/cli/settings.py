@@ -140,12 +140,11 @@ def _read_toml(path: Path) -> dict[str, Any]:
                 f"--config {path} has {name!r}, which is not an option of `fit`. "
                 f"{did_you_mean(name, list(TYPES))}"
             )
-        kind = TYPES[name]
+        kind: type = TYPES[name]
+        strings = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
         if kind is float and type(value) is int:
             content[name] = float(value)
-        elif type(value) is not kind or (
-            kind is list and not all(isinstance(entry, str) for entry in value)
-        ):
+        elif type(value) is not kind or (kind is list and not strings):
             expected = "a list of strings" if kind is list else kind.__name__
             raise InputError(f"--config {path} has {name} = {value!r}, expected {expected}.")
     return content

@@ -96,11 +96,8 @@ def read_target(
         to_numbers(column, target)  # raises, and names the entries that are not
     notices = []
     if kind is None:
-        kind = _guess_kind(column)
-        reason, others = _describe(column), "regression or counts"
-        if kind == "regression":
-            others = "classification or counts" if _is_whole(column) else "classification"
-        way_out = "" if contents == "text" else f"; --kind {others} overrides this"
+        kind, reason, others = _guess_kind(column)
+        way_out = f"; --kind {others} overrides this" if others else ""
         notices.append(f"Column {target!r} is taken for {kind}, as it holds {reason}{way_out}.")
     if missing:
         notices.append(f"{role} has no value in {missing} of {len(column)} rows.")
@@ -168,23 +165,19 @@ def match_labels(labels: Iterable[Hashable], known: Sequence[Hashable]) -> list[
     return [same.get(label, written.get(str(label), label)) for label in labels]
 
 
-def _guess_kind(column: pd.Series) -> TargetKind:
-    if kind_of(column) == "text" or types.is_bool_dtype(column.dtype):
-        return "classification"
-    return "classification" if _is_whole(column) and _recurs(column) else "regression"
-
-
-def _describe(column: pd.Series) -> str:
-    if kind_of(column) == "text" or types.is_bool_dtype(column.dtype):
-        return f"{column.nunique()} labels"
-    if not _is_whole(column):
-        return "numbers with fractions"
-    return f"{column.nunique()} different whole numbers"
-
-
-def _is_whole(column: pd.Series) -> bool:
-    """Return whether a numeric column holds whole numbers."""
-    return bool((column.dropna() % 1 == 0).all())
+def _guess_kind(column: pd.Series) -> tuple[TargetKind, str, str]:
+    """Guess the kind of a target; also return the reason, and other kinds that it may be."""
+    distinct = column.nunique()
+    if kind_of(column) == "text":
+        return "classification", f"{distinct} labels", ""
+    if types.is_bool_dtype(column.dtype):
+        return "classification", f"{distinct} labels", "regression or counts"
+    if not (column.dropna() % 1 == 0).all():
+        return "regression", "numbers with fractions", "classification"
+    reason = f"{distinct} different whole numbers"
+    if _recurs(column):
+        return "classification", reason, "regression or counts"
+    return "regression", reason, "classification or counts"
 
 
 def _recurs(column: pd.Series) -> bool:
@@ -219,8 +212,8 @@ def _numbers(column: pd.Series, target: str, kind: TargetKind) -> np.ndarray:
         if kind_of(column) == "text" and not looks_like_numbers(column):
             raise InputError(f"{error} Or use --kind classification.") from None
         raise
-    bad = np.flatnonzero((values < 0) | (values % 1 > 0)) if kind == "counts" else []
-    if len(bad):
+    bad = np.flatnonzero((values < 0) | (values % 1 > 0))
+    if kind == "counts" and len(bad):
         raise InputError(
             f"Column {target!r}, the target, has {values[bad[0]]:g} in row {bad[0] + 2}, expected "
             "counts: 0, 1, 2, ... Correct it, or use --kind regression."

@@ -54,10 +54,8 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     >>> did_you_mean("x", ["age", "school"])
     "There are 'age', 'school'."
     """
-    folded: dict[str, str] = {}
-    for other in known:
-        folded.setdefault(other.casefold(), other)
-    near = get_close_matches(name.casefold(), list(folded), n=3)
+    folded = {other.casefold(): other for other in reversed(known)}
+    near = get_close_matches(name.casefold(), list(folded))
     if near:
         return f"Did you mean {' or '.join(repr(folded[other]) for other in near)}?"
     return f"There are {quote_names(known)}." if known else "There is nothing else."

@@ -13,8 +13,6 @@ from pyro_vmtl.analysis import (
     own_group_share,
     regression_metrics,
     relatedness_table,
-    ridge_per_task,
-    ridge_pooled,
 )
 
 mpl.use("agg")
@@ -89,17 +87,6 @@ def test_coverage_of_calibrated_predictions_is_the_nominal_one():
     # 5 standard errors of a fraction of 40,000
     np.testing.assert_allclose(table["coverage_50"], 0.5, atol=5 * 0.5 / 200)
     np.testing.assert_allclose(table["coverage_90"], 0.9, atol=5 * 0.3 / 200)
-
-
-def test_ridge_regressions_keep_their_tasks_apart():
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(400, 2))
-    tasks = ["a"] * 200 + ["b"] * 200
-    y = np.repeat([2.0, -2.0], 200) * X[:, 0] + 0.3 * rng.normal(size=400)
-    mean, std = ridge_per_task(X, y, tasks, X, tasks)
-    assert np.std(mean - y) < 0.35 and np.allclose(std, 0.3, atol=0.05)
-    mean, std = ridge_pooled(X, y, X)
-    assert np.std(mean - y) > 1.5 and np.allclose(std, 2.0, atol=0.2)
 
 
 def test_baselines_learn_and_keep_their_tasks_apart():

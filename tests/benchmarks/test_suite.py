@@ -8,6 +8,13 @@ from sklearn.linear_model import Ridge
 from typer.testing import CliRunner
 
 from benchmarks import suite as module
+from benchmarks.baselines import (
+    ALPHA_GRID,
+    boosted_trees_classification,
+    boosted_trees_regression,
+    ridge_per_task,
+    ridge_pooled,
+)
 from benchmarks.command import app
 from benchmarks.datasets import SUITE, GroupedTasks, OfficeCaltech
 from benchmarks.datasets.suite import UNRELATED
@@ -15,11 +22,7 @@ from benchmarks.gaussian_process import gaussian_process
 from benchmarks.suite_scores import average_ranks, judge, plot_average_ranks, suite_means
 from pyro_vmtl.analysis import (
     ALL_TASKS,
-    boosted_trees_classification,
-    boosted_trees_regression,
-    ridge_pooled,
 )
-from pyro_vmtl.analysis.baselines import ALPHA_GRID
 from pyro_vmtl.datasets import Digits, DigitsAngle
 
 
@@ -94,6 +97,17 @@ def test_ridge_leaves_one_row_out():
     np.testing.assert_allclose(std, np.sqrt(errors(best)), rtol=1e-6)
     mean, std = ridge_pooled(X[:2], y[:2], X_new)
     assert (mean == y[:2].mean()).all() and (std > 0).all()
+
+
+def test_ridge_regressions_keep_their_tasks_apart():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 2))
+    tasks = ["a"] * 200 + ["b"] * 200
+    y = np.repeat([2.0, -2.0], 200) * X[:, 0] + 0.3 * rng.normal(size=400)
+    mean, std = ridge_per_task(X, y, tasks, X, tasks)
+    assert np.std(mean - y) < 0.35 and np.allclose(std, 0.3, atol=0.05)
+    mean, std = ridge_pooled(X, y, X)
+    assert np.std(mean - y) > 1.5 and np.allclose(std, 2.0, atol=0.2)
 
 
 def test_trees_see_the_task():

@@ -369,9 +369,9 @@ def damage(out, kind):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("edited weights", "is not the file that was saved"),
-        ("truncated weights", "is not the file that was saved"),
-        ("other shapes", "is not the file that was saved"),
+        ("edited weights", "is not what was saved"),
+        ("truncated weights", "is not what was saved"),
+        ("other shapes", "is not what was saved"),
         ("no weights", "has no weights.safetensors"),
         ("no table", "has no table.json"),
         ("broken table", "cannot be read"),

@@ -103,15 +103,20 @@ BAD = [
     ("not npz", "a.npz", content(GOOD), "not a complete .npz archive"),
     ("cut npz", "a.npz", cut(lambda p: npz(p, X=np.ones((9, 9)))), "not a complete .npz archive"),
     ("pickle", "a.npz", pickled, "Python objects, which are not read"),
-    ("npz, no X", "a.npz", lambda p: npz(p, x=np.ones((2, 2))), "'x' and no X"),
-    ("npz, flat X", "a.npz", lambda p: npz(p, X=np.ones(2)), "shape (2,), expected an array X"),
-    ("npz, rows", "a.npz", lambda p: npz(p, X=np.ones((2, 2)), y=[1]), "y has shape (1,)"),
-    ("npz, y in 2-d", "a.npz", lambda p: npz(p, X=np.ones((2, 2)), y=[[1], [2]]), "shape (2, 1)"),
+    ("npz, no X", "a.npz", lambda p: npz(p, x=np.ones((2, 2))), "x float64 (2, 2), expected"),
+    ("npz, flat X", "a.npz", lambda p: npz(p, X=np.ones(2)), "X float64 (2,), expected"),
+    ("npz, rows", "a.npz", lambda p: npz(p, X=np.ones((2, 2)), y=[1]), "y int64 (1,), expected"),
+    (
+        "npz, y in 2-d",
+        "a.npz",
+        lambda p: npz(p, X=np.ones((2, 2)), y=[[1], [2]]),
+        "y int64 (2, 1)",
+    ),
     (
         "npz, names",
         "a.npz",
         lambda p: npz(p, X=np.ones((2, 2)), features=["a"]),
-        "expected text of shape (2,)",
+        "features <U1 (1,), expected",
     ),
     (
         "npz, names twice",
@@ -119,7 +124,12 @@ BAD = [
         lambda p: npz(p, X=np.ones((2, 2)), features=["a", "y"], y=[1, 2]),
         "'y' more than once",
     ),
-    ("npz, complex", "a.npz", lambda p: npz(p, X=np.ones((2, 2)) * 1j), "x0 is of type complex"),
+    (
+        "npz, complex",
+        "a.npz",
+        lambda p: npz(p, X=np.ones((2, 2)) * 1j),
+        "X complex128 (2, 2)",
+    ),
     ("npz, no rows", "a.npz", lambda p: npz(p, X=np.ones((0, 2))), "has no rows"),
 ]
 
@@ -253,7 +263,7 @@ def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
 def use(path):
     """Read a file as `fit` and `predict` will."""
     table = read_table(path)
-    columns = Columns.learn(table, target="score", task="school")
+    columns, _ = Columns.learn(table, target="score", task="school")
     X = columns.features(table)
     assert np.isfinite(X).all(axis=None) and len(X) == len(table)
     assert len(read_tasks(table, "school")) == len(table)
