@@ -86,7 +86,7 @@ def test_their_state_is_restored_given_the_method(fitted, data):
     again = from_state(config, tensors, data, STACK)
     assert torch.equal(again.predictive(data).mean, fitted.predictive(data).mean)
     assert torch.equal(again.relatedness(num_samples=5), fitted.relatedness(num_samples=5))
-    with pytest.raises(ValueError, match="has programs of your own.*`method=`"):
+    with pytest.raises(ValueError, match=r"has programs of your own.*`method=`"):
         from_state(config, tensors, data)
 
 
