@@ -14,7 +14,7 @@ from pyro_vmtl.analysis.calibration.calibration_curves import (
     plot_reliability,
 )
 from pyro_vmtl.analysis.calibration.predictive_checks import plot_ppc_by_task, predictive_pvalues
-from pyro_vmtl.analysis.calibration.ranks import plot_ranks, rank_uniformity
+from pyro_vmtl.analysis.calibration.ranks import rank_uniformity
 from pyro_vmtl.analysis.diagnostics.history_plots import plot_elbo, plot_elbo_terms
 from pyro_vmtl.analysis.diagnostics.khat import plot_khat, psis_khat
 from pyro_vmtl.analysis.diagnostics.leave_one_out import compare_fits, loo, loo_by_task
@@ -81,7 +81,6 @@ __all__ = [
     "plot_khat",
     "plot_pit",
     "plot_ppc_by_task",
-    "plot_ranks",
     "plot_reference",
     "plot_regression_bands",
     "plot_relatedness",
