@@ -24,7 +24,7 @@ def empty_parameter_store():
 
 @pytest.fixture(scope="session")
 def opened():
-    """Give a function that opens an HTML file in a browser and says what it saw."""
+    """Return a function that opens an HTML file in a browser and reports what it shows."""
     path = browser.executable()
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as started:

@@ -40,5 +40,5 @@ def tree_of_history(
     if num_tasks == {1} and len(tasks) > 1:  # taken for one
         tasks, of_rows = np.array(["all tasks"]), np.full(len(of_rows), "all tasks")
     rows = xr.Dataset(coords={"row": np.arange(len(of_rows)), "task": ("row", of_rows)})
-    told = history_dataset(history, Labels(coords={"task": tasks}))
-    return xr.DataTree.from_dict({"/history": told, "/observed_data": rows})
+    dataset = history_dataset(history, Labels(coords={"task": tasks}))
+    return xr.DataTree.from_dict({"/history": dataset, "/observed_data": rows})

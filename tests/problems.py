@@ -55,7 +55,7 @@ def classifier(data: TaskData, *, seed: int = 0):
 
 
 def randomize_sources(guide, *, seed: int = 1):
-    """Give the sources of a sharing guide, after its first run, random numbers."""
+    """Set the sources of a sharing guide, after its first run, to random numbers."""
     from pyro_vmtl.sharing.sources import Sources
 
     generator = torch.Generator().manual_seed(seed)

@@ -80,8 +80,8 @@ def normalize(column: pd.Series) -> pd.Series:
     if column.dtype == object and all(isinstance(value, Decimal) for value in known):
         return column.astype("Float64")
     scalars = (str, bool, int, float, np.number, np.bool_)
-    mixed = column.dtype == object and all(isinstance(value, scalars) for value in known)
-    if mixed or (types.is_unsigned_integer_dtype(column.dtype) and (known >= 2**63).any()):
+    plain_scalars = column.dtype == object and all(isinstance(value, scalars) for value in known)
+    if plain_scalars or (types.is_unsigned_integer_dtype(column.dtype) and (known >= 2**63).any()):
         return column.map(str, na_action="ignore").astype("string")
     return column
 

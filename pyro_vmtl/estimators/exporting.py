@@ -16,7 +16,6 @@ from pyro_vmtl.estimators.rows import Rows, read_rows, unpack_rows
 if TYPE_CHECKING:
     import xarray as xr
 
-    from pyro_vmtl.estimators.base import VMTLEstimator
 
 __all__ = ["export_estimator"]
 
@@ -30,7 +29,7 @@ STANDARDIZED_GROUPS = ("posterior", "prior", "sample_stats", "constant_data", "h
 
 
 def export_estimator(
-    estimator: VMTLEstimator,
+    estimator: Any,
     training: tuple[Any, Any, Any],
     *,
     sample_weight: Any,
@@ -75,7 +74,7 @@ def export_estimator(
 
 
 def _read_known_rows(
-    estimator: VMTLEstimator, rows: tuple[Any, Any, Any], sample_weight: Any, name: str
+    estimator: Any, rows: tuple[Any, Any, Any], sample_weight: Any, name: str
 ) -> Rows:
     """Read rows of tasks of the fit, subsampled as in the fit."""
     found = read_rows(estimator, *rows, sample_weight, limit=True)
@@ -88,7 +87,7 @@ def _read_known_rows(
     return found
 
 
-def _warn_of_other_rows(estimator: VMTLEstimator, data: TaskData) -> None:
+def _warn_of_other_rows(estimator: Any, data: TaskData) -> None:
     """Warn if the numbers of rows differ from those of the fit."""
     given = data.mask.sum(1).tolist()
     for (task, size), num_rows in zip(estimator._sizes.items(), given, strict=True):
@@ -103,7 +102,7 @@ def _warn_of_other_rows(estimator: VMTLEstimator, data: TaskData) -> None:
             return
 
 
-def _exact_targets(estimator: VMTLEstimator, rows: Rows) -> np.ndarray:
+def _exact_targets(estimator: Any, rows: Rows) -> np.ndarray:
     if hasattr(estimator, "classes_"):
         return estimator._encode_targets(rows).numpy()
     return np.asarray(rows.y, dtype=np.float64)

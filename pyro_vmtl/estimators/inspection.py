@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
 
-    from pyro_vmtl.estimators.base import VMTLEstimator
 
 __all__ = ["InspectionMixin"]
 
@@ -185,7 +184,7 @@ class InspectionMixin:
         from pyro_vmtl.estimators.exporting import export_estimator
 
         return export_estimator(
-            cast("VMTLEstimator", self),
+            self,
             (X, y, tasks),
             sample_weight=sample_weight,
             rows=rows,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,9 +24,6 @@ from pyro_vmtl.estimators.reading import (
     read_targets,
     read_tasks,
 )
-
-if TYPE_CHECKING:
-    from pyro_vmtl.estimators.base import VMTLEstimator
 
 __all__ = [
     "Rows",
@@ -55,7 +52,7 @@ class Rows:
 
 
 def read_rows(
-    estimator: VMTLEstimator,
+    estimator: Any,
     X: Any,
     y: Any,
     tasks: Any,

@@ -8,7 +8,7 @@ import platform
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyro
@@ -28,7 +28,6 @@ from pyro_vmtl.methods.specification import from_json, to_json
 
 if TYPE_CHECKING:
     from pyro_vmtl.data.task_data import TaskData
-    from pyro_vmtl.estimators.base import VMTLEstimator
 
 __all__ = ["CONFIG", "load", "save", "versions"]
 
@@ -43,8 +42,6 @@ FORMAT = 2
 INVALID = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """Errors raised while reading files whose content was changed."""
 
-Estimator = TypeVar("Estimator", bound="VMTLEstimator")
-
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that a fit depends on."""
@@ -58,7 +55,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def save(estimator: VMTLEstimator, path: Path, *, overwrite: bool = False) -> None:
+def save(estimator: Any, path: Path, *, overwrite: bool = False) -> None:
     """Write a fitted estimator to a directory, atomically."""
     settings = {
         name: to_json(value)
@@ -100,9 +97,7 @@ def save(estimator: VMTLEstimator, path: Path, *, overwrite: bool = False) -> No
         (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
 
 
-def load(
-    kind: type[Estimator], path: Path, *, device: str = "cpu", method: Any = None
-) -> Estimator:
+def load(kind: type[Any], path: Path, *, device: str = "cpu", method: Any = None) -> Any:
     """Read a fitted estimator from a directory."""
     if (path / IN_RUN / CONFIG).is_file():
         path = path / IN_RUN
@@ -176,9 +171,7 @@ def _warn_of_versions(found: Mapping[str, str], path: Path) -> None:
         )
 
 
-def _restore(
-    estimator: VMTLEstimator, config: Mapping[str, Any], tensors: dict[str, Tensor]
-) -> None:
+def _restore(estimator: Any, config: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
     """Set the attributes that ``fit`` sets."""
     estimator._check_settings()
     estimator._sizes = dict(zip(config["tasks"], config["task_sizes"], strict=True))
@@ -195,7 +188,7 @@ def _restore(
     estimator.fitted_ = from_state(config["fitted"], tensors, _example_data(estimator), own)
 
 
-def _example_data(estimator: VMTLEstimator) -> TaskData:
+def _example_data(estimator: Any) -> TaskData:
     """Return rows of zeros with the tasks, features and classes of the fit."""
     tasks, classes = tuple(estimator._sizes), estimator._class_labels()
     labels = [*tasks] * -(-len(classes or (0,)) // len(tasks))  # a row of every class, too

@@ -66,8 +66,8 @@ def test_every_fault_is_found(opened, tmp_path):
     (tmp_path / "bad.html").write_text(BAD)
     faults = opened(tmp_path / "bad.html").faults
     for kind, all_told in FAULTS.items():
-        for told in all_told:
-            assert any(told in found for found in faults[kind]), (told, faults[kind])
+        for expected in all_told:
+            assert any(expected in found for found in faults[kind]), (expected, faults[kind])
         if kind != "messages":  # what cannot be loaded is in the console, too
             assert len(faults[kind]) == len(all_told), faults[kind]
 

@@ -154,13 +154,13 @@ def test_few_draws_tell_how_many_are_outside_by_chance(num_draws, whole):
     found = TaskStatistics([*range(4000)], ["mean"], made[0], made[1:])
     low, high = found.interval(0.9)
     real = ((found.observed < low) | (found.observed > high)).mean()
-    told = found.outside_by_chance(0.9).mean()
+    by_chance = found.outside_by_chance(0.9).mean()
     if num_draws >= 20:
         # 4 standard errors of 4000 tasks: 4 sqrt(0.1 * 0.9 / 4000) = 0.019.
-        assert abs(told - real) < 0.02 and real < 0.12
+        assert abs(by_chance - real) < 0.02 and real < 0.12
     elif not whole:
         # The lowest and the highest of S draws: 2 of S + 1 places are outside.
-        assert told == pytest.approx(min(1.0, 2 / (num_draws + 1)))
+        assert by_chance == pytest.approx(min(1.0, 2 / (num_draws + 1)))
 
 
 def test_shares_of_classes_are_over_those_expected():

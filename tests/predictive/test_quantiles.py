@@ -79,10 +79,10 @@ def test_samples_are_at_most_the_quantile_as_often(kind):
     p = torch.tensor([0.1, 0.5, 0.95])
     found = quantiles(predictive, p)
     sample = predictive.sample((20_000,))
-    at_most = (sample <= found[:, None]).double().mean(1)
+    below = (sample <= found[:, None]).double().mean(1)
     less = (sample < found[:, None]).double().mean(1)
     error = 4 * np.sqrt(0.25 / 20_000)  # four standard errors
-    assert (at_most >= p[:, None, None] - error).all()
+    assert (below >= p[:, None, None] - error).all()
     assert (less <= p[:, None, None] + error).all()
 
 
