@@ -43,13 +43,10 @@ from pyro_vmtl.analysis.predictions.uncertainty_plots import (
 from pyro_vmtl.analysis.relatedness.comparison_plots import (
     plot_relatedness_by_site,
     plot_relatedness_evolution,
-    plot_relatedness_truth,
 )
 from pyro_vmtl.analysis.relatedness.weight_plots import plot_relatedness, plot_relatedness_graph
 from pyro_vmtl.analysis.relatedness.weights import (
-    own_group_share,
     relatedness_datatree,
-    relatedness_recovery,
     relatedness_table,
 )
 from pyro_vmtl.analysis.report import Picture, ReportTable, Section, write_report
@@ -73,7 +70,6 @@ __all__ = [
     "loo_by_task",
     "most_uncertain_rows",
     "nuts_reference",
-    "own_group_share",
     "plot_coverage",
     "plot_decision_regions",
     "plot_elbo",
@@ -87,7 +83,6 @@ __all__ = [
     "plot_relatedness_by_site",
     "plot_relatedness_evolution",
     "plot_relatedness_graph",
-    "plot_relatedness_truth",
     "plot_reliability",
     "plot_shrinkage",
     "plot_uncertain_rows",
@@ -99,7 +94,6 @@ __all__ = [
     "regression_grid",
     "regression_metrics",
     "relatedness_datatree",
-    "relatedness_recovery",
     "relatedness_table",
     "report_sections",
     "restart_spread",
