@@ -30,11 +30,6 @@ def pool_weights(data: xr.DataTree, var_names: str = "w_sources") -> xr.DataArra
     """Return draws of the weights at a site, (sample, task, source), with the base last.
 
     The weight of a task on itself is NaN.
-
-    Raises
-    ------
-    ValueError
-        If the tree has no such weights.
     """
     weights = get_variable(data, "posterior", var_names)
     wanted = {"chain", "draw", "task", "source"}
@@ -142,19 +137,9 @@ def relatedness_table(draws: Tensor, task_labels: Sequence[Hashable]) -> pd.Data
 def clustered_order(mean: np.ndarray) -> list[int]:
     """Order tasks so that those that borrow from one another stand side by side.
 
-    Tasks are clustered hierarchically (average linkage) by how much they borrow from each other,
-    the base aside. Of the orders that the tree allows, the one with the nearest neighbours is
-    returned.
-
-    Parameters
-    ----------
-    mean
-        (T, T + 1), mean weights with the base last; NaN counts as 0.
-
-    References
-    ----------
-    Bar-Joseph, Gifford and Jaakkola, "Fast optimal leaf ordering for hierarchical clustering",
-    Bioinformatics 2001.
+    Tasks are clustered hierarchically (average linkage) by their mean weights (T, T + 1) on each
+    other, the base aside. Of the orders that the tree allows, the one with the nearest neighbours
+    is returned (Bar-Joseph, Gifford and Jaakkola, Bioinformatics 2001).
 
     Examples
     --------
