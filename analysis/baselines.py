@@ -75,12 +75,10 @@ def logistic_regression_per_task(
 
     Parameters
     ----------
-    X_train, y_train, tasks_train
-        (rows, F), (rows,) and (rows,), training features, classes and tasks.
-    X_test, tasks_test
-        (rows, F) and (rows,), features to predict and their tasks.
-    classes
-        The C class labels, in the order of the columns.
+    X_train, y_train, X_test, classes
+        As for :func:`logistic_regression_pooled`.
+    tasks_train, tasks_test
+        (rows,), tasks of the rows.
 
     Returns
     -------

@@ -61,15 +61,7 @@ def label_axes(ax: Axes, *, title: str = "", xlabel: str = "", ylabel: str = "")
 
 
 def legend_above(ax: Axes, *, ncols: int = 1) -> Axes:
-    """Draw the legend between the plot and its title, where it hides no data.
-
-    Parameters
-    ----------
-    ax
-        Axes whose title is set.
-    ncols
-        Entries side by side.
-    """
+    """Draw the legend between the plot and its title, which is set, where it hides no data."""
     lines = -(-len(ax.get_legend_handles_labels()[1]) // ncols)
     ax.legend(
         loc="lower left",

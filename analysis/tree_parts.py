@@ -23,21 +23,7 @@ SAMPLE_DIMS = ("chain", "draw")
 
 
 def get_variable(data: xr.DataTree, group: str, variable: str) -> xr.DataArray:
-    """Return a variable of a group.
-
-    Raises
-    ------
-    TypeError
-        If ``data`` is not a DataTree.
-    ValueError
-        If the tree has no such group or variable.
-
-    Examples
-    --------
-    >>> tree = xr.DataTree.from_dict({"posterior": xr.Dataset({"w": ("draw", [1.0, 2.0])})})
-    >>> get_variable(tree, "posterior", "w").sizes["draw"]
-    2
-    """
+    """Return a variable of a group, or raise an error that says how to make one."""
     if not isinstance(data, xr.DataTree):
         raise TypeError(
             f"data is a {type(data).__name__}, expected a DataTree. Make it with the estimator's "

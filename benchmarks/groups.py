@@ -15,8 +15,9 @@ from joblib import Parallel, delayed
 from matplotlib.figure import Figure
 
 from benchmarks.datasets import GroupedTasks
+from benchmarks.known_groups import own_group_share
 from benchmarks.rows import to_task_data
-from pyro_vmtl.analysis import own_group_share, plot_relatedness, relatedness_datatree
+from pyro_vmtl.analysis import plot_relatedness, relatedness_datatree
 from pyro_vmtl.data.atomic_files import atomic_write
 from pyro_vmtl.methods.presets import presets
 

@@ -199,7 +199,7 @@ def plot_pit(data: xr.DataTree, ax: Axes | None = None, *, ci_prob: float = 0.9)
     """
     pit = _predicted(data, "pit")
     ax = on_axes(ax)
-    draw_ecdf_difference(ax, {f"{len(pit)} rows": (pit, len(pit))}, ci_prob)
+    draw_ecdf_difference(ax, pit, f"{len(pit)} rows", ci_prob)
     title = f"No fault found in the predictions of {len(pit)} rows"
     if len(pit) < MIN_TARGETS:
         title = f"Too few rows to judge: {len(pit)}"

@@ -1,4 +1,4 @@
-"""Test and draw the ranks of simulation-based calibration."""
+"""Test the ranks of simulation-based calibration."""
 
 from __future__ import annotations
 
@@ -7,23 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import xarray as xr
-from matplotlib.axes import Axes
 
 from pyro_vmtl.analysis.calibration.uniform import (
-    describe_fault,
-    draw_ecdf_difference,
     effective_number,
     name_fault,
     normal_scores,
     uniform_p_value,
 )
-from pyro_vmtl.analysis.canvas import label_axes, on_axes
-from pyro_vmtl.analysis.tree_parts import shorten
 
-__all__ = ["plot_ranks", "rank_uniformity"]
+__all__ = ["rank_uniformity"]
 
 GROUP = "prior_sbc"
-CALIBRATED = "calibrated"
 
 
 def rank_uniformity(
@@ -69,7 +63,8 @@ def rank_uniformity(
 
     See Also
     --------
-    simulate_ranks, plot_ranks
+    simulate_ranks
+    arviz_plots.plot_ecdf_pit : Plot the ranks, which it takes for independent.
 
     References
     ----------
@@ -93,57 +88,9 @@ def rank_uniformity(
             "p_value": p_value,
             "bias": bias,
             "width": width,
-            "verdict": CALIBRATED if p_value > 1 - ci_prob else name_fault(values, number),
+            "verdict": "calibrated" if p_value > 1 - ci_prob else name_fault(values, number),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("site")
-
-
-def plot_ranks(
-    data: xr.DataTree,
-    ax: Axes | None = None,
-    *,
-    var_names: str | Sequence[str] | None = None,
-    sample_dims: Sequence[str] | None = None,
-    ci_prob: float = 0.99,
-) -> Axes:
-    """Plot the ECDF of ranks less the diagonal, with the band of calibrated posteriors.
-
-    Parameters
-    ----------
-    data, var_names, sample_dims, ci_prob
-        As for :func:`rank_uniformity`.
-    ax
-        Axes to draw on; new ones by default.
-
-    Returns
-    -------
-    Axes
-        A line per site, and the simultaneous band of the site with the fewest ranks. Verdicts are
-        those of :func:`rank_uniformity`.
-
-    Raises
-    ------
-    ValueError
-        If there are no ranks, or no such site.
-
-    See Also
-    --------
-    rank_uniformity
-    """
-    table = rank_uniformity(data, var_names=var_names, sample_dims=sample_dims, ci_prob=ci_prob)
-    pooled = _pooled(data, var_names, sample_dims)
-    verdicts = {str(site): str(verdict) for site, verdict in table["verdict"].items()}
-    labels = {site: f"{shorten(site, 12)}: {verdicts[site]}" for site in pooled}
-    ax = on_axes(ax)
-    draw_ecdf_difference(ax, {labels[site]: found for site, found in pooled.items()}, ci_prob)
-    title = f"{(table['verdict'] == CALIBRATED).sum()} of {len(table)} sites are calibrated"
-    if len(pooled) == 1:
-        ((site, (values, _)),) = pooled.items()
-        fault = describe_fault(values, verdicts[site])
-        title = f"Posterior of {shorten(site)}: {fault}"
-        title += "" if "\n" in fault else f" in {len(values)} ranks"
-    xlabel = "rank of the true value among posterior draws"
-    return label_axes(ax, title=title, xlabel=xlabel, ylabel="ECDF − diagonal")
 
 
 def _pooled(

@@ -10,7 +10,6 @@ for independent, and its cost grows with the square of their number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -89,26 +88,17 @@ def _tails(counts: np.ndarray, number: int) -> np.ndarray:
     return tails
 
 
-def draw_ecdf_difference(
-    ax: Axes, values: Mapping[str, tuple[np.ndarray, int]], ci_prob: float
-) -> None:
-    """Draw the ECDF less the diagonal, a line per label, on the band of the smallest sample.
-
-    ``values`` has for each label the numbers, and how many independent ones they are worth.
-    """
+def draw_ecdf_difference(ax: Axes, values: np.ndarray, label: str, ci_prob: float) -> None:
+    """Draw the ECDF of independent values less the diagonal, on the band of uniform ones."""
     points = np.array([0.0, *POINTS, 1.0])
-    limits = uniform_limits(min(number for _, number in values.values()), ci_prob)
-    low, high = (np.pad(limit - POINTS, 1) for limit in limits)
-    label = f"{100 * ci_prob:.3g}% band if calibrated"
-    ax.fill_between(points, low, high, color=MUTED, alpha=0.3, linewidth=0, label=label)
+    low, high = (np.pad(limit - POINTS, 1) for limit in uniform_limits(len(values), ci_prob))
+    band = f"{100 * ci_prob:.3g}% band if calibrated"
+    ax.fill_between(points, low, high, color=MUTED, alpha=0.3, linewidth=0, label=band)
     ax.axhline(0.0, color=INK, linewidth=1)
-    for i, (label, (numbers, _)) in enumerate(values.items()):
-        style, color = ("-", "--", "-.", ":")[i % 4], COLORS[i % len(COLORS)]
-        difference = np.pad(ecdf(numbers) - POINTS, 1)
-        ax.plot(points, difference, style, color=color, linewidth=2, label=label)
-    # Room for the legend above the lines, and for the note below them.
+    ax.plot(points, np.pad(ecdf(values) - POINTS, 1), color=COLORS[0], linewidth=2, label=label)
+    # Room for the legend above the line, and for the note below it.
     most = max(map(abs, ax.get_ylim()))
-    ax.set(xlim=(0, 1), ylim=(-1.3 * most, (1.2 + 0.12 * len(values)) * most))
+    ax.set(xlim=(0, 1), ylim=(-1.3 * most, 1.32 * most))
     ax.legend(loc="upper center", ncols=2, columnspacing=1.2)
     note = "above, then below: too narrow; below, then above: too wide"
     text = ax.text(0.5, 0.02, note, fontsize=11, color=INK, ha="center")

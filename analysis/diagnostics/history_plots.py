@@ -106,9 +106,9 @@ def plot_elbo_terms(
     split = "task" in values.dims
     curves = values.transpose("noted_step", ...).values.reshape(values.sizes["noted_step"], -1)
     unit = "nats per task" if split else "nats"
-    counts = _num_rows(data, values)
-    if term == "log_likelihood" and counts is not None:
-        curves, unit = curves / counts, "nats per row"
+    sizes = task_sizes(data, values["task"].values.tolist()) if split else None
+    if term == "log_likelihood" and sizes is not None:
+        curves, unit = curves / np.array(sizes, dtype=float), "nats per row"
     steps = np.asarray(values["noted_step"].values)
     smooth = np.stack([_smooth(curve, SMOOTHED_RECORDS) for curve in curves.T], axis=1)
     if smooth.shape[1] > MOST_LINES:
@@ -124,7 +124,11 @@ def plot_elbo_terms(
             ends.append((float(curve[-1]), label, line))
         _limit(ax, smooth[len(smooth) // 20 :])
     name_ends(ax, float(steps[-1]), ends)
-    title = f"Log-likelihood of {site}" if term == "log_likelihood" else _kl_title(str(site))
+    title = f"Log-likelihood of {site}"
+    if term == "kl":
+        choice = str(site).endswith("_sources")
+        what = "cost of choosing sources" if choice else "from the prior, as weighted"
+        title = f"KL of {site}: {what}"
     return label_axes(ax, title=title, xlabel="step", ylabel=unit)
 
 
@@ -135,20 +139,6 @@ def _sites(data: xr.DataTree, term: Term) -> list[str]:
     found = [str(name) for name in history.data_vars if str(name).startswith(start)]
     sites = [name.removeprefix(start) for name in found if bool(history[name].any())]
     return sorted(sites, key=lambda site: site.endswith("_sources"))
-
-
-def _kl_title(site: str) -> str:
-    if site.endswith("_sources"):
-        return f"KL of {site}: cost of choosing sources"
-    return f"KL of {site}: from the prior, as weighted"
-
-
-def _num_rows(data: xr.DataTree, values: xr.DataArray) -> np.ndarray | None:
-    """Count the rows of each task; None where the tree lacks the tasks of its rows."""
-    if "task" not in values.dims:
-        return None
-    sizes = task_sizes(data, values["task"].values.tolist())
-    return None if sizes is None else np.array(sizes, dtype=float)
 
 
 def _smooth(values: np.ndarray, window: int) -> np.ndarray:

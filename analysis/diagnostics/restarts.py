@@ -73,9 +73,7 @@ def restart_spread(
     spreads: dict[str, xr.DataArray] = {}
     squares = []
     for name in [*names, *weights]:
-        draws = _in_one_order(
-            [get_variable(tree, "posterior", name) for tree in fits.values()], name
-        )
+        draws = _aligned([get_variable(tree, "posterior", name) for tree in fits.values()], name)
         means = np.stack([values.mean(SAMPLE_DIMS).values for values in draws])
         dims = [dim for dim in draws[0].dims if dim not in SAMPLE_DIMS]
         form = draws[0].isel(chain=0, draw=0, drop=True)
@@ -92,20 +90,14 @@ def restart_spread(
     return xr.Dataset({**by_restart, **spreads}, {"restart": list(fits)})
 
 
-def _in_one_order(draws: list[xr.DataArray], name: str) -> list[xr.DataArray]:
-    """Reorder numbers by the labels of the first fit: tasks are in the order of the rows."""
-    first = draws[0]
-    labelled = [d for d in first.dims if d not in SAMPLE_DIMS and d in first.coords]
-    try:
-        ordered = [values.sel({dim: first[dim] for dim in labelled}) for values in draws]
-    except KeyError as error:
-        raise ValueError(
-            f"The fits have other labels in {name!r} ({error}), expected the same tasks, classes "
-            "and features. Compare fits of the same rows."
-        ) from error
-    if any(values.shape[2:] != first.shape[2:] for values in ordered):
-        raise ValueError(
-            f"The fits have {name!r} of shapes {[values.shape[2:] for values in draws]}, expected "
-            "one shape. Compare fits of the same rows."
-        )
-    return ordered
+def _aligned(draws: list[xr.DataArray], name: str) -> Sequence[xr.DataArray]:
+    """Align numbers by their labels: tasks are in the order of the rows."""
+    shapes = {values.shape[2:] for values in draws}
+    if len(shapes) == 1:
+        aligned = xr.align(*draws, join="inner", exclude=SAMPLE_DIMS)
+        if aligned[0].shape[2:] in shapes:
+            return aligned
+    raise ValueError(
+        f"The fits have other labels in {name!r}, of the shapes {sorted(shapes)}, expected the "
+        "same tasks, classes and features. Compare fits of the same rows."
+    )

@@ -80,10 +80,11 @@ def simulate_ranks(
     Returns
     -------
     DataTree
-        Group ``prior_sbc``, as for ArviZ's ``plot_ecdf_pit``: for every site an array (simulation,
-        task, ...) of ranks, normalised to lie between 0 and 1. A rank is at a random place in its
-        step of 1 / (S + 1), so that right ones are exactly uniform. The attribute ``sample_dims``
-        names the dimensions along which ranks are independent.
+        Group ``prior_sbc``, for ``az.plot_ecdf_pit(ranks, sample_dims=["simulation", "task"])``:
+        for every site an array (simulation, task, ...) of ranks, normalised to lie between 0 and 1.
+        A rank is at a random place in its step of 1 / (S + 1), so that right ones are exactly
+        uniform. The attribute ``sample_dims`` names the dimensions along which ranks are
+        independent.
 
     Raises
     ------
@@ -93,7 +94,8 @@ def simulate_ranks(
 
     See Also
     --------
-    rank_uniformity, plot_ranks
+    rank_uniformity
+    arviz_plots.plot_ecdf_pit : Plot the ranks.
 
     Examples
     --------

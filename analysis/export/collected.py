@@ -28,19 +28,7 @@ Parts = defaultdict[str, list[Variable]]
 
 
 class Collected:
-    """Collect draws of all sites.
-
-    Parameters
-    ----------
-    traced
-        The programs.
-    layout
-        Names the dimensions of sites.
-    latent
-        Names of the latent sites.
-    site
-        Name of the observed one.
-    """
+    """Collect draws of the latent sites and of the observed ``site``."""
 
     def __init__(self, traced: Traced, layout: SiteDims, latent: list[str], site: str) -> None:
         self.traced, self.layout, self.latent, self.site = traced, layout, latent, site

@@ -25,15 +25,7 @@ __all__ = ["least_kl_weight", "log_densities", "num_tasks_apart"]
 
 
 def least_kl_weight(model: Program, sites: Nodes) -> float:
-    """Return the least KL weight of the latent sites, not counting weights of 0.
-
-    Parameters
-    ----------
-    model
-        The model, tempered or not.
-    sites
-        Its sample sites.
-    """
+    """Return the least KL weight of a model's latent sites, not counting weights of 0."""
     tempered = kl_weights_of(model)
     weights = [
         tempered.get(name, 1.0)
@@ -59,21 +51,8 @@ def log_densities(
 ) -> tuple[Tensor, Tensor | None]:
     """Sum the log densities of sites, with their weights in the ELBO, in float64.
 
-    Parameters
-    ----------
-    sites
-        Sample sites of a run on many draws.
-    draws
-        Dimension of the draws, to the left of all plates.
-    num_draws
-        S.
-    num_tasks
-        T; None for no sums per task.
-
-    Returns
-    -------
-    tuple of Tensor
-        (S,), and (S, T) over the sites inside the task plate.
+    The sites are those of a run on S draws in the dimension ``draws``, to the left of all plates.
+    Return the sums (S,) and, unless ``num_tasks`` is None, those (S, T) inside the task plate.
     """
     total = torch.zeros(num_draws, dtype=torch.float64)
     by_task = None if num_tasks is None else torch.zeros(num_draws, num_tasks, dtype=torch.float64)

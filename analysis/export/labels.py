@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -51,19 +52,8 @@ def source_labels(tasks: np.ndarray) -> np.ndarray:
 class Labels:
     """Coordinates of the dimensions of a tree.
 
-    Parameters
-    ----------
-    rows
-        The rows that the programs run on, if they run on rows of tasks.
-    coords
-        The user's own coordinates: labels by dimension.
-    row_tasks
-        The same rows by task, where the programs treat all as one task.
-
-    Attributes
-    ----------
-    coords
-        Labels of each known dimension.
+    ``rows`` are those that the programs run on, if any, and ``row_tasks`` the same rows by task,
+    where the programs treat all as one task. ``coords`` are the user's own labels.
     """
 
     def __init__(
@@ -76,18 +66,16 @@ class Labels:
         self.given = {name: as_labels(values) for name, values in (coords or {}).items()}
         self.coords: dict[str, np.ndarray] = {}
         if rows is not None:
-            tasks, features = (
-                as_labels(rows.task_labels),
-                [f"x{i}" for i in range(rows.num_features)],
-            )
+            tasks = as_labels(rows.task_labels)
+            features = [f"x{i}" for i in range(rows.num_features)]
             if rows.intercept:
                 features[-1] = "intercept"
             self.coords = {
                 "task": tasks,
                 "source": source_labels(tasks),
                 "feature": np.array(features),
+                "row": np.sort(rows.row[rows.mask].cpu().numpy()),
             }
-            self.coords["row"] = np.sort(rows.row[rows.mask].cpu().numpy())
             if rows.classes is not None:
                 self.coords["class"] = as_labels(rows.classes)
             by_task = rows if row_tasks is None else row_tasks
@@ -98,6 +86,24 @@ class Labels:
     def of_rows(self, values: Tensor) -> Tensor:
         """Convert values (S, T, N, ...) of padded rows to the user's order, (S, rows, ...)."""
         return values.flatten(1, 2)[:, self._places.to(values.device)]
+
+    def variable(self, values: Tensor) -> Variable:
+        """Convert values (T, N) or (T, N, F) of padded rows to a variable of rows."""
+        dims = ("row", "feature")[: values.ndim - 1]
+        return Variable(dims, self.of_rows(values[None])[0].cpu().numpy())
+
+    def constants(self) -> dict[str, Variable]:
+        """Return the inputs of programs: features, and weights of rows."""
+        if self.rows is None:
+            return {}
+        found = {"x": self.rows.x, "sample_weight": self.rows.weight}
+        return {name: self.variable(v) for name, v in found.items() if v is not None}
+
+    def note_classes(self, site: str, *groups: xr.Dataset) -> None:
+        """Store the labels of classes as an attribute of targets, which are integer codes."""
+        for group in groups:
+            if "class" in self.coords and site in group:
+                group[site].attrs["classes"] = json.dumps(self.coords["class"].tolist())
 
     def dataset(self, variables: Mapping[str, Variable], **attrs: Any) -> xr.Dataset:
         """Make a dataset with coordinates of all its dimensions, and draws as one chain.

@@ -13,7 +13,6 @@ from torch import Tensor
 from pyro_vmtl.analysis.export.collected import MOST_NUMBERS
 from pyro_vmtl.analysis.export.labels import Labels, Variable
 from pyro_vmtl.analysis.export.predicted_rows import chunks, predictions
-from pyro_vmtl.analysis.export.pyro_svi import constants, note_classes
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.predictive.calibration import Calibration
@@ -35,17 +34,11 @@ def mixture_groups(
     """Return the groups of training rows for the mixture of the members, and their weights.
 
     A draw of the mixture is, in each task, one of a member: as often as its weight says.
-
-    Parameters
-    ----------
-    fitted, data, num_samples, seed, coords
-        As for :func:`~pyro_vmtl.analysis.to_datatree`.
     """
     labels = Labels(data, coords)
     groups = _training_groups(fitted, data, labels, num_samples, seed)
     groups["posterior"] = _relatedness(fitted, labels, num_samples, seed)
     groups["stack"] = _members(fitted, labels)
-    note_classes(groups, "y", labels)
     return groups
 
 
@@ -57,26 +50,14 @@ def predictions_group(
     seed: int,
     coords: Mapping[str, Any] | None,
 ) -> xr.Dataset:
-    """Return the predictions of rows.
-
-    Parameters
-    ----------
-    fitted, rows, num_samples, seed, coords
-        As for :func:`~pyro_vmtl.analysis.to_datatree`.
-    """
-    labels = Labels(rows, coords)
-    each = num_samples
-    if len(fitted.members) > 1:
-        each = min(num_samples, MAX_PREDICTION_DRAWS)
-    found = predictions(
+    """Return the predictions of rows."""
+    each = num_samples if len(fitted.members) == 1 else min(num_samples, MAX_PREDICTION_DRAWS)
+    return predictions(
         lambda some: fitted.draws(some, num_samples=each, seed=seed),
-        *(fitted.weights, rows, labels),
+        *(fitted.weights, rows, Labels(rows, coords)),
         num_draws=each * len(fitted.members),
         seed=seed,
     )
-    groups = {"predictions": labels.dataset(found)}
-    note_classes(groups, "y", labels)
-    return groups["predictions"]
 
 
 @torch.no_grad()
@@ -99,9 +80,9 @@ def _training_groups(
     for name, parts in found.items():
         of_rows = labels.of_rows(torch.cat(parts, dim=2)).cpu().numpy()
         variables[name] = labels.dataset({"y": Variable(("draw", "row"), of_rows)})
-    y = labels.of_rows(data.y[None])[0].cpu().numpy()
-    variables["observed_data"] = labels.dataset({"y": Variable(("row",), y)})
-    variables["constant_data"] = labels.dataset(constants(data, labels))
+    variables["observed_data"] = labels.dataset({"y": labels.variable(data.y)})
+    labels.note_classes("y", variables["observed_data"], variables["posterior_predictive"])
+    variables["constant_data"] = labels.dataset(labels.constants())
     return variables
 
 

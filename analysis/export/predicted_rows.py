@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+import xarray as xr
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -27,32 +28,13 @@ Draws = Callable[[TaskData], Sequence[Distribution]]
 @torch.no_grad()
 def predictions(
     draws: Draws, weights: Tensor, rows: TaskData, labels: Labels, *, num_draws: int, seed: int
-) -> dict[str, Variable]:
-    """Predict rows.
+) -> xr.Dataset:
+    """Predict rows by ``num_draws`` draws of all members together, whose weights are (T, M).
 
-    Parameters
-    ----------
-    draws
-        Returns what draws of every member predict.
-    weights
-        (T, M), weights of the members.
-    rows
-        Rows to predict.
-    labels
-        Labels of the rows.
-    num_draws
-        Number of draws of all members together.
-    seed
-        Seed of the randomized PIT of counts.
-
-    Returns
-    -------
-    dict
-        Variables in the order of ``labels``. Classes have ``proba`` (row, class) and, in nats,
-        ``entropy``, ``expected_entropy`` and ``mutual_information``; other targets ``mean``,
-        ``std``, ``epistemic_std``, ``aleatoric_std``, and ``lower`` and ``upper`` of the central
-        90 %. If targets are known, there are ``y`` and, but for classes, the probability integral
-        transform ``pit``.
+    Classes have ``proba`` (row, class) and, in nats, ``entropy``, ``expected_entropy`` and
+    ``mutual_information``; other targets ``mean``, ``std``, ``epistemic_std``, ``aleatoric_std``,
+    and ``lower`` and ``upper`` of the central 90 %. If targets are known, there are ``y`` and, but
+    for classes, the probability integral transform ``pit``, randomized for counts.
     """
     generator = torch.Generator().manual_seed(seed)
     parts = [
@@ -63,7 +45,9 @@ def predictions(
         values = torch.cat([part[name] for part in parts], dim=1)
         dims = ("row", "class") if values.ndim > 2 else ("row",)
         variables[name] = Variable(dims, labels.of_rows(values[None])[0].cpu().numpy())
-    return variables
+    group = labels.dataset(variables)
+    labels.note_classes("y", group)
+    return group
 
 
 def chunks(rows: TaskData, num_draws: int) -> list[TaskData]:

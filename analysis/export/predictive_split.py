@@ -41,24 +41,10 @@ PROBABILITIES = (0.05, 0.25, 0.75, 0.95)
 def predictive_split(predict: Any, X: Any, tasks: Sequence[Hashable]) -> xr.Dataset:
     """Predict rows, and split the predictive uncertainty.
 
-    Parameters
-    ----------
-    predict
-        A fitted estimator of this package, a pipeline that ends in one, any classifier with
-        ``predict_proba(X, tasks=...)``, or a function ``(X, tasks)`` that returns probabilities:
-        (rows, C), or those of each posterior draw, (S, rows, C).
-    X
-        (rows, F), features.
-    tasks
-        (rows,), task labels.
-
-    Returns
-    -------
-    Dataset
-        Along ``row``: for classes ``proba`` (row, class), ``entropy`` in nats and, if there are
-        draws, ``expected_entropy`` and ``mutual_information``; for real targets and counts, in
-        their unit, ``mean``, ``std``, ``aleatoric_std``, ``epistemic_std``, and ``quantile`` (row,
-        probability).
+    ``predict`` is a fitted estimator of this package, a pipeline that ends in one, any classifier
+    with ``predict_proba(X, tasks=...)``, or a function ``(X, tasks)`` that returns probabilities:
+    (rows, C), or those of each posterior draw, (S, rows, C). The variables are those of
+    :func:`split_uncertainty`, along ``row``, in the unit of the targets.
 
     Examples
     --------
@@ -102,24 +88,12 @@ def predictive_split(predict: Any, X: Any, tasks: Sequence[Hashable]) -> xr.Data
 def split_uncertainty(
     draws: Sequence[Distribution], weights: Tensor, probabilities: Sequence[float] = ()
 ) -> dict[str, Tensor]:
-    """Split the uncertainty of what posterior draws of one or more members predict.
+    """Split the uncertainty of what draws (S, T, N) of members with weights (T, M) predict.
 
-    Parameters
-    ----------
-    draws
-        For each member its draws, batch (S, T, N).
-    weights
-        (T, M), weights of the members.
-    probabilities
-        Levels of the quantiles to compute for real targets and counts.
-
-    Returns
-    -------
-    dict
-        Tensors (T, N): for classes ``proba`` (T, N, C), ``entropy``, ``expected_entropy`` and
-        ``mutual_information``; for other targets ``mean``, ``std``, ``epistemic_std``,
-        ``aleatoric_std`` and, if requested and the likelihood has a distribution function,
-        ``quantile`` (T, N, probabilities).
+    Return tensors (T, N): for classes ``proba`` (T, N, C), ``entropy``, ``expected_entropy`` and
+    ``mutual_information``; for other targets ``mean``, ``std``, ``epistemic_std``,
+    ``aleatoric_std`` and, for ``probabilities`` if the likelihood has a distribution function,
+    ``quantile`` (T, N, probabilities).
 
     Examples
     --------

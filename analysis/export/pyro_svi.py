@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +23,7 @@ from pyro_vmtl.handlers.program_handler import Program, unwrap
 from pyro_vmtl.inference.history import History
 from pyro_vmtl.predictive.posterior_predictive import likelihood_draws
 
-__all__ = ["constants", "from_pyro_svi", "history_dataset", "note_classes", "tree_of_programs"]
+__all__ = ["from_pyro_svi", "history_dataset", "tree_of_programs"]
 
 PRIOR_DRAWS = 100
 """Draws from the prior, enough for prior predictive checks; more would take much of a file."""
@@ -140,11 +139,9 @@ def from_pyro_svi(
         settings: dict[str, Any] = {"site": site, "num_samples": num_samples, "seed": seed}
         return [likelihood_draws(model, guide, *own, **settings)]
 
-    labels, weights = Labels(rows, coords), torch.ones(rows.num_tasks, 1)
+    weights, labels = torch.ones(rows.num_tasks, 1), Labels(rows, coords)
     found = predictions(draws, weights, rows, labels, num_draws=num_samples, seed=seed)
-    groups = {"predictions": labels.dataset(found)}
-    note_classes(groups, "y", labels)
-    tree["predictions"] = xr.DataTree(groups["predictions"])
+    tree["predictions"] = xr.DataTree(found)
     return tree
 
 
@@ -172,8 +169,7 @@ def tree_of_programs(
     drawn = collected.posterior(num_samples)
     plain = unwrap(model) if isinstance(model, nn.Module) else model
     drawn |= collected.prior(plain, min(num_samples, PRIOR_DRAWS))
-    if labels.rows is not None:
-        drawn["constant_data"] = constants(labels.rows, labels)
+    drawn["constant_data"] = labels.constants()
     groups = {name: labels.dataset(found) for name, found in drawn.items() if found}
     kl_weight = least_kl_weight(model, traced.model_sites)
     stats = groups["sample_stats"] / kl_weight
@@ -184,28 +180,19 @@ def tree_of_programs(
         kept = group.sizes.get("draw", num_samples)
         if kept < num_samples:
             group.attrs["note"] = f"the first {kept} of {num_samples} draws, as all are too large"
-    note_classes(groups, site, labels)
+    with_targets = ("observed_data", "posterior_predictive", "prior_predictive")
+    labels.note_classes(site, *(groups[name] for name in with_targets))
     tree = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
     tree.attrs = provenance(num_samples=num_samples, seed=seed, **(attrs or {}))
     return tree
 
 
 def history_dataset(history: History | Sequence[float], labels: Labels) -> xr.Dataset:
-    """Convert the history of a fit to a dataset.
+    """Convert the history of a fit, or its loss at every step, to a dataset.
 
-    Parameters
-    ----------
-    history
-        History of a fit, its result, or the loss at every step.
-    labels
-        Labels of the dimensions.
-
-    Returns
-    -------
-    Dataset
-        ``loss`` (step), ``log_likelihood_{site}`` and ``kl_{site}`` (noted_step, task), or
-        (noted_step) where they are not split by task, and ``relatedness_{site}`` (snapshot_step,
-        task, source).
+    It has ``loss`` (step), ``log_likelihood_{site}`` and ``kl_{site}`` (noted_step, task), or
+    (noted_step) where they are not split by task, and ``relatedness_{site}`` (snapshot_step, task,
+    source).
     """
     history = getattr(history, "history", history)  # of a fit's result
     if not isinstance(history, History):
@@ -223,25 +210,6 @@ def history_dataset(history: History | Sequence[float], labels: Labels) -> xr.Da
 
 def _variable(values: Tensor, *dims: str) -> Variable:
     return Variable(dims[: values.ndim], values.detach().cpu().numpy())
-
-
-def constants(rows: TaskData, labels: Labels) -> dict[str, Variable]:
-    """Return the inputs of programs: features, and weights of rows."""
-    found: dict[str, Variable] = {}
-    for name, values, dims in (("x", rows.x, ("feature",)), ("sample_weight", rows.weight, ())):
-        if values is not None:
-            found[name] = Variable(("row", *dims), labels.of_rows(values[None])[0].cpu().numpy())
-    return found
-
-
-def note_classes(groups: Mapping[str, xr.Dataset], site: str, labels: Labels) -> None:
-    """Store the labels of classes as an attribute of targets, which are integer codes."""
-    if "class" not in labels.coords:
-        return
-    names = json.dumps(labels.coords["class"].tolist())
-    for name in ("observed_data", "posterior_predictive", "prior_predictive", "predictions"):
-        if name in groups and site in groups[name]:
-            groups[name][site].attrs["classes"] = names
 
 
 def _check(traced: Traced, site: str) -> None:

@@ -20,15 +20,8 @@ DRAWS = "_draws"
 class SiteDims:
     """Convert values of sites to arrays with named dimensions, as ArviZ has them.
 
-    Parameters
-    ----------
-    labels
-        Labels of the dimensions.
-    dims
-        The user's own names: for each site those of its dimensions, all of them or those to the
-        right of its plates.
-    representations
-        Whether the features of coefficients are latent.
+    ``dims`` are the user's own names: for each site those of its dimensions, all of them or those
+    to the right of its plates. With ``representations`` the features of coefficients are latent.
     """
 
     def __init__(
@@ -51,18 +44,10 @@ class SiteDims:
         event_dim: int | None = None,
         drawn: bool = True,
     ) -> Variable:
-        """Name the dimensions of a value, and remove padding.
+        """Name the dimensions of a value of a site traced in a plate over draws; remove padding.
 
-        Parameters
-        ----------
-        name, site
-            The site as traced in a plate over draws.
-        value
-            Its value, or other numbers with the dimensions of its plates.
-        event_dim
-            Number of dimensions to the right of the plates; by default those of the site.
-        drawn
-            Whether the first dimension is that of draws.
+        The value may also be other numbers with the plates of the site, and ``event_dim``
+        dimensions to their right. Unless ``drawn``, the first draw stands for all.
         """
         frames = {f.dim: f for f in site["cond_indep_stack"] if f.vectorized}
         draws = min(frames)

@@ -32,21 +32,7 @@ class Traced:
     """A model and its guide, to run on draws from the posterior and from the prior.
 
     Neither the fit nor global state is changed: parameters, parameter store, random state, and
-    modes of modules stay as they are.
-
-    Parameters
-    ----------
-    model, guide
-        Pyro programs.
-    args
-        Arguments of both.
-    seed
-        Seed of the draws.
-
-    Attributes
-    ----------
-    model_sites, guide_sites
-        Sample sites of one run.
+    modes of modules stay as they are. ``model_sites`` and ``guide_sites`` are those of one run.
     """
 
     def __init__(self, model: Program, guide: Program, args: tuple[Any, ...], seed: int) -> None:

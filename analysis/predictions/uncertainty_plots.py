@@ -18,8 +18,11 @@ __all__ = ["most_uncertain_rows", "plot_uncertain_rows", "plot_uncertainty"]
 MOST_LABELS = 30
 """Tasks that are named along the axis."""
 
+PARTS_OF_CLASSES = ("mutual_information", "expected_entropy")
+PARTS_OF_REAL = ("epistemic_std", "aleatoric_std")
 OF_CLASSES = ("mutual_information", "entropy", "expected_entropy")
-OF_REAL = ("std", "epistemic_std", "aleatoric_std")
+OF_REAL = ("std", *PARTS_OF_REAL)
+"""Quantities to order rows by, the default first."""
 
 
 def plot_uncertainty(data: xr.DataTree, ax: Axes | None = None) -> Axes:
@@ -55,8 +58,8 @@ def plot_uncertainty(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     >>> [text.get_text() for text in ax.get_yticklabels()]
     ['Bo', 'Ada']
     """
-    real = "predictions" in data.children and OF_REAL[1] in data["predictions"].data_vars
-    names = OF_REAL[1:] if real else (OF_CLASSES[0], OF_CLASSES[2])
+    real = "predictions" in data.children and PARTS_OF_REAL[0] in data["predictions"].data_vars
+    names = PARTS_OF_REAL if real else PARTS_OF_CLASSES
     parts = [get_variable(data, "predictions", name) for name in names]
     table = pd.DataFrame({name: part.values for name, part in zip(names, parts, strict=True)})
     table = table**2 if real else table  # variances add up, standard deviations do not
@@ -137,18 +140,16 @@ def most_uncertain_rows(data: xr.DataTree, n: int = 10, *, by: str | None = None
     group = data["predictions"].dataset
     order = np.argsort(-group[by].values, kind="stable")[:n]
     table: dict[str, Any] = {"row": group["row"].values[order], "task": row_tasks(values)[order]}
-    true = group["y"].values[order] if "y" in group else None
-    if real:
-        if true is not None:
-            table["true"] = true
-        columns: tuple[str, ...] = ("mean", *OF_REAL)
-    else:
+    columns: tuple[str, ...] = ("mean", *OF_REAL)
+    if "y" in group:
+        table["true"] = group["y"].values[order]
+    if not real:
         proba = get_variable(data, "predictions", "proba").transpose("row", "class").values[order]
         classes = group["class"].values
-        if true is not None:
+        if "y" in group:
             stored = group["y"].attrs.get("classes")
             labels = classes if stored is None else np.array(json.loads(stored), dtype=object)
-            table["true"] = labels[true.astype(int)]
+            table["true"] = labels[table["true"].astype(int)]
         table |= {"predicted": classes[proba.argmax(1)], "probability": proba.max(1)}
         columns = ("entropy", "expected_entropy", "mutual_information")
     return pd.DataFrame(table | {name: group[name].values[order] for name in columns})
@@ -176,8 +177,8 @@ def plot_uncertain_rows(
     table = most_uncertain_rows(data, n, by=by)[::-1]
     real = "std" in table
     ax = on_axes(ax, (7.2, 1.9 + 0.44 * len(table)))
-    names = list(OF_REAL[1:] if real else (OF_CLASSES[0], OF_CLASSES[2]))
-    _stack_bars(ax, *(table[names].to_numpy() ** (2 if real else 1)).T)
+    names = PARTS_OF_REAL if real else PARTS_OF_CLASSES
+    _stack_bars(ax, *(table[[*names]].to_numpy() ** (2 if real else 1)).T)
     ax.set_yticks(range(len(table)), [_describe(row) for row in table.to_dict("records")])
     by = by or (OF_REAL if real else OF_CLASSES)[0]
     title = f"Largest {by.replace('_std', ' std').replace('_', ' ')}"

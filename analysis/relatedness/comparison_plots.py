@@ -1,11 +1,10 @@
-"""Source weights compared between sites, with known groups, and over the steps of a fit."""
+"""Source weights compared between sites, and over the steps of a fit."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 
@@ -15,14 +14,13 @@ from pyro_vmtl.analysis.canvas import (
     MUTED,
     add_caption,
     label_axes,
-    named_ticks,
     on_axes,
 )
-from pyro_vmtl.analysis.relatedness.weights import pool_weights, relatedness_recovery
+from pyro_vmtl.analysis.relatedness.weights import pool_weights
 from pyro_vmtl.analysis.task_lines import MOST_LINES, draw_bands, move_apart, name_ends
 from pyro_vmtl.analysis.tree_parts import get_variable, shorten, task_name
 
-__all__ = ["plot_relatedness_by_site", "plot_relatedness_evolution", "plot_relatedness_truth"]
+__all__ = ["plot_relatedness_by_site", "plot_relatedness_evolution"]
 
 MOST_NAMED = 4
 """Points with a name."""
@@ -116,55 +114,6 @@ def plot_relatedness_by_site(
     label_axes(ax, xlabel=f"mean weight in {var_names[0]}", ylabel=f"mean weight in {var_names[1]}")
     caption = "On the line: borrows as much at both sites. Named: farthest from it."
     return add_caption(ax, "Do both sites borrow alike?", caption)
-
-
-def plot_relatedness_truth(
-    data: xr.DataTree,
-    groups: Sequence[Hashable] | Mapping[Hashable, Hashable],
-    ax: Axes | None = None,
-    *,
-    ci_prob: float = 0.9,
-) -> Axes:
-    """Plot :func:`relatedness_recovery`: how much each task borrows from its true group.
-
-    Parameters
-    ----------
-    data, groups, ci_prob
-        As for :func:`relatedness_recovery`.
-    ax
-        Axes to draw on; new ones by default.
-
-    Returns
-    -------
-    Axes
-        A row for each task, group by group: a dot at the mean share, a line for its interval, and
-        a short upright line at the even share. Groups are named at the right.
-    """
-    table = relatedness_recovery(data, groups, ci_prob=ci_prob)
-    table = table.iloc[np.argsort(pd.factorize(table["group"])[0], kind="stable")]
-    codes, names = pd.factorize(table["group"])
-    count = len(table)
-    ax = on_axes(ax, (7.2, min(9.0, 2.4 + 0.28 * count)))
-    places, size = np.arange(count), min(1.0, 40 / count)
-    colors = [COLORS[code % len(COLORS)] for code in codes]
-    ax.hlines(places, table["lower"], table["upper"], colors=colors, linewidth=0.8 + 1.6 * size)
-    ax.vlines(table["even_share"], places - 0.4, places + 0.4, colors=MUTED, linewidth=1.5)
-    ax.scatter(table["own_group"], places, 8 + 24 * size, colors, zorder=3)
-    for edge in np.flatnonzero(np.diff(codes)):
-        ax.axhline(edge + 0.5, color="0.85", linewidth=0.8)
-    for code in named_ticks(len(names)):
-        place = (1, float(places[codes == code].mean()))
-        across = ax.get_yaxis_transform()
-        name = shorten(names[code], 14)
-        text = ax.annotate(name, place, (6, 0), xycoords=across, textcoords="offset points")
-        text.set(fontsize=11, color=INK, va="center")
-    named = named_ticks(count)
-    ax.set_yticks(named, [shorten(table.index[i]) for i in named])
-    ax.set(xlim=(-0.02, 1.02), ylim=(count - 0.5, -0.5))
-    xlabel = "share of what is borrowed that comes from its own group"
-    label_axes(ax, xlabel=xlabel, ylabel=task_name(data))
-    caption = f"Dot: mean. Line: {ci_prob:.0%} interval. Grey: if it borrowed from all alike."
-    return add_caption(ax, "Does each task borrow from its own group?", caption)
 
 
 def plot_relatedness_evolution(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,8 @@ from pyro_vmtl.analysis.tree_parts import equal_tails, get_variable
 
 __all__ = [
     "clustered_order",
-    "own_group_share",
     "pool_weights",
     "relatedness_datatree",
-    "relatedness_recovery",
     "relatedness_table",
     "weight_summary",
 ]
@@ -32,11 +30,6 @@ def pool_weights(data: xr.DataTree, var_names: str = "w_sources") -> xr.DataArra
     """Return draws of the weights at a site, (sample, task, source), with the base last.
 
     The weight of a task on itself is NaN.
-
-    Raises
-    ------
-    ValueError
-        If the tree has no such weights.
     """
     weights = get_variable(data, "posterior", var_names)
     wanted = {"chain", "draw", "task", "source"}
@@ -141,115 +134,12 @@ def relatedness_table(draws: Tensor, task_labels: Sequence[Hashable]) -> pd.Data
     )
 
 
-def own_group_share(weights: np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:
-    r"""Compute which part of what each task borrows comes from its own group.
-
-    Parameters
-    ----------
-    weights
-        (\*S, T, T + 1), weights with the base last; NaN counts as 0.
-    groups
-        The group of each task.
-
-    Returns
-    -------
-    ndarray
-        (\*S, T), from 0 to 1; NaN where nothing is borrowed.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> own_group_share(np.array([[0, 0.3, 0.1, 0.6], [0.5, 0, 0, 0.5], [1, 0, 0, 0]]), "aab")
-    array([0.75, 1.  , 0.  ])
-    """
-    sources = np.nan_to_num(weights[..., :-1])
-    codes = pd.factorize(pd.Series(list(groups), dtype=object))[0]
-    borrowed = sources.sum(-1)
-    share = np.full(borrowed.shape, np.nan)
-    within = (sources * (codes[:, None] == codes)).sum(-1)
-    return np.divide(within, borrowed, out=share, where=borrowed > 0)
-
-
-def relatedness_recovery(
-    data: xr.DataTree,
-    groups: Sequence[Hashable] | Mapping[Hashable, Hashable],
-    *,
-    ci_prob: float = 0.9,
-) -> pd.DataFrame:
-    """Compute how much each task borrows from its own group, where groups are known.
-
-    Parameters
-    ----------
-    data
-        A tree with ``w_sources`` in its posterior.
-    groups
-        The group of each task, by its label, or of the T tasks in the order of the tree.
-    ci_prob
-        Probability of the interval.
-
-    Returns
-    -------
-    DataFrame
-        A row for each task: ``group``; ``own_group``, the part of what it borrows from others that
-        comes from its own group, of mean weights; ``lower`` and ``upper``, the interval of that
-        part over draws; ``even_share``, that part if it borrowed from all alike. NaN for a task
-        that borrows nothing.
-
-    Raises
-    ------
-    ValueError
-        If there is not one group for each task.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from pyro_vmtl.analysis import relatedness_datatree
-    >>> weights = torch.tensor([[0.0, 0.75, 0.25, 0.0], [0.5, 0, 0, 0.5], [0.25, 0.25, 0, 0.5]])
-    >>> tree = relatedness_datatree(weights.expand(5, 3, 4), ["a", "b", "c"])
-    >>> relatedness_recovery(tree, [1, 1, 2])[["own_group", "even_share"]].values.tolist()
-    [[0.75, 0.5], [1.0, 0.5], [0.0, 0.0]]
-    """
-    weights = pool_weights(data)
-    tasks = weights["task"].values.tolist()
-    if isinstance(groups, Mapping):
-        missing = [task for task in tasks if task not in groups]
-        if missing:
-            raise ValueError(
-                f"groups has no group of task {missing[0]!r}, expected one of each task: "
-                f"{', '.join(map(repr, tasks[:10]))}."
-            )
-        groups = [groups[task] for task in tasks]
-    if len(groups) != len(tasks):
-        raise ValueError(
-            f"groups has {len(groups)} labels, expected one for each of the {len(tasks)} "
-            f"tasks, in the order {', '.join(map(repr, tasks[:5]))}..."
-        )
-    shares = pd.DataFrame(own_group_share(weights.values, groups))
-    table = pd.DataFrame({"group": pd.Series(list(groups), dtype=object)})
-    mean = weights.mean("sample", dtype=float, skipna=False).values
-    table["own_group"] = own_group_share(mean, groups)
-    table[["lower", "upper"]] = shares.quantile(equal_tails(ci_prob)).T.to_numpy()
-    siblings = table["group"].map(table["group"].value_counts()).astype(float) - 1
-    table["even_share"] = siblings / max(len(tasks) - 1, 1)
-    return table.set_axis(pd.Index(tasks, name="task"))
-
-
 def clustered_order(mean: np.ndarray) -> list[int]:
     """Order tasks so that those that borrow from one another stand side by side.
 
-    Tasks are clustered hierarchically (average linkage) by how much they borrow from each other,
-    the base aside. Of the orders that the tree allows, the one with the nearest neighbours is
-    returned.
-
-    Parameters
-    ----------
-    mean
-        (T, T + 1), mean weights with the base last; NaN counts as 0.
-
-    References
-    ----------
-    Bar-Joseph, Gifford and Jaakkola, "Fast optimal leaf ordering for hierarchical clustering",
-    Bioinformatics 2001.
+    Tasks are clustered hierarchically (average linkage) by their mean weights (T, T + 1) on each
+    other, the base aside. Of the orders that the tree allows, the one with the nearest neighbours
+    is returned (Bar-Joseph, Gifford and Jaakkola, Bioinformatics 2001).
 
     Examples
     --------

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.known_groups import own_group_share
 from pyro_vmtl.analysis import (
     classification_metrics,
     expected_calibration_error,
     logistic_regression_per_task,
     logistic_regression_pooled,
-    own_group_share,
     regression_metrics,
     relatedness_table,
 )

@@ -7,14 +7,13 @@ import pytest
 import torch
 import xarray as xr
 
+from benchmarks.known_groups import plot_relatedness_truth, relatedness_recovery
 from pyro_vmtl.analysis import (
     plot_relatedness,
     plot_relatedness_by_site,
     plot_relatedness_evolution,
     plot_relatedness_graph,
-    plot_relatedness_truth,
     relatedness_datatree,
-    relatedness_recovery,
 )
 from pyro_vmtl.analysis.relatedness.weights import clustered_order
 

@@ -11,8 +11,8 @@ from pyro.infer.autoguide import AutoNormal
 from scipy.stats import binom, norm
 
 from pyro_vmtl import TaskData, fit, share, temper
-from pyro_vmtl.analysis import plot_ranks, rank_uniformity, simulate_ranks
-from pyro_vmtl.analysis.calibration.uniform import POINTS, ecdf, uniform_limits
+from pyro_vmtl.analysis import az, rank_uniformity, simulate_ranks
+from pyro_vmtl.analysis.calibration.uniform import uniform_limits
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.models import LinearClassifier, LinearRegressor, ZeroMeanNormal
 
@@ -254,24 +254,10 @@ def test_bands_are_left_at_most_as_often_as_said(number, ci_prob):
     assert narrower.any(1).mean() > 1 - ci_prob - (most - 1 + ci_prob)
 
 
-def test_the_picture_shows_ranks_and_says_what_is_wrong():
+def test_arviz_plots_the_ranks():
     ranks = ranks_of(posterior(width=0.6))
-    ax = plot_ranks(ranks)
-    u = ranks["prior_sbc"]["mean"].values.ravel()
-    np.testing.assert_allclose(ax.lines[-1].get_ydata()[1:-1], ecdf(u) - POINTS)
-    assert ax.lines[-1].get_ydata()[50] == pytest.approx((u <= 0.5).mean() - 0.5)
-    assert ax.get_title("left").startswith("Posterior of mean: too narrow,\n0.")
-    random = np.random.default_rng(0)
-    long = "a site with a name of forty letters or so"
-    both = tree(**{"w": random.uniform(size=300), long: random.beta(3, 3, size=300)})
-    ax = plot_ranks(both)
-    assert ax.get_title("left") == "1 of 2 sites are calibrated"
-    labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert "w: calibrated" in labels and "a site…or so: too wide" in labels
-    assert "calibrated in 300 ranks" in plot_ranks(both, var_names="w").get_title("left")
-    ax.figure.draw_without_rendering()
-    box, frame = ax.get_legend().get_window_extent(), ax.figure.bbox
-    assert frame.x0 <= box.x0 and box.x1 <= frame.x1
+    plots = az.plot_ecdf_pit(ranks, sample_dims=["simulation", "task"], backend="matplotlib")
+    assert "mean" in plots.viz["ecdf_lines"]
 
 
 def test_what_is_wrong_with_the_call_is_said():
@@ -291,7 +277,7 @@ def test_what_is_wrong_with_the_call_is_said():
     with pytest.raises(ValueError, match="no group 'prior_sbc'"):
         rank_uniformity(xr.DataTree())
     with pytest.raises(ValueError, match="has no site 'v', found"):
-        plot_ranks(tree(w=np.full(9, 0.5)), var_names=["v"])
+        rank_uniformity(tree(w=np.full(9, 0.5)), var_names=["v"])
 
     def broken(model, y):
         raise RuntimeError("no fit")

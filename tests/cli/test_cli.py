@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.known_groups import own_group_share
 from pyro_vmtl import VMTLClassifier
-from pyro_vmtl.analysis import own_group_share, read_netcdf
+from pyro_vmtl.analysis import read_netcdf
 from pyro_vmtl.cli.digits_table import ANGLE, digits_table
 from pyro_vmtl.cli.main import app
 from pyro_vmtl.data.atomic_files import new_directory

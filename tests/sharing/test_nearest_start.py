@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from benchmarks.datasets import GroupedTasks
+from benchmarks.known_groups import own_group_share
 from pyro_vmtl import TaskData, fit, relatedness, share
-from pyro_vmtl.analysis import own_group_share
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.handlers.schedules import Constant
 from pyro_vmtl.methods.presets import presets
