@@ -62,8 +62,8 @@ def classification_metrics(
     truth = np.array([index[label] for label in np.asarray(y, dtype=object)])
     rows = {}
     for task in dict.fromkeys(tasks):
-        members = np.array([label == task for label in tasks])
-        p, t = proba[members], truth[members]
+        own = np.array([label == task for label in tasks])
+        p, t = proba[own], truth[own]
         rows[task] = {
             "accuracy": accuracy_score(t, p.argmax(1)),
             "nll": log_loss(t, p, labels=range(len(classes))),
@@ -102,8 +102,12 @@ def expected_calibration_error(
     """
     confidence = proba.max(1)
     hit = proba.argmax(1) == truth
-    gap = np.bincount(confidence_bins(confidence, num_bins), weights=hit - confidence)
-    return float(np.abs(gap).sum() / len(truth))
+    return _mean_gap(confidence_bins(confidence, num_bins), hit - confidence)
+
+
+def _mean_gap(bins: np.ndarray, gap: np.ndarray) -> float:
+    """Average the absolute values of the mean gaps of bins, weighted by their rows."""
+    return float(np.abs(np.bincount(bins, weights=gap)).sum() / len(gap))
 
 
 def confidence_bins(confidence: np.ndarray, num_bins: int) -> np.ndarray:
@@ -165,10 +169,8 @@ def ece_interval(
     bins = confidence_bins(proba.max(1), num_bins)
     gap = (proba.argmax(1) == y) - proba.max(1).astype(float)
     random = np.random.default_rng(seed)
-    resampled = np.empty(num_resamples)
-    for i in range(num_resamples):
-        rows = random.integers(len(y), size=len(y))
-        resampled[i] = np.abs(np.bincount(bins[rows], weights=gap[rows])).sum() / len(y)
+    resamples = (random.integers(len(y), size=len(y)) for _ in range(num_resamples))
+    resampled = np.array([_mean_gap(bins[rows], gap[rows]) for rows in resamples])
     ends = np.quantile(resampled, [(1 - ci_prob) / 2, (1 + ci_prob) / 2]) - resampled.mean()
     low, high = np.clip(ece + ends, 0.0, 1.0)
     return ece, float(low), float(high)
@@ -188,7 +190,7 @@ def calibrated_hits(
     for s in range(NUM_DRAWS):
         hit = random.uniform(size=len(confidence)) < confidence
         hits[s] = hit.sum()
-        ece[s] = np.abs(np.bincount(bins, weights=hit - confidence)).sum() / len(confidence)
+        ece[s] = _mean_gap(bins, hit - confidence)
     return hits, ece
 
 

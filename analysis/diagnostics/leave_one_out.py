@@ -154,19 +154,15 @@ def compare_fits(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
 
 def _alike(one: xr.DataTree, other: xr.DataTree) -> bool:
     """Whether the rows of two trees with as many rows are the same."""
-    densities = [get_variable(tree, "log_likelihood", "y") for tree in (one, other)]
-    tasks = [row_tasks(density) for density in densities]
-    rows = [d["row"].values if "row" in d.coords else None for d in densities]
-    observed = [
-        get_variable(tree, "observed_data", "y").values
-        if "observed_data" in tree.children
-        else None
-        for tree in (one, other)
-    ]
-    return all(
-        first is None or second is None or np.array_equal(first, second)
-        for first, second in (tasks, rows, observed)
-    )
+    described = []
+    for tree in (one, other):
+        density = get_variable(tree, "log_likelihood", "y")
+        found = {"task": row_tasks(density), "row": density.coords.get("row")}
+        if "observed_data" in tree.children:
+            found["y"] = get_variable(tree, "observed_data", "y")
+        described.append({key: values for key, values in found.items() if values is not None})
+    first, second = described
+    return all(np.array_equal(first[key], second[key]) for key in first.keys() & second.keys())
 
 
 def _num_samples(data: xr.DataTree) -> int:

@@ -24,6 +24,7 @@ from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.program_handler import Program
+from pyro_vmtl.handlers.tracing import sample_sites
 from pyro_vmtl.inference.progress import fits_bar
 
 __all__ = ["simulate_ranks"]
@@ -151,11 +152,7 @@ def _simulated(
     """Draw parameters and targets; return both, and whether no latent site is shared by tasks."""
     with torch.no_grad():
         trace = poutine.trace(poutine.uncondition(model)).get_trace(*args)
-    nodes = {
-        name: node
-        for name, node in trace.nodes.items()
-        if node["type"] == "sample" and type(node["fn"]).__name__ != "_Subsample"
-    }
+    nodes = sample_sites(trace)
     observed = {name for name, node in nodes.items() if node["infer"].get("was_observed")}
     if not observed:
         raise ValueError(
@@ -245,14 +242,13 @@ def _posterior_draws(
         }
     else:
         found = _guide_draws(fitted, args, num_samples)
-    missing = [site for site in truth if site not in found]
-    if missing:
-        raise ValueError(
-            f"The posterior has no site {', '.join(map(repr, missing))}, found {sorted(found)}. "
-            "Name the sites to rank in `sites`, or make the guide draw all."
-        )
     draws = {}
     for site in truth:
+        if site not in found:
+            raise ValueError(
+                f"The posterior has no site {site!r}, found {sorted(found)}. "
+                "Name the sites to rank in `sites`, or make the guide draw all."
+            )
         values = found[site]
         if values[0].size != truth[site].size:
             raise ValueError(
@@ -266,20 +262,18 @@ def _posterior_draws(
 @torch.no_grad()
 def _guide_draws(guide: Program, args: tuple[Any, ...], num_samples: int) -> dict[str, np.ndarray]:
     """Draw all sites of a guide at once, in a plate to the left of all others."""
-    nodes = poutine.trace(guide).get_trace(*args).nodes.values()
-    frames = [f for node in nodes for f in node.get("cond_indep_stack", ()) if f.vectorized]
+    nodes = sample_sites(poutine.trace(guide).get_trace(*args)).values()
+    frames = [f for node in nodes for f in node["cond_indep_stack"] if f.vectorized]
     dim = min((frame.dim for frame in frames), default=0) - 1
     with pyro.plate("draws", num_samples, dim=dim):
         trace = poutine.trace(guide).get_trace(*args)
     draws = {}
-    for name, node in trace.nodes.items():
-        if node["type"] == "sample" and type(node["fn"]).__name__ != "_Subsample":
-            value: Tensor = node["value"]
-            shape = value.shape
-            event_dim = len(node["fn"].event_shape)
-            expanded = len(shape) - event_dim == -dim  # a Delta may ignore the plate
-            value = value if expanded else value.expand(num_samples, *shape)
-            draws[name] = value.expand(num_samples, *value.shape[1:]).cpu().numpy()
+    for name, node in sample_sites(trace).items():
+        value: Tensor = node["value"]
+        shape = value.shape
+        expanded = len(shape) - len(node["fn"].event_shape) == -dim  # a Delta may ignore the plate
+        value = value if expanded else value.expand(num_samples, *shape)
+        draws[name] = value.expand(num_samples, *value.shape[1:]).cpu().numpy()
     return draws
 
 
