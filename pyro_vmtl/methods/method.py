@@ -183,7 +183,7 @@ class Programs(ProgramMethod):
 
     Examples
     --------
-    >>> import pyro, pyro.distributions as dist
+    >>> import pyro, pyro.distributions as dist, torch
     >>> from pyro.infer.autoguide import AutoNormal
     >>> from pyro_vmtl import share
     >>> def model(data):

@@ -12,7 +12,7 @@ pooled       those of all tasks
 alone        the prior
 ============ ===================================================================================
 
-The noise is that of a source, too.
+The noise is that of a source as well.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def new_task_draws(
     seed
         Seed of the draws.
     without
-        Index of a task that is no source, as if it had not been there.
+        Index of a task that is left out of the sources.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def new_task_draws(
         noise = _part(model, TaskNoise)
         if noise is not None:
             noise.fix_log_noise_scale(noise.log_noise_scale[source].unsqueeze(1))
-        # what all tasks have in common, such as the latent mean
+        # sites common to all tasks, such as the latent mean
         given = {site: guide.posterior(site).sample((num_samples, 1, 1)) for site in guide.common}
         w = _run(model, rows, given, num_samples)["w"]["value"]
         from_source = from_source.reshape(-1, *[1] * (w.ndim - 1))
@@ -177,7 +177,7 @@ def _weights(fitted: Member, num_tasks: int, without: int | None) -> Tensor:
 
 
 def _any_source(num_tasks: int, without: int | None, like: Tensor) -> Tensor:
-    """Draw tasks evenly, whose noise a new task may have."""
+    """Draw tasks evenly, to take their noise for that of a new task."""
     others = [t for t in range(num_tasks) if t != without] or [0]
     return torch.tensor(others, device=like.device)[torch.randint(len(others), like.shape)]
 
@@ -195,7 +195,7 @@ def _of_sources(fitted: Member, guide: MeanFieldNormal, source: Tensor) -> Tenso
 
 
 def _run(model: nn.Module, rows: TaskData, given: dict[str, Tensor], num_samples: int) -> Any:
-    """Run a model with what is given, under many draws at once."""
+    """Trace a model conditioned on draws, vectorised over them."""
     with pyro.plate("draws", num_samples, dim=-3):
         return poutine.trace(poutine.condition(model, data=given)).get_trace(rows).nodes
 

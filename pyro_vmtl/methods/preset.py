@@ -49,26 +49,26 @@ class Preset(ProgramMethod):
     hidden
         Widths of the encoder's layers before the last; none for a linear encoder.
     encoder_per_task
-        Has every task an encoder of its own?
+        Whether each task has its own encoder.
     dropout
-        Probability that a feature is left out in training.
+        Dropout probability of features in training.
     init_loc_scale, init_scale
         Standard deviations at the start: of the means of coefficients and encoder weights, and of
         these themselves; None for what the guides do by default. With both None, linear models of
         the features start at a least-squares fit of every task.
     amortized
-        Do coefficients come from one network for all tasks (VMTL-AC)?
+        Whether one network computes the coefficients of all tasks (VMTL-AC).
     bias
-        Do representations have a bias? Linear models have that of the data
+        Whether representations have a bias. Linear models have that of the data
         (:meth:`TaskData.with_intercept`).
     deterministic
-        Point estimates instead of posteriors?
+        Whether to fit point estimates instead of posteriors.
     learned_prior
-        Is the prior's scale learned? Else it is 1.
+        Whether the scale of the prior is learned; otherwise it is 1.
     hierarchical
-        Have coefficients a latent mean, which all tasks have in common, in place of 0?
+        Whether the prior mean of the coefficients is latent and common to all tasks, or 0.
     pooled
-        Are all rows of one task?
+        Whether to treat all rows as those of one task.
     likelihood
         Name of the distribution of targets, among the registered families
         (:func:`~pyro_vmtl.register_family`), for linear models of the features: ``"Poisson"`` for
@@ -82,14 +82,13 @@ class Preset(ProgramMethod):
     num_particles
         Draws of all latent sites in a step.
     num_draws
-        Sites that are drawn less often; both are arguments of
+        Sites that are drawn less often. Both are arguments of
         :class:`~pyro_vmtl.MeanFieldELBO`.
     fitting
         Arguments of :func:`~pyro_vmtl.fit`, but for ``elbo``, ``seed``, ``progress`` and
         ``checkpoint``.
     fitting_large
-        What takes their place where data have more than 200,000 rows, with the padding of all
-        tasks to the longest.
+        Arguments that replace these for data of more than 200,000 rows, padding included.
 
     Examples
     --------

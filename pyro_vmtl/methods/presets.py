@@ -149,12 +149,12 @@ OFFICIAL_AC = replace(OFFICIAL, amortized=True, bias=True, hidden=(512, 512))
 
 
 def presets(kind: Literal["classification", "regression", "counts"]) -> dict[str, Preset | Stack]:
-    """Give all presets by name, for classes, real targets or counts.
+    """Return all presets by name, for classes, real targets or counts.
 
     Parameters
     ----------
     kind
-        What the targets are. The authors' code is for classes only, and for counts there are ours.
+        Kind of targets. The authors' code is for classes only; counts have our presets only.
 
     Examples
     --------
@@ -178,7 +178,7 @@ def presets(kind: Literal["classification", "regression", "counts"]) -> dict[str
 
 
 def _for_real_targets(method: Preset | Stack) -> Preset | Stack:
-    """Change what is for classes to what is for real targets."""
+    """Adapt a preset for classes to real targets."""
     if isinstance(method, Stack):
         members = {
             name: _weighed_more(cast(Preset, member)) for name, member in method.members.items()
@@ -190,7 +190,7 @@ def _for_real_targets(method: Preset | Stack) -> Preset | Stack:
 
 
 def _weighed_more(preset: Preset) -> Preset:
-    """Weigh the KL of coefficients more: a learned noise does part of what a low weight is for."""
+    """Increase the KL weight: a learned noise does part of what a low weight is for."""
     if preset.deterministic:
         return preset
     coefficients = {site: 0.5 for site in preset.kl_weights if site == "w_mean"}
@@ -198,7 +198,7 @@ def _weighed_more(preset: Preset) -> Preset:
 
 
 def _for_counts(method: Preset | Stack) -> Preset | Stack:
-    """Change what is for classes to what is for counts.
+    """Adapt a preset for classes to counts.
 
     Counts say by their size how noisy they are, and the whole KL counts: with less, coefficients
     overfit that noise.

@@ -1,4 +1,4 @@
-r"""Counts: whole numbers from 0, of a mean and a variance that is at least as large.
+r"""The overdispersed Poisson distribution of counts.
 
 With rate :math:`\mu` and dispersion :math:`\tau \ge 1` the mean is :math:`\mu` and the variance
 :math:`\tau\mu`. Above 1 this is a negative binomial of shape :math:`r = \mu / (\tau - 1)`,
@@ -21,13 +21,13 @@ from torch.distributions.utils import broadcast_all
 __all__ = ["OverdispersedPoisson"]
 
 LEAST_EXCESS = 1e-4
-"""A dispersion nearer to 1 is taken for this much above it. That changes the log density by at most
+"""Least dispersion − 1. The clamp changes the log density by at most
 half of ``1e-4 * ((y - rate)**2 - y) / rate``, while nearer to 1 that of a negative binomial is a
 small difference of large numbers, below 1e-4 here up to rates of a million."""
 
 
 class OverdispersedPoisson(Distribution):
-    """Poisson counts, or counts that vary more.
+    """Counts with a variance of at least that of a Poisson distribution.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class OverdispersedPoisson(Distribution):
         super().__init__(self.rate.shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> OverdispersedPoisson:
-        """Give the same for a larger batch."""
+        """Expand to a larger batch."""
         rate, dispersion = (v.expand(batch_shape) for v in (self.rate, self.dispersion))
         return OverdispersedPoisson(rate, dispersion, validate_args=False)
 
@@ -76,7 +76,7 @@ class OverdispersedPoisson(Distribution):
 
     @property
     def excess(self) -> Tensor:
-        """Dispersion less 1, kept from where it is too near to 0 to be told from it; float64."""
+        """Dispersion − 1 in float64, clamped for stability."""
         return (self.dispersion.double() - 1).clamp(min=LEAST_EXCESS)
 
     def log_prob(self, value: Tensor) -> Tensor:

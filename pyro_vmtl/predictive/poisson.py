@@ -86,10 +86,10 @@ class PoissonFamily(Family):
         weight = predictive.mixture_distribution.probs.cpu().double().numpy()
         rate, excess = (v.cpu().double().numpy() for v in (components.rate, components.excess))
         count = y.cpu().double().numpy()[..., None]
-        at_most = (weight * count_cdf(count, rate, excess)).sum(-1)
+        up_to = (weight * count_cdf(count, rate, excess)).sum(-1)
         below = (weight * count_cdf((count - 1).clip(min=0), rate, excess) * (count > 0)).sum(-1)
         place = torch.rand(y.shape, generator=generator, dtype=torch.float64).numpy()
-        pit = torch.as_tensor(below + place * (at_most - below)).clamp(0, 1)
+        pit = torch.as_tensor(below + place * (up_to - below)).clamp(0, 1)
         return pit.to(predictive.mean)
 
 

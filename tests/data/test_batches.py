@@ -102,7 +102,7 @@ def test_what_cannot_be_weighed_is_refused(ragged):
     _, guide = classifier(ragged)
     with pytest.raises(ValueError, match="RandomRows for real targets"):
         BalancedRows(2)(TaskData.regression([[1.0]], [1.0], ["a"]))
-    with pytest.raises(ValueError, match="none of the arguments is a TaskData"):
+    with pytest.raises(ValueError, match="expected a TaskData among the arguments"):
         fit(lambda: None, lambda: None, batches=RandomRows(2))
     with pytest.raises(ValueError, match="no site in a plate 'data'"), scaled_rows(torch.ones(3)):
         guide(ragged)
