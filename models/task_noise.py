@@ -64,6 +64,7 @@ class TaskNoise(nn.Module):
         self.raw_noise_scale = nn.Parameter(torch.full((num_tasks, 1), init_noise_scale).log())
         few = None if rows_per_task is None else (rows_per_task < FEW_ROWS)[:, None]
         self.register_buffer("few_rows", few)
+        self._counted: tuple[Tensor | None, int, int] = (None, 0, 0)
 
     @property
     def noise_scale(self) -> Tensor:
@@ -76,13 +77,23 @@ class TaskNoise(nn.Module):
         raw, few = self.raw_noise_scale, self.few_rows
         if few is None:
             return raw
-        # The branches are chosen in Python, so that fits without small tasks do no extra operation.
-        usual = [task for task, is_few in enumerate(few.flatten().tolist()) if not is_few]
-        if len(usual) == len(few):
+        num_usual = self._count_usual(few)
+        if num_usual == len(few):  # nothing to do, and no operation more than without a bound
             return raw
-        fixed = raw.detach().flatten()
-        floor = fixed[usual].mean() if usual else fixed.sort().values[len(fixed) // 2]
+        fixed = raw.detach()
+        if num_usual:
+            floor = fixed.masked_fill(few, 0.0).sum() / num_usual
+        else:
+            floor = fixed.flatten().sort().values[len(fixed) // 2]
         return torch.where(few, _AtLeast.apply(raw, floor), raw)
+
+    def _count_usual(self, few: Tensor) -> int:
+        """Count the tasks with enough rows, once: reading it in each step would wait for a GPU."""
+        counted, version, number = self._counted
+        if counted is not few or version != few._version:
+            number = int((~few).sum())
+            self._counted = few, few._version, number
+        return number
 
     @torch.no_grad()
     def fix_log_noise_scale(self, values: Tensor) -> None:

@@ -28,20 +28,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent, Normal, constraints
 
-from pyro_vmtl.data.plates import TASK_PLATE
+from pyro_vmtl.data.plates import DATA_PLATE, TASK_PLATE
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import evaluating, isolated, validation
 from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, Program
-from pyro_vmtl.handlers.tracing import trace_guide_and_model
+from pyro_vmtl.handlers.tracing import TracePair, sample_sites, trace_guide_and_model
 from pyro_vmtl.sharing.pool import Pool
 from pyro_vmtl.sharing.share import relatedness
 
 __all__ = ["Borrowing"]
+
+WEIGHT_DRAWS = 200
+"""Draws of the source weights that their mean is computed from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +53,15 @@ class Borrowing:
     Attributes
     ----------
     shares
-        (T, T), share of each other task that does not depend on source weights; diagonal 0.
+        (T,), share of all tasks together that does not depend on source weights.
+    sources
+        (T,), on the simplex: what each task has of these shares.
     shares_per_weight
         For each shared site (T, T): the share of each source over its weight.
     """
 
     shares: Tensor
+    sources: Tensor
     shares_per_weight: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -80,44 +85,40 @@ class Borrowing:
             (T,), rows of each task, or the sum of their weights. There are more tasks than in
             ``data`` where these are pooled.
         """
-        # Without gradients, it could not be seen what a prior depends on.
-        with isolated(0), validation(False), evaluating(model, guide), torch.enable_grad():
-            model_trace, guide_trace = trace_guide_and_model(model, guide, data)
-        found: list[tuple[str, Any, Any]] = []
-        total = 0
-        for site, node in model_trace.nodes.items():
-            posterior = _posterior(guide_trace, site)
-            if node["type"] != "sample" or posterior is None:
-                continue
-            plates = {frame.name for frame in node["cond_indep_stack"] if frame.vectorized}
-            if plates == {TASK_PLATE}:
+        with isolated(0), validation(False), evaluating(model, guide), torch.no_grad():
+            traces = trace_guide_and_model(model, guide, data)
+        if any(_is_common(node) for node in sample_sites(traces.guide).values()):
+            # Without gradients, it could not be seen what a prior depends on.
+            with isolated(0), validation(False), evaluating(model, guide), torch.enable_grad():
+                traces = trace_guide_and_model(model, guide, data)
+        found = []
+        for site, node in sample_sites(traces.model).items():
+            posterior = _posterior(traces.guide, site, node)
+            if posterior is not None and _is_of_tasks(node):
                 found.append((site, node["fn"], posterior))
-                total += posterior.mean.numel()
+        total = sum(posterior.mean.numel() for _, _, posterior in found)
         num_tasks = len(rows_per_task)
-        pooled = num_tasks > data.num_tasks
-        shares, per_weight = torch.zeros(num_tasks, num_tasks), {}
+        pooled = num_tasks > data.num_tasks or data.num_tasks == 1
+        sources = torch.full((num_tasks,), 1 / num_tasks)
+        if pooled and rows_per_task.sum() > 0:
+            sources = rows_per_task / rows_per_task.sum()
+        shares, per_weight = torch.zeros(num_tasks), {}
         for site, prior, posterior in found:
             part = posterior.mean.numel() / total
             if isinstance(prior, Pool):
-                per_weight[site] = part * prior.shares_per_weight(posterior).detach().cpu()
+                per_weight[site] = part * _shares_per_weight(prior, posterior, guide, site)
                 continue
             ratio = _by_task(posterior.variance / prior.variance)
             if pooled:
-                of_task = rows_per_task / rows_per_task.sum()
-                shares += part * (1 - ratio) * of_task
+                shares += part * (1 - ratio)
             else:
-                common = _share_of_common_mean(prior, model_trace, guide_trace)
-                shares += part * (ratio * common / num_tasks)[:, None]
-        shares = shares.fill_diagonal_(0.0)
-        return cls(shares, per_weight)
+                shares += part * ratio * _share_of_common_mean(prior, traces)
+        return cls(shares, sources, per_weight)
 
     def with_new_task(self) -> Borrowing:
-        """Return the shares with one more pooled task, which has an even share."""
-        num_tasks = self.num_tasks + 1
-        shares = torch.zeros(num_tasks, num_tasks)
-        shares[:-1, :-1] = self.shares
-        shares[-1, :-1] = self.shares.sum(0) / max(self.num_tasks - 1, 1)
-        return Borrowing(shares)
+        """Return the shares with one more task that is pooled with the others."""
+        shares = torch.cat([self.shares, self.shares.mean(0, keepdim=True)])
+        return Borrowing(shares, torch.cat([self.sources, torch.zeros(1)]))
 
     def draw(self, guide: Program, *, num_samples: int = 1000, seed: int = 0) -> Tensor:
         """Draw shares, with source weights from their posterior.
@@ -137,7 +138,8 @@ class Borrowing:
             (S, T, T + 1), rows on the simplex; the last column is what is not borrowed, and the
             diagonal is 0.
         """
-        shares = self.shares.expand(num_samples, -1, -1)
+        shares = torch.outer(self.shares, self.sources).fill_diagonal_(0.0)
+        shares = shares.expand(num_samples, -1, -1)
         for site, per_weight in self.shares_per_weight.items():
             weights = relatedness(guide, site, num_samples=num_samples, seed=seed).cpu()
             shares = shares + per_weight * weights[..., :-1]
@@ -146,8 +148,23 @@ class Borrowing:
         return torch.cat([shares, 1 - shares.sum(-1, keepdim=True)], dim=-1).clamp(min=0.0)
 
 
-def _posterior(guide_trace: Any, site: str) -> Any:
-    """Return the normal posterior of a site; None where it has none."""
+def _is_of_tasks(node: Any) -> bool:
+    """Whether a site is in the task plate, and not one of rows."""
+    plates = {frame.name for frame in node["cond_indep_stack"] if frame.vectorized}
+    return TASK_PLATE in plates and DATA_PLATE not in plates
+
+
+def _is_common(node: Any) -> bool:
+    return not node["is_observed"] and not node["cond_indep_stack"]
+
+
+def _posterior(guide_trace: Any, site: str, node: Any) -> Any:
+    """Return the normal posterior of a real latent site; None where it has none."""
+    support = node["fn"].support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    if node["is_observed"] or support not in (constraints.real, constraints.real_vector):
+        return None
     for name in (site, site + UNCONSTRAINED):
         fn = guide_trace.nodes.get(name, {}).get("fn")
         inner = fn
@@ -158,20 +175,27 @@ def _posterior(guide_trace: Any, site: str) -> Any:
     return None
 
 
+def _shares_per_weight(pool: Pool, posterior: Any, guide: Program, site: str) -> Tensor:
+    """Compute the share of each source at the mean weights, over its weight, (T, T)."""
+    mean = relatedness(guide, site, num_samples=WEIGHT_DRAWS).mean(0)
+    with torch.no_grad():
+        shares = pool.with_weights(mean.to(pool.weights)).shares(posterior)
+    weights = mean[:, :-1].to(shares)
+    return torch.where(weights > 0, shares / weights.clamp_min(1e-30), 0.0).cpu()
+
+
 def _by_task(values: Tensor) -> Tensor:
     """Average ratios over the numbers of each task, (T,), each at most 1."""
-    return values.detach().cpu().clamp(max=1.0).flatten(1).mean(1)
+    return values.detach().cpu().clamp(max=1.0).reshape(len(values), -1).mean(1)
 
 
-def _share_of_common_mean(prior: dist.Distribution, model_trace: Any, guide_trace: Any) -> float:
-    """Return what of a prior's mean is learned from the rows of all tasks."""
+def _share_of_common_mean(prior: Any, traces: TracePair) -> float:
+    """Return what of a prior's mean is learned from the rows of all tasks, by latent sites."""
     if not prior.mean.requires_grad:
         return 0.0
-    for site, node in model_trace.nodes.items():
-        posterior = _posterior(guide_trace, site)
-        if node["type"] != "sample" or node["is_observed"] or posterior is None:
-            continue
-        if node["cond_indep_stack"] or not node["value"].requires_grad:
+    for site, node in sample_sites(traces.model).items():
+        posterior = _posterior(traces.guide, site, node)
+        if posterior is None or not _is_common(node) or not node["value"].requires_grad:
             continue
         (moves,) = torch.autograd.grad(
             prior.mean.sum(), node["value"], allow_unused=True, retain_graph=True

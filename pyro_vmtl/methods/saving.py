@@ -113,6 +113,7 @@ def _member_state(member: Member) -> State:
         for name, value in program.state_dict().items():
             tensors[f"{part}.{name}"] = value.detach().cpu()
     tensors["borrowing.shares"] = member.borrowing.shares
+    tensors["borrowing.sources"] = member.borrowing.sources
     for site, value in member.borrowing.shares_per_weight.items():
         tensors[f"borrowing.per_weight.{site}"] = value
     return config, tensors
@@ -136,7 +137,9 @@ def _member(
     if not isinstance(method, ProgramMethod):
         raise ValueError(f"The settings are of {type(method).__name__}, expected a single method.")
     borrowing = Borrowing(
-        tensors["borrowing.shares"], _with_prefix(tensors, "borrowing.per_weight.")
+        tensors["borrowing.shares"],
+        tensors["borrowing.sources"],
+        _with_prefix(tensors, "borrowing.per_weight."),
     )
     if borrowing.num_tasks != like.num_tasks:
         raise ValueError(f"There are {like.num_tasks} tasks, expected {borrowing.num_tasks}.")

@@ -71,6 +71,11 @@ class Stack:
         """Copy the members, so that changing those of one stack leaves others alone."""
         if not self.members:
             raise ValueError("members is empty, expected at least one method.")
+        nested = [name for name, method in self.members.items() if isinstance(method, Stack)]
+        if nested:
+            raise ValueError(
+                f"Member {nested[0]!r} is a Stack, expected a single method. Add its members."
+            )
         if self.num_folds < 2:
             raise ValueError(f"num_folds is {self.num_folds}, expected at least 2.")
         object.__setattr__(self, "members", dict(self.members))

@@ -70,8 +70,9 @@ def family_of(likelihood: Distribution, name: str = "The likelihood") -> Family:
     for kind in type(likelihood).__mro__:
         if kind in _FAMILIES:
             return _FAMILIES[kind]
-    own = vars(likelihood)
-    parameters = [parameter for parameter in likelihood.arg_constraints if parameter in own]
+    parameters = [name for name in likelihood.arg_constraints if hasattr(likelihood, name)]
+    if "logits" in parameters:  # torch makes probabilities of them when they are asked for
+        parameters = [name for name in parameters if name != "probs"]
     if likelihood.event_shape or not parameters:
         raise ValueError(
             f"{name} is {type(likelihood).__name__}, expected a univariate distribution such as "
@@ -128,7 +129,7 @@ def predictive_mixture(
     Raises
     ------
     ValueError
-        If the likelihood is multivariate.
+        If the likelihood is multivariate, or the parts are of different families.
 
     See Also
     --------
@@ -140,6 +141,11 @@ def predictive_mixture(
     >>> predictive_mixture([draws]).mean.shape
     torch.Size([2, 3])
     """
+    families = [family_of(part) for part in parts]
+    kinds = {f.distribution if type(f) is Family else type(f) for f in families}
+    if len(kinds) > 1:
+        named = ", ".join(sorted({type(part).__name__ for part in parts}))
+        raise ValueError(f"The likelihoods are {named}, expected one family to mix.")
     if weights is None:
         weights = torch.full((parts[0].batch_shape[1], len(parts)), 1 / len(parts))
-    return family_of(parts[0]).mixture(parts, weights)
+    return families[0].mixture(parts, weights)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily
 
 from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.handlers.isolation import isolated
 
 __all__ = ["Family", "scale_about_mean"]
 
@@ -201,8 +202,7 @@ class Family:
 def _sample_mixture(components: Any, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Draw from every component, (..., draws), each draw with its probability mass."""
     num_each = max(1, MIN_DRAWS // weights.shape[-1])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with isolated(0):
         values = components.sample((num_each,)).movedim(0, -1).flatten(-2)
     mass = (weights / num_each).repeat_interleave(num_each, dim=-1)
     return values, mass.to(values)

@@ -97,9 +97,10 @@ class Pool(TorchDistribution):
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> Pool:
         """Return the pool with its batch shape expanded on the left, for more particles."""
         # Moments are not expanded but broadcast, so that particles share their computation.
-        return self._with_weights(self.weights, torch.Size(batch_shape))
+        return self.with_weights(self.weights, torch.Size(batch_shape))
 
-    def _with_weights(self, weights: Tensor, batch_shape: torch.Size | None = None) -> Pool:
+    def with_weights(self, weights: Tensor, batch_shape: torch.Size | None = None) -> Pool:
+        """Return the pool with other weights."""
         return type(self)(
             weights,
             self.sources,
@@ -129,7 +130,7 @@ class Pool(TorchDistribution):
         """Draw values, each independent of the others."""
         particles = self.batch_shape[: len(self.batch_shape) - len(self.cells)]
         weights = self.weights.expand(particles + self.weights.shape[-2:])
-        return self._with_weights(weights)._draw(torch.Size(sample_shape))
+        return self.with_weights(weights)._draw(torch.Size(sample_shape))
 
     def _log_density(self, value: Tensor) -> Tensor:
         """Compute the log density, in a shape that broadcasts to the batch shape."""
@@ -139,10 +140,10 @@ class Pool(TorchDistribution):
         """Draw values for weights that have the particles of the batch shape."""
         raise NotImplementedError
 
-    def shares_per_weight(self, posterior: Independent) -> Tensor:
-        r"""Compute how much the posterior of each task follows each source, over its weight.
+    def shares(self, posterior: Independent) -> Tensor:
+        r"""Compute how much the posterior mean of each task follows that of each source.
 
-        If the mean of source i moves by 1, the pool's pull on task t moves by a precision
+        If the mean of source i moves by 1, the pool's pull on task t moves by its precision there,
         :math:`a_{ti} \pi_{ti}`, and the mean of its posterior by
         :math:`a_{ti} \pi_{ti} \sigma_t^2`.
 
@@ -154,14 +155,14 @@ class Pool(TorchDistribution):
         Returns
         -------
         Tensor
-            (T, T), :math:`\pi_{ti} \sigma_t^2` averaged over the numbers of the site.
+            (T, T), averaged over the numbers of the site.
         """
         raise NotImplementedError
 
     def _variance_ratio(self, posterior: Independent) -> Tensor:
-        """Average the variance of each task over that of each source, (T, T)."""
+        """Compute the variance of each task over that of each source, (R, T, T)."""
         var = self._to_rows(posterior.variance)
-        return (var @ self._components.var.reciprocal().mT).mean(-3) / var.shape[-1]
+        return var @ self._components.var.reciprocal().mT / var.shape[-1]
 
     # All shapes are reduced to one, (*L, R, T, P), with R cells in the plates `rest` and P numbers
     # in an event.

@@ -62,13 +62,14 @@ class LinearPool(Pool):
         log_probs = torch.cat([from_sources, from_base], dim=-1)
         return self._per_cell(torch.logsumexp(log_weights + log_probs, dim=-1))
 
-    def shares_per_weight(self, posterior: Independent) -> Tensor:
-        """Compute shares per weight, where each task lies in the mixture now."""
+    def shares(self, posterior: Independent) -> Tensor:
+        """Compute shares by the responsibility of each source at the mean of each task."""
         rows = self._to_rows(posterior.mean)
-        log_probs = self._components.log_probs(rows, 0.0)
-        density = self._log_density(posterior.mean).reshape(*rows.shape[-2:-1], -1)
-        responsibility = (log_probs.mean(-3) - density.mean(-1, keepdim=True)).exp()
-        return responsibility * self._variance_ratio(posterior)
+        weights = self._weights[..., :-1]
+        joint = weights.clamp_min(1e-30).log() + self._components.log_probs(rows, 0.0)
+        density = self._log_density(posterior.mean).flatten(1).T[..., None]  # (R, T, 1)
+        responsibility = (joint - density).exp() * (weights > 0)
+        return (responsibility * self._variance_ratio(posterior)).mean(-3)
 
     def _draw(self, sample_shape: torch.Size) -> Tensor:
         """Draw a component for each task and cell, then a value from it."""
@@ -105,9 +106,9 @@ class LogarithmicPool(Pool):
         negative_entropy = -scale.log().sum(-1) - (LOG_2_PI + 1) / 2 * loc.shape[-1]
         return self._per_cell(negative_entropy - self._weighted_log_prob(loc, scale**2))
 
-    def shares_per_weight(self, posterior: Independent) -> Tensor:
-        """Compute shares per weight: the ratio of the variances of task and source."""
-        return self._variance_ratio(posterior)
+    def shares(self, posterior: Independent) -> Tensor:
+        """Compute shares by the ratio of the variances of task and source."""
+        return (self._weights[..., :-1] * self._variance_ratio(posterior)).mean(-3)
 
     def _weighted_log_prob(self, loc: Tensor, var: Tensor | float) -> Tensor:
         from_sources, from_base = self._weights[..., :-1], self._weights[..., -1]
@@ -156,10 +157,11 @@ class GaussianSumPool(Pool):
         """Compute the KL between the two normals for every task and cell."""
         return torch.distributions.kl_divergence(posterior, self.normal)
 
-    def shares_per_weight(self, posterior: Independent) -> Tensor:
-        """Compute shares per weight, the same for all sources: these are one normal."""
-        ratio = (posterior.variance / self.normal.variance).flatten(1).mean(1, keepdim=True)
-        return ratio.expand(-1, len(ratio))
+    def shares(self, posterior: Independent) -> Tensor:
+        """Compute shares by the ratio of the variances of task and pool, for all sources alike."""
+        ratio = posterior.variance / self.normal.variance
+        ratio = ratio.reshape(len(ratio), -1).mean(1, keepdim=True)
+        return self.weights[..., :-1] * ratio
 
     def _draw(self, sample_shape: torch.Size) -> Tensor:
         return self.normal.sample(sample_shape)

@@ -2,12 +2,23 @@
 
 from dataclasses import replace
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoNormal
 from torch.distributions import Independent, Normal
 
-from pyro_vmtl import GaussianSumPool, LinearPool, LogarithmicPool, TaskData
+from pyro_vmtl import (
+    GaussianSumPool,
+    LinearPool,
+    LogarithmicPool,
+    MeanFieldELBO,
+    Programs,
+    TaskData,
+    add_task,
+    share,
+)
 from pyro_vmtl.methods.borrowing import Borrowing
 from pyro_vmtl.methods.presets import ALONE, HIERARCHICAL, POOLED, SHARED
 
@@ -59,19 +70,22 @@ def test_hierarchical_shares_are_those_of_the_normal_posterior(data, scale):
     borrowing, ratio = hierarchical_shares(data, scale)
     expected = (ratio / 4)[:, None] * (1 - torch.eye(4))
     # w_mean's own prior counts for exp(-18) of it
-    torch.testing.assert_close(borrowing.shares, expected, rtol=1e-3, atol=1e-6)
+    found = borrowing.draw(None, num_samples=1)[0, :, :-1]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_hierarchical_is_between_alone_and_pooled(data):
     near, _ = hierarchical_shares(data, 1e-4)
     far, _ = hierarchical_shares(data, 1e4)
     alone, pooled = (quick(preset).fit(data).member.borrowing for preset in (ALONE, POOLED))
-    assert (alone.shares == 0).all() and far.shares.max() < 1e-6
+    near, far, alone, pooled = (b.draw(None, num_samples=1)[0] for b in (near, far, alone, pooled))
+    assert (alone[:, :-1] == 0).all() and far[:, :-1].max() < 1e-6
     # pooled in proportion to rows, hierarchical evenly; both borrow all but their own part
     of_rows = data.rows_per_task / data.rows_per_task.sum()
     expected = of_rows.expand(4, 4) * (1 - torch.eye(4))
-    torch.testing.assert_close(pooled.shares, expected, rtol=0, atol=0.01)
-    assert near.shares.sum(1).min() > 0.74 and near.shares.sum(1).max() < 0.7501
+    torch.testing.assert_close(pooled[:, :-1], expected, rtol=0, atol=0.01)
+    borrowed = near[:, :-1].sum(1)
+    assert borrowed.min() > 0.74 and borrowed.max() < 0.7501
 
 
 def normals(loc, scale):
@@ -94,7 +108,7 @@ def test_shares_of_pools_are_derivatives_of_the_pull_on_a_task(kind):
     base = normals(torch.zeros(size, dtype=torch.float64), torch.ones(size, dtype=torch.float64))
     posterior = normals(loc.detach(), scale)
     pool = kind(weights, normals(loc, scale), base, 0.3)
-    found = weights[:, :-1] * pool.shares_per_weight(posterior)
+    found = pool.shares(posterior)
     at = loc.detach().clone().requires_grad_(True)
     if kind is LinearPool:
         variance = scale[:, 0] ** 2 + 0.3
@@ -132,3 +146,39 @@ def test_precise_tasks_borrow_less():
         shares = quick(preset).fit(data).relatedness(num_samples=300).mean(0)
         borrowed = shares[:, :-1].sum(1)
         assert (borrowed[:-1] > borrowed[1:]).all()
+
+
+@pytest.mark.parametrize("dim", [-1, -3])
+def test_programs_with_any_plates_have_shares(dim):
+    """A plate in the last place, and one more inside: neither may end a fit with an error."""
+
+    def model(data):
+        with pyro.plate("task", data.num_tasks, dim=dim):
+            rate = pyro.sample("rate", dist.LogNormal(0.0, 1.0))  # not a real site: left out
+            if dim == -1:
+                mean = pyro.sample("mean", dist.Normal(torch.zeros(()), 1.0))
+            else:
+                with pyro.plate("group", 2, dim=-2):
+                    mean = pyro.sample("mean", dist.Normal(torch.zeros(()), 1.0)).sum(-2)
+        mean, rate = (v.reshape(data.num_tasks, 1) for v in (mean, rate))
+        rows = pyro.plate("rows", data.num_tasks, dim=-2)
+        with rows, pyro.plate("data", data.num_rows, dim=-1), pyro.poutine.mask(mask=data.mask):
+            pyro.sample("y", dist.Normal(mean, rate), obs=data.y)
+
+    def programs(data):
+        return share(model, AutoNormal(model), sites=["mean"])
+
+    data = TaskData.regression([[0.0]] * 6, [1.0, 1.2, 0.9, 1.0, -4.0, -4.2], list("aabbcc"))
+    fitted = Programs(programs, {"num_steps": 100, "elbo": MeanFieldELBO(max_plate_nesting=3)}).fit(
+        data
+    )
+    shares = fitted.relatedness(num_samples=50)
+    torch.testing.assert_close(shares.sum(-1), torch.ones(50, 3))
+    assert 0.01 < shares[:, :, :-1].sum(-1).mean() < 1
+
+
+def test_a_task_that_is_added_to_a_single_pooled_one_borrows_all_from_it():
+    one = lines([1.0], [40])
+    new = replace(lines([1.0], [5]), task_labels=("new",))
+    shares = add_task(quick(POOLED).fit(one), new).relatedness(num_samples=1)[0]
+    assert shares[0, 1] == 0 and shares[1, 0] > 0.95

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torch.distributions import Gamma, Laplace, NegativeBinomial, StudentT
+from torch.distributions import Bernoulli, Gamma, Laplace, LogNormal, NegativeBinomial, StudentT
 
 from pyro_vmtl import Calibration, Family, family_of, predictive_mixture, quantiles, register_family
 from pyro_vmtl.predictive.families import _FAMILIES, family_named
@@ -20,6 +20,21 @@ def test_any_univariate_distribution_has_a_family():
     assert family_of(counts).parameters == ("total_count", "logits")
     with pytest.raises(ValueError, match="Site 'y' is MultivariateNormal, expected a univariate"):
         family_of(torch.distributions.MultivariateNormal(torch.zeros(2), torch.eye(2)), "Site 'y'")
+
+
+def test_parameters_that_torch_makes_of_others_do_not_matter():
+    draws = Bernoulli(logits=torch.zeros(4, 1, 2))
+    assert draws.mean.shape == (4, 1, 2)  # torch now keeps `probs`, too
+    mixture = predictive_mixture([draws])
+    assert mixture.mean.shape == (1, 2)
+    assert quantiles(mixture, [0.2, 0.8]).flatten().tolist() == [0, 0, 1, 1]
+    assert family_of(LogNormal(torch.zeros(3), 1.0)).parameters == ("loc", "scale")
+
+
+def test_families_are_not_mixed():
+    parts = [StudentT(4.0, torch.zeros(3, 1, 2)), Laplace(torch.zeros(3, 1, 2), 1.0)]
+    with pytest.raises(ValueError, match="likelihoods are Laplace, StudentT, expected one family"):
+        predictive_mixture(parts)
 
 
 @pytest.mark.parametrize("weights", [(0.5, 0.5), (0.9, 0.1)])
