@@ -59,11 +59,12 @@ def export_estimator(
     )
     scale = getattr(estimator, "target_scale_", 1.0)
     mean = getattr(estimator, "target_mean_", 0.0)
+    units = "standardised" if estimator.scale_features else "centred"
     order = [*estimator._task_order(), len(estimator._sizes)]
     for node in list(tree.subtree):
         if node.path != "/" and node.dataset.data_vars:
             of = known if new is None or node.name != "predictions" else new
-            dataset = _sort_tasks(_rescale(node, scale, mean), order)
+            dataset = _sort_tasks(_rescale(node, scale, mean, units), order)
             if "row" in dataset.sizes:
                 dataset = dataset.assign_coords(row=of.index)
                 if "y" in dataset and dataset["y"].dims == ("row",):  # free of rounding
@@ -108,8 +109,8 @@ def _exact_targets(estimator: Any, rows: Rows) -> np.ndarray:
     return np.asarray(rows.y, dtype=np.float64)
 
 
-def _rescale(node: xr.DataTree, scale: float, mean: float) -> xr.Dataset:
-    """Convert targets and their densities to the user's unit, and mark standardized groups."""
+def _rescale(node: xr.DataTree, scale: float, mean: float, units: str) -> xr.Dataset:
+    """Convert targets and their densities to the user's unit, and name the units of the model's."""
     dataset = node.to_dataset()
     if node.name in TARGET_GROUPS and (scale, mean) != (1.0, 0.0):
         for name in dataset.data_vars:
@@ -119,7 +120,7 @@ def _rescale(node: xr.DataTree, scale: float, mean: float) -> xr.Dataset:
     if node.name == "log_likelihood":
         dataset["y"] = dataset["y"] - np.log(scale)
     if node.name in STANDARDIZED_GROUPS:
-        dataset.attrs["units"] = "standardised"
+        dataset.attrs["units"] = units
     return dataset
 
 

@@ -82,10 +82,11 @@ class InspectionMixin:
 
     @property
     def relatedness_(self) -> xr.Dataset:
-        """Share of each task's posterior mean that comes from each source.
+        """Share of the posterior mean of each task's coefficients that comes from other tasks' rows.
 
         Variables ``mean``, ``lower`` and ``upper`` (a 90 % interval), with dimensions ``task`` and
-        ``source``, whose last is ``"base"``: what is not borrowed. NaN for a task and itself.
+        ``source``. The last source, ``"base"``, is the share that is not borrowed. NaN for a task
+        and itself.
         """
         from pyro_vmtl.analysis.relatedness.weights import relatedness_datatree, weight_summary
 
@@ -174,7 +175,8 @@ class InspectionMixin:
             As returned by :func:`~pyro_vmtl.analysis.to_datatree`, with tasks in the order of
             ``tasks_``, and ``row`` the position among the given rows. Targets, their predictions
             and log-likelihoods are in the unit of the targets. Coefficients and features are
-            standardized, as the attribute ``units`` of their groups says.
+            standardized, or only centred if ``scale_features`` is False, as the attribute
+            ``units`` of their groups says.
 
         Raises
         ------
