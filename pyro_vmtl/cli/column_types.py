@@ -105,11 +105,8 @@ def kind_of(column: pd.Series) -> Kind:
 def to_numbers(column: pd.Series, name: str) -> np.ndarray:
     """Convert a column to float64, NaN where a value is missing.
 
-    Raises
-    ------
-    InputError
-        If the column holds anything else, or a number is infinite or too large for float32. The
-        message names the column and the row.
+    Anything else, and a number that is infinite or too large for float32, raises an
+    :class:`InputError` that names the column and the row.
 
     Examples
     --------

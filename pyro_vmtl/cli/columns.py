@@ -72,28 +72,11 @@ class Columns:
         task: str,
         features: Sequence[str] | None = None,
     ) -> tuple[Columns, list[str]]:
-        """Learn how to read the features from the rows to fit.
+        """Learn how to read the features; also return what the user should know, a sentence each.
 
-        Parameters
-        ----------
-        table
-            The rows to fit.
-        target, task
-            Names of columns.
-        features
-            Names of the columns to learn from; None takes all others. Constant columns, and those
-            equal to an earlier one, are left out with a notice.
-
-        Returns
-        -------
-        columns, notices
-            The columns, and what the user should know, a sentence each.
-
-        Raises
-        ------
-        InputError
-            If a column does not exist or cannot be a feature: dates, ids, free text, unreadable
-            numbers, infinite or no values. The message names column and row.
+        ``features`` of None takes all other columns. Constant columns, and those equal to an
+        earlier one, are left out with a notice. A column that cannot be a feature raises an
+        :class:`InputError`: dates, ids, free text, unreadable numbers, infinite or no values.
         """
         names = _feature_names(table, target, task, features)
         labels = read_tasks(table, task)
@@ -162,22 +145,10 @@ class Columns:
         ]
 
     def features(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return the features of the rows of a table.
+        """Return the features of rows, (rows, F) float64, all finite, as :attr:`feature_names`.
 
-        Parameters
-        ----------
-        table
-            Rows with the learned columns, in any order; others are ignored.
-
-        Returns
-        -------
-        DataFrame
-            (rows, F) float64, all finite, with columns :attr:`feature_names`.
-
-        Raises
-        ------
-        InputError
-            If a column is missing, or has text, dates or infinite values instead of numbers.
+        Columns may be in any order; others are ignored. A missing column, and text, dates or
+        infinite values instead of numbers, raise an :class:`InputError`.
         """
         missing = [name for name in (*self.medians, *self.categories) if name not in table]
         if missing:

@@ -26,17 +26,7 @@ COMPARED = {"accuracy": True, "nll": False, "ece": False}
 
 
 def show_run(metrics: Mapping[str, Any], summary: pd.DataFrame, out: Path) -> None:
-    """Print a run.
-
-    Parameters
-    ----------
-    metrics
-        Contents of ``metrics.json``.
-    summary
-        A row per task, as ``summary`` of the estimators returns it.
-    out
-        The run directory.
-    """
+    """Print the ``metrics.json`` of a run, and the ``summary`` of its estimator."""
     console = Console()
     if "baselines" in metrics:
         console.print(_comparison(metrics))

@@ -20,18 +20,9 @@ ANGLE = "angle (degrees)"
 
 
 def digits_table(seed: int) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the rotated digits as a table.
+    """Return the rotated digits as a table, and whether each row is a test row.
 
-    Parameters
-    ----------
-    seed
-        Seed of the split.
-
-    Returns
-    -------
-    table, is_test
-        64 pixels from 0 to 1, then the columns of target and task, for the training rows and then
-        the test rows; and (rows,) bool, whether a row is a test row.
+    Columns are 64 pixels from 0 to 1, the target and the task; test rows come last.
     """
     split = rotated_digits(seed=seed)
     table = pd.DataFrame(

@@ -34,16 +34,7 @@ SMALL = 20_000_000
 def run_fit(settings: FitSettings, *, overwrite: bool, resume: bool, as_json: bool) -> None:
     """Fit a table, write a run directory, and print what is in it.
 
-    Parameters
-    ----------
-    settings
-        The settings of the fit.
-    overwrite
-        Whether to replace an earlier run, and to discard an interrupted fit.
-    resume
-        Whether to continue an interrupted fit.
-    as_json
-        Whether to print JSON instead of tables.
+    ``overwrite`` replaces an earlier run and discards an interrupted fit; ``resume`` continues it.
     """
     matplotlib.use("agg")  # pictures go to files: no window, no display needed
     out = settings.folder

@@ -77,10 +77,7 @@ class FitProblem:
 def read_problem(settings: FitSettings) -> FitProblem:
     """Read the table, and check all that can be checked before a fit.
 
-    Raises
-    ------
-    InputError
-        If the table cannot be fitted. The message names file, column and row, and the way out.
+    If it cannot be fitted, an :class:`InputError` names file, column and row, and the way out.
     """
     held_out, kind = None, cast(TargetKind | None, settings.kind)
     if settings.source == DIGITS:

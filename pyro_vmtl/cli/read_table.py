@@ -86,21 +86,10 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, path: Path, *, overwrite: bool = False) -> None:
-    """Write a table without its index, completely or not at all.
+    """Write a table to a .csv or .parquet file without its index, completely or not at all.
 
-    Parameters
-    ----------
-    table
-        The table to write.
-    path
-        A .csv or .parquet file. Missing parent folders are created.
-    overwrite
-        Whether an existing file may be replaced.
-
-    Raises
-    ------
-    InputError
-        If the file exists, has another format, or cannot be written.
+    Missing parent folders are created. An :class:`InputError` is raised if the file exists (unless
+    ``overwrite``), has another format, or cannot be written.
     """
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"{path} has an unknown format, expected .csv or .parquet to write to.")

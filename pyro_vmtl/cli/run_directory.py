@@ -68,10 +68,7 @@ class FittedTable:
     def load(cls, folder: Path, *, device: str = "cpu") -> FittedTable:
         """Read it from a run directory, without executing anything in there.
 
-        Raises
-        ------
-        InputError
-            If it is not a run directory, is broken, or was changed.
+        A folder that is no run directory, is broken, or was changed raises an :class:`InputError`.
         """
         if not folder.is_dir():
             raise InputError(
@@ -91,19 +88,10 @@ class FittedTable:
         return cls(columns, kind, estimator)
 
     def read(self, table: pd.DataFrame, *, with_target: bool = False) -> Rows:
-        """Read the rows of another table with the same columns.
+        """Read the rows of another table; missing values, new categories and new tasks are allowed.
 
-        Parameters
-        ----------
-        table
-            The table; missing values, new categories and new tasks are allowed.
-        with_target
-            Whether to read the target, too, and leave out the rows without one.
-
-        Raises
-        ------
-        InputError
-            If columns are missing, or hold unusable values.
+        ``with_target`` also reads the target, and leaves out the rows without one. Missing columns
+        and unusable values raise an :class:`InputError`.
         """
         task, target = self.columns.task, self.columns.target
         check_column(table, task, "The run")
@@ -129,23 +117,10 @@ class FittedTable:
 def write_run(
     problem: FitProblem, fitted: FittedTable, *, notices: Sequence[str], overwrite: bool
 ) -> dict[str, Any]:
-    """Score a fit on the test rows, and write the run directory.
+    """Score a fit on the test rows, write the run directory, and return its ``metrics.json``.
 
-    Parameters
-    ----------
-    problem
-        The table that was fitted.
-    fitted
-        The fit.
-    notices
-        What the user was told during the fit.
-    overwrite
-        Whether an earlier run may be replaced. It stays until the new one is complete.
-
-    Returns
-    -------
-    dict
-        Contents of ``metrics.json``.
+    ``notices`` are those printed during the fit. An earlier run stays until the new one
+    is complete.
     """
     estimator, test, settings = fitted.estimator, problem.test, problem.settings
     summary, relatedness = estimator.summary(), _flatten(estimator.relatedness_table())
@@ -193,10 +168,7 @@ def write_run(
 def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     """Read the metrics of a run directory, and its summary of the tasks.
 
-    Raises
-    ------
-    InputError
-        If the folder is not a complete run directory.
+    An incomplete run directory raises an :class:`InputError`.
     """
     if not (folder / METRICS).is_file():
         raise InputError(f"{folder} is no run directory (it has no {METRICS}). Fit first.")

@@ -60,23 +60,9 @@ STOPPED = {
 def write_run_report(
     folder: Path, metrics: Mapping[str, Any], data: xr.DataTree, *, out: Path | None = None
 ) -> Path:
-    """Write the report of a run.
+    """Write the report of a run from its ``metrics.json`` and ``posterior.nc``; return the page.
 
-    Parameters
-    ----------
-    folder
-        The folder to write to.
-    metrics
-        Contents of ``metrics.json``.
-    data
-        Contents of ``posterior.nc``.
-    out
-        The run directory that ``folder`` will become; ``folder`` itself by default.
-
-    Returns
-    -------
-    Path
-        The page.
+    ``out`` is the run directory that ``folder`` will become; ``folder`` itself by default.
     """
     run, rows = folder if out is None else out, metrics["rows"]
     tested = f", {rows['test']:,} to test" if rows["test"] else ", none held out for testing"

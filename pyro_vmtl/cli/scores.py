@@ -28,21 +28,11 @@ Estimator = VMTLClassifier | VMTLRegressor
 
 
 def predictions(estimator: Estimator, rows: Rows) -> pd.DataFrame:
-    """Predict rows.
+    """Predict rows, a line each.
 
-    Parameters
-    ----------
-    estimator
-        A fitted estimator.
-    rows
-        The rows, with or without targets.
-
-    Returns
-    -------
-    DataFrame
-        A row each. For classes ``prediction`` and a column ``p(class)`` for each; otherwise
-        ``mean``, ``std``, the bounds of the central intervals of 50 and 90 % and, where targets are
-        known, their ``log_density`` (nats).
+    For classes ``prediction`` and a column ``p(class)`` for each; otherwise ``mean``, ``std``, the
+    bounds of the central intervals of 50 and 90 % and, where targets are known, their
+    ``log_density`` (nats).
     """
     if isinstance(estimator, VMTLClassifier):
         proba = estimator.predict_proba(rows.X, rows.tasks)
@@ -61,25 +51,12 @@ def predictions(estimator: Estimator, rows: Rows) -> pd.DataFrame:
 
 
 def score_table(estimator: Estimator, predicted: pd.DataFrame, rows: Rows) -> pd.DataFrame:
-    """Score predictions against the targets.
+    """Score what :func:`predictions` returned: a line for all rows (:data:`ALL`), and one per task.
 
-    Parameters
-    ----------
-    estimator
-        A fitted estimator.
-    predicted
-        What :func:`predictions` returned for these rows.
-    rows
-        The rows, with targets.
-
-    Returns
-    -------
-    DataFrame
-        A line for all rows together, labelled :data:`ALL`, and one for each task. Columns for
-        classes: ``rows``, ``accuracy``, ``nll`` (nats per row), ``ece``; otherwise: ``rows``,
-        ``rmse`` (in the unit of the target), ``explained_variance`` (1 minus the mean squared error
-        over the variance of all these targets), ``nll``, ``coverage_50`` and ``coverage_90``
-        (fractions of the targets inside the central intervals).
+    Columns for classes: ``rows``, ``accuracy``, ``nll`` (nats per row), ``ece``; otherwise:
+    ``rows``, ``rmse`` (in the unit of the target), ``explained_variance`` (1 minus the mean squared
+    error over the variance of all these targets), ``nll``, ``coverage_50`` and ``coverage_90``
+    (fractions of the targets inside the central intervals).
     """
     if isinstance(estimator, VMTLClassifier):
         proba = predicted.filter(regex=r"^p\(").to_numpy()
@@ -101,13 +78,7 @@ def score_table(estimator: Estimator, predicted: pd.DataFrame, rows: Rows) -> pd
 
 
 def baseline_scores(train: Rows, test: Rows) -> dict[str, pd.DataFrame]:
-    """Score plain logistic regressions, one for each task and one for all rows.
-
-    Returns
-    -------
-    dict
-        For ``single_task`` and ``pooled`` a table as :func:`score_table` returns it.
-    """
+    """Score logistic regressions of each task (``single_task``) and of all rows (``pooled``)."""
     X, y, X_test = train.X.to_numpy(), np.array(train.y.tolist()), test.X.to_numpy()
     classes = np.unique(y).tolist()
     alone = logistic_regression_per_task(X, y, train.tasks, X_test, test.tasks, classes)
@@ -120,13 +91,7 @@ def baseline_scores(train: Rows, test: Rows) -> dict[str, pd.DataFrame]:
 
 
 def scores_as_json(scores: pd.DataFrame) -> dict[str, Any]:
-    """Convert a table of scores to types that JSON has.
-
-    Returns
-    -------
-    dict
-        ``all``, the scores of all rows together, their ``mean`` over tasks, and ``per_task``.
-    """
+    """Convert scores to JSON: ``all`` rows, their ``mean`` over tasks, and ``per_task``."""
     tasks = scores.drop(index=ALL)
     return {
         "all": scores.loc[ALL].to_dict(),

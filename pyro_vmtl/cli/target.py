@@ -55,26 +55,12 @@ def check_column(table: pd.DataFrame, name: str, option: str) -> None:
 def read_target(
     table: pd.DataFrame, target: str, kind: TargetKind | None = None, *, to_learn: bool = True
 ) -> Target:
-    """Read the target.
+    """Read the target; unusable values raise an :class:`InputError`.
 
-    Parameters
-    ----------
-    table
-        The rows.
-    target
-        Name of the column.
-    kind
-        Kind of the target. None guesses it: text and booleans are classes, numbers with fractions
-        real values. Whole numbers are classes if there are two of them, or at most 20 in at least
-        five times as many rows; else they are real values. Counts are never guessed.
-    to_learn
-        Whether a model must be able to learn from it: there are at least two values, and classes
-        recur.
-
-    Raises
-    ------
-    InputError
-        If there is no such column, it has no values, or values that do not match the kind.
+    A ``kind`` of None is guessed: text and booleans are classes, numbers with fractions real
+    values. Whole numbers are classes if there are two of them, or at most 20 in at least
+    five times as many rows; else they are real values. Counts are never guessed. With
+    ``to_learn``, there must be at least two values, and classes must recur.
 
     Examples
     --------
@@ -117,10 +103,7 @@ def read_target(
 def read_tasks(table: pd.DataFrame, task: str) -> list[Hashable]:
     """Return the task label of every row, as written: text, int or bool.
 
-    Raises
-    ------
-    InputError
-        If there is no such column, a row has no task, or the column holds fractions or dates.
+    A row without a task, and a column of fractions or dates, raise an :class:`InputError`.
 
     Examples
     --------

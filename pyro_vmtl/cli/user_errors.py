@@ -89,15 +89,7 @@ def print_note(message: str) -> None:
 def report_user_errors(*, as_json: bool = False) -> Iterator[list[str]]:
     """Turn errors in the user's input into a message and exit code 2, and warnings into notes.
 
-    Parameters
-    ----------
-    as_json
-        Whether to print errors to standard output as JSON, too.
-
-    Yields
-    ------
-    list of str
-        Notes printed so far.
+    Yield the notes printed so far. With ``as_json``, errors are also printed as JSON.
     """
     from pyro_vmtl.estimators import DataWarning, VersionWarning
 

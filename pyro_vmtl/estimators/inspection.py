@@ -82,7 +82,7 @@ class InspectionMixin:
 
     @property
     def relatedness_(self) -> xr.Dataset:
-        """Share of the posterior mean of each task's coefficients that comes from other tasks' rows.
+        """Share of the posterior mean of a task's coefficients due to each other task's rows.
 
         Variables ``mean``, ``lower`` and ``upper`` (a 90 % interval), with dimensions ``task`` and
         ``source``. The last source, ``"base"``, is the share that is not borrowed. NaN for a task

@@ -131,12 +131,8 @@ def canonical_order(
     """Order tasks and rows by their content, not by their labels or positions.
 
     Random numbers belong to positions, so that in this order a fit does not change if rows are
-    permuted or tasks renamed.
-
-    Returns
-    -------
-    tuple
-        Order of the rows, and the number of rows of each task, tasks with the largest weight first.
+    permuted or tasks renamed. Return the order of the rows, and the number of rows of each task,
+    tasks with the largest weight first.
     """
     task, known = index_tasks(labels)
     direction = torch.from_numpy(np.random.RandomState(0).normal(size=x.shape[1] + 1))
