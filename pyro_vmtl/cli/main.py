@@ -106,9 +106,16 @@ def fit(
         names = [name.strip() for name in features.split(",") if name.strip()]
     with report_user_errors(as_json=as_json):
         given = {
-            **{"source": source, "target": target, "task": task, "kind": kind, "method": method},
-            **{"holdout": holdout, "seed": seed, "device": device, "out": out},
+            "source": source,
+            "target": target,
+            "task": task,
             "features": names,
+            "kind": kind,
+            "method": method,
+            "holdout": holdout,
+            "seed": seed,
+            "device": device,
+            "out": out,
         }
         settings = read_settings(given, config)
     from pyro_vmtl.cli.fit_command import run_fit

@@ -7,13 +7,14 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from pyro_vmtl.cli.target import TargetKind
 from pyro_vmtl.cli.user_errors import InputError, did_you_mean
 
 __all__ = ["FitSettings", "read_settings"]
 
-KINDS = ("classification", "regression", "counts")
+KINDS = get_args(TargetKind)
 
 TYPES: dict[str, type] = {
     **dict.fromkeys(("source", "target", "task", "kind", "method", "device", "out"), str),
@@ -24,33 +25,10 @@ TYPES: dict[str, type] = {
 
 @dataclass(frozen=True)
 class FitSettings:
-    """Settings of a fit.
+    """Settings of a fit, as the options of ``fit``; invalid values raise an :class:`InputError`.
 
-    Attributes
-    ----------
-    source
-        the table to fit, or ``digits`` for the example.
-    target, task
-        columns of the table.
-    features
-        columns to learn from; by default all others.
-    kind
-        classification, regression or counts; guessed by default.
-    method
-        name of a preset.
-    holdout
-        fraction of each task's rows that is held out for testing.
-    seed
-        seed of the split and the fit.
-    device
-        cpu or cuda.
-    out
-        run directory.
-
-    Raises
-    ------
-    InputError
-        If a value is invalid whatever the table.
+    ``source`` is a table, or ``digits`` for the example. ``features`` of None are all other
+    columns, a ``kind`` of None is guessed, and ``holdout`` is a fraction of each task's rows.
     """
 
     source: str = ""
@@ -105,19 +83,10 @@ class FitSettings:
 
 
 def read_settings(given: Mapping[str, Any], config: Path | None) -> FitSettings:
-    """Combine the settings of the command line with those of a TOML file.
+    """Combine the settings of the command line, which take precedence, with those of a TOML file.
 
-    Parameters
-    ----------
-    given
-        From the command line, where they take precedence; None for options not given.
-    config
-        A TOML file.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or a setting is unknown or invalid.
+    Options not given are None. A file that cannot be read, and an unknown or invalid setting, raise
+    an :class:`InputError`.
     """
     stored = {} if config is None else _read_toml(config)
     return FitSettings(
