@@ -133,7 +133,7 @@ def test_the_report_of_a_table_opens_and_names_its_rows(done, opened):
     _, out, _ = done
     seen = opened(out / "report.html")
     assert seen.faults == {}
-    for part in ("07", "explained variance", "Do intervals hold", "exams.csv", "--config"):
+    for part in ("07", "explained variance", "Do intervals contain", "exams.csv", "--config"):
         assert part in seen.text, part
     kept = pd.read_csv(out / "holdout.csv")
     found = read_netcdf(out / "posterior.nc")["predictions"]
