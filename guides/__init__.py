@@ -3,6 +3,7 @@
 if __name__ == "guides":
     raise ImportError("Import this as pyro_vmtl.guides: `guides` would be a second copy of it.")
 
+from pyro_vmtl.guides.conjugate import ConjugateNormal
 from pyro_vmtl.guides.mean_field import MeanFieldNormal
 from pyro_vmtl.guides.paper.amortized import AmortizedNormal, class_means, target_weighted_mean
 from pyro_vmtl.guides.paper.encoded import EncodedNormal
@@ -11,6 +12,7 @@ from pyro_vmtl.guides.paper.encoders import ConcatenatedEncoders, LinearEncoder,
 __all__ = [
     "AmortizedNormal",
     "ConcatenatedEncoders",
+    "ConjugateNormal",
     "EncodedNormal",
     "LinearEncoder",
     "MLPEncoder",

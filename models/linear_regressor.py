@@ -61,9 +61,11 @@ class LinearRegressor(TaskNoise):
         *,
         init_noise_scale: float = 1.0,
         rows_per_task: Tensor | None = None,
+        noise: Callable[[], Tensor] | None = None,
     ) -> None:
         super().__init__(num_tasks, init_noise_scale, rows_per_task)
         self.prior = prior
+        self.noise = noise
 
     def forward(self, data: TaskData) -> None:
         """Sample coefficients and targets; condition on the targets where they are known."""
@@ -71,6 +73,9 @@ class LinearRegressor(TaskNoise):
         with pyro.plate("task", data.num_tasks, dim=-2):
             w, rows = pyro.sample("w", prior), subsample_tasks(data)
             mean = (rows.x @ w.mT).squeeze(-1).to(w.dtype)  # (T, N, F) @ (T, F, 1)
-            noise_scale = pyro.subsample(self.noise_scale, event_dim=0)
+            if self.noise is None:
+                noise_scale = pyro.subsample(self.noise_scale, event_dim=0)
+            else:
+                noise_scale = self.noise()
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 pyro.sample("y", dist.Normal(mean, noise_scale), obs=rows.y)

@@ -5,10 +5,12 @@ symbol         meaning                        code                         shape
 ============== ============================== ============================ =================
 :math:`m`      mean over tasks                site ``w_mean``              the site's event
 :math:`\tau`   standard deviation about it    ``raw_scale``                ()
+\              or one for each number         site ``w_scale``             the site's event
 :math:`\tau_0` standard deviation of m        ``mean_prior.raw_scale``     ()
 ============== ============================== ============================ =================
 
-The scales are learned by maximising the ELBO (empirical Bayes, type II maximum likelihood).
+Numbers that are no sites are learned by maximising the ELBO (empirical Bayes, type II maximum
+likelihood), those of the log-normal prior of ``w_scale`` included.
 """
 
 from __future__ import annotations
@@ -92,6 +94,9 @@ class HierarchicalNormal(nn.Module):
         Shape of the site in one task.
     init_scale
         Initial value of both standard deviations.
+    latent_scales
+        Whether each number has a standard deviation of its own, a site ``w_scale`` with a
+        log-normal prior: coefficients of some features vary between tasks, others do not.
 
     Examples
     --------
@@ -101,13 +106,20 @@ class HierarchicalNormal(nn.Module):
 
     fixed_graph = True
 
-    def __init__(self, event_shape: Sequence[int], *, init_scale: float = 1.0) -> None:
+    def __init__(
+        self, event_shape: Sequence[int], *, init_scale: float = 1.0, latent_scales: bool = False
+    ) -> None:
         super().__init__()
         self.mean_prior = ZeroMeanNormal(event_shape, init_scale=init_scale)
         self.raw_scale = nn.Parameter(torch.tensor(init_scale).log())
+        self.latent_scales = latent_scales
 
     def forward(self) -> dist.Independent:
         """Sample the mean, and return the prior."""
         mean = pyro.sample("w_mean", self.mean_prior())
-        scale = self.raw_scale.exp().expand(mean.shape)
-        return dist.Normal(mean, scale).to_event(len(self.mean_prior.event_shape))
+        event_shape = self.mean_prior.event_shape
+        scale = self.raw_scale.exp().expand(event_shape)
+        if self.latent_scales:
+            prior = dist.LogNormal(self.raw_scale.expand(event_shape), torch.ones_like(scale))
+            scale = pyro.sample("w_scale", prior.to_event(len(event_shape)))
+        return dist.Normal(mean, scale).to_event(len(event_shape))

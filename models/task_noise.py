@@ -23,10 +23,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyro
+import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-__all__ = ["TaskNoise"]
+__all__ = ["LogNormalNoise", "TaskNoise"]
 
 FEW_ROWS = 12
 """Tasks with fewer rows have at least the noise of the others."""
@@ -122,3 +124,35 @@ class _AtLeast(torch.autograd.Function):
         values, bound = ctx.saved_tensors
         gradient = gradients[0]
         return gradient.where((values >= bound) | (gradient < 0), 0.0), None
+
+
+class LogNormalNoise(nn.Module):
+    """Normal noise with a latent standard deviation in every task, a site ``noise_scale``.
+
+    Its prior is log-normal, with location and spread that are learned: tasks of few rows have about
+    the usual noise.
+
+    Parameters
+    ----------
+    init_scale
+        Initial median of the standard deviations, in the unit of the targets.
+
+    Examples
+    --------
+    >>> with pyro.plate("task", 3, dim=-2):
+    ...     LogNormalNoise()().shape
+    torch.Size([3, 1])
+    """
+
+    fixed_graph = True
+
+    def __init__(self, init_scale: float = 0.6) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(torch.tensor(init_scale).log())
+        self.raw_spread = nn.Parameter(torch.tensor(0.3).log())
+
+    def forward(self) -> Tensor:
+        """Sample the standard deviations, inside a plate over tasks."""
+        prior = dist.LogNormal(self.loc, self.raw_spread.exp())
+        noise_scale: Tensor = pyro.sample("noise_scale", prior)
+        return noise_scale

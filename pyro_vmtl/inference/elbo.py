@@ -234,10 +234,14 @@ def _site_terms(
 ) -> Iterator[tuple[Literal["log_likelihood", "kl"], str, Any, Tensor]]:
     """Yield kind, name, site and values of every term of the loss of one particle."""
     latent = set()
+    expected = _expected_terms(elbo, guide_trace)
     for name, site in sample_sites(model_trace).items():
         if site["infer"].get("_deterministic"):
             continue
-        if site["is_observed"]:
+        if name in expected:
+            latent.add(name)
+            yield "log_likelihood" if site["is_observed"] else "kl", name, site, expected[name]
+        elif site["is_observed"]:
             yield "log_likelihood", name, site, _log_prob(site)
         else:
             latent.add(name)
@@ -249,6 +253,17 @@ def _site_terms(
             # AutoNormal's `w_unconstrained` has the entropy of `w`
             target = name.removesuffix(UNCONSTRAINED)
             yield "kl", target if target in latent else name, site, _log_prob(site)
+
+
+def _expected_terms(elbo: Trace_ELBO, guide_trace: Trace) -> dict[str, Tensor]:
+    """Return the terms whose expectations the guide has in closed form, by site."""
+    if not isinstance(elbo, MeanFieldELBO) or elbo.num_particles > 1:
+        return {}
+    return {
+        name: values * site["scale"]
+        for site in sample_sites(guide_trace).values()
+        for name, values in site["infer"].get("expected", {}).items()
+    }
 
 
 def _kl(elbo: Trace_ELBO, model_site: Any, guide_site: Any) -> Tensor:

@@ -1,0 +1,237 @@
+r"""The conjugate guide of linear regressions whose coefficients have a normal prior in common.
+
+Given the scales, the posterior of linear regression is normal and known. So this guide learns the
+posteriors of the scales only, and computes that of the coefficients: it is the optimum for them.
+
+==================== ======================================== ==================== =============
+symbol               meaning                                  code                 shape
+==================== ======================================== ==================== =============
+:math:`\tau`         scale of coefficients about their mean   site ``w_scale``     (F,)
+:math:`m`            mean of the coefficients over tasks      site ``w_mean``      (F,)
+:math:`\sigma_t`     standard deviation of the noise          site ``noise_scale`` (T, 1)
+:math:`w_t`          coefficients of task t                   site ``w``           (T, 1, F)
+:math:`\Lambda, s_t` means of :math:`\tau^{-2}` (diagonal)    ``precision``        (F,), (T,)
+                     and :math:`\sigma_t^{-2}`
+:math:`G_t, b_t`     :math:`X_t^\top X_t`,                    ``xx``, ``xy``       (T, F, F),
+                     :math:`X_t^\top y_t`                                          (T, F)
+==================== ======================================== ==================== =============
+
+:math:`\tau` and :math:`\sigma_t` have log-normal posteriors, independent of everything else. Then
+
+.. math::
+
+    q(w_t \mid m) = N(S_t (s_t b_t + \Lambda m),\ S_t), \qquad
+    S_t = (s_t G_t + \Lambda)^{-1}, \\
+    q(m) = N(V \textstyle\sum_t \Lambda S_t s_t b_t,\ V), \qquad
+    V = (\tau_0^{-2} I + \textstyle\sum_t \Lambda S_t s_t G_t)^{-1}
+
+are the factors that maximise the ELBO [1]_, with :math:`\tau_0` the standard deviation of the
+prior of m. Where the scales are known, they are the exact posterior. The expectations of the two
+terms of the ELBO that depend on more than one site, the log-likelihood and the KL of w, are closed;
+the guide hands them over to the ELBO, whose value then does not depend on draws.
+
+References
+----------
+.. [1] C. Bishop. Pattern Recognition and Machine Learning, 2006, sections 3.3 and 10.1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import register_kl
+
+from pyro_vmtl.data.task_data import TaskData
+
+__all__ = ["ConjugateNormal"]
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class _LogNormals(nn.Module):
+    """Independent log-normal posteriors of scales."""
+
+    fixed_graph = True
+
+    def __init__(self, *shape: int, init: float, init_spread: float = 0.1) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(torch.full(shape, init).log())
+        self.raw_spread = nn.Parameter(torch.full(shape, init_spread).log())
+
+    def posterior(self) -> dist.LogNormal:
+        return dist.LogNormal(self.loc, self.raw_spread.exp())
+
+    def log_precision(self) -> Tensor:
+        """Return the logarithm of the mean of scale^-2, in float64."""
+        return 2 * ((2 * self.raw_spread.double()).exp() - self.loc.double())
+
+
+class _Posterior(NamedTuple):
+    """Posteriors of the coefficients; the letters are those of the module."""
+
+    offset: Tensor  # S_t s_t b_t, (T, F)
+    gain: Tensor  # S_t Lambda, (T, F, F)
+    cov: Tensor  # S_t, (T, F, F)
+    half_log_det: Tensor  # log |S_t| / 2, (T,)
+    mean_loc: Tensor  # (F,)
+    mean_cov: Tensor  # V, (F, F)
+    inverse: Tensor  # S_t s_t G_t, (T, F, F)
+
+
+class ConjugateNormal(nn.Module):
+    """Normal posteriors of linear regressions, computed from the rows.
+
+    Parameters
+    ----------
+    data
+        Training rows with real targets.
+    init_scale, init_noise_scale
+        Initial values of the scales of coefficients and noise.
+
+    Attributes
+    ----------
+    num_tasks
+        T.
+    common
+        Sites outside the plate over tasks.
+
+    See Also
+    --------
+    MeanFieldNormal : Independent normals, for any likelihood.
+
+    Examples
+    --------
+    >>> data = TaskData.regression([[1.0], [2.0], [3.0]], [1.0, 2.0, 3.0], ["a", "a", "b"])
+    >>> ConjugateNormal(data)()["w"].shape
+    torch.Size([2, 1, 1])
+    """
+
+    fixed_graph = True
+    common = ("w_scale", "w_mean")
+
+    xx: Tensor
+    xy: Tensor
+    yy: Tensor
+    num_rows: Tensor
+    informs_mean: Tensor
+
+    def __init__(
+        self, data: TaskData, *, init_scale: float = 0.3, init_noise_scale: float = 0.6
+    ) -> None:
+        super().__init__()
+        self.num_tasks = data.num_tasks
+        x = data.x.double()
+        y = x.new_zeros(x.shape[:2]) if data.y is None else data.y.double()
+        weight = data.mask.to(x) if data.weight is None else data.weight.double() * data.mask
+        weighted = weight[..., None] * x
+        self.register_buffer("xx", weighted.mT @ x)
+        self.register_buffer("xy", (weighted * y[..., None]).sum(1))
+        self.register_buffer("yy", (weight * y**2).sum(1))
+        self.register_buffer("num_rows", weight.sum(1))
+        self.register_buffer("informs_mean", torch.ones_like(self.yy))
+        self.dtype = data.x.dtype
+        self.scale = _LogNormals(data.num_features, init=init_scale)
+        self.noise = _LogNormals(data.num_tasks, 1, init=init_noise_scale)
+        self.raw_mean_scale = nn.Parameter(torch.zeros(()))
+
+    def coefficients(self) -> _Posterior:
+        """Compute the posteriors of the coefficients and of their mean, in float64."""
+        log_precision = self.scale.log_precision()
+        root = (-0.5 * log_precision).exp()  # of 1 / Lambda
+        s = self.noise.log_precision().exp()  # (T, 1)
+        data_precision = s[..., None] * self.xx
+        # I + root (s G) root has eigenvalues of at least 1, however small or collinear G is
+        inner = torch.eye(len(root), dtype=root.dtype, device=root.device)
+        lower = torch.linalg.cholesky(inner + root[:, None] * data_precision * root)
+        inverse = torch.cholesky_inverse(lower)
+        cov = root[:, None] * inverse * root
+        gain = root[:, None] * inverse / root
+        offset = (cov @ (s * self.xy)[..., None]).squeeze(-1)
+        informs = self.informs_mean
+        precision = torch.einsum("t,tij->ij", informs, gain.mT @ data_precision)
+        precision = precision + (-2 * self.raw_mean_scale.double()).exp() * inner
+        mean_cov = torch.cholesky_inverse(torch.linalg.cholesky((precision + precision.mT) / 2))
+        right = (gain.mT @ (s * self.xy)[..., None]).squeeze(-1)
+        mean_loc = mean_cov @ (informs[:, None] * right).sum(0)
+        half_log_det = root.log().sum() - lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return _Posterior(offset, gain, cov, half_log_det, mean_loc, mean_cov, cov @ data_precision)
+
+    def expected_terms(self, w: _Posterior) -> dict[str, Tensor]:
+        """Compute the expected log-likelihood ``y`` and the expected KL of ``w``, each (T, 1)."""
+        log_precision = self.scale.log_precision()
+        loc = w.offset + (w.gain @ w.mean_loc)
+        spread = w.gain @ w.mean_cov
+        second = w.cov + spread @ w.gain.mT + loc[:, :, None] * loc[:, None, :]
+        squares = self.yy - 2 * (self.xy * loc).sum(-1) + (self.xx * second).sum((-2, -1))
+        s, log_sigma = self.noise.log_precision().exp(), self.noise.loc.double()
+        log_likelihood = -0.5 * (s[:, 0] * squares + self.num_rows * LOG_2PI)
+        log_likelihood = log_likelihood - self.num_rows * log_sigma[:, 0]
+        # w - m has the mean offset - inverse m, as gain - I = -inverse
+        apart = w.offset - w.inverse @ w.mean_loc
+        var = w.cov.diagonal(dim1=-2, dim2=-1) + apart**2
+        var = var + ((w.inverse @ w.mean_cov) * w.inverse).sum(-1)
+        kl = 0.5 * (log_precision.exp() * var - 1).sum(-1) - w.half_log_det
+        kl = kl + self.scale.loc.double().sum()
+        return {"y": log_likelihood[:, None], "w": kl[:, None]}
+
+    def posterior(self, site: str) -> Any:
+        """Return the marginal posterior of a site; the covariance of ``w`` includes that of m."""
+        if site == "w_scale":
+            return self.scale.posterior().to_event(1)
+        if site == "noise_scale":
+            return self.noise.posterior()
+        w = self.coefficients()
+        if site == "w_mean":
+            return self._normal(w.mean_loc, w.mean_cov)
+        cov = w.cov + w.gain @ w.mean_cov @ w.gain.mT
+        return self._normal((w.offset + w.gain @ w.mean_loc).unsqueeze(1), cov.unsqueeze(1))
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Sample every site; the model's arguments are ignored."""
+        w = self.coefficients()
+        mean = pyro.sample("w_mean", self._normal(w.mean_loc, w.mean_cov))
+        scale = pyro.sample("w_scale", self.posterior("w_scale"))
+        terms = self.expected_terms(w)
+        gain = w.gain.to(self.dtype).unsqueeze(1)
+        loc = w.offset.to(self.dtype).unsqueeze(1) + (gain @ mean.unsqueeze(-1)).squeeze(-1)
+        root = _root(w.cov).to(self.dtype).unsqueeze(1)
+        with pyro.plate("task", self.num_tasks, dim=-2):
+            loc, root = pyro.subsample(loc, event_dim=1), pyro.subsample(root, event_dim=2)
+            terms = {site: pyro.subsample(value, event_dim=0) for site, value in terms.items()}
+            posterior = dist.MultivariateNormal(loc, scale_tril=root)
+            value = pyro.sample("w", posterior, infer={"expected": terms})
+            noise = pyro.sample("noise_scale", self._some(self.noise.posterior()))
+        return {"w_scale": scale, "w_mean": mean, "noise_scale": noise, "w": value}
+
+    def _some(self, posterior: Any) -> Any:
+        loc, scale = (pyro.subsample(v, event_dim=0) for v in (posterior.loc, posterior.scale))
+        return dist.LogNormal(loc, scale)
+
+    def _normal(self, loc: Tensor, cov: Tensor) -> dist.MultivariateNormal:
+        return dist.MultivariateNormal(loc.to(self.dtype), scale_tril=_root(cov).to(self.dtype))
+
+
+def _root(cov: Tensor) -> Tensor:
+    """Compute the Cholesky factor of covariances, of any scale in each dimension."""
+    std = cov.diagonal(dim1=-2, dim2=-1).sqrt()
+    correlation = cov / (std[..., :, None] * std[..., None, :])
+    eye = torch.eye(cov.shape[-1], dtype=cov.dtype, device=cov.device)
+    return std[..., :, None] * torch.linalg.cholesky(correlation + 1e-10 * eye)
+
+
+@register_kl(dist.MultivariateNormal, dist.Independent)
+def _kl_of_independent_normals(p: dist.MultivariateNormal, q: dist.Independent) -> Tensor:
+    """Compute the KL from a multivariate normal to independent normals."""
+    normal = q.base_dist
+    if not isinstance(normal, dist.Normal) or q.reinterpreted_batch_ndims != 1:
+        raise NotImplementedError
+    whitened = p.scale_tril / normal.scale[..., None]
+    apart = (p.loc - normal.loc) / normal.scale
+    half_log_det = whitened.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    squares: Tensor = (whitened**2).sum((-2, -1)) + (apart**2).sum(-1)
+    return 0.5 * (squares - p.event_shape[0]) - half_log_det
