@@ -35,7 +35,7 @@ class LinearClassifier(nn.Module):
     Parameters
     ----------
     prior
-        Returns the prior of one task's ``w``, a normal with event shape (C, F), for example
+        Returns the prior of one task's ``w``, a normal with event shape (C, F), such as
         :class:`~pyro_vmtl.models.ZeroMeanNormal`.
 
     See Also
