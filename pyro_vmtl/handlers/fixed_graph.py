@@ -27,7 +27,7 @@ TORCH_LAYERS = frozenset(
         *(nn.Tanh, nn.Sigmoid, nn.Hardtanh, nn.Softmax, nn.LogSoftmax),
     }
 )
-"""Layers of torch that keep the promise. Batch normalisation counts its steps."""
+"""Layers of torch that keep the promise. Batch normalization counts its steps."""
 
 
 def has_fixed_graph(program: Any) -> bool:

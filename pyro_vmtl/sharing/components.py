@@ -11,12 +11,13 @@ components               shape of the moments    example
 ======================== ======================= =========================================
 
 The first kind compares all tasks with all sources by matrix products, without intermediate values
-of size (T, T, P). The second kind has as many numbers as its sources have.
+of size (T, T, P).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -33,25 +34,30 @@ LEAST_WEIGHT = 1e-6
 """Added to the weights of the sources of a cell where other sources are missing."""
 
 
+@dataclass(eq=False)
 class _Moments:
     """Means and variances of normal sources, and the transfer variances to add."""
 
-    def __init__(self, loc: Tensor, source_var: Tensor, transfer_var: Tensor) -> None:
-        self.loc = loc
-        self.source_var = source_var
-        self.transfer_var = transfer_var
-        self.var = source_var + transfer_var
+    loc: Tensor
+    source_var: Tensor
+    transfer_var: Tensor
+
+    def __post_init__(self) -> None:
+        self.var = self.source_var + self.transfer_var
 
 
+@dataclass(eq=False)
 class TaskComponents(_Moments):
     """One source for each task, the same for all: moments (R, T, P)."""
 
-    def __init__(self, loc: Tensor, *variances: Tensor, use_float64: bool = True) -> None:
-        super().__init__(loc, *variances)
-        self.dtype = torch.float64 if use_float64 else loc.dtype
+    use_float64: bool = field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.dtype = torch.float64 if self.use_float64 else self.loc.dtype
         # Squared differences are expanded into matrix products, whose terms cancel. Less is lost
         # when the sources are near 0 in units of their standard deviations, hence the centering.
-        self.center = loc.detach().mean(-2, keepdim=True)
+        self.center = self.loc.detach().mean(-2, keepdim=True)
 
     @cached_property
     def _factors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -95,6 +101,7 @@ class TaskComponents(_Moments):
         return values[cell, source]
 
 
+@dataclass(eq=False)
 class CellComponents(_Moments):
     """Separate sources for each cell: moments that broadcast to (R, T, T - 1, P).
 
@@ -103,10 +110,8 @@ class CellComponents(_Moments):
     ``others`` (T, T - 1) are the other tasks of each task.
     """
 
-    def __init__(self, *moments: Tensor, present: Tensor, others: Tensor) -> None:
-        super().__init__(*moments)
-        self.present = present
-        self.others = others
+    present: Tensor
+    others: Tensor
 
     def weights(self, weights: Tensor) -> Tensor:
         r"""Reshape pool weights to (\*L, R, T, T): sources present in each cell, and the base."""

@@ -84,9 +84,7 @@ class Sharing(nn.Module):
     def __getitem__(self, site: str) -> Sources:
         return cast(Sources, self.sources[self._key(site)])
 
-    def add(
-        self, site: str, posterior: dist.Independent, num_tasks: int, *, of_cells: bool
-    ) -> Sources:
+    def add(self, site: str, posterior: dist.Independent, num_tasks: int, of_cells: bool) -> None:
         """Make the parameters of a site from the shape of its posterior."""
         rest, event = posterior.batch_shape[1:], posterior.event_shape
         ones = [1] * len(rest)  # with cells the number of rows varies, but not their sources
@@ -96,7 +94,6 @@ class Sharing(nn.Module):
         }
         sources = self.new_sources(num_tasks, shapes[self.transfer] if self.transfer else None)
         self.sources[self._key(site)] = sources.to(posterior.mean)
-        return sources
 
     def initialize_logits(self, guide_trace: Trace) -> None:
         """Set the source weights of all sites to their start, from a trace of the guide."""
@@ -112,16 +109,15 @@ class Sharing(nn.Module):
         """
         sources, dim = self[site], task_frame(msg).dim
         with (
-            block_messengers(partial(is_inside_tasks, msg=msg, dim=dim)),
+            block_messengers(partial(is_inside_tasks, msg=msg)),
             poutine.mask(mask=self.weights_prior),
         ):
             logits = sources.logits.unflatten(0, (-1, *[1] * (-dim - 1)))
             logits = pyro.subsample(logits, event_dim=1)
-            weights = (
-                sources.weights_posterior(logits)
-                if recorded
-                else LogConcrete(sources.temperature, logits.new_zeros(()).expand_as(logits))
-            )
+            weights = sources.weights_posterior(logits)
+            if not recorded:
+                even = logits.new_zeros(()).expand_as(logits)
+                weights = LogConcrete(sources.temperature, logits=even)
             value: Tensor = pyro.sample(f"{site}_sources", weights, infer=recorded)
         # The exponentials of logarithms would sum to 1 up to some 1e-5 only.
         return value.softmax(-1).flatten(dim - 1, -2)
@@ -161,7 +157,7 @@ class RecordPosteriors(SiteMessenger):
             found = posterior if get_sources is None else get_sources()
         if name not in self.sharing:
             of_cells = not isinstance(found, dist.Independent)
-            self.sharing.add(name, posterior, task_frame(msg).full_size, of_cells=of_cells)
+            self.sharing.add(name, posterior, task_frame(msg).full_size, of_cells)
         check_num_tasks(msg, self.sharing[name].num_tasks)
         self.sharing.draw_weights(
             name, msg, **{RECORDED: detached_sources(found) if detach else found}

@@ -65,7 +65,6 @@ class Pool(TorchDistribution):
         tasks: Tensor | None = None,
         use_float64: bool = True,
         batch_shape: torch.Size | None = None,
-        validate_args: bool | None = None,
     ) -> None:
         self.weights = weights
         self.sources = sources
@@ -78,7 +77,7 @@ class Pool(TorchDistribution):
         self.cells = torch.Size([weights.shape[-2], *rest])
         if batch_shape is None:
             batch_shape = weights.shape[:-2] + self.cells
-        super().__init__(batch_shape, sources.event_shape, validate_args=validate_args)
+        super().__init__(batch_shape, sources.event_shape)
 
     @constraints.dependent_property
     def support(self) -> constraints.Constraint:
@@ -136,8 +135,8 @@ class Pool(TorchDistribution):
 
         If the mean of source i moves by 1, the pool's pull on task t moves by its precision there,
         :math:`a_{ti} \pi_{ti}`, and the mean of its posterior by
-        :math:`a_{ti} \pi_{ti} \sigma_t^2`. The posterior is that of every task, batch (T, \*rest), and
-        the shares, (T, T), are averaged over the numbers of the site.
+        :math:`a_{ti} \pi_{ti} \sigma_t^2`. The shares, (T, T), are averaged over the numbers of the
+        site. The posterior is that of every task, batch (T, \*rest).
         """
         raise NotImplementedError
 
@@ -157,8 +156,7 @@ class Pool(TorchDistribution):
 
     def _from_rows(self, rows: Tensor) -> Tensor:
         r"""Reshape values (\*L, R, T, P) back to (\*L, T, \*rest, \*event)."""
-        site = self.cells + self.event_shape
-        return rows.transpose(-2, -3).reshape(*rows.shape[:-3], *site)
+        return rows.transpose(-2, -3).reshape(*rows.shape[:-3], *self.cells, *self.event_shape)
 
     def _per_cell(self, rows: Tensor) -> Tensor:
         r"""Reshape one value per task and cell (\*L, R, T) to the batch shape."""
@@ -190,12 +188,9 @@ class Pool(TorchDistribution):
     @cached_property
     def _base_moments(self) -> tuple[Tensor, Tensor]:
         r"""Mean and variance of the base, each broadcasting to (\*L, R, T, P)."""
-
-        def rows(moment: Tensor) -> Tensor:
-            shape = torch.broadcast_shapes(moment.shape, self.cells + self.event_shape)
-            return once(self._to_rows(moment.expand(shape)))
-
-        return rows(self.base.mean), rows(self.base.variance)
+        moments, site = (self.base.mean, self.base.variance), self.cells + self.event_shape
+        loc, var = (m.expand(torch.broadcast_shapes(m.shape, site)) for m in moments)
+        return once(self._to_rows(loc)), once(self._to_rows(var))
 
     def _base_log_prob(self, loc: Tensor, var: Tensor | float) -> Tensor:
         r"""Compute the expected log density of the base under N(loc, var), (\*L, R, T)."""

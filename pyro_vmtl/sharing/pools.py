@@ -82,10 +82,10 @@ class LinearPool(Pool):
 
 
 class LogarithmicPool(Pool):
-    r"""The geometric mean :math:`\prod_i q_i(w)^{a_{ti}}`, left unnormalised.
+    r"""The geometric mean :math:`\prod_i q_i(w)^{a_{ti}}`, left unnormalized.
 
     Its log density :math:`\sum_i a_{ti} \log q_i(w)` is at most that of the linear pool (Jensen),
-    so an ELBO with it stays a lower bound of the linear pool's; normalised, it would not. The KL is
+    so an ELBO with it stays a lower bound of the linear pool's; normalized, it would not. The KL is
     :math:`\sum_i a_{ti}\, \mathrm{KL}(q_t \| q_i)`, in closed form.
     """
 
@@ -111,7 +111,7 @@ class LogarithmicPool(Pool):
         return pooled + from_base * self._base_log_prob(loc, var)
 
     def _draw(self, sample_shape: torch.Size) -> Tensor:
-        """Draw from the normalised geometric mean, a normal of weighted mean precision."""
+        """Draw from the normalized geometric mean, a normal of weighted mean precision."""
         components, (base_loc, base_var) = self._components, self._base_moments
         from_sources, from_base = self._weights[..., :-1], self._weights[..., -1:]
         source_precision = components.var.reciprocal()

@@ -60,8 +60,8 @@ def share(
     sites
         Names of the sites to share.
     pool
-        How posteriors are pooled: :class:`~pyro_vmtl.LogarithmicPool`,
-        :class:`~pyro_vmtl.LinearPool` or :class:`~pyro_vmtl.GaussianSumPool`.
+        :class:`~pyro_vmtl.LogarithmicPool`, :class:`~pyro_vmtl.LinearPool` or
+        :class:`~pyro_vmtl.GaussianSumPool`.
     base
         Whether the plain prior is one of the components, so that a task can stand alone.
     transfer
@@ -80,9 +80,8 @@ def share(
         Whether to detach the sources from the gradient, as if they were data. The steps then no
         longer minimize one loss: with ``transfer`` the scales grow without bound.
     start
-        Initial source weights when :func:`~pyro_vmtl.fit` starts: ``"even"``, or most of the weight
-        on the ``"nearest"`` sources, for guides whose posteriors start at estimates from the data.
-        From even weights groups of tasks may never be found.
+        Source weights when :func:`~pyro_vmtl.fit` starts: ``"even"``, or most on the ``"nearest"``
+        sources. This finds groups of tasks if the guide starts at estimates from the data.
     temperature
         Temperature of the source weights, or a schedule of the step.
 

@@ -69,18 +69,15 @@ def tasks_of_plate(msg: Any, device: torch.device) -> Tensor | None:
     return pyro.subsample(every, event_dim=0).flatten()
 
 
-def is_inside_tasks(messenger: Messenger, *, msg: Any, dim: int) -> bool:
-    """Whether a plate, mask or scale is of the cells inside a task, and not of entire tasks.
-
-    ``dim`` is the dimension of the task plate of the site.
-    """
+def is_inside_tasks(messenger: Messenger, *, msg: Any) -> bool:
+    """Whether a plate, mask or scale of a site is of the cells inside a task, not of tasks."""
     if isinstance(messenger, PlateMessenger):
         inner = {frame.name for frame in msg["cond_indep_stack"]} - {TASK_PLATE}
         return messenger.name in inner
     factor = getattr(messenger, "mask", getattr(messenger, "scale", None))
     if not isinstance(messenger, MaskMessenger | ScaleMessenger) or not isinstance(factor, Tensor):
         return False
-    return factor.shape[max(factor.ndim + dim + 1, 0) :].numel() > 1
+    return factor.shape[max(factor.ndim + task_frame(msg).dim + 1, 0) :].numel() > 1
 
 
 def as_normal(msg: Any, where: str) -> dist.Independent:

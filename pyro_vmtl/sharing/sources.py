@@ -1,7 +1,7 @@
 """The learned parameters of a shared site: source weights and transfer scales.
 
-The weights of a task over its sources are a latent variable. Posterior and prior are Concrete
-distributions (``RelaxedOneHotCategorical``), the one with learned logits, the other with equal ones.
+The weights of a task over its sources are a latent variable. Their posterior is a Concrete
+distribution (``RelaxedOneHotCategorical``) with learned logits; in their prior all are equal.
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ class CellSources:
     r"""Separate sources for every cell of a site.
 
     A guide passes a function that returns them in ``pyro.sample(site, ..., infer={"sources":
-    function})``. The function returns None in a run without sources, such as a prediction: then the
-    plain prior stays.
+    function})``, or None in a run without sources, such as a prediction; then the prior is plain.
 
     Attributes
     ----------
@@ -122,10 +121,7 @@ class Sources(Scheduled):
 
     @property
     def location(self) -> Tensor:
-        """Pool weights, (T, T + 1), at the softmax of the logits.
-
-        This is the probability of each source to have the largest of the learned weights.
-        """
+        """Pool weights, (T, T + 1), at the probability of each source to have the most weight."""
         return self.pool_weights(self.logits.detach().softmax(-1))
 
     @property
@@ -139,12 +135,11 @@ class Sources(Scheduled):
 
     @torch.no_grad()
     def initialize_logits(self, posterior: dist.Independent | CellSources | None) -> None:
-        """Set the logits to where the weights start.
+        """Set the logits to where the weights start; sources of cells leave them even.
 
         From even weights all posteriors would first move to their common mean, and groups of tasks
         might never be found: a local optimum. The nearest start is half the expected log density of
         each source: as both posteriors are uncertain, the full one would count a distance twice.
-        Sources of cells leave the weights even.
         """
         size = self.logits.shape[1] - self.base
         even = "even" in (self.start, self.weights)
