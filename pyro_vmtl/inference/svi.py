@@ -184,7 +184,8 @@ def fit(
         cooling = min(COOL_DOWN, num_steps // 5)
         cool_down = Cosine(learning_rate, learning_rate / 100, max(cooling, 1))
         recordable = compile or can_be_recorded(loss_of, batches)
-        step_of.initialize_logits(before.traces[-1].guide)
+        for sharing in step_of.sharing:
+            sharing.initialize_logits(before.traces[-1].guide)
         snapshots = Snapshots(loss_of, TERMS_EVERY)
         keeper = None
         if checkpoint is not None:
@@ -208,14 +209,15 @@ def fit(
                 with validation(step == 0):
                     unread.append(step_of())
                 has_terms = step % TERMS_EVERY == 0 or step == end - 1
+                terms = unread[-1][1]
                 if has_terms:
-                    done.terms[step] = unread[-1][1]
+                    done.terms[step] = terms.by_name()
                 if has_terms or at_once:
                     done.losses += _read(unread, step, loss_of, args)
                 optimizer.step()
                 if has_terms:
                     step_of.choose_precision()
-                    report(step + 1, end, done.terms[step])
+                    report(step + 1, end, terms)
                     if (
                         end - step > cooling
                         and _schedules_constant(step_of.scheduled, step, end)
@@ -233,7 +235,7 @@ def fit(
             step_of.finish()
         snapshots.end(done.step, done.snapshots)
         loss_of.eval()
-    history = History.from_terms(done.losses, done.terms, done.snapshots)
+    history = History.from_records(done.losses, done.terms, done.snapshots)
     return FitResult(history, done.elapsed, done.stopped)
 
 

@@ -130,7 +130,7 @@ class ProgramMethod(ABC):
             data,
             seed=seed,
             progress=progress,
-            checkpoint=None if checkpoints is None else checkpoints / "fit.safetensors",
+            checkpoint=None if checkpoints is None else checkpoints / "fit.pt",
             **settings,
         )
         if data.mask.numel() > LARGE:  # recorded steps hold the rows in circles of references
