@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from pyro.infer.elbo import ELBOModule
-from pyro.poutine import Trace
 from torch import Tensor
 from torch.utils._pytree import tree_map
 

@@ -133,9 +133,7 @@ def test_a_broken_checkpoint_is_refused(content, data, tmp_path):
     method.fit(data, checkpoints=tmp_path)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-50] if content is None else content)
-    with pytest.raises(
-        CheckpointError, match=r"fit.pt is not a checkpoint .* Start again"
-    ):
+    with pytest.raises(CheckpointError, match=r"fit.pt is not a checkpoint .* Start again"):
         method.fit(data, checkpoints=tmp_path)
 
 
