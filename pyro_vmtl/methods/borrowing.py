@@ -91,11 +91,10 @@ class Borrowing:
             if isinstance(prior, Pool):
                 per_weight[site] = part * _shares_per_weight(prior, posterior, guide, site)
                 continue
-            ratio = _by_task(posterior.variance / prior.variance)
-            if pooled:
-                shares += part * (1 - ratio)
-            else:
-                shares += part * ratio * _share_of_common_mean(prior, traces)
+            ratio = (posterior.variance / prior.variance).detach().cpu().clamp(max=1.0)
+            ratio = ratio.reshape(len(ratio), -1).mean(1)  # (T,)
+            common = 1 - ratio if pooled else ratio * _share_of_common_mean(prior, traces)
+            shares += part * common
         return cls(shares, sources, per_weight)
 
     def with_new_task(self) -> Borrowing:
@@ -157,11 +156,6 @@ def _shares_per_weight(pool: Pool, posterior: Any, guide: Program, site: str) ->
         shares = pool.with_weights(mean.to(pool.weights)).shares(posterior)
     weights = mean[:, :-1].to(shares)
     return torch.where(weights > 0, shares / weights.clamp_min(1e-30), 0.0).cpu()
-
-
-def _by_task(values: Tensor) -> Tensor:
-    """Average ratios over the numbers of each task, (T,), each at most 1."""
-    return values.detach().cpu().clamp(max=1.0).reshape(len(values), -1).mean(1)
 
 
 def _share_of_common_mean(prior: Any, traces: TracePair) -> float:

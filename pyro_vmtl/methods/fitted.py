@@ -50,9 +50,9 @@ class Fitted:
             object.__setattr__(self, "new_task_weights", self.weights.mean(0))
 
     @classmethod
-    def of_one(cls, member: Member, name: str = "fit") -> Fitted:
+    def of_one(cls, member: Member) -> Fitted:
         """Return the fit of a single member."""
-        return cls({name: member}, torch.ones(member.num_tasks, 1), member.result)
+        return cls({"fit": member}, torch.ones(member.num_tasks, 1), member.result)
 
     @property
     def num_tasks(self) -> int:
@@ -168,8 +168,7 @@ class Fitted:
     def relatedness(self, *, num_samples: int = 1000, seed: int = 0) -> Tensor:
         """Draw the share of each task's posterior mean that comes from each other task.
 
-        It is the weighted mean over members, whose shares are defined alike
-        (:mod:`pyro_vmtl.methods.borrowing`).
+        It is the weighted mean over members (:mod:`pyro_vmtl.methods.borrowing`).
 
         Parameters
         ----------

@@ -75,20 +75,11 @@ class Member:
         return self.borrowing.num_tasks
 
     def draws(
-        self,
-        rows: TaskData,
-        *,
-        num_samples: int = 200,
-        seed: int = 0,
-        tasks: Tensor | None = None,
+        self, rows: TaskData, *, tasks: Tensor | None = None, **settings: Any
     ) -> Distribution:
         """Return the likelihood of rows under posterior draws, as :meth:`Fitted.draws` does."""
-        settings: dict[str, Any] = {
-            "site": self.method.site,
-            "num_samples": num_samples,
-            "seed": seed,
-        }
         programs = unwrap(self.model), unwrap(self.guide)
+        settings["site"] = self.method.site
         if self.method.pooled:
             if tasks is not None:
                 rows = rows.map_rows(lambda values: values[tasks])

@@ -69,7 +69,10 @@ def new_task_draws(
         weights = _weights(fitted, guide.num_tasks, without).to(rows.x.device)
         drawn = torch.multinomial(weights, num_samples, replacement=True)
         from_source = drawn < guide.num_tasks
-        source = drawn.where(from_source, _any_source(guide.num_tasks, without, drawn))
+        # Without a source, the noise is that of any task.
+        others = [t for t in range(guide.num_tasks) if t != without] or [0]
+        place = torch.randint(len(others), drawn.shape)
+        source = drawn.where(from_source, torch.tensor(others, device=drawn.device)[place])
         model = copy.deepcopy(unwrap(fitted.model)).eval()
         for noise in parts(model, TaskNoise):
             noise.fix_log_noise_scale(noise.log_noise_scale[source].unsqueeze(1))
@@ -108,7 +111,7 @@ def new_task_member_weights(
             for name, fitted in members.items()
         }
         held_out.append(OutOfFold.of_rows(draws, rows))
-    return OutOfFold.concat(held_out).weights(1, prior_mean=even)[0] if held_out else even
+    return OutOfFold.concat(held_out).weights(1, {}, prior_mean=even)[0] if held_out else even
 
 
 def _weights(fitted: Member, num_tasks: int, without: int | None) -> Tensor:
@@ -126,12 +129,6 @@ def _weights(fitted: Member, num_tasks: int, without: int | None) -> Tensor:
             least = 1 / (num_tasks - (without is not None) + 1)
         weights = torch.lerp(weights, torch.eye(num_tasks + 1)[-1], least)
     return weights
-
-
-def _any_source(num_tasks: int, without: int | None, like: Tensor) -> Tensor:
-    """Draw tasks evenly, to take their noise for that of a new task."""
-    others = [t for t in range(num_tasks) if t != without] or [0]
-    return torch.tensor(others, device=like.device)[torch.randint(len(others), like.shape)]
 
 
 def _of_sources(fitted: Member, guide: MeanFieldNormal, source: Tensor) -> Tensor:

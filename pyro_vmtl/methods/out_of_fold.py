@@ -62,13 +62,13 @@ class OutOfFold:
     def weights(
         self,
         num_tasks: int,
-        calibrations: Mapping[str, Calibration] | None = None,
+        calibrations: Mapping[str, Calibration],
         *,
         prior_mean: Tensor | None = None,
     ) -> Tensor:
         """Compute the stacking weights of every task, or of all rows as one task, (T, M)."""
         task = self.task if num_tasks > 1 else torch.zeros_like(self.task)
-        density, weight = self.log_density(calibrations or {}), self.weight
+        density, weight = self.log_density(calibrations), self.weight
         return stacking_weights(
             density, task, num_tasks, sample_weight=weight, prior_mean=prior_mean
         )

@@ -8,29 +8,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pyro_vmtl import guides, models
 from pyro_vmtl.data.counterparts import attend
 from pyro_vmtl.data.one_task import as_one_task
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.guides import (
-    AmortizedNormal,
-    ConcatenatedEncoders,
-    EncodedNormal,
-    LinearEncoder,
-    MeanFieldNormal,
-    MLPEncoder,
-)
 from pyro_vmtl.handlers.point_estimates import point_estimates
 from pyro_vmtl.handlers.schedules import Schedule, as_schedule
 from pyro_vmtl.handlers.temper import temper
 from pyro_vmtl.inference.elbo import MeanFieldELBO
 from pyro_vmtl.methods.method import LARGE, ProgramMethod
-from pyro_vmtl.models import (
-    HierarchicalNormal,
-    LatentClassifier,
-    LatentRegressor,
-    StandardNormal,
-    ZeroMeanNormal,
-)
 from pyro_vmtl.predictive.families import family_named
 from pyro_vmtl.predictive.family import Family
 from pyro_vmtl.sharing.share import share
@@ -171,18 +157,15 @@ class Preset(ProgramMethod):
 
     def _model(self, data: TaskData) -> nn.Module:
         shape = self._event_shape(data)
-        prior: nn.Module
-        if self.hierarchical:
-            prior = HierarchicalNormal(shape)
-        else:
-            prior = ZeroMeanNormal(shape) if self.learned_prior else StandardNormal(shape)
+        zero_mean = models.ZeroMeanNormal if self.learned_prior else models.StandardNormal
+        prior = models.HierarchicalNormal(shape) if self.hierarchical else zero_mean(shape)
         if self.latent_size is None:
             family = self.family(data)
             family.check(data)
             return family.linear_model(prior, data)
         if data.classes is not None:
-            return LatentClassifier(prior, self.latent_size)
-        return LatentRegressor(
+            return models.LatentClassifier(prior, self.latent_size)
+        return models.LatentRegressor(
             prior, self.latent_size, data.num_tasks, rows_per_task=data.rows_per_task
         )
 
@@ -190,13 +173,13 @@ class Preset(ProgramMethod):
         given = {"init_loc_scale": self.init_loc_scale, "init_scale": self.init_scale}
         init: dict[str, Any] = {k: value for k, value in given.items() if value is not None}
         shape = self._event_shape(data)
-        guide: MeanFieldNormal | AmortizedNormal
+        guide: guides.MeanFieldNormal | guides.AmortizedNormal
         if self.amortized:
-            guide = AmortizedNormal(self._amortizer(data, init), data)
+            guide = guides.AmortizedNormal(self._amortizer(data, init), data)
         else:
             common = {"w_mean": shape} if self.hierarchical else {}
             is_linear = self.latent_size is None
-            guide = MeanFieldNormal(
+            guide = guides.MeanFieldNormal(
                 {"w": shape}, data.num_tasks, **init, common=common, common_scale=is_linear
             )
             start = self.start(model, data) if is_linear else None
@@ -206,7 +189,8 @@ class Preset(ProgramMethod):
             return guide
         per_task = {"num_tasks": data.num_tasks} if self.encoder_per_task else {}
         settings = {**init, **per_task, "dropout": self.dropout}
-        return EncodedNormal(self._encoder(data, self.latent_size, self.hidden, settings), guide)
+        encoder = self._encoder(data, self.latent_size, self.hidden, settings)
+        return guides.EncodedNormal(encoder, guide)
 
     def start(self, model: nn.Module, data: TaskData) -> tuple[Tensor, Tensor] | None:
         """Compute initial means and scales of the coefficients; None for those of the guide."""
@@ -226,17 +210,18 @@ class Preset(ProgramMethod):
         weights = self._encoder(data, self.latent_size or data.num_features, self.hidden, init)
         if self.latent_size is None or not self.bias:
             return weights
-        return ConcatenatedEncoders(weights, self._encoder(data, 1, (1,) * len(self.hidden), init))
+        bias = self._encoder(data, 1, (1,) * len(self.hidden), init)
+        return guides.ConcatenatedEncoders(weights, bias)
 
     @staticmethod
     def _encoder(
         data: TaskData, size: int, hidden: tuple[int, ...], settings: dict[str, Any]
     ) -> nn.Module:
         if not hidden:
-            return LinearEncoder(data.num_features, size, **settings)
+            return guides.LinearEncoder(data.num_features, size, **settings)
         if "num_tasks" in settings:
             raise ValueError(
                 f"hidden is {hidden} and every task has an encoder of its own, expected a linear "
                 "encoder there. Set hidden=()."
             )
-        return MLPEncoder(data.num_features, size, hidden=hidden, **settings)
+        return guides.MLPEncoder(data.num_features, size, hidden=hidden, **settings)

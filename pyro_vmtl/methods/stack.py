@@ -94,14 +94,8 @@ class Stack:
 
         Parameters
         ----------
-        data
-            Training rows.
-        seed
-            Seed of the folds and of all fits.
-        progress
-            Whether to show a progress bar.
-        checkpoints
-            Folder to keep the state of every fit in, and to resume from.
+        data, seed, progress, checkpoints
+            As for :meth:`Method.fit`.
         validation
             Other rows of the same tasks, with their targets, held out in place of the folds: then
             each member is fitted once.
@@ -129,8 +123,8 @@ class Stack:
             return Fitted(members, even, result)
         calibrations = held_out.calibrations() if self.calibrated else {}
         weights = held_out.weights(data.num_tasks, calibrations)
-        new_task_weights = new_task_member_weights(members, data, seed=seed)
-        return Fitted(members, weights, result, calibrations, new_task_weights)
+        of_new_tasks = new_task_member_weights(members, data, seed=seed)
+        return Fitted(members, weights, result, calibrations, of_new_tasks)
 
     def _fit_members(
         self,

@@ -188,10 +188,8 @@ def likelihood_draws(
     --------
     predictive_mixture : The distribution averaged over draws, with ``cdf`` and ``log_prob``.
     """
-    parts: list[Any] = []
-    for node in _likelihoods(model, guide, args, site, num_samples, seed):
-        family_of(node["fn"], f"Site {site!r}")
-        parts.append(node["fn"])
+    parts = [node["fn"] for node in _likelihoods(model, guide, args, site, num_samples, seed)]
+    family_of(parts[0], f"Site {site!r}")
     return concat_draws(parts)
 
 
