@@ -43,7 +43,10 @@ def get_variable(data: xr.DataTree, group: str, variable: str) -> xr.DataArray:
         else f"the groups {sorted(data.children)}"
     )
     if group == "predictions":
-        way_out = "Pass rows to predict to to_datatree, as `rows`; check classes or real targets."
+        way_out = (
+            "Pass rows with known targets to to_datatree, as `rows`; 'proba' is of classes, and "
+            "'pit' of other targets."
+        )
     elif variable.endswith("_sources") or variable.startswith("relatedness_"):
         way_out = "Only shared sites have source weights, and a history of them for few tasks."
     elif group == "history":

@@ -12,7 +12,7 @@ from scipy.stats import binom, norm
 
 from pyro_vmtl import TaskData, fit, share, temper
 from pyro_vmtl.analysis import az, rank_uniformity, simulate_ranks
-from pyro_vmtl.analysis.calibration.uniform import uniform_limits
+from pyro_vmtl.analysis.calibration.ranks import uniform_limits
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.models import LinearClassifier, LinearRegressor, ZeroMeanNormal
 
