@@ -37,8 +37,5 @@ from .relatedness.weight_plots import plot_relatedness as plot_relatedness
 from .relatedness.weight_plots import plot_relatedness_graph as plot_relatedness_graph
 from .relatedness.weights import relatedness_datatree as relatedness_datatree
 from .relatedness.weights import relatedness_table as relatedness_table
-from .report import Picture as Picture
-from .report import ReportTable as ReportTable
-from .report import Section as Section
 from .report import write_report as write_report
 from .report_contents import report_sections as report_sections

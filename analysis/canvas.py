@@ -96,22 +96,10 @@ def axes_width(ax: Axes) -> float:
 
 
 def named_ticks(number: int, most: int = 32) -> range:
-    """Return the places along an axis to label, evenly spaced, at most so many.
-
-    Examples
-    --------
-    >>> list(named_ticks(7, most=3))
-    [0, 3, 6]
-    """
+    """Return the places along an axis to label, evenly spaced, at most so many."""
     return range(0, number, max(1, -(-number // most)))
 
 
 def in_nats(value: float) -> str:
-    """Format a log density, with decimals for small values only.
-
-    Examples
-    --------
-    >>> in_nats(-12.345), in_nats(13441.2)
-    ('-12.35 nats', '13,441 nats')
-    """
+    """Format a log density, with decimals for small values only."""
     return f"{value:,.{2 if abs(value) < 100 else 0}f} nats"

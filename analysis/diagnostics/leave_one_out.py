@@ -43,18 +43,13 @@ def loo(data: xr.DataTree) -> Any:
     ----------
     data
         Tree of a fit, with ``y`` in the group ``log_likelihood``, and ``log_p_task`` and
-        ``log_q_task`` in ``sample_stats``. Of a stack, the tree of a member.
+        ``log_q_task`` in ``sample_stats``: at least 25 draws. Of a stack, the tree of a member.
 
     Returns
     -------
     ELPDData
         As from ``az.loo_approximate_posterior``, in nats: ``elpd``, ``se``, ``p`` and, by row,
         ``elpd_i`` and ``pareto_k``. Accepted by ``az.compare``, ``az.plot_khat`` and others.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than 25 draws, or a variable is missing.
 
     See Also
     --------
@@ -79,19 +74,6 @@ def loo_by_task(data: xr.DataTree) -> pd.DataFrame:
         its standard error ``se`` (NaN for a single row), and ``p_loo``, the effective number of
         parameters; ``num_rows``; ``max_pareto_k`` over rows and ``num_bad_k``, the number of rows
         whose k-hat is too large for the estimate to be trusted.
-
-    Examples
-    --------
-    >>> from scipy.stats import norm
-    >>> w = np.random.default_rng(0).normal(size=(1, 1000, 1))  # nearly the prior
-    >>> dims, y = ("chain", "draw"), np.array([0.0, 3.0])
-    >>> rows = {"row": [0, 1], "task": ("row", ["a", "a"])}
-    >>> y_draws = xr.Dataset({"y": ((*dims, "row"), norm.logpdf(y, 0.01 * w, 1.0))}, rows)
-    >>> density = xr.Dataset({"log_p_task": ((*dims, "task"), -w**2 / 2)}, {"task": ["a"]})
-    >>> density["log_q_task"] = density["log_p_task"]
-    >>> tree = xr.DataTree.from_dict({"log_likelihood": y_draws, "sample_stats": density})
-    >>> loo_by_task(tree)["elpd_loo"].round(1).to_dict()
-    {'a': -6.3, '(all)': -6.3}
     """
     rows, num_samples = _rows(data), _num_samples(data)
     tasks = rows["task"].values
@@ -111,7 +93,7 @@ def compare_fits(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     Parameters
     ----------
     fits
-        Trees of fits by name, as for :func:`loo`.
+        Trees of fits of the same rows by name, as for :func:`loo`.
 
     Returns
     -------
@@ -121,11 +103,6 @@ def compare_fits(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
         ``p``, and the stacking ``weight``; other columns depend on the version of ArviZ. Accepted
         by ``az.plot_compare``. A difference below four nats is small, and one below twice its
         ``dse`` may be due to chance.
-
-    Raises
-    ------
-    ValueError
-        If the fits are not of the same rows.
     """
     if not isinstance(fits, Mapping):
         raise TypeError(f"fits is a {type(fits).__name__}, expected trees by name: {{'a': tree}}.")

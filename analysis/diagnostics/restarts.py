@@ -43,11 +43,6 @@ def restart_spread(
         task. For source weights ``spread_{name}`` (task, source), the standard deviation of mean
         weights between restarts.
 
-    Raises
-    ------
-    ValueError
-        If there are fewer than two fits, or a variable is missing.
-
     Examples
     --------
     >>> def tree(shift, loss):

@@ -47,14 +47,6 @@ def simulate_ranks(
     Parameters and targets are drawn from the model with its current parameters and plain priors.
     The same features and tasks are used in every simulation.
 
-    Without sharing, and without a latent site that tasks have in common, every task is a simulation
-    of its own: a single fit of 200 small tasks (``num_simulations=1``) is worth 200 fits. With
-    sharing, the prior in the fit is made of the posteriors of other tasks, and differs from the one
-    that parameters were drawn from. Ranks then show whether the pipeline can be trusted for tasks
-    such as the model draws: unrelated ones with a plain prior, related ones with a
-    :class:`~pyro_vmtl.models.HierarchicalNormal`. A KL weight below 1 (:func:`~pyro_vmtl.temper`)
-    makes posteriors narrower than the Bayesian one, which ranks show.
-
     Parameters
     ----------
     model
@@ -81,39 +73,25 @@ def simulate_ranks(
     Returns
     -------
     DataTree
-        Group ``prior_sbc``, for ``az.plot_ecdf_pit(ranks, sample_dims=["simulation", "task"])``:
-        for every site an array (simulation, task, ...) of ranks, normalised to lie between 0 and 1.
-        A rank is at a random place in its step of 1 / (S + 1), so that right ones are exactly
-        uniform. The attribute ``sample_dims`` names the dimensions along which ranks are
-        independent.
-
-    Raises
-    ------
-    ValueError
-        If no target is among the arguments, a site is not latent in the model, or its shape in the
-        posterior differs.
+        Group ``prior_sbc``: for every site an array (simulation, task, ...) of ranks, normalised to
+        lie between 0 and 1. A rank is at a random place in its step of 1 / (S + 1), so that right
+        ones are exactly uniform. The attribute ``sample_dims`` names the dimensions along which
+        ranks are independent.
 
     See Also
     --------
     rank_uniformity
-    arviz_plots.plot_ecdf_pit : Plot the ranks.
+    arviz_plots.plot_ecdf_pit : Plot the ranks, with ``sample_dims=["simulation", "task"]``.
 
-    Examples
-    --------
-    >>> import pyro.distributions as dist
-    >>> def model(y):  # 50 tasks of 4 rows
-    ...     with pyro.plate("task", 50, dim=-2):
-    ...         mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
-    ...         with pyro.plate("data", 4, dim=-1):
-    ...             pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
-    >>> def exact(model, y):
-    ...     def guide(y):
-    ...         with pyro.plate("task", 50, dim=-2):
-    ...             pyro.sample("mean", dist.Normal(y.sum(1, keepdim=True) / 5, 0.2**0.5))
-    ...     return guide
-    >>> ranks = simulate_ranks(model, exact, torch.zeros(50, 4), num_simulations=2)
-    >>> ranks["prior_sbc"]["mean"].sizes
-    Frozen({'simulation': 2, 'task': 50})
+    Notes
+    -----
+    Without sharing, and without a latent site that tasks have in common, every task is a simulation
+    of its own: a single fit of 200 small tasks (``num_simulations=1``) is worth 200 fits. With
+    sharing, the prior in the fit is made of the posteriors of other tasks, and differs from the one
+    that parameters were drawn from. Ranks then show whether the pipeline can be trusted for tasks
+    such as the model draws: unrelated ones with a plain prior, related ones with a
+    :class:`~pyro_vmtl.models.HierarchicalNormal`. A KL weight below 1 (:func:`~pyro_vmtl.temper`)
+    makes posteriors narrower than the Bayesian one, which ranks show.
     """
     if num_simulations < 1 or num_samples < 1:
         raise ValueError(

@@ -53,12 +53,6 @@ def to_datatree(
         calibrated mixture, ``posterior`` with ``w_sources``, the shares that tasks borrow, and
         ``stack``, the weight of each member in each task.
 
-    Raises
-    ------
-    ValueError
-        If rows are of other tasks than the fit, the training rows have no targets, or a member is
-        called as a group is.
-
     See Also
     --------
     from_pyro_svi : The same for any fitted model and guide.

@@ -29,13 +29,7 @@ Draws = Callable[[TaskData], Sequence[Distribution]]
 def predictions(
     draws: Draws, weights: Tensor, rows: TaskData, labels: Labels, *, num_draws: int, seed: int
 ) -> xr.Dataset:
-    """Predict rows by ``num_draws`` draws of all members together, whose weights are (T, M).
-
-    Classes have ``proba`` (row, class) and, in nats, ``entropy``, ``expected_entropy`` and
-    ``mutual_information``; other targets ``mean``, ``std``, ``epistemic_std``, ``aleatoric_std``,
-    and ``lower`` and ``upper`` of the central 90 %. If targets are known, there are ``y`` and, but
-    for classes, the probability integral transform ``pit``, randomized for counts.
-    """
+    """Predict rows by ``num_draws`` draws of all members together, whose weights are (T, M)."""
     generator = torch.Generator().manual_seed(seed)
     parts = [
         summarize_draws(draws(some), weights, some.y, generator) for some in chunks(rows, num_draws)
@@ -60,7 +54,7 @@ def chunks(rows: TaskData, num_draws: int) -> list[TaskData]:
 def summarize_draws(
     draws: Sequence[Distribution], weights: Tensor, y: Tensor | None, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Compute all variables of :func:`predictions` but in the layout of the draws, (T, N)."""
+    """Compute all variables of :func:`predictions` in the layout of the draws, (T, N)."""
     found = split_uncertainty(draws, weights, INTERVAL)
     if "quantile" in found:
         found["lower"], found["upper"] = found.pop("quantile").unbind(-1)

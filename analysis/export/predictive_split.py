@@ -39,19 +39,10 @@ PROBABILITIES = (0.05, 0.25, 0.75, 0.95)
 
 
 def predictive_split(predict: Any, X: Any, tasks: Sequence[Hashable]) -> xr.Dataset:
-    """Predict rows, and split the predictive uncertainty.
+    """Predict rows by an estimator, a pipeline or a function, and split the predictive uncertainty.
 
-    ``predict`` is a fitted estimator of this package, a pipeline that ends in one, any classifier
-    with ``predict_proba(X, tasks=...)``, or a function ``(X, tasks)`` that returns probabilities:
-    (rows, C), or those of each posterior draw, (S, rows, C). The variables are those of
+    ``predict`` is what :func:`decision_grid` takes. The variables are those of
     :func:`split_uncertainty`, along ``row``, in the unit of the targets.
-
-    Examples
-    --------
-    >>> draws = np.array([[[1.0, 0.0]], [[0.0, 1.0]]])  # each is sure, of another class
-    >>> found = predictive_split(lambda X, tasks: draws, [[0.0]], ["Ada"])
-    >>> [round(float(found[n][0]), 3) for n in ("entropy", "expected_entropy")]
-    [0.693, 0.0]
     """
     while hasattr(predict, "steps"):  # pipelines, also nested ones
         X = predict[:-1].transform(X) if len(predict.steps) > 1 else X
@@ -88,19 +79,9 @@ def predictive_split(predict: Any, X: Any, tasks: Sequence[Hashable]) -> xr.Data
 def split_uncertainty(
     draws: Sequence[Distribution], weights: Tensor, probabilities: Sequence[float] = ()
 ) -> dict[str, Tensor]:
-    """Split the uncertainty of what draws (S, T, N) of members with weights (T, M) predict.
+    """Split the uncertainty of what draws (S, T, N) of members with weights (T, M) predict, (T, N).
 
-    Return tensors (T, N): for classes ``proba`` (T, N, C), ``entropy``, ``expected_entropy`` and
-    ``mutual_information``; for other targets ``mean``, ``std``, ``epistemic_std``,
-    ``aleatoric_std`` and, for ``probabilities`` if the likelihood has a distribution function,
-    ``quantile`` (T, N, probabilities).
-
-    Examples
-    --------
-    >>> logits = torch.tensor([9.0, -9.0]).view(2, 1, 1, 1) * torch.tensor([1.0, -1.0])
-    >>> found = split_uncertainty([Categorical(logits=logits)], torch.ones(1, 1))
-    >>> round(found["entropy"].item(), 3), round(found["expected_entropy"].item(), 3)
-    (0.693, 0.0)
+    Quantiles (T, N, probabilities) are of likelihoods that have a distribution function.
     """
     predictive: Any = predictive_mixture(draws, weights)
     if isinstance(predictive, Categorical):

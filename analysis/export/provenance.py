@@ -18,13 +18,7 @@ __all__ = ["provenance", "settings_text"]
 
 
 def provenance(**attrs: Any) -> dict[str, Any]:
-    """Return attributes for the root of a tree: versions as JSON, the time, and others.
-
-    Examples
-    --------
-    >>> sorted(provenance(seed=0))
-    ['created_at', 'creation_library', 'inference_library', 'seed', 'versions']
-    """
+    """Return attributes for the root of a tree: versions as JSON, the time, and others."""
     versions = {
         "pyro_vmtl": __version__,
         "pyro": pyro.__version__,

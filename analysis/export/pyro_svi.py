@@ -85,35 +85,25 @@ def from_pyro_svi(
         of the target, ``log_p``, and of the guide, ``log_q``; their difference is the integrand of
         the ELBO over the least KL weight. Of a very large group there are fewer draws.
 
-    Raises
-    ------
-    ValueError
-        If the site is not observed, a latent site is not in the guide, a plate subsamples its
-        data, ``dims`` or ``coords`` do not fit, or ``rows`` are of other tasks.
-
     See Also
     --------
     to_datatree : Export a fitted method, or a stack of them.
 
     Examples
     --------
-    >>> import pyro, pyro.distributions as dist, torch
+    >>> import pyro, pyro.distributions as dist
     >>> from pyro.infer.autoguide import AutoNormal
     >>> from pyro_vmtl import fit
     >>> def model(y):
-    ...     spread = pyro.sample("spread", dist.LogNormal(0.0, 1.0))
-    ...     with pyro.plate("school", 3, dim=-2):
-    ...         mean = pyro.sample("mean", dist.Normal(0.0, spread))
-    ...         with pyro.plate("pupil", 4, dim=-1):
-    ...             pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
-    >>> y = torch.tensor([[1.0], [2.0], [9.0]]) + torch.linspace(-1, 1, 4)
+    ...     with pyro.plate("school", 3):
+    ...         mean = pyro.sample("mean", dist.Normal(0.0, 9.0))
+    ...         pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+    >>> y = torch.tensor([1.0, 2.0, 9.0])
     >>> guide = AutoNormal(model)
     >>> result = fit(model, guide, y, num_steps=20)
     >>> tree = from_pyro_svi(model, guide, y, coords={"school": ["Ash", "Elm", "Oak"]})
-    >>> dict(tree["posterior"]["mean"].sel(school="Oak").sizes)
-    {'chain': 1, 'draw': 500}
-    >>> tree["log_likelihood"]["y"].dims
-    ('chain', 'draw', 'school', 'pupil')
+    >>> tree["posterior"]["mean"].sel(school="Oak").sizes
+    Frozen({'chain': 1, 'draw': 500})
     """
     data = next((arg for arg in args if isinstance(arg, TaskData)), None)
     tree = tree_of_programs(
@@ -135,9 +125,8 @@ def from_pyro_svi(
         )
 
     def draws(some: TaskData) -> list[Distribution]:
-        own = [some if arg is data else arg for arg in args]
-        settings: dict[str, Any] = {"site": site, "num_samples": num_samples, "seed": seed}
-        return [likelihood_draws(model, guide, *own, **settings)]
+        own = (some if arg is data else arg for arg in args)
+        return [likelihood_draws(model, guide, *own, site=site, num_samples=num_samples, seed=seed)]
 
     weights, labels = torch.ones(rows.num_tasks, 1), Labels(rows, coords)
     found = predictions(draws, weights, rows, labels, num_draws=num_samples, seed=seed)
@@ -188,12 +177,7 @@ def tree_of_programs(
 
 
 def history_dataset(history: History | Sequence[float], labels: Labels) -> xr.Dataset:
-    """Convert the history of a fit, or its loss at every step, to a dataset.
-
-    It has ``loss`` (step), ``log_likelihood_{site}`` and ``kl_{site}`` (noted_step, task), or
-    (noted_step) where they are not split by task, and ``relatedness_{site}`` (snapshot_step, task,
-    source).
-    """
+    """Convert the history of a fit, or its loss at every step, to a dataset."""
     history = getattr(history, "history", history)  # of a fit's result
     if not isinstance(history, History):
         return labels.dataset({"loss": _variable(torch.as_tensor(history).double(), "step")})

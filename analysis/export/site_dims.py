@@ -20,8 +20,7 @@ DRAWS = "_draws"
 class SiteDims:
     """Convert values of sites to arrays with named dimensions, as ArviZ has them.
 
-    ``dims`` are the user's own names: for each site those of its dimensions, all of them or those
-    to the right of its plates. With ``representations`` the features of coefficients are latent.
+    ``dims`` are the user's own names by site, of all its dimensions or of those that are no plates.
     """
 
     def __init__(

@@ -42,11 +42,6 @@ def decision_grid(predict: Any, X: Any, *, task: Hashable, num: int = 100) -> xr
         more rows could remove, and ``expected_entropy``, which they could not. Attributes
         ``task``, ``features``.
 
-    Raises
-    ------
-    ValueError
-        If ``X`` has another number of features than two.
-
     See Also
     --------
     plot_decision_regions : Plot the grid.
@@ -98,11 +93,6 @@ def regression_grid(predict: Any, X: Any, *, task: Hashable, num: int = 200) -> 
         ``quantile`` (x0, probability) with 5, 25, 75 and 95 %, and ``epistemic_std`` and
         ``aleatoric_std``, which more rows could remove and which they could not. Attributes
         ``task``, ``features``.
-
-    Raises
-    ------
-    ValueError
-        If ``X`` has another number of features than one.
 
     See Also
     --------

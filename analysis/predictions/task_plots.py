@@ -57,26 +57,6 @@ def plot_regression_bands(
     Axes
         Bands of 50 % and 90 % of new targets, noise included, and between dashed lines the 90 %
         band of the mean function, taken as normal, which more rows would narrow.
-
-    Raises
-    ------
-    ValueError
-        If ``data`` is no such grid, or the rows have another number of features.
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr
-    >>> one = np.ones(3)
-    >>> along = {"mean": 0 * one, "std": one, "epistemic_std": 0.5 * one}
-    >>> grid = xr.Dataset(
-    ...     {name: ("x0", values) for name, values in along.items()}
-    ...     | {"quantile": (("x0", "probability"), np.outer(one, [-1.6, -0.7, 0.7, 1.6]))},
-    ...     coords={"x0": [0.0, 1.0, 2.0], "probability": [0.05, 0.25, 0.75, 0.95]},
-    ...     attrs={"task": "Ada", "features": ["hours"]},
-    ... )
-    >>> ax = plot_regression_bands(grid, rows=([[0.5]], [0.2]))
-    >>> ax.get_xlabel(), len(ax.collections)
-    ('hours', 3)
     """
     missing = {"mean", "quantile", "epistemic_std"} - set(data.data_vars)
     if missing or data["mean"].dims != ("x0",):
@@ -113,11 +93,8 @@ def plot_decision_regions(
     ----------
     data
         From :func:`decision_grid`, of one task.
-    ax
-        Axes to draw on; new ones by default.
-    rows
-        Rows to draw on top, ``(X, y, tasks)``, or ``(X, y)`` if all are of this task. Those of
-        this task have a marker for each class; of the others there are grey dots.
+    ax, rows
+        As for :func:`plot_regression_bands`; rows of this task have a marker for each class.
 
     Returns
     -------
@@ -125,11 +102,6 @@ def plot_decision_regions(
         A solid line is where two classes are equally probable, dotted and dashed ones are where
         the most probable class has 0.7 and 0.9. Colours fade with the entropy, to white where all
         classes are equally probable.
-
-    Raises
-    ------
-    ValueError
-        If ``data`` is no such grid, or the rows have another number of features.
 
     Examples
     --------
@@ -140,8 +112,6 @@ def plot_decision_regions(
     ...     return np.stack([1 - p, p], axis=1)
     >>> grid = decision_grid(predict, [[-3.0, 0.0], [3.0, 1.0]], task="Ada", num=20)
     >>> ax = plot_decision_regions(grid, rows=([[-2.0, 0.5], [2.0, 0.5]], [0, 1]))
-    >>> ax.get_title(loc="left")
-    'What task Ada predicts, and how surely'
     """
     if "proba" not in data or {"x0", "x1"} - set(data.dims):
         raise ValueError(

@@ -57,22 +57,6 @@ def plot_relatedness_evolution(
     Axes
         A line for each task, named "task ← source" at its end; with more than seven tasks their
         median, and the middle half and nine tenths of them.
-
-    Raises
-    ------
-    ValueError
-        If the weights were not recorded during the fit, or there is no such task.
-
-    Examples
-    --------
-    >>> weights = np.linspace([[0.0, 0.4, 0.6], [0.0, 0.0, 1.0]], [[0.0, 0.9, 0.1], [0.0, 0, 1]], 5)
-    >>> history = xr.Dataset(
-    ...     {"relatedness_w": (("snapshot_step", "task", "source"), weights)},
-    ...     {"snapshot_step": range(0, 50, 10), "task": ["a", "b"], "source": ["a", "b", "base"]},
-    ... )
-    >>> ax = plot_relatedness_evolution(xr.DataTree.from_dict({"history": history}))
-    >>> [text.get_text() for text in ax.texts[:2]]
-    ['a ← b', 'b ← base']
     """
     weights = get_variable(data, "history", f"relatedness_{var_names}")
     weights = weights.transpose("snapshot_step", "task", "source")
