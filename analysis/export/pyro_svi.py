@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
+import pyro
 import torch
 import xarray as xr
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyro_vmtl._version import __version__
 from pyro_vmtl.analysis.export.collected import Collected
 from pyro_vmtl.analysis.export.densities import least_kl_weight
 from pyro_vmtl.analysis.export.labels import Labels, Variable
 from pyro_vmtl.analysis.export.predicted_rows import predictions
-from pyro_vmtl.analysis.export.provenance import provenance
 from pyro_vmtl.analysis.export.site_dims import DATA_PLATE, SiteDims
 from pyro_vmtl.analysis.export.tracing import Traced, is_latent
 from pyro_vmtl.data.plates import TASK_PLATE
@@ -23,7 +26,7 @@ from pyro_vmtl.handlers.program_handler import Program, unwrap
 from pyro_vmtl.inference.history import History
 from pyro_vmtl.predictive.posterior_predictive import likelihood_draws
 
-__all__ = ["from_pyro_svi", "history_dataset", "tree_of_programs"]
+__all__ = ["from_pyro_svi", "history_dataset", "provenance", "tree_of_programs"]
 
 PRIOR_DRAWS = 100
 """Draws from the prior, enough for prior predictive checks; more would take much of a file."""
@@ -174,6 +177,23 @@ def tree_of_programs(
     tree = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
     tree.attrs = provenance(num_samples=num_samples, seed=seed, **(attrs or {}))
     return tree
+
+
+def provenance(**attrs: Any) -> dict[str, Any]:
+    """Return attributes for the root of a tree: versions as JSON, the time, and others."""
+    versions = {
+        "pyro_vmtl": __version__,
+        "pyro": pyro.__version__,
+        "torch": torch.__version__,
+        "xarray": xr.__version__,
+    }
+    return {
+        "created_at": datetime.now(UTC).isoformat(),
+        "creation_library": "pyro_vmtl",
+        "inference_library": "pyro",
+        "versions": json.dumps(versions),
+        **attrs,
+    }
 
 
 def history_dataset(history: History | Sequence[float], labels: Labels) -> xr.Dataset:
