@@ -1,6 +1,4 @@
 from .arviz_api import az as az
-from .baselines import logistic_regression_per_task as logistic_regression_per_task
-from .baselines import logistic_regression_pooled as logistic_regression_pooled
 from .calibration.calibration_curves import plot_coverage as plot_coverage
 from .calibration.calibration_curves import plot_reliability as plot_reliability
 from .calibration.predictive_checks import plot_ppc_by_task as plot_ppc_by_task

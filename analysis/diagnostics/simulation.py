@@ -20,6 +20,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vmtl.analysis.export.labels import Labels, Variable
+from pyro_vmtl.analysis.export.site_dims import SiteDims, plate_name
 from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated
@@ -179,23 +180,17 @@ def _with_targets(args: tuple[Any, ...], name: str, node: Any) -> tuple[Any, ...
 
 def _labelled(name: str, node: Any, data: TaskData | None) -> xr.DataArray:
     """Return the drawn value of a site, its dimensions named by their plates."""
-    value, event_dim = node["value"], len(node["fn"].event_shape)
-    plates = {f.dim: f.name for f in node["cond_indep_stack"] if f.vectorized}
-    batch_dim = value.ndim - event_dim
-    dims: list[str | None] = []
-    for axis, size in enumerate(value.shape):
-        if axis < batch_dim:
-            plate = plates.get(axis - batch_dim)
-            dims.append(plate if plate or size == 1 else f"{name}_plate_{axis}")
-        else:
-            dims.append(f"{name}_dim_{axis - batch_dim}")
-    if data is not None and event_dim and value.shape[-1] == data.num_features:
-        dims[-1] = "feature"
-        if event_dim == 2 and data.classes and value.shape[-2] == data.num_classes:
-            dims[-2] = "class"
-    kept = value.reshape([s for s, dim in zip(value.shape, dims, strict=True) if dim is not None])
-    named = Variable(tuple(dim for dim in dims if dim is not None), kept.cpu().numpy())
-    return Labels(data).dataset({name: named})[name].drop_attrs()
+    value, event = node["value"], node["fn"].event_shape
+    batch, labels = value.ndim - len(event), Labels(data)
+    frames = {frame.dim: frame for frame in node["cond_indep_stack"] if frame.vectorized}
+    plates = {
+        i: plate_name(name, frames.get(i - batch), i)
+        for i in range(batch)
+        if i - batch in frames or value.shape[i] > 1
+    }
+    dims = SiteDims(labels).names(name, list(plates.values()), event)
+    values = value.reshape([value.shape[i] for i in plates] + list(event)).cpu().numpy()
+    return labels.dataset({name: Variable(tuple(dims), values)})[name].drop_attrs()
 
 
 def _posterior_draws(
