@@ -15,6 +15,7 @@ __all__ = [
     "MUTED",
     "SEQUENTIAL",
     "add_caption",
+    "add_note",
     "axes_width",
     "in_nats",
     "label_axes",
@@ -87,6 +88,12 @@ def add_caption(ax: Axes, title: str, caption: str) -> Axes:
     pad = 8 + 1.25 * CAPTION_SIZE * len(lines)
     ax.set_title(title, fontsize=13, color=INK, loc="left", pad=pad)
     return ax
+
+
+def add_note(ax: Axes, words: str) -> None:
+    """Write into the upper left corner of Axes."""
+    text = ax.text(0.02, 0.98, words, fontsize=11, color=INK, va="top")
+    text.set_transform(ax.transAxes)
 
 
 def axes_width(ax: Axes) -> float:

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from scipy.stats import binomtest
 
 from pyro_vmtl.analysis.calibration.ranks import POINTS, ecdf, uniform_limits
-from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, label_axes, on_axes
+from pyro_vmtl.analysis.canvas import COLORS, MUTED, add_note, label_axes, on_axes
 from pyro_vmtl.analysis.metrics import (
     calibrated_hits,
     confidence_bins,
@@ -84,7 +84,7 @@ def plot_reliability(
     if off.any():
         cross = "\N{MULTIPLICATION SIGN}"
         notes.append(f"{cross}: {off.sum()} of {len(off)} bins are off")
-    _note(ax, "\n".join(notes))
+    add_note(ax, "\n".join(notes))
     ece, *ends = ece_interval(proba, y, num_bins=num_bins, ci_prob=ci_prob)
     gap = (confidence - hit).mean()
     simulated_hits, simulated_ece = calibrated_hits(confidence, bins)
@@ -143,15 +143,10 @@ def plot_coverage(data: xr.DataTree, ax: Axes | None = None, *, ci_prob: float =
         found = f"Intervals are too {'narrow' if below.sum() >= above.sum() else 'wide'}"
     found += f": {held[1]:.0%} of {len(edges)} targets"
     title = f"{found}\nare in those of 90%, {held[0]:.0%} in those of 50%"
-    _note(ax, f"band: {ci_prob:.0%} if calibrated\nabove: too wide\nbelow: too narrow")
+    add_note(ax, f"band: {ci_prob:.0%} if calibrated\nabove: too wide\nbelow: too narrow")
     ax.set(xlim=(0, 1), ylim=(0, 1.02))
     xlabel = "probability of the central predictive interval"
     return label_axes(ax, title=title, xlabel=xlabel, ylabel="share of targets inside")
-
-
-def _note(ax: Axes, words: str) -> None:
-    text = ax.text(0.02, 0.98, words, fontsize=11, color=INK, va="top")
-    text.set_transform(ax.transAxes)
 
 
 def _predicted(data: xr.DataTree, variable: str) -> np.ndarray:

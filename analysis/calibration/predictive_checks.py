@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 
-from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, label_axes, on_axes
+from pyro_vmtl.analysis.canvas import COLORS, MUTED, add_note, label_axes, on_axes
 from pyro_vmtl.analysis.tree_parts import get_variable, row_tasks, shorten
 
 __all__ = ["TaskStatistics", "plot_ppc_by_task", "predictive_pvalues", "task_statistics"]
@@ -184,8 +184,7 @@ def plot_ppc_by_task(
         note += ", \N{MULTIPLICATION SIGN}: observed outside"
         bottom, top = ax.get_ylim()
         ax.set_ylim(bottom, top + 0.4 * (top - bottom))  # room for names above the points
-        text = ax.text(0.02, 0.98, _farthest(found, outside), fontsize=11, color=INK, va="top")
-        text.set_transform(ax.transAxes)
+        add_note(ax, _farthest(found, outside))
     what = "shares" if of_classes else "task means"
     title = (
         f"{outside.sum()} of {outside.size} {what} {'lies' if outside.sum() == 1 else 'lie'} "

@@ -34,7 +34,6 @@ MIN_CLUSTERS = 10
 def rank_uniformity(
     data: xr.DataTree,
     *,
-    var_names: str | Sequence[str] | None = None,
     sample_dims: Sequence[str] | None = None,
     ci_prob: float = 0.99,
 ) -> pd.DataFrame:
@@ -49,8 +48,6 @@ def rank_uniformity(
     ----------
     data
         Tree from :func:`simulate_ranks`.
-    var_names
-        Sites to test; all by default.
     sample_dims
         Dimensions along which ranks are independent; by default those that :func:`simulate_ranks`
         recorded.
@@ -80,7 +77,7 @@ def rank_uniformity(
     'too narrow'
     """
     rows = {}
-    for site, clusters in _clusters(data, var_names, sample_dims).items():
+    for site, clusters in _clusters(data, sample_dims).items():
         values, number = clusters.ravel(), _effective_number(clusters)
         p_value = _p_value(values, number)
         bias, width = _normal_scores(values)
@@ -95,9 +92,7 @@ def rank_uniformity(
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("site")
 
 
-def _clusters(
-    data: xr.DataTree, var_names: str | Sequence[str] | None, sample_dims: Sequence[str] | None
-) -> dict[str, np.ndarray]:
+def _clusters(data: xr.DataTree, sample_dims: Sequence[str] | None) -> dict[str, np.ndarray]:
     """Return the ranks of each site, (clusters, M): those of a cluster may be correlated."""
     if GROUP not in data.children:
         raise ValueError(
@@ -105,16 +100,9 @@ def _clusters(
             "`simulate_ranks`."
         )
     ranks = data[GROUP].to_dataset()
-    every = [str(name) for name in ranks.data_vars]
-    names = [var_names] if isinstance(var_names, str) else var_names or every
-    missing = [name for name in names if name not in ranks]
-    if missing:
-        raise ValueError(
-            f"Group {GROUP!r} has no site {', '.join(map(repr, missing))}, found {every}."
-        )
     dims = ranks.attrs.get("sample_dims", ["simulation"]) if sample_dims is None else sample_dims
     clusters = {}
-    for name in names:
+    for name in ranks.data_vars:
         independent = [dim for dim in np.atleast_1d(dims) if dim in ranks[name].dims]
         stacked = ranks[name].stack(cluster=independent, create_index=False)
         clusters[str(name)] = stacked.transpose("cluster", ...).values.reshape(

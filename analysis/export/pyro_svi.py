@@ -43,7 +43,6 @@ def from_pyro_svi(
     coords: Mapping[str, Any] | None = None,
     dims: Mapping[str, Sequence[str]] | None = None,
     history: History | Sequence[float] | None = None,
-    attrs: Mapping[str, Any] | None = None,
 ) -> xr.DataTree:
     """Draw from fitted Pyro programs, and export the draws to a DataTree for ArviZ.
 
@@ -75,8 +74,6 @@ def from_pyro_svi(
         no plates.
     history
         History of the fit, or its loss at every step: adds a group ``history``.
-    attrs
-        More attributes of the tree, numbers and strings.
 
     Returns
     -------
@@ -116,7 +113,6 @@ def from_pyro_svi(
         site=site,
         dims=dims,
         history=history,
-        attrs=attrs,
     )
     if rows is None:
         return tree

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -23,15 +21,12 @@ __all__ = ["plot_relatedness_evolution"]
 MARKERS = "os^Dv<>"
 """Markers of lines, which differ not by colour alone."""
 
-OTHERS = "all others"
-
 
 def plot_relatedness_evolution(
     data: xr.DataTree,
     ax: Axes | None = None,
     *,
     var_names: str = "w",
-    task: Hashable | None = None,
 ) -> Axes:
     """Plot mean weights over the steps of a fit.
 
@@ -49,8 +44,6 @@ def plot_relatedness_evolution(
         Axes to draw on; new ones by default.
     var_names
         The site whose pool it is, such as ``"z"``.
-    task
-        Label of one task, to show its six largest weights and the sum of all others instead.
 
     Returns
     -------
@@ -60,23 +53,11 @@ def plot_relatedness_evolution(
     """
     weights = get_variable(data, "history", f"relatedness_{var_names}")
     weights = weights.transpose("snapshot_step", "task", "source")
-    steps, tasks = weights["snapshot_step"].values, weights["task"].values.tolist()
-    if task is None:
-        last = weights[-1].drop_vars("snapshot_step")
-        largest = weights.isel(source=last.argmax("source"))
-        sources = largest["source"].values.tolist()
-        curves, pairs = largest.values, zip(tasks, sources, strict=True)
-        names = [" ← ".join(shorten(label, 14) for label in pair) for pair in pairs]
-        title = f"Weight of each {task_name(data)}'s largest source at the end"
-        most, whose = "at most ", f"any {task_name(data)}'s weights"
-    elif task in tasks:
-        weights = weights.sel(task=[task])
-        curves, names = _largest(weights[:, 0])
-        title = f"Whom {shorten(task)} borrows from"
-        most, whose = "", "the weights"
-    else:
-        shown = ", ".join(repr(label) for label in tasks[:10])
-        raise ValueError(f"There is no task {task!r}, expected one of {shown}.")
+    last = weights[-1].drop_vars("snapshot_step")
+    largest = weights.isel(source=last.argmax("source"))
+    pairs = zip(weights["task"].values, largest["source"].values, strict=True)
+    names = [" ← ".join(shorten(label, 14) for label in pair) for pair in pairs]
+    curves, steps = largest.values, weights["snapshot_step"].values
     ax = on_axes(ax, (7.2, 4.4))
     ax.set_ylim(0, min(1.02, 1.2 * float(curves.max())) or 1.0)
     if len(names) > MOST_LINES:
@@ -85,10 +66,9 @@ def plot_relatedness_evolution(
         ends = []
         every = max(1, len(steps) // 8)
         for i, (curve, name) in enumerate(zip(curves.T, names, strict=True)):
-            color, style = ("0.4", "--") if name == OTHERS else (COLORS[i], "-")
-            (line,) = ax.plot(steps, curve, style, color=color, linewidth=1.8, label=name)
+            (line,) = ax.plot(steps, curve, color=COLORS[i], linewidth=1.8, label=name)
             line.set(marker=MARKERS[i], markevery=(i % every, every), markersize=5)
-            ends.append((float(curve[-1]), name, color))
+            ends.append((float(curve[-1]), name, COLORS[i]))
     name_ends(ax, float(steps[-1]), ends)
     ax.grid(axis="y", color="0.92")
     ax.set_axisbelow(True)
@@ -96,17 +76,9 @@ def plot_relatedness_evolution(
     moved = 0.5 * float(abs(weights[-1] - weights[start]).sum("source").max())
     ax.axvline(steps[start], color=MUTED, linewidth=1, linestyle=":")
     label_axes(ax, xlabel="step", ylabel="mean weight")
-    caption = f"In the last tenth of the steps (dotted line), {most}{moved:.2f} of {whose} moved."
-    return add_caption(ax, title, caption)
-
-
-def _largest(weights: xr.DataArray) -> tuple[np.ndarray, list[str]]:
-    """Return the finally largest weights of one task, and the sum of all others, with names."""
-    values = weights.values
-    order = np.argsort(-values[-1], kind="stable")
-    order = order[values[:, order].max(0) > 0]  # not the task itself
-    first, others = order[: MOST_LINES - 1], order[MOST_LINES - 1 :]
-    names = [shorten(source) for source in weights["source"].values[first]]
-    if len(others) == 0:
-        return values[:, first], names
-    return np.c_[values[:, first], values[:, others].sum(1)], [*names, OTHERS]
+    whose = task_name(data)
+    caption = (
+        f"In the last tenth of the steps (dotted line), at most {moved:.2f} of any {whose}'s "
+        "weights moved."
+    )
+    return add_caption(ax, f"Weight of each {whose}'s largest source at the end", caption)

@@ -173,18 +173,6 @@ def test_the_evolution_says_how_much_still_moves():
     moved = 0.1 * 0.5 * np.abs(final - even).sum(1)
     caption = plot_relatedness_evolution(data).texts[-1].get_text().replace("\n", " ")
     assert f"at most {moved.max():.2f} of any" in caption
-    caption = plot_relatedness_evolution(data, task="t1").texts[-1].get_text().replace("\n", " ")
-    assert f" {moved[1]:.2f} of the weights" in caption
-
-
-def test_the_evolution_of_one_task_adds_up():
-    data, _, _ = snapshots(12)
-    ax = plot_relatedness_evolution(data, task="t3")
-    lines = [line for line in ax.lines if len(line.get_xdata()) == 21]
-    assert len(lines) == 7 and lines[-1].get_label() == "all others"
-    np.testing.assert_allclose(sum(line.get_ydata() for line in lines), 1, rtol=1e-12)
-    with pytest.raises(ValueError, match="no task 'x', expected one of 't0', 't1'"):
-        plot_relatedness_evolution(data, task="x")
     with pytest.raises(ValueError, match="'relatedness_z' in a group 'history'"):
         plot_relatedness_evolution(data, var_names="z")
 

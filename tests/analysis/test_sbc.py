@@ -276,8 +276,6 @@ def test_what_is_wrong_with_the_call_is_said():
         simulate_ranks(normal_means, lambda model, y: lambda y: None, y)
     with pytest.raises(ValueError, match="no group 'prior_sbc'"):
         rank_uniformity(xr.DataTree())
-    with pytest.raises(ValueError, match="has no site 'v', found"):
-        rank_uniformity(tree(w=np.full(9, 0.5)), var_names=["v"])
 
     def broken(model, y):
         raise RuntimeError("no fit")
