@@ -11,7 +11,6 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.lines import Line2D
 
 from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, label_axes, on_axes
 from pyro_vmtl.analysis.predictions.prediction_grids import read_rows
@@ -128,29 +127,26 @@ def plot_decision_regions(
     image = _faded(proba, colors)
     ax.imshow(image, origin="lower", extent=box, aspect="auto", interpolation="bilinear")
     _boundaries(ax, x0, x1, proba)
-    style: dict[str, Any] = {"linestyle": "none", "markeredgecolor": "white", "markersize": 8.5}
+    shared: dict[str, Any] = {"linestyle": "none", "markeredgecolor": "white", "markersize": 8.5}
     styles = [
-        {**style, "marker": marker, "markerfacecolor": color}
+        {**shared, "marker": marker, "markerfacecolor": color}
         for marker, color in zip(cycle(MARKERS), colors[: len(classes)], strict=False)
     ]
-    handles = [
-        Line2D([], [], **style, label=shorten(label, 14))
-        for label, style in zip(classes[:MOST_NAMED], styles, strict=False)
-    ]
+    for label, style in zip(classes[:MOST_NAMED], styles, strict=False):
+        ax.plot([], [], **style, label=shorten(label, 14))
     if len(classes) > MOST_NAMED:
-        more = f"and {len(classes) - MOST_NAMED} more"
-        handles.append(Line2D([], [], linestyle="none", label=more))
+        ax.plot([], [], " ", label=f"and {len(classes) - MOST_NAMED} more")
     if rows is not None:
         X, y, own = read_rows(rows, data.attrs.get("task"), num_features=2)
         if not own.all():
             ax.plot(*X[~own].T, **OTHER_ROWS, alpha=0.7, zorder=2)
-            handles.append(Line2D([], [], **OTHER_ROWS, label="other tasks"))
+            ax.plot([], [], **OTHER_ROWS, label="other tasks")
         for label, style in zip(classes, styles, strict=True):
             of_class = own & np.array([value == label for value in y], dtype=bool)
             if of_class.any():
                 ax.plot(*X[of_class].T, **style, zorder=3)
     ax.set(xlim=box[:2], ylim=box[2:])
-    ax.legend(handles=handles, title="class", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    ax.legend(title="class", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return _label(ax, data, shorten(data.attrs.get("features", ["x0", "x1"])[1], 30))
 
 
