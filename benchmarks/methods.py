@@ -13,10 +13,7 @@ from benchmarks.baselines import (
     ridge_pooled,
 )
 from benchmarks.gaussian_process import gaussian_process
-from pyro_vmtl.analysis import (
-    logistic_regression_per_task,
-    logistic_regression_pooled,
-)
+from pyro_vmtl.analysis.baselines import logistic_regression_per_task, logistic_regression_pooled
 from pyro_vmtl.datasets import DataSet
 from pyro_vmtl.methods.method import Method
 from pyro_vmtl.methods.preset import Preset

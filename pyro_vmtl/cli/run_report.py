@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from pyro_vmtl.analysis import ReportTable, Section, report_sections, write_report
+from pyro_vmtl.analysis import report_sections, write_report
+from pyro_vmtl.analysis.report import ReportTable, Section
 from pyro_vmtl.cli.scores import ALL
 
 __all__ = ["METRICS", "POSTERIOR", "write_run_report"]

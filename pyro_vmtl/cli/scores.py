@@ -8,12 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pyro_vmtl.analysis import (
-    classification_metrics,
-    logistic_regression_per_task,
-    logistic_regression_pooled,
-    regression_metrics,
-)
+from pyro_vmtl.analysis import classification_metrics, regression_metrics
+from pyro_vmtl.analysis.baselines import logistic_regression_per_task, logistic_regression_pooled
 from pyro_vmtl.cli.fit_problem import Rows
 from pyro_vmtl.estimators import VMTLClassifier, VMTLRegressor
 

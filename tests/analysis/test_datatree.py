@@ -223,12 +223,11 @@ def test_parameters_in_pyros_own_store():
         site="height",
         history=losses,
         coords={"pupil": ["Al", "Bo", "Cy"]},
-        attrs={"study": 1},
     )
     scale = pyro.param("scale").item()
     assert stats.kstest(tree["posterior"]["mean"].values[0], stats.norm(5, scale).cdf).pvalue > 1e-3
     assert tree["log_likelihood"]["height"].sel(pupil="Bo").shape == (1, 500)
-    assert tree["history"]["loss"].values.tolist() == losses and tree.attrs["study"] == 1
+    assert tree["history"]["loss"].values.tolist() == losses
 
 
 def test_dimensions_of_a_users_own_model():
