@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from benchmarks import runs as module
 from benchmarks.command import app
+from benchmarks.datasets.digits import Digits, DigitsAngle
 from benchmarks.methods import BASELINES, ablations, all_presets, methods_for
 from benchmarks.runs import make_trials, run_benchmark
 from benchmarks.trials import Trial, run_trial
 from pyro_vmtl.analysis import ALL_TASKS
-from pyro_vmtl.datasets import Digits, DigitsAngle
 from pyro_vmtl.methods import method as method_module
 from pyro_vmtl.methods.presets import presets
 
