@@ -12,18 +12,12 @@ __all__ = ["ANGLE", "DIGIT", "DIGITS", "digits_table"]
 DIGITS = "digits"
 """Name of the example as the source of a fit."""
 
-DIGIT = "digit"
-"""The target column."""
-
-ANGLE = "angle (degrees)"
-"""The task column."""
+DIGIT, ANGLE = "digit", "angle (degrees)"
+"""The target column, and the task column."""
 
 
 def digits_table(seed: int) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the rotated digits as a table, and whether each row is a test row.
-
-    Columns are 64 pixels from 0 to 1, the target and the task; test rows come last.
-    """
+    """Return the rotated digits as a table, and whether each row is a test row."""
     split = rotated_digits(seed=seed)
     table = pd.DataFrame(
         np.concatenate([split.X_train, split.X_test]),

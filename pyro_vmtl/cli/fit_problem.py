@@ -22,24 +22,12 @@ __all__ = ["FitProblem", "Rows", "read_problem"]
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows of a table, as an estimator takes them.
-
-    Attributes
-    ----------
-    X
-        (rows, F), features.
-    tasks
-        (rows,), task labels.
-    numbers
-        (rows,), row numbers in the file, as a spreadsheet counts: the header is row 1.
-    y
-        (rows,), targets; None where they were not read.
-    """
+    """Rows of a table, as an estimator takes them."""
 
     X: pd.DataFrame
     tasks: list[Hashable]
-    numbers: np.ndarray
-    y: Any = None
+    numbers: np.ndarray  # of rows in the file, as a spreadsheet counts: the header is row 1
+    y: Any = None  # None if the targets were not read
 
     def take(self, rows: np.ndarray) -> Rows:
         """Select rows by position."""
@@ -50,21 +38,7 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class FitProblem:
-    """A table that is ready to be fitted.
-
-    Attributes
-    ----------
-    settings
-        the user's settings.
-    columns
-        how features are read.
-    kind
-        kind of the target.
-    train, test
-        rows to fit, and rows held out for testing.
-    notices
-        what the user should know, a sentence each.
-    """
+    """A table that is ready to be fitted, with what the user should know, a sentence each."""
 
     settings: FitSettings
     columns: Columns
@@ -75,10 +49,7 @@ class FitProblem:
 
 
 def read_problem(settings: FitSettings) -> FitProblem:
-    """Read the table, and check all that can be checked before a fit.
-
-    If it cannot be fitted, an :class:`InputError` names file, column and row, and the way out.
-    """
+    """Read the table, and check all that can be checked before a fit."""
     held_out, kind = None, cast(TargetKind | None, settings.kind)
     if settings.source == DIGITS:
         for name in ("target", "task", "features", "kind", "holdout"):

@@ -12,7 +12,8 @@ from pyro_vmtl.cli.fit_problem import Rows
 from pyro_vmtl.cli.read_table import read_table, write_table
 from pyro_vmtl.cli.run_directory import FittedTable
 from pyro_vmtl.cli.scores import predictions, score_table, scores_as_json
-from pyro_vmtl.cli.user_errors import InputError, check_device, print_note, report_user_errors
+from pyro_vmtl.cli.user_errors import InputError, print_note, report_user_errors
+from pyro_vmtl.estimators import check_device
 
 __all__ = ["run_evaluate", "run_predict"]
 
@@ -21,7 +22,6 @@ def run_predict(
     folder: Path, table: Path, out: Path, *, device: str, overwrite: bool, as_json: bool
 ) -> None:
     """Predict the rows of a table, and write the predictions."""
-    check_device(device)
     with report_user_errors(as_json=as_json) as notes:
         if out.exists() and not overwrite:
             raise InputError(f"{out} exists already. Choose another --out, or pass --overwrite.")
@@ -38,7 +38,6 @@ def run_predict(
 
 def run_evaluate(folder: Path, table: Path, *, device: str, as_json: bool) -> None:
     """Score a run on the rows of a table."""
-    check_device(device)
     with report_user_errors(as_json=as_json) as notes:
         fitted, rows = _read(folder, table, notes, device=device, with_target=True)
         scores = score_table(fitted.estimator, predictions(fitted.estimator, rows), rows)
@@ -52,6 +51,7 @@ def _read(
     folder: Path, table: Path, notes: list[str], *, device: str, with_target: bool = False
 ) -> tuple[FittedTable, Rows]:
     """Load a run, read the rows of a table for it, and print what is unusual in them."""
+    check_device(device)
     fitted, content = FittedTable.load(folder, device=device), read_table(table)
     rows = fitted.read(content, with_target=with_target)
     for message in fitted.columns.unusual(content):

@@ -21,7 +21,7 @@ from torch import Tensor
 from pyro_vmtl._version import __version__
 from pyro_vmtl.data.atomic_files import new_directory
 from pyro_vmtl.estimators.exceptions import VersionWarning
-from pyro_vmtl.estimators.rows import to_task_data
+from pyro_vmtl.estimators.rows import check_device, to_task_data
 from pyro_vmtl.estimators.scaling import Scaling
 from pyro_vmtl.methods.saving import from_state, to_state
 from pyro_vmtl.methods.specification import from_json, to_json
@@ -106,7 +106,7 @@ def load(kind: type[Any], path: Path, *, device: str = "cpu", method: Any = None
     if saved != kind.__name__:
         raise ValueError(f"{path} holds a {saved}, expected a {kind.__name__}. Use {saved}.load.")
     estimator = kind(device=device)
-    estimator._check_device()
+    check_device(device)
     settings = config["settings"]
     own = isinstance(settings["method"], dict) and settings["method"].get("own")
     if own and method is None:

@@ -123,7 +123,7 @@ def test_overwriting_replaces_a_run_as_a_whole(tmp_path):
     ("arguments", "message"),
     [
         (["fit", "nothing.csv"], "--target is missing, expected a column of nothing.csv"),
-        (["fit", "digits", "--device", "quantum"], "--device quantum cannot be used"),
+        (["fit", "digits", "--device", "quantum"], "device is 'quantum', which cannot be used"),
         (["fit", "digits", "--seed", "-1"], "--seed"),
         (["fit"], "There is no SOURCE"),
     ],
