@@ -79,11 +79,11 @@ class Columns:
             if numeric:
                 values = to_numbers(column, name)
                 key, median = values.tobytes(), float(np.nanmedian(values))
-                constant = bool((np.isnan(values) | (values == median)).all())
+                constant = bool(np.nanmin(values) == np.nanmax(values))
             else:
                 _check_categories(column, name)
-                key = tuple(_entries(column))
-                constant = len(set(key)) == 1
+                entries = _entries(column)
+                key, constant = tuple(entries), entries.nunique() == 1
             same = seen.setdefault(key, name)
             if constant:
                 notices.append(f"Column {name!r} is left out, as it is the same in every row.")
@@ -97,7 +97,7 @@ class Columns:
                         f"its median {median:g} is used."
                     )
             else:
-                known = categories[name] = sorted(set(_entries(column)))
+                known = categories[name] = sorted(set(entries))
                 notices.append(
                     f"Column {name!r} is text and becomes {len(known)} columns, one for each of "
                     f"{quote_names(known, limit=5)}."
@@ -151,7 +151,7 @@ class Columns:
                     f"median of the fit, {median:g}, is used."
                 )
         for name, known in self.categories.items():
-            entries = _entries(normalize(table[name]))
+            entries = _entries(table[name])
             new = entries[~entries.isin(known)]
             if len(new):
                 found.append(

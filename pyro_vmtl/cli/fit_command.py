@@ -12,8 +12,7 @@ import torch
 import typer
 
 from pyro_vmtl.cli.console import show_run
-from pyro_vmtl.cli.digits_table import DIGITS
-from pyro_vmtl.cli.fit_problem import FitProblem, read_problem
+from pyro_vmtl.cli.fit_problem import DIGITS, FitProblem, read_problem
 from pyro_vmtl.cli.run_directory import METRICS, FittedTable, write_run
 from pyro_vmtl.cli.scores import Estimator
 from pyro_vmtl.cli.settings import FitSettings

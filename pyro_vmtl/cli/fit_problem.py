@@ -11,13 +11,19 @@ import numpy as np
 import pandas as pd
 
 from pyro_vmtl.cli.columns import Columns
-from pyro_vmtl.cli.digits_table import ANGLE, DIGIT, DIGITS, digits_table
 from pyro_vmtl.cli.read_table import read_table
 from pyro_vmtl.cli.settings import FitSettings
 from pyro_vmtl.cli.target import TargetKind, read_target, read_tasks
 from pyro_vmtl.cli.user_errors import InputError
+from pyro_vmtl.datasets import rotated_digits
 
-__all__ = ["FitProblem", "Rows", "read_problem"]
+__all__ = ["ANGLE", "DIGITS", "FitProblem", "Rows", "digits_table", "read_problem"]
+
+DIGITS = "digits"
+"""Name of the example as the source of a fit."""
+
+DIGIT, ANGLE = "digit", "angle (degrees)"
+"""The target column, and the task column."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +84,18 @@ def read_problem(settings: FitSettings) -> FitProblem:
     rows = Rows(columns.features(table), tasks, np.arange(len(table)) + 2, y)
     train, test = (rows.take(np.flatnonzero(chosen)) for chosen in (~held_out, held_out))
     return FitProblem(settings, columns, kind, train, test, (*learned, *notices))
+
+
+def digits_table(seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the rotated digits as a table, and whether each row is a test row."""
+    split = rotated_digits(seed=seed)
+    table = pd.DataFrame(
+        np.concatenate([split.X_train, split.X_test]),
+        columns=[f"pixel {row}, {column}" for row in range(8) for column in range(8)],
+    )
+    table[DIGIT] = np.concatenate([split.y_train, split.y_test])
+    table[ANGLE] = np.array([*split.tasks_train, *split.tasks_test])
+    return table, np.arange(len(table)) >= len(split.y_train)
 
 
 def _draw_test_rows(

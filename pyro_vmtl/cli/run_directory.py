@@ -16,8 +16,7 @@ import xarray as xr
 from pyro_vmtl.analysis import write_netcdf
 from pyro_vmtl.cli.columns import Columns
 from pyro_vmtl.cli.console import TASK_COLUMNS
-from pyro_vmtl.cli.digits_table import DIGITS
-from pyro_vmtl.cli.fit_problem import FitProblem, Rows
+from pyro_vmtl.cli.fit_problem import DIGITS, FitProblem, Rows
 from pyro_vmtl.cli.run_report import METRICS, POSTERIOR, write_run_report
 from pyro_vmtl.cli.scores import (
     Estimator,
@@ -57,12 +56,9 @@ class FittedTable:
     @classmethod
     def load(cls, folder: Path, *, device: str = "cpu") -> FittedTable:
         """Read it from a run directory, without executing anything in there."""
-        if not folder.is_dir():
-            raise InputError(
-                f"{folder} is no folder, expected a run directory that `pyro-vmtl fit` wrote."
-            )
         if not (folder / TABLE).is_file():
-            raise InputError(f"{folder} has no {TABLE}, expected a run of `pyro-vmtl fit`.")
+            lack = f"has no {TABLE}" if folder.is_dir() else "is no folder"
+            raise InputError(f"{folder} {lack}, expected a run directory of `pyro-vmtl fit`.")
         try:
             content = json.loads((folder / TABLE).read_text(encoding="utf-8"))
             columns, kind = Columns(**content["columns"]), content["kind"]
@@ -152,13 +148,11 @@ def write_run(
 
 def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     """Read the metrics of a run directory, and its summary of the tasks."""
-    if not (folder / METRICS).is_file():
-        raise InputError(f"{folder} is no run directory (it has no {METRICS}). Fit first.")
-    for name in (SUMMARY, POSTERIOR):
+    for name in (METRICS, SUMMARY, POSTERIOR):
         if not (folder / name).is_file():
             raise InputError(
-                f"{folder} has no {name}: it was written by an earlier version, or is incomplete. "
-                "Fit again with --overwrite."
+                f"{folder} has no {name}: it is no complete run directory of this version. Fit "
+                "again with --overwrite."
             )
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))

@@ -111,11 +111,7 @@ def read_tasks(table: pd.DataFrame, task: str) -> list[Hashable]:
 
 
 def match_labels(labels: Iterable[Hashable], known: Sequence[Hashable]) -> list[Hashable]:
-    """Replace labels by the known labels that are written in the same way.
-
-    A column of another file may hold ``7`` where that of the fit held ``7`` beside ``x``, as text.
-    Labels that are not known stay as they are.
-    """
+    """Replace labels by known labels that are written in the same way: the number 7 by ``"7"``."""
     same = {label: label for label in known}
     written = {str(label): label for label in known}
     return [same.get(label, written.get(str(label), label)) for label in labels]

@@ -48,9 +48,8 @@ def rotated_digits(
 ) -> Split:
     """Load scikit-learn's handwritten digits, one task for each angle they are rotated by.
 
-    Half of the images, stratified by class, are test images in every task. From the other
-    half each task draws its own training images. A test image of any task is thus a training
-    image of none; otherwise sharing would leak labels between tasks.
+    Half of the images, stratified by class, are test images in every task; from the other half
+    each task draws its own training images. Otherwise sharing would leak labels between tasks.
 
     Parameters
     ----------
@@ -61,8 +60,7 @@ def rotated_digits(
     seed
         Seed of the split.
     validation
-        Whether to hold 40 % of the training half out and return these as the test rows, to choose
-        settings on.
+        Whether to return 40 % of the training half as the test rows, to choose settings on.
 
     Returns
     -------

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.estimators.inspection import InspectionMixin
-from pyro_vmtl.estimators.predicting import PredictionMixin
 from pyro_vmtl.estimators.rows import (
     Rows,
     canonical_order,
@@ -32,7 +31,7 @@ from pyro_vmtl.methods.stack import Stack
 __all__ = ["VMTLEstimator"]
 
 
-class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
+class VMTLEstimator(InspectionMixin, BaseEstimator):
     """Base class of :class:`~pyro_vmtl.VMTLClassifier` and :class:`~pyro_vmtl.VMTLRegressor`."""
 
     # metadata that scikit-learn's tools pass on without a request
@@ -65,8 +64,6 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "fitted_")
 
-    # What the two estimators differ in
-
     def _kind(self) -> str:
         """Return the kind of the presets."""
         raise NotImplementedError
@@ -78,8 +75,6 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
     def _encode_targets(self, rows: Rows) -> Tensor:
         """Encode targets of other rows."""
         raise NotImplementedError
-
-    # Fitting
 
     def fit(
         self,
@@ -169,7 +164,7 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
         return to_task_data(x, targets, rows.tasks, tasks, classes, rows.weight).to(self.device)
 
     def add_task(self, X: Any, y: Any, *, task: Hashable) -> Self:
-        """Learn a new task from its rows without fitting the others again.
+        """Learn a new task from its rows; the others are not fitted again, and predict as before.
 
         Parameters
         ----------
@@ -179,11 +174,6 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
             (rows,), targets; of a classifier, among the classes of the fit.
         task
             Label of the task.
-
-        Returns
-        -------
-        self
-            Estimator with T + 1 tasks. The others predict as before.
 
         Raises
         ------
@@ -208,8 +198,6 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
         self._relatedness = None
         return self
 
-    # Persistence
-
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the fit to a directory, as JSON and safetensors.
 
@@ -222,10 +210,9 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
 
         Raises
         ------
-        OSError
-            If the path exists and may not be overwritten, or cannot be written to.
-        ValueError
-            If labels of tasks or classes have no counterpart in JSON, such as dates.
+        OSError, ValueError
+            If the path exists and may not be overwritten, or cannot be written to; if labels of
+            tasks or classes have no counterpart in JSON, such as dates.
         """
         check_is_fitted(self)
         save(self, Path(path), overwrite=overwrite)
@@ -246,10 +233,8 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
 
         Raises
         ------
-        OSError
-            If there is no such directory.
-        ValueError
-            If its content is broken or was changed, belongs to another estimator, or needs a
-            ``method``.
+        OSError, ValueError
+            If there is no such directory; if its content is broken or was changed, belongs to
+            another estimator, or needs a ``method``.
         """
         return load(cls, Path(path), device=device, method=method)

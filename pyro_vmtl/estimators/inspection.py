@@ -11,8 +11,8 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from pyro_vmtl.estimators.predicting import PredictionMixin
 from pyro_vmtl.inference.history import History
-from pyro_vmtl.methods.fitted import Fitted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -25,12 +25,9 @@ MAX_WEIGHTS = 20_000_000
 """Draws of source weights that are held at once."""
 
 
-class InspectionMixin:
+class InspectionMixin(PredictionMixin):
     """Tables and plots of a fitted estimator."""
 
-    random_state: int
-    fitted_: Fitted
-    _sizes: dict[Hashable, int]  # training rows of each task, in the order of the fit
     _relatedness: xr.Dataset | None = None  # computed once
 
     @property
@@ -147,11 +144,10 @@ class InspectionMixin:
         Returns
         -------
         DataTree
-            As returned by :func:`~pyro_vmtl.analysis.to_datatree`, with tasks in the order of
-            ``tasks_``, and ``row`` the position among the given rows. Targets, their predictions
-            and log-likelihoods are in the unit of the targets. Coefficients and features are
-            standardized, or only centred if ``scale_features`` is False, as the attribute
-            ``units`` of their groups says.
+            As of :func:`~pyro_vmtl.analysis.to_datatree`, tasks in the order of ``tasks_``, and
+            ``row`` the position among the given rows. Targets, predictions and log-likelihoods are
+            in the user's unit. Coefficients and features are standardized, or only centred if
+            ``scale_features`` is False, as the attribute ``units`` of their groups says.
 
         Raises
         ------
@@ -165,10 +161,7 @@ class InspectionMixin:
     def plot_relatedness(self, ax: Axes | None = None) -> Axes:
         """Plot a heat map of mean weights: which task borrows from which.
 
-        Parameters
-        ----------
-        ax
-            Axes to draw on; new ones by default.
+        See :func:`pyro_vmtl.analysis.plot_relatedness`.
         """
         from pyro_vmtl.analysis import plot_relatedness, relatedness_datatree
 

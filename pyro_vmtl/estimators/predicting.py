@@ -67,7 +67,7 @@ class PredictionMixin:
     random_state: int
     device: str
     fitted_: Fitted
-    _sizes: dict[Hashable, int]
+    _sizes: dict[Hashable, int]  # training rows of each task, in the order of the fit
     _scaling: Scaling
 
     def _class_labels(self) -> tuple[Any, ...] | None:
@@ -77,16 +77,13 @@ class PredictionMixin:
     def map_predictions(
         self, function: Callable[[PredictionBatch], dict[str, Tensor]], X: Any, tasks: Any = None
     ) -> dict[str, np.ndarray]:
-        r"""Apply a function to what posterior draws predict for rows, batch by batch.
-
-        Use it for statistics that :meth:`predict` does not return.
+        r"""Compute statistics that :meth:`predict` does not return, batch by batch.
 
         Parameters
         ----------
         function
-            Takes a batch of rows, with attributes ``draws`` (for each member a distribution of
-            batch shape (S, B, N)), ``weights`` (B, M) and a method ``mixture()``, and returns
-            tensors (B, N, \*shape) by name.
+            Takes a batch of rows with ``draws`` (of each member, a distribution of batch shape
+            (S, B, N)), ``weights`` (B, M) and ``mixture()``; returns tensors (B, N, \*shape).
         X, tasks
             As for :meth:`predict`.
 
