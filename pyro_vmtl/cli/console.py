@@ -51,7 +51,7 @@ def _table(title: str, frame: pd.DataFrame, file: str) -> Table:
     shown = frame.head(MAX_TASKS + (ALL in frame.index))
     more = len(frame) - len(shown)
     caption = f"and {more} more tasks, in {file}" if more else None
-    table = Table(title=title, caption=caption, box=SIMPLE_HEAD)
+    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("task", justify="right")
     for name in frame.columns:
         table.add_column(str(name).replace("_", " "), justify="right")

@@ -25,6 +25,7 @@ __all__ = [
     "quote_names",
     "report_user_errors",
     "row_numbers",
+    "user_error",
 ]
 
 
@@ -52,6 +53,12 @@ def row_numbers(positions: Sequence[int], limit: int = 5) -> str:
     return f"{'row' if len(positions) == 1 else 'rows'} {rows}"
 
 
+def user_error(message: str) -> NoReturn:
+    """Print an error and exit with code 2."""
+    typer.secho(f"Error: {message}", err=True, fg="red")
+    raise typer.Exit(2)
+
+
 def print_note(message: str) -> None:
     """Print a note to standard error."""
     typer.secho(f"Note: {message}", err=True, fg="yellow")
@@ -73,8 +80,7 @@ def report_user_errors(*, as_json: bool = False) -> Iterator[list[str]]:
     def fail(message: str) -> NoReturn:
         if as_json:
             typer.echo(json.dumps({"error": message}))
-        typer.secho(f"Error: {message}", err=True, fg="red")
-        raise typer.Exit(2)
+        user_error(message)
 
     try:
         with warnings.catch_warnings():

@@ -206,7 +206,7 @@ def test_classification_counts_every_task_alike():
         (["rotated-mnist", "--rows", "0"], "rows is 0, expected at least 1"),
         (["school"], "PYRO_VMTL_DATA is not set"),
         (["digits", "--jobs", "0"], "--jobs is 0, expected 1 or more"),
-        (["digits", "--device", "quantum"], "--device quantum cannot be used"),
+        (["digits", "--device", "quantum"], "device is 'quantum', which cannot be used"),
     ],
 )
 def test_bad_input_ends_with_2_and_no_traceback(arguments, message, tmp_path, monkeypatch):
