@@ -395,7 +395,7 @@ def test_a_regressor_is_in_the_users_units(table):
     assert tree["posterior"]["task"].values.tolist() == [10, 20, 30] == list(reg.tasks_)
     assert tree["posterior"]["source"].values.tolist() == ["10", "20", "30", "base"]
     assert tree["posterior"]["feature"].values.tolist() == ["x0", "x1", "intercept"]
-    assert tree["posterior"].attrs["units"] == "standardised"
+    assert tree["posterior"].attrs["units"] == "standardized"
     found = tree["predictions"].to_dataset()
     Xt, yt, ts = table_rows(table)
     mean, std, (low, high) = reg_predict(reg, Xt, ts)
