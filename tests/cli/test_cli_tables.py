@@ -14,7 +14,7 @@ from pyro_vmtl.analysis import read_netcdf
 from pyro_vmtl.cli import fit_command, fit_problem, report_command, run_directory
 from pyro_vmtl.cli.main import app
 from pyro_vmtl.cli.settings import FitSettings
-from pyro_vmtl.estimators import VMTLRegressor
+from pyro_vmtl.estimators import VMTLRegressor, base
 from pyro_vmtl.inference import checkpoint
 from pyro_vmtl.methods.presets import presets
 
@@ -61,7 +61,7 @@ def few_steps(monkeypatch):
     def quick(kind):
         return {"shared": replace(presets(kind)["shared"], fitting={"num_steps": 80})}
 
-    monkeypatch.setattr(fit_command, "presets", quick)
+    monkeypatch.setattr(base, "presets", quick)
 
 
 def test_a_run_holds_what_is_promised(done):
