@@ -218,7 +218,7 @@ def regression_metrics(
         (rows,), predictive log densities at the true targets.
     cdf
         (rows,), predictive probability of a target below the true one, as from
-        :func:`pyro_vmtl.predictive_cdf`.
+        :func:`pyro_vmtl.predictive_mixture`.
     y
         (rows,), true targets.
     tasks

@@ -4,7 +4,7 @@ if __name__ == "guides":
     raise ImportError("Import this as pyro_vmtl.guides: `guides` would be a second copy of it.")
 
 from pyro_vmtl.guides.mean_field import MeanFieldNormal
-from pyro_vmtl.guides.paper.amortized import AmortizedNormal, class_means, target_weighted_mean
+from pyro_vmtl.guides.paper.amortized import AmortizedNormal
 from pyro_vmtl.guides.paper.encoded import EncodedNormal
 from pyro_vmtl.guides.paper.encoders import ConcatenatedEncoders, LinearEncoder, MLPEncoder
 
@@ -15,6 +15,4 @@ __all__ = [
     "LinearEncoder",
     "MLPEncoder",
     "MeanFieldNormal",
-    "class_means",
-    "target_weighted_mean",
 ]

@@ -8,7 +8,7 @@ symbol         meaning                        code                         shape
 :math:`\tau_0` standard deviation of m        ``mean_prior.raw_scale``     ()
 ============== ============================== ============================ =================
 
-The scales are learned by maximising the ELBO (empirical Bayes, type II maximum likelihood).
+The scales are learned by maximizing the ELBO (empirical Bayes, type II maximum likelihood).
 """
 
 from __future__ import annotations
@@ -30,15 +30,9 @@ class StandardNormal(nn.Module):
     ----------
     event_shape
         Shape of the site in one task.
-
-    Examples
-    --------
-    >>> StandardNormal([3, 5])().event_shape
-    torch.Size([3, 5])
     """
 
     fixed_graph = True
-
     scale: Tensor
 
     def __init__(self, event_shape: Sequence[int]) -> None:
@@ -59,11 +53,6 @@ class ZeroMeanNormal(nn.Module):
         Shape of the site in one task.
     init_scale
         Initial standard deviation.
-
-    Examples
-    --------
-    >>> ZeroMeanNormal([3, 5])().event_shape
-    torch.Size([3, 5])
     """
 
     fixed_graph = True
@@ -92,11 +81,6 @@ class HierarchicalNormal(nn.Module):
         Shape of the site in one task.
     init_scale
         Initial value of both standard deviations.
-
-    Examples
-    --------
-    >>> HierarchicalNormal([3, 5])().event_shape
-    torch.Size([3, 5])
     """
 
     fixed_graph = True

@@ -190,8 +190,8 @@ def tree_of_programs(
 def history_dataset(history: History | Sequence[float], labels: Labels) -> xr.Dataset:
     """Convert the history of a fit, or its loss at every step, to a dataset.
 
-    It has ``loss`` (step), ``log_likelihood_{site}`` and ``kl_{site}`` (noted_step, task), or
-    (noted_step) where they are not split by task, and ``relatedness_{site}`` (snapshot_step, task,
+    It has ``loss`` (step), ``log_likelihood_{site}`` and ``kl_{site}`` (term_step, task), or
+    (term_step) where they are not split by task, and ``relatedness_{site}`` (snapshot_step, task,
     source).
     """
     history = getattr(history, "history", history)  # of a fit's result
@@ -200,11 +200,11 @@ def history_dataset(history: History | Sequence[float], labels: Labels) -> xr.Da
     variables = {"loss": _variable(history.loss.double(), "step")}
     for kind in ("log_likelihood", "kl"):
         for site, terms in getattr(history, kind).items():
-            variables[f"{kind}_{site}"] = _variable(terms, "noted_step", "task")
+            variables[f"{kind}_{site}"] = _variable(terms, "term_step", "task")
     for site, weights in history.relatedness.items():
         variables[f"relatedness_{site}"] = _variable(weights, "snapshot_step", "task", "source")
     made = labels.dataset(variables)
-    steps = {"noted_step": history.step, "snapshot_step": history.snapshot_step}
+    steps = {"term_step": history.step, "snapshot_step": history.snapshot_step}
     return made.assign_coords({d: s.cpu().numpy() for d, s in steps.items() if d in made.sizes})
 
 

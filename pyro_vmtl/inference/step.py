@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from pyro.infer.elbo import ELBOModule
-from pyro.poutine import Trace
 from torch import Tensor
 from torch.fx import Graph, GraphModule
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -41,29 +40,8 @@ _Outcome = tuple[Tensor, dict[str, Any], list[Tensor | None], list[Tensor | None
 class Step:
     """Compute loss, terms and gradients at the current values of the parameters.
 
-    Parameters
-    ----------
-    loss_of
-        An ELBO with model and guide.
-    args
-        Arguments of model and guide.
-    batches
-        Draws the rows of each step; all rows by default.
-    tasks
-        Draws the tasks of each part of a step; one part with all tasks by default.
-    compile
-        Whether to compile recordings.
-
-    Attributes
-    ----------
-    parameters
-        Parameters that require a gradient.
-    scheduled
-        Modules with settings that follow schedules.
-    sources
-        Parameters of each shared site.
-    recording
-        Whether to record steps and replay them.
+    ``batches`` draws the rows of each step, and ``tasks`` the tasks of each of its parts; all by
+    default. Steps are recorded and replayed while ``recording`` is set.
     """
 
     def __init__(
@@ -111,11 +89,6 @@ class Step:
             parameter.grad = gradient
         return loss, ELBOTerms(**terms)
 
-    def initialize_logits(self, guide_trace: Trace) -> None:
-        """Set source weights to their start, from a trace of the guide before the fit."""
-        for sharing in self.sharing:
-            sharing.initialize_logits(guide_trace)
-
     def choose_precision(self) -> None:
         """Decide whether to compare tasks in float32; this waits for the device."""
         for sources, rounding in zip(self.sources.values(), self._rounding, strict=True):
@@ -141,7 +114,8 @@ class Step:
         tasks, args = None, self.args
         if part is not None:
             tasks = part.tasks
-            args = _with_rows(args, lambda rows: first_rows(rows, part.num_rows))
+            rows = rows_of(args, "tasks", part)
+            args = _replace_rows(args, first_rows(rows, part.num_rows))
         with some_tasks(tasks), batch_of(args, self.batches) as batch:
             loss, terms, traces = evaluate(elbo, model, guide, *batch)
         if share != 1:
@@ -238,10 +212,10 @@ def _with_strides_of(gradient: Tensor | None, parameter: Tensor) -> Tensor | Non
 @contextmanager
 def batch_of(args: tuple[Any, ...], batches: Batches | None) -> Iterator[tuple[Any, ...]]:
     """Yield the arguments with a batch of rows in their place, weighted to stand for all rows."""
-    rows, weight = next((arg for arg in args if isinstance(arg, TaskData)), None), None
+    rows, weight = _find_rows(args), None
     if batches is not None:
         rows, weight = batches(rows_of(args, "batches", batches))
-        args = _with_rows(args, lambda _: rows)
+        args = _replace_rows(args, rows)
     if rows is not None and rows.weight is not None:
         weight = rows.weight if weight is None else weight[:, None] * rows.weight
     with scaled_rows(weight):
@@ -250,7 +224,7 @@ def batch_of(args: tuple[Any, ...], batches: Batches | None) -> Iterator[tuple[A
 
 def rows_of(args: tuple[Any, ...], name: str, batches: object) -> TaskData:
     """Return the rows among the arguments, to take batches of."""
-    rows = next((arg for arg in args if isinstance(arg, TaskData)), None)
+    rows = _find_rows(args)
     if rows is None:
         raise ValueError(
             f"{name} is {batches}, expected a TaskData among the arguments, found none."
@@ -258,10 +232,14 @@ def rows_of(args: tuple[Any, ...], name: str, batches: object) -> TaskData:
     return rows
 
 
-def _with_rows(args: tuple[Any, ...], function: Callable[[TaskData], TaskData]) -> tuple[Any, ...]:
-    """Apply a function to the first rows among the arguments."""
-    place = next(i for i, arg in enumerate(args) if isinstance(arg, TaskData))
-    return (*args[:place], function(args[place]), *args[place + 1 :])
+def _find_rows(args: tuple[Any, ...]) -> TaskData | None:
+    return next((arg for arg in args if isinstance(arg, TaskData)), None)
+
+
+def _replace_rows(args: tuple[Any, ...], rows: TaskData) -> tuple[Any, ...]:
+    """Replace the rows among the arguments."""
+    old = _find_rows(args)
+    return tuple(rows if arg is old else arg for arg in args)
 
 
 def _plus(one: Any, other: Any) -> Any:
@@ -269,11 +247,6 @@ def _plus(one: Any, other: Any) -> Any:
 
 
 def can_be_recorded(loss_of: ELBOModule, batches: Batches | None = None) -> bool:
-    """Whether each step does the same tensor operations, as all parts of it declare.
-
-    See Also
-    --------
-    pyro_vmtl.handlers.fixed_graph : How a program declares it.
-    """
+    """Whether each step does the same tensor operations, as all parts of it declare."""
     parts = (loss_of.elbo, loss_of.model, loss_of.guide, batches)
     return all(part is None or has_fixed_graph(part) for part in parts)

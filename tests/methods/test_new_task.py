@@ -176,7 +176,7 @@ def test_latent_presets_say_that_they_need_rows(data):
     fitted = quick(presets("regression")["bmtl"], 3).fit(data)
     with pytest.raises(ValueError, match="A new task needs a linear preset"):
         fitted.new_task_predictive(one_task(data, 0))
-    with pytest.raises(ValueError, match="Adding a task needs a linear preset"):
+    with pytest.raises(ValueError, match="A new task needs a linear preset"):
         add_task(fitted, one_task(data, 0))
 
 

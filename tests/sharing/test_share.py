@@ -122,7 +122,7 @@ def test_loss_gradient_against_finite_differences(ragged, pool, detach, monkeypa
     if detach:  # the sources stay where they are while the parameters are moved
         posterior = guide.program.posterior("w")
         frozen = dist.Normal(posterior.mean.clone(), posterior.stddev.clone()).to_event(2)
-        monkeypatch.setattr("pyro_vmtl.sharing.messengers.detached", lambda posterior: frozen)
+        monkeypatch.setattr("pyro_vmtl.sharing.messengers.detached_sources", lambda sources: frozen)
     torch.manual_seed(4)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         direction = torch.randn_like(parameter)
