@@ -34,7 +34,7 @@ def alone(data):
     return model, AutoNormal(model)
 
 
-FEW = {"num_steps": 300}
+FEW = {"num_steps": 150}
 STACK = Stack({"shared": Programs(shared, FEW), "alone": Programs(alone, FEW)}, num_folds=2)
 
 

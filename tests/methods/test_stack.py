@@ -190,8 +190,7 @@ def test_a_predictive_is_what_the_functions_for_programs_give(rows):
 @pytest.mark.parametrize("kind", ["classification", "regression"])
 def test_a_stack_mixes_its_members(rows, kind):
     data = rows if kind == "regression" else classes_of(rows)
-    stack = quick_stack()
-    fitted = stack.fit(data, seed=2)
+    fitted = quick_stack().fit(data, seed=2)
     assert fitted.result.stopped == "steps"  # 40 are too few
     torch.testing.assert_close(fitted.weights.sum(1), torch.ones(4))
     parts = [predictive_mixture([draws]) for draws in fitted.draws(data, num_samples=200)]
@@ -200,9 +199,15 @@ def test_a_stack_mixes_its_members(rows, kind):
     predictive = fitted.predictive(data)
     found = predictive.mean if kind == "regression" else predictive.probs[..., 1]
     torch.testing.assert_close(found[data.mask], expected[data.mask])
-    again = stack.fit(data, seed=2)
-    assert torch.equal(again.weights, fitted.weights)
     assert torch.isfinite(fitted.result.history.loss).all()
+
+
+def test_a_seed_makes_a_stack(rows):
+    members = {
+        name: replace(m, fitting={"num_steps": 5}) for name, m in quick_stack().members.items()
+    }
+    one, other = (Stack(members, num_folds=2).fit(rows, seed=2).weights for _ in range(2))
+    assert torch.equal(one, other)
 
 
 def test_the_pooled_member_is_one_fit_of_all_rows(rows):

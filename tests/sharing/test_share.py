@@ -223,7 +223,7 @@ def test_autonormal_and_the_mean_field_guide_reach_the_same_elbo(ragged):
         if use_auto:
             guide = AutoNormal(model)
         model, guide = share(model, guide, sites=["w"])
-        fit(model, guide, ragged, num_steps=1500, learning_rate=0.02)
+        fit(model, guide, ragged, num_steps=700, learning_rate=0.02)
         torch.manual_seed(0)
         elbo = many_draws(4000)
         values.append(elbo.loss(model, guide, ragged))
