@@ -5,7 +5,7 @@ if __name__ == "guides":
 
 from pyro_vmtl.guides.conjugate import ConjugateNormal
 from pyro_vmtl.guides.mean_field import MeanFieldNormal
-from pyro_vmtl.guides.paper.amortized import AmortizedNormal, class_means, target_weighted_mean
+from pyro_vmtl.guides.paper.amortized import AmortizedNormal
 from pyro_vmtl.guides.paper.encoded import EncodedNormal
 from pyro_vmtl.guides.paper.encoders import ConcatenatedEncoders, LinearEncoder, MLPEncoder
 
@@ -17,6 +17,4 @@ __all__ = [
     "LinearEncoder",
     "MLPEncoder",
     "MeanFieldNormal",
-    "class_means",
-    "target_weighted_mean",
 ]

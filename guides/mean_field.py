@@ -8,9 +8,8 @@ symbol                  meaning                                 code       shape
 ======================= ======================================= ========== ==================
 
 With a common scale :math:`u`, the standard deviations are :math:`u \sigma_t`. The family is the
-same, but optimisation is faster (parameter expansion [1]_): where the prior's scale is learned, it
-and all standard deviations have to grow or shrink together, which takes a thousand steps one by
-one.
+same, but optimization is faster (parameter expansion [1]_): where the prior's scale is learned, it
+and all standard deviations have to grow or shrink together.
 
 References
 ----------
@@ -41,10 +40,8 @@ class MeanFieldNormal(nn.Module):
         Event shape of each site.
     num_tasks
         T.
-    init_loc_scale
-        Standard deviation of the random initial means about 0.
-    init_scale
-        Initial standard deviations.
+    init_loc_scale, init_scale
+        Standard deviation of the random initial means about 0, and initial standard deviations.
     common
         Event shape of each site outside the task plate, which all tasks have in common.
     common_scale

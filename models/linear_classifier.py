@@ -10,8 +10,7 @@ symbol          meaning                              site         shape
 
 .. math:: w_t \sim p(w), \qquad y_{tn} \sim \mathrm{Categorical}(\mathrm{softmax}(w_t x_{tn}))
 
-The 1 in the shape of ``w`` is the place of the data plate (dim -1), to the right of the task plate
-(dim -2).
+The 1 in the shape of ``w`` is the place of the data plate (dim -1), right of the task plate.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class LinearClassifier(nn.Module):
     Parameters
     ----------
     prior
-        Returns the prior of one task's ``w``, a normal with event shape (C, F), for example
+        Returns the prior of one task's ``w``, a normal with event shape (C, F), such as
         :class:`~pyro_vmtl.models.ZeroMeanNormal`.
 
     See Also

@@ -11,12 +11,11 @@ symbol          meaning                              site         shape
 
 .. math:: w_t \sim p(w), \qquad y_{tn} \sim \mathrm{Poisson}(\exp(b + w_t^\top x_{tn}))
 
-Real targets can be standardised, counts cannot. So :math:`b` is about the logarithm of their mean:
+Real targets can be standardized, counts cannot. So :math:`b` is about the logarithm of their mean:
 coefficients are then near 0, the mean of their prior. Log rates are clamped from -30 to 30
 (``MAX_LOG_RATE``), so that rates and their squares are finite in float32.
 
-The 1 in the shape of ``w`` is the place of the data plate (dim -1), to the right of the task plate
-(dim -2).
+The 1 in the shape of ``w`` is the place of the data plate (dim -1), right of the task plate.
 """
 
 from __future__ import annotations
@@ -35,9 +34,8 @@ from pyro_vmtl.data.task_data import TaskData
 __all__ = ["MAX_LOG_RATE", "LinearCounts"]
 
 MAX_LOG_RATE = 30.0
-"""Log rates are clamped from -30 to 30. In float32 ``exp`` overflows above 88, and its square, in
-predictive variances and in Adam's second moments, above 44. A rate of 1e13 is far beyond any count,
-and a start near the data keeps fits away from where the clamp has no gradient."""
+"""In float32 ``exp`` overflows above 88, and its square, in predictive variances and in Adam, above
+44. A start near the data keeps fits away from where the clamp has no gradient."""
 
 
 class LinearCounts(nn.Module):
@@ -50,18 +48,9 @@ class LinearCounts(nn.Module):
         :class:`~pyro_vmtl.models.ZeroMeanNormal`.
     log_rate
         Logarithm of the rate where all coefficients are 0, such as that of the mean count.
-
-    Examples
-    --------
-    >>> from pyro_vmtl.models import StandardNormal
-    >>> data = TaskData.regression([[1.0], [2.0]], [0.0, 3.0], ["a", "b"])
-    >>> model = poutine.condition(LinearCounts(StandardNormal([1])), {"w": torch.zeros(2, 1, 1)})
-    >>> poutine.trace(model).get_trace(data).nodes["y"]["fn"].rate.flatten().tolist()
-    [1.0, 1.0]
     """
 
     fixed_graph = True
-
     log_rate: Tensor
 
     def __init__(self, prior: Callable[[], dist.Independent], *, log_rate: float = 0.0) -> None:

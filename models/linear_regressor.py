@@ -11,8 +11,7 @@ symbol            meaning                              site         shape
 
 .. math:: w_t \sim p(w), \qquad y_{tn} \sim N(w_t^\top x_{tn}, \sigma_t^2)
 
-The 1 in the shape of ``w`` is the place of the data plate (dim -1), to the right of the task plate
-(dim -2).
+The 1 in the shape of ``w`` is the place of the data plate (dim -1), right of the task plate.
 """
 
 from __future__ import annotations
@@ -37,15 +36,14 @@ class LinearRegressor(TaskNoise):
     Parameters
     ----------
     prior
-        Returns the prior of one task's ``w``, a normal with event shape (F,), for example
+        Returns the prior of one task's ``w``, a normal with event shape (F,), such as
         :class:`~pyro_vmtl.models.ZeroMeanNormal`.
     num_tasks
         T.
     init_noise_scale
         Initial standard deviation of the noise, in the unit of the targets.
     rows_per_task
-        (T,), number of training rows of each task, such as ``data.rows_per_task``. Tasks with fewer
-        than 12 then have at least the noise of the others.
+        (T,), ``data.rows_per_task``: tasks with fewer than 12 have at least the others' noise.
 
     See Also
     --------

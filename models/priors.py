@@ -9,8 +9,8 @@ symbol         meaning                        code                         shape
 :math:`\tau_0` standard deviation of m        ``mean_prior.raw_scale``     ()
 ============== ============================== ============================ =================
 
-Numbers that are no sites are learned by maximising the ELBO (empirical Bayes, type II maximum
-likelihood), those of the log-normal prior of ``w_scale`` included.
+Numbers that are no sites are learned by maximizing the ELBO (empirical Bayes, type II maximum
+likelihood), the median of the log-normal prior of ``w_scale`` included.
 """
 
 from __future__ import annotations
@@ -32,15 +32,9 @@ class StandardNormal(nn.Module):
     ----------
     event_shape
         Shape of the site in one task.
-
-    Examples
-    --------
-    >>> StandardNormal([3, 5])().event_shape
-    torch.Size([3, 5])
     """
 
     fixed_graph = True
-
     scale: Tensor
 
     def __init__(self, event_shape: Sequence[int]) -> None:
@@ -61,11 +55,6 @@ class ZeroMeanNormal(nn.Module):
         Shape of the site in one task.
     init_scale
         Initial standard deviation.
-
-    Examples
-    --------
-    >>> ZeroMeanNormal([3, 5])().event_shape
-    torch.Size([3, 5])
     """
 
     fixed_graph = True
@@ -97,11 +86,6 @@ class HierarchicalNormal(nn.Module):
     latent_scales
         Whether each number has a standard deviation of its own, a site ``w_scale`` with a
         log-normal prior: coefficients of some features vary between tasks, others do not.
-
-    Examples
-    --------
-    >>> HierarchicalNormal([3, 5])().event_shape
-    torch.Size([3, 5])
     """
 
     fixed_graph = True

@@ -15,8 +15,8 @@ a task with fewer than 12 rows has at least the usual noise,
 
 where :math:`m` is the mean of :math:`s_t` over the tasks with at least 12 rows. Without such tasks
 it is the median over all tasks: half of them then learn noise of their own, and bound the others.
-(The mean could not be their bound: tasks at the bound raise the mean.) :math:`m` has no gradient,
-so that small tasks do not pull at the noise of the others.
+(The mean could not: tasks at the bound raise it.) :math:`m` has no gradient, so that small tasks do
+not pull at the noise of the others.
 """
 
 from __future__ import annotations
@@ -37,24 +37,8 @@ FEW_ROWS = 12
 class TaskNoise(nn.Module):
     """Normal noise with a learned standard deviation in every task.
 
-    Parameters
-    ----------
-    num_tasks
-        T.
-    init_noise_scale
-        Initial standard deviation, in the unit of the targets.
-    rows_per_task
-        (T,), number of training rows of each task, or the sum of their weights. Tasks with fewer
-        than 12 have at least the noise of the others. None for independent noise in all tasks.
-
-    Examples
-    --------
-    >>> noise = TaskNoise(3, 1.0, rows_per_task=torch.tensor([3, 50, 50]))
-    >>> with torch.no_grad():
-    ...     noise.raw_noise_scale.copy_(torch.tensor([[0.1], [0.5], [2.0]]).log()).shape
-    torch.Size([3, 1])
-    >>> noise.noise_scale.flatten().tolist()  # sqrt(0.5 * 2) for the first
-    [1.0, 0.5, 2.0]
+    ``rows_per_task`` (T,) are numbers of training rows, or sums of their weights; None for noise
+    without a lower bound in all tasks.
     """
 
     few_rows: Tensor | None
@@ -99,13 +83,7 @@ class TaskNoise(nn.Module):
 
     @torch.no_grad()
     def fix_log_noise_scale(self, values: Tensor) -> None:
-        """Set the logarithms of all standard deviations, without a lower bound from now on.
-
-        Parameters
-        ----------
-        values
-            (T, 1), or a shape that broadcasts with it.
-        """
+        """Set the logarithms of all standard deviations, (T, 1), from now on without a bound."""
         self.raw_noise_scale = nn.Parameter(values.clone())
         if self.few_rows is not None:
             self.few_rows = torch.zeros_like(self.few_rows)

@@ -58,9 +58,6 @@ from .predictive.posterior_predictive import (
 from .predictive.posterior_predictive import (
     predict_proba as predict_proba,
 )
-from .predictive.posterior_predictive import (
-    predictive_cdf as predictive_cdf,
-)
 from .predictive.quantiles import quantiles as quantiles
 from .sharing.pools import (
     GaussianSumPool as GaussianSumPool,

@@ -43,12 +43,6 @@ def plot_elbo(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     See Also
     --------
     plot_elbo_terms
-
-    Examples
-    --------
-    >>> history = xr.Dataset({"loss": ("step", np.linspace(9.0, 1.0, 400))})
-    >>> plot_elbo(xr.DataTree.from_dict({"history": history})).get_title(loc="left")
-    'Loss (negative ELBO): 1.25 nats at the end'
     """
     loss = get_variable(data, "history", "loss").values
     ax = on_axes(ax)
@@ -74,8 +68,8 @@ def plot_elbo_terms(
     Parameters
     ----------
     data
-        Tree of a fit, with ``log_likelihood_{site}`` and ``kl_{site}`` (noted_step, task) or
-        (noted_step) in the group ``history``, in nats.
+        Tree of a fit, with ``log_likelihood_{site}`` and ``kl_{site}`` (term_step, task) or
+        (term_step) in the group ``history``, in nats.
     ax
         Axes to draw on; new ones by default.
     term
@@ -91,11 +85,6 @@ def plot_elbo_terms(
         seven tasks their median, and the middle half and nine tenths of them. Log-likelihoods are
         per row where the tree has the tasks of its rows.
 
-    Raises
-    ------
-    ValueError
-        If there is no such term.
-
     See Also
     --------
     plot_elbo
@@ -104,12 +93,12 @@ def plot_elbo_terms(
     values = get_variable(data, "history", f"{term}_{site}")
     ax = on_axes(ax)
     split = "task" in values.dims
-    curves = values.transpose("noted_step", ...).values.reshape(values.sizes["noted_step"], -1)
+    curves = values.transpose("term_step", ...).values.reshape(values.sizes["term_step"], -1)
     unit = "nats per task" if split else "nats"
     sizes = task_sizes(data, values["task"].values.tolist()) if split else None
     if term == "log_likelihood" and sizes is not None:
         curves, unit = curves / np.array(sizes, dtype=float), "nats per row"
-    steps = np.asarray(values["noted_step"].values)
+    steps = np.asarray(values["term_step"].values)
     smooth = np.stack([_smooth(curve, SMOOTHED_RECORDS) for curve in curves.T], axis=1)
     if smooth.shape[1] > MOST_LINES:
         ends = draw_bands(ax, steps, smooth)

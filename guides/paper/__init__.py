@@ -1,1 +1,1 @@
-"""The guides of Shen et al. (NeurIPS 2021): encoders and amortised coefficients."""
+"""The guides of Shen et al. (NeurIPS 2021): encoders and amortized coefficients."""

@@ -1,4 +1,4 @@
-r"""Amortised coefficients: one network computes every task's posterior from its rows.
+r"""Amortized coefficients: one network computes every task's posterior from its rows.
 
 =================== ================================ =========== ========================
 symbol              meaning                          code        shape
@@ -35,18 +35,17 @@ class AmortizedNormal(nn.Module):
     encoder
         Computes the posterior of summaries (..., F), such as :class:`~pyro_vmtl.guides.MLPEncoder`.
     data
-        Training rows, which are summarised once, here.
+        Training rows, which are summarized once, here.
     """
 
     fixed_graph = True
-
     summary: Tensor
 
     def __init__(self, encoder: nn.Module, data: TaskData) -> None:
         super().__init__()
         self.encoder = encoder
-        summarise = target_weighted_mean if data.classes is None else class_means
-        self.register_buffer("summary", summarise(data))
+        summarize = target_weighted_mean if data.classes is None else class_means
+        self.register_buffer("summary", summarize(data))
 
     def draw(self) -> Tensor:
         """Sample ``w``, inside a plate over tasks."""
@@ -64,18 +63,6 @@ def class_means(data: TaskData) -> Tensor:
     """Compute the mean feature of every class in every task, (T, C, F).
 
     A class without rows in a task has its mean over the rows of all tasks.
-
-    Raises
-    ------
-    ValueError
-        If the targets are missing, or a class has no row at all.
-
-    Examples
-    --------
-    >>> X, y = [[0.0], [2.0], [5.0], [7.0]], ["cat", "cat", "dog", "dog"]
-    >>> data = TaskData.classification(X, y, ["home", "home", "home", "zoo"])
-    >>> class_means(data).squeeze(-1).tolist()
-    [[1.0, 5.0], [1.0, 7.0]]
     """
     if data.y is None or data.classes is None:
         raise ValueError("The rows have no classes, expected training rows of a classification.")
@@ -94,19 +81,7 @@ def class_means(data: TaskData) -> Tensor:
 
 
 def target_weighted_mean(data: TaskData) -> Tensor:
-    """Compute the mean of target times features in every task, (T, F); 0 for tasks without rows.
-
-    Raises
-    ------
-    ValueError
-        If the targets are missing.
-
-    Examples
-    --------
-    >>> data = TaskData.regression([[1.0], [2.0], [3.0]], [1.0, -1.0, 2.0], ["a", "a", "b"])
-    >>> target_weighted_mean(data).squeeze(-1).tolist()
-    [-0.5, 6.0]
-    """
+    """Compute the mean of target times features in every task, (T, F); 0 for tasks without rows."""
     if data.y is None:
         raise ValueError("The rows have no targets, expected training rows.")
     y = data.y.to(data.x) * data.mask

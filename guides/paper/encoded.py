@@ -31,11 +31,9 @@ class EncodedNormal(nn.Module):
     Parameters
     ----------
     encoder
-        Computes the posterior of inputs (..., F), for example
-        :class:`~pyro_vmtl.guides.LinearEncoder`.
+        Computes the posterior of inputs (..., F), such as :class:`~pyro_vmtl.guides.LinearEncoder`.
     others
-        Guide of the other sites, with a method ``draw`` that samples them in a plate over tasks,
-        for example :class:`~pyro_vmtl.guides.MeanFieldNormal`.
+        Guide of the other sites, such as :class:`~pyro_vmtl.guides.MeanFieldNormal`.
 
     See Also
     --------

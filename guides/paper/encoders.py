@@ -37,10 +37,8 @@ class LinearEncoder(nn.Module):
 
     Parameters
     ----------
-    num_features
-        F.
-    latent_size
-        D.
+    num_features, latent_size
+        F and D.
     num_tasks
         T, for a layer of its own in each task; None for one layer for all.
     dropout
@@ -97,21 +95,10 @@ class MLPEncoder(nn.Module):
 
     Parameters
     ----------
-    num_features
-        F.
-    latent_size
-        D.
     hidden
         Widths of the hidden layers.
-    dropout
-        Probability of dropping a feature of an input in training.
-    init_loc_scale, init_scale
-        As for :class:`LinearEncoder`, for the last layer.
-
-    Examples
-    --------
-    >>> MLPEncoder(5, 2, hidden=[4, 4])(torch.zeros(3, 7, 5)).event_shape
-    torch.Size([2])
+    num_features, latent_size, dropout, init_loc_scale, init_scale
+        See :class:`LinearEncoder`; the last two are of the last layer.
     """
 
     fixed_graph = True
@@ -128,12 +115,10 @@ class MLPEncoder(nn.Module):
     ) -> None:
         super().__init__()
         widths = [num_features, *hidden]
-        layers = [
-            layer
-            for before, after in pairwise(widths)
-            for layer in (nn.Linear(before, after), nn.ELU())
-        ]
-        self.layers = nn.Sequential(nn.Dropout(dropout), *layers)
+        layers: list[nn.Module] = [nn.Dropout(dropout)]
+        for before, after in pairwise(widths):
+            layers += [nn.Linear(before, after), nn.ELU()]
+        self.layers = nn.Sequential(*layers)
         self.last = LinearEncoder(
             widths[-1], latent_size, init_loc_scale=init_loc_scale, init_scale=init_scale
         )
@@ -151,12 +136,6 @@ class ConcatenatedEncoders(nn.Module):
     ----------
     *encoders
         Encoders with D_1, D_2, ... outputs.
-
-    Examples
-    --------
-    >>> both = ConcatenatedEncoders(LinearEncoder(5, 3), LinearEncoder(5, 1))
-    >>> both(torch.zeros(7, 5)).event_shape
-    torch.Size([4])
     """
 
     fixed_graph = True

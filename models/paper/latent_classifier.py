@@ -72,20 +72,7 @@ def standard_normal(like: Tensor, size: int) -> dist.Independent:
 
 
 def times(z: Tensor, w: Tensor) -> Tensor:
-    r"""Multiply representations and coefficients, and add the bias if there is one.
-
-    Parameters
-    ----------
-    z
-        (\*S, T, N, D).
-    w
-        (\*S, T, C, D), or (\*S, T, C, D + 1) with a bias.
-
-    Returns
-    -------
-    Tensor
-        (\*S, T, N, C).
-    """
+    """Multiply (T, N, D) by (T, C, D), or by (T, C, D + 1) with a bias in its last column."""
     size = z.shape[-1]
     out = (z @ w[..., :size].mT).to(w.dtype)  # under autocast only products have low precision
     return out if w.shape[-1] == size else out + w[..., size:].mT

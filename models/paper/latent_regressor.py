@@ -44,13 +44,8 @@ class LatentRegressor(TaskNoise):
         bias.
     latent_size
         D.
-    num_tasks
-        T.
-    init_noise_scale
-        Initial standard deviation of the noise, in the unit of the targets.
-    rows_per_task
-        (T,), number of training rows of each task, as for
-        :class:`~pyro_vmtl.models.LinearRegressor`.
+    num_tasks, init_noise_scale, rows_per_task
+        See :class:`~pyro_vmtl.models.LinearRegressor`.
 
     See Also
     --------

@@ -12,8 +12,7 @@ from torch import Tensor
 __all__ = [
     "check_finite",
     "check_positive",
-    "class_index",
-    "is_missing",
+    "label_index",
     "read_labels",
     "read_real",
     "read_targets",
@@ -64,15 +63,15 @@ def read_weights(sample_weight: Any) -> Tensor:
     return weight
 
 
-def class_index(labels: list[Hashable], classes: tuple[Hashable, ...]) -> Tensor:
-    """Return the positions of labels among the classes, (rows,)."""
-    index = {label: i for i, label in enumerate(classes)}
+def label_index(labels: list[Hashable], known: Sequence[Hashable], message: str) -> Tensor:
+    """Return the positions of labels among the known ones, (rows,).
+
+    The message of an error is formatted with the label, its row, and the known labels.
+    """
+    index = {label: i for i, label in enumerate(known)}
     for row, label in enumerate(labels):
         if label not in index:
-            raise ValueError(
-                f"y has class {label!r} in row {row}, expected one of {list(classes)}. "
-                "Add it to `classes=` or drop the row."
-            )
+            raise ValueError(message.format(label, row, list(known)))
     return torch.tensor([index[label] for label in labels], dtype=torch.int64)
 
 
@@ -84,18 +83,14 @@ def read_labels(values: Any, name: str) -> list[Hashable]:
     # scalars of numpy and torch: equal ones of torch would have different hashes
     labels = [v.item() if getattr(v, "shape", None) == () else v for v in labels]
     for row, label in enumerate(labels):
-        if is_missing(label):
+        # NA of pandas has no truth value, and NaN is unequal to itself
+        if label is None or type(label).__name__ == "NAType" or label != label:
             raise ValueError(f"{name} has no label in row {row}. Fill it in or drop the row.")
         if not isinstance(label, Hashable):
             raise ValueError(
                 f"{name} has {label!r} in row {row}, expected a hashable label such as a string."
             )
     return labels
-
-
-def is_missing(value: Any) -> bool:
-    """Return whether a value is None, NaN or a missing value of pandas."""
-    return value is None or type(value).__name__ == "NAType" or bool(value != value)
 
 
 def check_finite(values: Tensor, tasks: list[Hashable], name: str) -> None:

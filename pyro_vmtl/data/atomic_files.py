@@ -14,13 +14,7 @@ __all__ = ["atomic_write", "check_writable", "new_directory"]
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that replaces ``path`` unless an exception is raised.
-
-    Parameters
-    ----------
-    path
-        The file to write. An existing one stays until the new one is complete.
-    """
+    """Yield a temporary path that replaces the file ``path`` unless an exception is raised."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield scratch
@@ -32,19 +26,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def check_writable(out: Path, *, overwrite: bool, marker: str) -> None:
     """Check that a folder can be written, before any work is done.
 
-    Parameters
-    ----------
-    out
-        The folder to write.
-    overwrite
-        Whether an existing folder may be overwritten.
-    marker
-        Name of a file that folders written by pyro_vmtl contain. Others are never overwritten.
-
-    Raises
-    ------
-    OSError
-        If the folder exists and may not be overwritten, or its parent is not writable.
+    Only folders with a file ``marker``, as those written by pyro_vmtl have, are overwritten.
     """
     if out.exists() and not overwrite:
         raise FileExistsError(
@@ -68,19 +50,7 @@ def check_writable(out: Path, *, overwrite: bool, marker: str) -> None:
 def new_directory(out: Path, *, overwrite: bool, marker: str) -> Iterator[Path]:
     """Yield a temporary folder that replaces ``out`` unless an exception is raised.
 
-    Parameters
-    ----------
-    out
-        The folder to write.
-    overwrite
-        Whether an existing folder may be overwritten. It stays until the new one is complete.
-    marker
-        Name of a file that folders written by pyro_vmtl contain. Others are never overwritten.
-
-    Raises
-    ------
-    OSError
-        If :func:`check_writable` refuses the folder.
+    ``overwrite`` and ``marker`` are those of :func:`check_writable`.
     """
     check_writable(out, overwrite=overwrite, marker=marker)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from pyro_vmtl.data.task_data import Attended, TaskData
 
@@ -36,17 +35,12 @@ def attend(data: TaskData) -> TaskData:
     Parameters
     ----------
     data
-        Training rows.
+        Training rows of at least two tasks.
 
     Returns
     -------
     TaskData
         The same rows, with ``attended``.
-
-    Raises
-    ------
-    ValueError
-        If the targets are missing, or there is only one task.
 
     See Also
     --------
@@ -71,27 +65,20 @@ def attend(data: TaskData) -> TaskData:
     out = x.new_zeros(len(x), data.num_tasks - 1, data.num_features)
     present = torch.zeros(out.shape[:2], dtype=torch.bool, device=x.device)
     for source in range(data.num_tasks):
-        others = task != source
         keys, targets = x[task == source], y[task == source]
+        others = (task != source).nonzero().squeeze(1)
         if not len(keys):
             continue
         similarity = x[others] @ keys.mT
         allowed = torch.ones_like(similarity, dtype=torch.bool)
         if data.classes is not None:
             allowed = y[others][:, None] == targets
-        any_allowed = allowed.any(1)
-        scores = _over_range(similarity, allowed).masked_fill(~allowed, -torch.inf)
-        weights = scores[any_allowed].softmax(1)
+        found = allowed.any(1)
+        others, similarity, allowed = others[found], similarity[found], allowed[found]
+        high = similarity.masked_fill(~allowed, -torch.inf)
+        low = similarity.masked_fill(~allowed, torch.inf)
+        spread = high.amax(1, keepdim=True) - low.amin(1, keepdim=True)
+        weights = (similarity / (spread + 1e-9)).masked_fill(~allowed, -torch.inf).softmax(1)
         place = row[others], source - (source > task[others]).long()
-        out[place] = out.new_zeros(len(similarity), data.num_features).masked_scatter(
-            any_allowed[:, None], weights @ keys
-        )
-        present[place] = any_allowed
+        out[place], present[place] = weights @ keys, True
     return replace(data, attended=Attended(out, present))
-
-
-def _over_range(scores: Tensor, allowed: Tensor) -> Tensor:
-    """Divide each row of scores by the range of its allowed ones."""
-    high = scores.masked_fill(~allowed, -torch.inf).amax(1, keepdim=True)
-    low = scores.masked_fill(~allowed, torch.inf).amin(1, keepdim=True)
-    return scores / (high - low + 1e-9)

@@ -10,25 +10,7 @@ __all__ = ["check_counts"]
 
 
 def check_counts(data: TaskData) -> Tensor:
-    """Return the targets of training rows, (T, N), after checking that they are counts.
-
-    Parameters
-    ----------
-    data
-        Training rows.
-
-    Raises
-    ------
-    ValueError
-        If the targets are missing, are classes, or are not whole numbers from 0.
-
-    Examples
-    --------
-    >>> data = TaskData.regression([[1.0], [2.0]], [3.0, 0.5], ["Ada", "Bo"])
-    >>> check_counts(data)
-    Traceback (most recent call last):
-    ValueError: y is 0.5 in row 1, task 'Bo', expected counts: whole numbers from 0. ...
-    """
+    """Return the targets of training rows, (T, N), after checking that they are counts."""
     if data.y is None:
         raise ValueError("The rows have no targets, expected training rows.")
     if data.classes is not None:

@@ -39,10 +39,6 @@ def folds(
         The other rows, to fit, and the rows held out, each with all tasks. In each, ``row`` counts
         from 0 and there are no counterparts (call :func:`~pyro_vmtl.attend` again).
 
-    See Also
-    --------
-    sklearn.model_selection.StratifiedKFold : The same idea for a single task.
-
     Examples
     --------
     >>> data = TaskData.regression([[1.0], [2.0], [3.0]], [1.0, 2.0, 3.0], ["a", "a", "b"])
@@ -66,10 +62,7 @@ def needed_folds(data: TaskData, num_folds: int, *, enough: int | None = None) -
 
 
 def subsample_rows(data: TaskData, num_rows: int, *, seed: int = 0) -> TaskData:
-    """Select about ``num_rows`` rows at random, the same fraction of every task.
-
-    Data with fewer rows are returned as they are.
-    """
+    """Select at most about ``num_rows`` rows at random, the same fraction of every task."""
     fraction = num_rows / int(data.mask.sum())
     if fraction >= 1:
         return data
@@ -77,10 +70,7 @@ def subsample_rows(data: TaskData, num_rows: int, *, seed: int = 0) -> TaskData:
 
 
 def _thin(chosen: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
-    """Keep a fraction of the chosen rows, (T, N), of each task, by systematic sampling.
-
-    The kept rows are at equal distances. All have the same probability, as the start is random.
-    """
+    """Keep a fraction of the chosen rows, (T, N), of each task, by systematic sampling."""
     if fraction >= 1:
         return chosen
     start = torch.rand(len(chosen), 1, generator=generator, dtype=torch.float64)

@@ -25,19 +25,9 @@ def as_one_task(data: TaskData) -> TaskData:
 
 
 def split_one_task(values: Tensor, data: TaskData) -> Tensor:
-    r"""Arrange values of the rows of :func:`as_one_task` by task again.
+    """Arrange values of ``as_one_task(data)``, (S, 1, rows, ...), by task again, (S, T, N, ...).
 
-    Parameters
-    ----------
-    values
-        (S, 1, rows, ...), in the order of ``as_one_task(data)``.
-    data
-        The rows by task, (T, N).
-
-    Returns
-    -------
-    Tensor
-        (S, T, N, ...), one where padded, as standard deviations and rates are above 0.
+    They are 1 where padded, as standard deviations and rates are above 0.
     """
     padded = values.new_ones(values.shape[0], *data.mask.shape, *values.shape[3:])
     padded[:, data.mask] = values[:, 0]
@@ -45,26 +35,9 @@ def split_one_task(values: Tensor, data: TaskData) -> Tensor:
 
 
 def as_last_task(data: TaskData, num_others: int) -> TaskData:
-    """Put the rows of one task after tasks that have no rows.
+    """Put the rows of one task, (1, N), after other tasks without rows, (``num_others`` + 1, N).
 
-    Parameters
-    ----------
-    data
-        Rows of one task, (1, N).
-    num_others
-        T, the number of tasks before it.
-
-    Returns
-    -------
-    TaskData
-        (T + 1, N), padded in all tasks but the last, which keeps its label. The others are called
-        by their numbers.
-
-    Examples
-    --------
-    >>> data = as_last_task(TaskData.regression([[1.0], [2.0]], [1.0, 2.0], ["b", "b"]), 1)
-    >>> data.task_labels, data.row.tolist(), data.mask.tolist()
-    ((0, 'b'), [[-1, -1], [0, 1]], [[False, False], [True, True]])
+    The task keeps its label, and the others are called by their numbers.
     """
     wide = data.map_rows(lambda v: torch.cat([v.new_zeros(num_others, *v.shape[1:]), v]))
     labels = (*range(num_others), *data.task_labels)

@@ -8,8 +8,7 @@ values that exist for every task.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pyro
@@ -80,20 +79,9 @@ def sample_posterior(site: str, posterior: dist.Independent) -> Tensor:
     return value
 
 
-@contextmanager
-def some_tasks(tasks: Tensor | None) -> Iterator[None]:
-    """Run programs on some of the tasks.
-
-    Parameters
-    ----------
-    tasks
-        (B,), indices in ascending order; None for all tasks.
-    """
-    if tasks is None:
-        yield
-    else:
-        with _SomeTasks(tasks):
-            yield
+def some_tasks(tasks: Tensor | None) -> AbstractContextManager[Any]:
+    """Run programs on some of the tasks, (B,) indices in ascending order; None for all."""
+    return nullcontext() if tasks is None else _SomeTasks(tasks)
 
 
 class _SomeTasks(Messenger):
@@ -114,32 +102,12 @@ class _SomeTasks(Messenger):
         msg["value"] = self.tasks
 
 
-@contextmanager
-def scaled_rows(weight: Tensor | None) -> Iterator[None]:
+def scaled_rows(weight: Tensor | None) -> AbstractContextManager[Any]:
     """Scale the log densities of sites inside the plate ``data``.
 
-    Parameters
-    ----------
-    weight
-        (T,), weight of each row of a task, or (T, N), of every row; None for no change.
-
-    Raises
-    ------
-    ValueError
-        If a program that ran inside this context has no site in a plate ``data``, or an autoguide
-        has parameters for every row.
+    The weights are (T,), of each row of a task, or (T, N), of every row; None for no change.
     """
-    if weight is None:
-        yield
-        return
-    messenger = _ScaleRows(weight)
-    with messenger:
-        yield
-    if not messenger.met:
-        raise ValueError(
-            f"The programs have no site in a plate {DATA_PLATE!r}, so that a batch of rows cannot "
-            f"be weighted. Sample rows inside `with pyro.plate({DATA_PLATE!r}, N, dim=-1)`."
-        )
+    return nullcontext() if weight is None else _ScaleRows(weight)
 
 
 class _ScaleRows(Messenger):
@@ -147,6 +115,15 @@ class _ScaleRows(Messenger):
         super().__init__()
         self.weight = weight
         self.met = False
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        if not self.met and exception[0] is None:
+            raise ValueError(
+                f"The programs have no site in a plate {DATA_PLATE!r}, so that a batch of rows "
+                "cannot be weighted. Sample rows inside "
+                f"`with pyro.plate({DATA_PLATE!r}, N, dim=-1)`."
+            )
 
     def _pyro_sample(self, msg: Any) -> None:
         dims = {frame.name: frame.dim for frame in msg["cond_indep_stack"] if frame.vectorized}

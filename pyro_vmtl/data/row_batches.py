@@ -58,11 +58,10 @@ class RandomRows:
     max_total: int | None = None
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
         check_positive(num_rows=self.num_rows, max_total=self.max_total)
 
     def __call__(self, data: TaskData) -> tuple[TaskData, Tensor]:
-        """Draw a batch, and return it with the weight of a row of each task, (T,)."""
+        """Draw a batch, and the weight of a row of each task, (T,)."""
         size = min(self.num_rows, data.num_rows)
         if self.max_total is not None:
             size = max(1, min(size, self.max_total // data.num_tasks))
@@ -105,11 +104,10 @@ class BalancedRows:
     num_per_class: int
 
     def __post_init__(self) -> None:
-        """Check the number."""
         check_positive(num_per_class=self.num_per_class)
 
     def __call__(self, data: TaskData) -> tuple[TaskData, Tensor]:
-        """Draw a batch, and return it with the weight of a row of each task, (T,)."""
+        """Draw a batch, and the weight of a row of each task, (T,)."""
         if data.classes is None or data.y is None:
             raise ValueError("BalancedRows needs classes. Use RandomRows for real targets.")
         shuffled = _shuffled(data)

@@ -24,17 +24,9 @@ BLOCK_COST = 2e6
 
 @dataclass(frozen=True)
 class Part:
-    """Tasks that go through a step together.
+    """Tasks that go through a step together, and the number of rows of the longest of them."""
 
-    Attributes
-    ----------
-    tasks
-        (B,), indices in ascending order, on the device of the rows.
-    num_rows
-        Number of rows of the longest of them.
-    """
-
-    tasks: Tensor
+    tasks: Tensor  # (B,), in ascending order, on the device of the rows
     num_rows: int
 
 
@@ -69,11 +61,10 @@ class RandomTasks:
     num_tasks: int
 
     def __post_init__(self) -> None:
-        """Check the number."""
         check_positive(num_tasks=self.num_tasks)
 
     def __call__(self, data: TaskData) -> Iterator[list[Part]]:
-        """Draw the tasks of each step."""
+        """Yield the parts of each step."""
         while True:
             tasks = torch.randperm(data.num_tasks, device=data.x.device)[: self.num_tasks]
             yield [Part(tasks.sort().values, data.num_rows)]
@@ -105,11 +96,10 @@ class TaskBlocks:
     num_tasks: int
 
     def __post_init__(self) -> None:
-        """Check the number."""
         check_positive(num_tasks=self.num_tasks)
 
     def __call__(self, data: TaskData) -> Iterator[list[Part]]:
-        """Yield the same blocks for each step."""
+        """Yield the parts of each step."""
         counts = data.mask.sum(1).cpu()
         by_size = counts.argsort(descending=True, stable=True)
         parts = []

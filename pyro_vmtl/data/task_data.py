@@ -16,10 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vmtl.data.arrays import class_index, read_labels, read_targets, sorted_unique
+from pyro_vmtl.data.arrays import label_index, read_labels, read_targets, sorted_unique
 from pyro_vmtl.data.padding import pad_arrays
 
 __all__ = ["Attended", "TaskData"]
+
+UNKNOWN_CLASS = (
+    "y has class {!r} in row {}, expected one of {}. Add it to `classes=` or drop the row."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +33,8 @@ class Attended:
     Attributes
     ----------
     x
-        (rows, T - 1, F), features of the counterparts, the other tasks in order; 0 where there is
-        none. Rows are in the order of the user's arrays.
+        (rows, T - 1, F), features of the counterparts, the other tasks in order; rows as in the
+        user's arrays. 0 where there is none.
     present
         (rows, T - 1), False where the other task has no row of the class.
     """
@@ -130,38 +134,19 @@ class TaskData:
             can be sorted.
         sample_weight
             (rows,), weights of the rows in a fit, at least 0; all 1 by default.
-
-        Raises
-        ------
-        ValueError
-            If lengths disagree, a feature is not finite, a weight is negative, or ``y`` holds a
-            class that is not in ``classes``.
         """
         labels = read_labels(y, "y")
         classes = tuple(classes) if classes is not None else sorted_unique(labels)
         if len(set(classes)) < len(classes):
             raise ValueError(f"classes has a label twice, expected each once: {list(classes)}.")
-        padded = pad_arrays(X, class_index(labels, classes), tasks, sample_weight=sample_weight)
-        return cls(**padded, classes=classes)
+        targets = label_index(labels, classes, UNKNOWN_CLASS)
+        return cls(**pad_arrays(X, targets, tasks, sample_weight=sample_weight), classes=classes)
 
     @classmethod
     def regression(
         cls, X: Any, y: Any, tasks: Sequence[Hashable] | np.ndarray, *, sample_weight: Any = None
     ) -> TaskData:
-        """Create rows with real targets.
-
-        Parameters
-        ----------
-        X, tasks, sample_weight
-            As for :meth:`classification`.
-        y
-            (rows,), real targets.
-
-        Raises
-        ------
-        ValueError
-            If lengths disagree, a feature or target is not finite, or a weight is negative.
-        """
+        """Create rows with real targets ``y``, (rows,); else as :meth:`classification`."""
         return cls(**pad_arrays(X, read_targets(y, tasks), tasks, sample_weight=sample_weight))
 
     def new_rows(self, X: Any, tasks: Sequence[Hashable] | np.ndarray, y: Any = None) -> TaskData:
@@ -178,16 +163,10 @@ class TaskData:
             (rows,), task labels among ``task_labels``.
         y
             (rows,), targets where they are known.
-
-        Raises
-        ------
-        ValueError
-            If a task or class is unknown, lengths disagree, or ``X`` has another number of
-            features.
         """
         targets = None
         if y is not None and self.classes is not None:
-            targets = class_index(read_labels(y, "y"), self.classes)
+            targets = label_index(read_labels(y, "y"), self.classes, UNKNOWN_CLASS)
         elif y is not None:
             targets = read_targets(y, tasks)
         padded = pad_arrays(X, targets, tasks, task_labels=self.task_labels)
@@ -237,14 +216,9 @@ class TaskData:
         return replace(self, x=x, intercept=True)
 
     def take(self, index: Tensor, mask: Tensor) -> TaskData:
-        """Select rows of every task, keeping tasks and classes.
+        """Select rows of every task by their positions, (T, M), in the second dimension.
 
-        Parameters
-        ----------
-        index
-            (T, M), positions along the second dimension.
-        mask
-            (T, M), True where a real row is selected.
+        The mask, (T, M), is True where a real row is selected.
         """
 
         def gather(values: Tensor) -> Tensor:
@@ -255,13 +229,9 @@ class TaskData:
         return replace(taken, mask=mask, row=taken.row.masked_fill(~mask, -1))
 
     def map_rows(self, function: Callable[[Tensor], Tensor]) -> TaskData:
-        """Apply a function to everything that has an entry per row.
+        """Apply a function to features, targets, mask, positions and weights.
 
-        Parameters
-        ----------
-        function
-            Changes values (T, N) or (T, N, F) along the first two dimensions. It is applied to
-            features, targets, mask, positions and weights.
+        It changes values (T, N) or (T, N, F) along the first two dimensions.
         """
         return replace(
             self,
@@ -283,18 +253,7 @@ class TaskData:
         return replace(moved, attended=attended)
 
     def unpad(self, values: Tensor) -> Tensor:
-        """Arrange values (T, N, ...) in the order of the user's rows.
-
-        Parameters
-        ----------
-        values
-            (T, N, ...), one value per padded row.
-
-        Returns
-        -------
-        Tensor
-            (rows, ...), one value per row of the user's arrays.
-        """
+        """Arrange values (T, N, ...) in the order of the user's rows, (rows, ...)."""
         flat = values[self.mask]
         out = torch.empty_like(flat)
         out[self.row[self.mask]] = flat

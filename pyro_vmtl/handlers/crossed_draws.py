@@ -15,18 +15,9 @@ __all__ = ["CrossedDraws"]
 class CrossedDraws(Messenger):
     """Draw some sites less often than others, and combine every draw with every other.
 
-    The handler encloses an ELBO with S vectorised particles. With M draws of one site and L of
-    another, the particles use their M * L pairs in turn. Other sites are drawn for every particle.
-
-    Parameters
-    ----------
-    num_draws
-        Number of draws of each site. Their product divides S.
-
-    Raises
-    ------
-    ValueError
-        On exit, if the programs have no such site.
+    The handler encloses an ELBO with S vectorized particles. With M draws of one site and L of
+    another, where M * L divides S, the particles use the pairs in turn. Other sites are drawn for
+    every particle.
     """
 
     def __init__(self, num_draws: Mapping[str, int]) -> None:

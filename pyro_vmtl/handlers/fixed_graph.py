@@ -27,34 +27,14 @@ TORCH_LAYERS = frozenset(
         *(nn.Tanh, nn.Sigmoid, nn.Hardtanh, nn.Softmax, nn.LogSoftmax),
     }
 )
-"""Layers of torch that keep the promise. Batch normalisation counts its steps."""
+"""Layers of torch that keep the promise. Batch normalization counts its steps."""
 
 
 def has_fixed_graph(program: Any) -> bool:
-    """Whether a program, and all it is made of, declares ``fixed_graph``.
+    """Whether a program declares ``fixed_graph``.
 
-    Parameters
-    ----------
-    program
-        A function, a class, or an object. For a module, its submodules and the functions and
-        classes among its attributes are checked, too; it must have no forward hooks.
-
-    Returns
-    -------
-    bool
-        Whether every part declares it.
-
-    Examples
-    --------
-    >>> has_fixed_graph(nn.Sequential(nn.Linear(2, 3), nn.Tanh()))
-    True
-    >>> class Noisy(nn.Module):
-    ...     pass
-    >>> has_fixed_graph(Noisy())
-    False
-    >>> Noisy.fixed_graph = True
-    >>> has_fixed_graph(Noisy())
-    True
+    All submodules of a module must, and the functions and classes among their attributes. They must
+    have no forward hooks.
     """
     if isinstance(program, nn.Module):
         return all(map(_is_declared_module, program.modules()))

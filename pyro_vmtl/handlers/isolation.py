@@ -19,20 +19,6 @@ def isolated(seed: int) -> Iterator[None]:
 
     Pyro keeps the ``PyroParam`` s of all guides in one store, by name: two ``AutoNormal`` guides
     would overwrite each other's values. In this context a guide has only its own.
-
-    Parameters
-    ----------
-    seed
-        Seed of torch's random numbers.
-
-    Examples
-    --------
-    >>> with isolated(seed=1):
-    ...     first = torch.rand(())
-    >>> with isolated(seed=1):
-    ...     second = torch.rand(())
-    >>> bool(first == second)
-    True
     """
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=cuda), pyro.get_param_store().scope():
@@ -75,19 +61,7 @@ def bare_parameters(*programs: Any) -> list[str]:
 
 
 def check_no_bare_parameters(*programs: Any) -> None:
-    """Check that all parameters in the store belong to modules of the programs.
-
-    Parameters
-    ----------
-    *programs
-        Models and guides that ran inside :func:`isolated`.
-
-    Raises
-    ------
-    ValueError
-        If a program has a bare ``pyro.param``, which is in the global store only: an isolated
-        program would begin without it, and lose it.
-    """
+    """Check that programs have no bare ``pyro.param``, which ends with :func:`isolated`."""
     for name in bare_parameters(*programs):
         raise ValueError(
             f"pyro.param({name!r}) is not a parameter of the model or guide module, and would "

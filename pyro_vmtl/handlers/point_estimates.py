@@ -27,7 +27,7 @@ def point_estimates(guide: Program) -> ProgramWithHandler:
     Returns
     -------
     ProgramWithHandler
-        The guide of point masses. It cannot be shared, as point masses have no scale.
+        The guide of point masses, which cannot be shared, as they have no scale.
 
     See Also
     --------

@@ -8,17 +8,7 @@ from typing import Any
 from pyro.poutine.messenger import Messenger
 from torch import nn
 
-__all__ = [
-    "TASK_PLATE",
-    "UNCONSTRAINED",
-    "Program",
-    "ProgramWithHandler",
-    "SiteMessenger",
-    "unwrap",
-]
-
-TASK_PLATE = "task"
-"""Name of the plate over tasks in models and guides."""
+__all__ = ["UNCONSTRAINED", "Program", "ProgramWithHandler", "SiteMessenger", "unwrap"]
 
 UNCONSTRAINED = "_unconstrained"
 """Suffix of the auxiliary sites of Pyro's autoguides."""
@@ -30,25 +20,8 @@ Program = Callable[..., Any]
 class ProgramWithHandler(nn.Module):
     """A program that runs under a handler, as one module with the parameters of both.
 
-    Parameters
-    ----------
-    program
-        Model or guide.
-    handler
-        Class of the handler, or another callable: returns a new handler from ``state`` for each
-        run. With an attribute ``changes_posterior = False`` it says that the handler matters to the
-        loss only, so that predictions do without it (:func:`unwrap`).
-    state
-        Settings and learned parameters of the handler.
-
-    Examples
-    --------
-    >>> import pyro, pyro.distributions as dist
-    >>> def program():
-    ...     return pyro.sample("w", dist.Normal(0.0, 1.0))
-    >>> handled = ProgramWithHandler(program, lambda state: Messenger(), nn.Module())
-    >>> handled().shape
-    torch.Size([])
+    ``handler`` makes a new handler for each run from ``state``, its settings and parameters.
+    With ``changes_posterior = False`` a handler matters to the loss only (:func:`unwrap`).
     """
 
     fixed_graph = True
@@ -98,13 +71,7 @@ def unwrap(program: nn.Module) -> nn.Module:
 
 
 class SiteMessenger(Messenger):
-    """A handler of named sites, which raises an error if a program lacks one of them.
-
-    Parameters
-    ----------
-    sites
-        Names of the sites to handle.
-    """
+    """A handler of named sites, which raises an error if a program lacks one of them."""
 
     def __init__(self, sites: Iterable[str]) -> None:
         super().__init__()

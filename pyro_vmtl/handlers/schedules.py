@@ -24,13 +24,7 @@ Schedule = Callable[[int], float]
 
 
 def as_schedule(value: float | Schedule) -> Schedule:
-    """Return a schedule as it is, and a number as a constant schedule.
-
-    Examples
-    --------
-    >>> as_schedule(0.5)(1000)
-    0.5
-    """
+    """Return a schedule as it is, and a number as a constant schedule."""
     return value if callable(value) else Constant(float(value))
 
 
@@ -105,12 +99,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Stairs:
-    """Piecewise constant values.
-
-    Parameters
-    ----------
-    values
-        Pairs of a step and the value from that step on; the first step is 0.
+    """Piecewise constant: pairs of a step, the first of them 0, and the value from there on.
 
     Examples
     --------
@@ -126,13 +115,7 @@ class Stairs:
 
 
 class Scheduled(nn.Module):
-    """A module with settings that follow schedules during a fit.
-
-    Attributes
-    ----------
-    schedules
-        Schedule of each setting.
-    """
+    """A module with settings that follow schedules during a fit."""
 
     schedules: dict[str, Schedule]
 

@@ -40,11 +40,6 @@ def temper(
     tuple
         The tempered model and guide.
 
-    Raises
-    ------
-    ValueError
-        If a weight is negative; when the programs run, if they have no such latent site.
-
     See Also
     --------
     pyro_vmtl.share : Let tasks borrow from one another.
@@ -96,7 +91,7 @@ class KLWeights(Scheduled):
         return self.values[place] if self.graph_key[place] else None
 
     def at_step(self, step: int) -> None:
-        """Set the weights to their values at a step of the fit."""
+        """Set the weights to their values at a step."""
         now = [schedule(step) for schedule in self.schedules.values()]
         if now != self.now:
             self.now = now
@@ -110,13 +105,7 @@ class KLWeights(Scheduled):
 
 
 class ScaleSites(SiteMessenger):
-    """Scale tempered sites, and mask those with weight 0.
-
-    Parameters
-    ----------
-    weights
-        Weights of the tempered sites.
-    """
+    """Scale tempered sites, and mask those with weight 0."""
 
     changes_posterior = False
     fixed_graph = True
@@ -151,18 +140,7 @@ class ScaleSites(SiteMessenger):
 
 
 def kl_weights_of(program: Program) -> dict[str, float]:
-    """Return the current KL weights of the tempered sites of a program.
-
-    Parameters
-    ----------
-    program
-        A model or guide, tempered or not, also more than once: then weights multiply.
-
-    Returns
-    -------
-    dict
-        Weight of each tempered site.
-    """
+    """Return the current KL weight of each tempered site; repeated weights multiply."""
     weights: dict[str, float] = {}
     for module in program.modules() if isinstance(program, nn.Module) else ():
         if isinstance(module, KLWeights):

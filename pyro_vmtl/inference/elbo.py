@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -85,16 +86,11 @@ class MeanFieldELBO(TraceMeanField_ELBO):
         )
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> TracePair:
-        if self.num_particles == 1:
-            return self._trace_both(model, guide, args, kwargs)
-        with CrossedDraws(self.num_draws):
-            return self._trace_both(model, guide, args, kwargs)
-
-    def _trace_both(self, model: Any, guide: Any, args: Any, kwargs: Any) -> TracePair:
-        if is_validation_enabled() or isinstance(poutine.unwrap(guide), Messenger):
-            return TracePair(*super()._get_trace(model, guide, args, kwargs))
-        traces = trace_guide_and_model(model, guide, *args, **kwargs)
-        return TracePair(*map(prune_subsample_sites, traces))
+        with CrossedDraws(self.num_draws) if self.num_particles > 1 else nullcontext():
+            if is_validation_enabled() or isinstance(poutine.unwrap(guide), Messenger):
+                return TracePair(*super()._get_trace(model, guide, args, kwargs))
+            traces = trace_guide_and_model(model, guide, *args, **kwargs)
+            return TracePair(*map(prune_subsample_sites, traces))
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Return the loss."""
@@ -111,17 +107,9 @@ class MeanFieldELBO(TraceMeanField_ELBO):
 
 @dataclass(frozen=True)
 class ELBOTerms:
-    """The terms of one ELBO estimate, with their weights in it.
+    """The terms of one ELBO estimate in nats, with their weights in it, by site.
 
-    The loss is the sum of all ``kl`` minus the sum of all ``log_likelihood``.
-
-    Attributes
-    ----------
-    log_likelihood
-        Log-likelihood of each observed site in nats: (T,), or () outside the task plate and on
-        some tasks only.
-    kl
-        KL of each latent site, in the same shapes.
+    Each is of shape (T,), or () outside the task plate and on some tasks only.
     """
 
     log_likelihood: dict[str, Tensor] = field(default_factory=dict)
@@ -129,17 +117,20 @@ class ELBOTerms:
 
     @property
     def loss(self) -> Tensor:
-        """The loss, (): the sum of all terms."""
+        """The sum of all ``kl`` minus the sum of all ``log_likelihood``, ()."""
         terms = [*self.kl.values(), *(-values for values in self.log_likelihood.values())]
         return sum((values.sum() for values in terms[1:]), terms[0].sum())
 
     def __mul__(self, factor: float) -> ELBOTerms:
-        """Multiply all terms by a factor."""
         return self._map(lambda values: values * factor)
 
     def detach(self) -> ELBOTerms:
         """Detach the terms from the gradient."""
         return self._map(Tensor.detach)
+
+    def by_name(self) -> dict[str, Tensor]:
+        """Return the terms by names such as ``kl.w``."""
+        return {f"{kind}.{site}": v for kind, of in vars(self).items() for site, v in of.items()}
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> ELBOTerms:
         kinds = (self.log_likelihood, self.kl)
@@ -147,41 +138,18 @@ class ELBOTerms:
 
 
 class Evaluation(NamedTuple):
-    """One estimate of an ELBO.
-
-    Attributes
-    ----------
-    loss
-        Negative ELBO, ().
-    terms
-        The loss split by site and task.
-    traces
-        Traces of model and guide, one pair for each particle that is not vectorised.
-    """
+    """One estimate of an ELBO: its negative, ``loss``, which ``terms`` split by site and task."""
 
     loss: Tensor
     terms: ELBOTerms
     traces: list[TracePair]
+    """One pair for each particle that is not vectorised."""
 
 
 def evaluate(
     elbo: Trace_ELBO, model: Program, guide: Program, *args: Any, **kwargs: Any
 ) -> Evaluation:
-    """Estimate an ELBO, keeping its terms and traces.
-
-    Parameters
-    ----------
-    elbo
-        :class:`MeanFieldELBO` or one of Pyro's ELBOs, of which only the loss has a gradient.
-    model, guide
-        Pyro programs.
-    *args, **kwargs
-        Arguments of both.
-
-    Returns
-    -------
-    Evaluation
-        Loss, terms and traces.
+    """Estimate an ELBO, keeping its terms and traces; of Pyro's own, only the loss has a gradient.
 
     Examples
     --------

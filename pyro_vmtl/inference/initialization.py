@@ -37,22 +37,7 @@ NEWTON_STEPS = 8
 def least_squares_start(data: TaskData, *, kl_weight: float = 1.0) -> tuple[Tensor, Tensor]:
     """Compute initial means and standard deviations of the coefficients of every task.
 
-    Parameters
-    ----------
-    data
-        Training rows, padded with zeros.
-    kl_weight
-        Weight of the KL divergence from the prior, above 0.
-
-    Returns
-    -------
-    tuple
-        Means and standard deviations, (T, C, F) for classes and (T, F) for real targets.
-
-    Raises
-    ------
-    ValueError
-        If the targets are missing.
+    They are (T, C, F) for classes and (T, F) for real targets.
 
     Examples
     --------
@@ -84,26 +69,9 @@ def least_squares_start(data: TaskData, *, kl_weight: float = 1.0) -> tuple[Tens
 def counts_start(
     data: TaskData, *, kl_weight: float = 1.0, log_rate: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Compute initial means and standard deviations of coefficients for counts.
+    """Compute initial means and standard deviations of coefficients for counts, (T, F).
 
-    Parameters
-    ----------
-    data
-        Training rows, padded with zeros.
-    kl_weight
-        Weight of the KL divergence from the prior, above 0.
-    log_rate
-        Logarithm of the rate where all coefficients are 0.
-
-    Returns
-    -------
-    tuple
-        Means and standard deviations, (T, F).
-
-    Raises
-    ------
-    ValueError
-        If the targets are missing, or are not counts.
+    ``log_rate`` is the logarithm of the rate where all coefficients are 0.
 
     Examples
     --------
@@ -135,13 +103,7 @@ def counts_start(
 
 
 def usual_log_rate(data: TaskData) -> float:
-    """Compute the logarithm of the mean count, with half a count added.
-
-    Examples
-    --------
-    >>> round(usual_log_rate(TaskData.regression([[1.0], [1.0]], [3, 4], ["a", "b"])), 2)
-    1.32
-    """
+    """Compute the logarithm of the mean count, with half a count added."""
     assert data.y is not None
     weight = data.mask.double() if data.weight is None else data.weight * data.mask
     return math.log(((weight * data.y).sum().item() + 0.5) / weight.sum().item())

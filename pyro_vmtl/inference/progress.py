@@ -24,17 +24,7 @@ SPEED_SECONDS = 24 * 3600.0
 def progress_bar(num_steps: int, *, visible: bool) -> Iterator[Report]:
     """Show step, loss, log-likelihood, KL and remaining time, on standard error.
 
-    Parameters
-    ----------
-    num_steps
-        Maximum number of steps.
-    visible
-        Whether to show the bar.
-
-    Yields
-    ------
-    callable
-        Takes the number of steps done, the maximum number of steps, and the terms of the loss.
+    Yield a function of the number of steps done, their maximum number, and the terms of the loss.
     """
     if not visible:
         outer = _of_fits.get()
@@ -44,8 +34,10 @@ def progress_bar(num_steps: int, *, visible: bool) -> Iterator[Report]:
     with _bar("fitting", num_steps) as (bar, task):
 
         def report(done: int, total: int, terms: ELBOTerms) -> None:
-            log_likelihood = sum(float(t.sum()) for t in terms.log_likelihood.values())
-            kl = sum(float(t.sum()) for t in terms.kl.values())
+            log_likelihood, kl = (
+                sum(float(values.sum()) for values in kind.values())
+                for kind in vars(terms).values()
+            )
             loss = kl - log_likelihood
             numbers = f"loss {loss:.1f} = KL {kl:.1f} - log-likelihood {log_likelihood:.1f}"
             bar.update(task, completed=done, total=total, now=numbers)
@@ -57,19 +49,8 @@ def progress_bar(num_steps: int, *, visible: bool) -> Iterator[Report]:
 def fits_bar(num_fits: int, *, visible: bool) -> Iterator[Callable[[str], None]]:
     """Show which of several fits is running, and the remaining time, on standard error.
 
-    The steps of fits without a visible bar of their own advance this one.
-
-    Parameters
-    ----------
-    num_fits
-        Number of fits.
-    visible
-        Whether to show the bar.
-
-    Yields
-    ------
-    callable
-        Takes the name of each fit as it starts.
+    Yield a function of the name of each fit, to be called as it starts. The steps of fits without
+    a visible bar of their own advance this one.
     """
     if not visible:
         yield lambda name: None
@@ -94,22 +75,13 @@ def fits_bar(num_fits: int, *, visible: bool) -> Iterator[Callable[[str], None]]
 @contextmanager
 def _bar(what: str, total: int) -> Iterator[tuple[Any, Any]]:
     """Show a bar with a field ``now``, and yield it with its task."""
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
 
     columns = (
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[now]}"),
-        TimeRemainingColumn(compact=True),
+        *(what, progress.BarColumn(), progress.MofNCompleteColumn(), "{task.fields[now]}"),
+        progress.TimeRemainingColumn(compact=True),
     )
     console = Console(stderr=True)
-    with Progress(*columns, console=console, speed_estimate_period=SPEED_SECONDS) as bar:
+    with progress.Progress(*columns, console=console, speed_estimate_period=SPEED_SECONDS) as bar:
         yield bar, bar.add_task("", total=total, now="")

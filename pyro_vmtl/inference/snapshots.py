@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pyro_vmtl.inference.history import Records
 from pyro_vmtl.sharing.messengers import Sharing
 
 __all__ = ["Snapshots"]
@@ -20,13 +21,6 @@ class Snapshots:
 
     Whenever there are too many snapshots every second one is dropped. Which ones are kept depends
     on the step alone, so that a fit that is resumed has the same ones.
-
-    Parameters
-    ----------
-    module
-        Model and guide.
-    every
-        Number of steps between snapshots at the beginning.
     """
 
     def __init__(self, module: nn.Module, every: int) -> None:
@@ -37,16 +31,8 @@ class Snapshots:
         fit_in = MAX_NUMBERS // size if size else 0
         self.most = min(MAX_SNAPSHOTS, fit_in - 1)  # one is left for the end
 
-    def take(self, step: int, kept: dict[int, dict[str, Tensor]]) -> None:
-        """Take a snapshot if it is time for one, and thin those taken so far.
-
-        Parameters
-        ----------
-        step
-            Number of updates done so far.
-        kept
-            Snapshots by step, (T, T + 1) for each site, changed in place.
-        """
+    def take(self, step: int, kept: Records) -> None:
+        """Take a snapshot, (T, T + 1) for each site, if it is time; thin those taken so far."""
         if self.most < 1:
             return
         stride = self.every
@@ -58,10 +44,10 @@ class Snapshots:
             del kept[early]
         kept[step] = self._now()
 
-    def end(self, step: int, kept: dict[int, dict[str, Tensor]]) -> None:
+    def end(self, step: int, kept: Records) -> None:
         """Take a snapshot of the end of the fit."""
         if self.most >= 1:
             kept[step] = self._now()
 
     def _now(self) -> dict[str, Tensor]:
-        return {site: sources.location.cpu() for site, sources in self.sources.items()}
+        return {f"relatedness.{site}": s.location.cpu() for site, s in self.sources.items()}

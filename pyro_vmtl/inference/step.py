@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import getitem
 from typing import Any
 
 import torch
 from pyro.infer.elbo import ELBOModule
-from pyro.poutine import Trace
 from torch import Tensor
+from torch.fx import Graph, GraphModule
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from pyro_vmtl.data.plates import scaled_rows, some_tasks
 from pyro_vmtl.data.row_batches import Batches
@@ -37,29 +40,8 @@ _Outcome = tuple[Tensor, dict[str, Any], list[Tensor | None], list[Tensor | None
 class Step:
     """Compute loss, terms and gradients at the current values of the parameters.
 
-    Parameters
-    ----------
-    loss_of
-        An ELBO with model and guide.
-    args
-        Arguments of model and guide.
-    batches
-        Draws the rows of each step; all rows by default.
-    tasks
-        Draws the tasks of each part of a step; one part with all tasks by default.
-    compile
-        Whether to compile recordings.
-
-    Attributes
-    ----------
-    parameters
-        Parameters that require a gradient.
-    scheduled
-        Modules with settings that follow schedules.
-    sources
-        Parameters of each shared site.
-    recording
-        Whether to record steps and replay them.
+    ``batches`` draws the rows of each step, and ``tasks`` the tasks of each of its parts; all by
+    default. Steps are recorded and replayed while ``recording`` is set.
     """
 
     def __init__(
@@ -107,11 +89,6 @@ class Step:
             parameter.grad = gradient
         return loss, ELBOTerms(**terms)
 
-    def initialize_logits(self, guide_trace: Trace) -> None:
-        """Set source weights to their start, from a trace of the guide before the fit."""
-        for sharing in self.sharing:
-            sharing.initialize_logits(guide_trace)
-
     def choose_precision(self) -> None:
         """Decide whether to compare tasks in float32; this waits for the device."""
         for sources, rounding in zip(self.sources.values(), self._rounding, strict=True):
@@ -137,7 +114,8 @@ class Step:
         tasks, args = None, self.args
         if part is not None:
             tasks = part.tasks
-            args = _with_rows(args, lambda rows: first_rows(rows, part.num_rows))
+            rows = rows_of(args, "tasks", part)
+            args = _replace_rows(args, first_rows(rows, part.num_rows))
         with some_tasks(tasks), batch_of(args, self.batches) as batch:
             loss, terms, traces = evaluate(elbo, model, guide, *batch)
         if share != 1:
@@ -164,20 +142,64 @@ class Step:
 
     def _record(self, part: Part | None, share: float) -> Callable[[], Any]:
         """Record the tensor operations of one evaluation."""
-        from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
-
         devices = {p.device for p in self.parameters if p.device.type == "cuda"}
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            graph = make_fx(lambda: self._evaluate(part, share))()
-        for node in graph.graph.nodes:
-            node.meta.clear()  # shapes of all values, which are not needed
-            if node.target is torch.ops.aten.detach.default:  # replayed without autograd
-                node.replace_all_uses_with(node.args[0])
-        graph.graph.eliminate_dead_code()
-        graph.recompile()
+        recorder = _Recorder()
+        with torch.random.fork_rng(devices=devices), torch.enable_grad(), recorder:
+            outcome = self._evaluate(part, share)
+        graph = recorder.finish(outcome)
         if self.compile:  # with the same random numbers as without
             return torch.compile(graph, options={"fallback_random": True})
         return graph
+
+
+class _Recorder(TorchDispatchMode):
+    """Write the tensor operations under it into a graph, to be replayed without autograd.
+
+    It does what ``make_fx`` does, but without the shapes of all values, which take most of the
+    time of ``make_fx``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.graph = Graph()
+        self.constants: dict[str, Tensor] = {}
+        self.nodes = WeakTensorKeyDictionary()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.ops.aten.lift_fresh.default:  # a constant must not change in place
+            func = torch.ops.aten.lift_fresh_copy.default
+        found = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.detach.default:
+            self.nodes[found] = self._node_of(args[0])
+            return found
+        node = self.graph.call_function(func, *tree_map(self._node_of, (args, kwargs or {})))
+        if isinstance(found, Tensor):
+            self.nodes[found] = node
+        elif isinstance(found, tuple | list):
+            for place, value in enumerate(found):
+                if isinstance(value, Tensor):
+                    self.nodes[value] = self.graph.call_function(getitem, (node, place))
+        else:
+            raise RuntimeError(f"{func} returns {found}, which may differ at other steps.")
+        return found
+
+    def _node_of(self, value: Any) -> Any:
+        """Return the node that stands for a tensor; a constant if no operation has made it."""
+        if not isinstance(value, Tensor):
+            return value
+        if value not in self.nodes:
+            name = f"constant_{len(self.constants)}"
+            self.constants[name] = value
+            self.nodes[value] = self.graph.get_attr(name)
+        return self.nodes[value]
+
+    def finish(self, outcome: Any) -> GraphModule:
+        """Return a module that computes the outcome."""
+        self.graph.output(tree_map(self._node_of, outcome))
+        self.graph.eliminate_dead_code()
+        return GraphModule(self.constants, self.graph)
 
 
 def _with_strides_of(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
@@ -190,10 +212,10 @@ def _with_strides_of(gradient: Tensor | None, parameter: Tensor) -> Tensor | Non
 @contextmanager
 def batch_of(args: tuple[Any, ...], batches: Batches | None) -> Iterator[tuple[Any, ...]]:
     """Yield the arguments with a batch of rows in their place, weighted to stand for all rows."""
-    rows, weight = next((arg for arg in args if isinstance(arg, TaskData)), None), None
+    rows, weight = _find_rows(args), None
     if batches is not None:
         rows, weight = batches(rows_of(args, "batches", batches))
-        args = _with_rows(args, lambda _: rows)
+        args = _replace_rows(args, rows)
     if rows is not None and rows.weight is not None:
         weight = rows.weight if weight is None else weight[:, None] * rows.weight
     with scaled_rows(weight):
@@ -202,7 +224,7 @@ def batch_of(args: tuple[Any, ...], batches: Batches | None) -> Iterator[tuple[A
 
 def rows_of(args: tuple[Any, ...], name: str, batches: object) -> TaskData:
     """Return the rows among the arguments, to take batches of."""
-    rows = next((arg for arg in args if isinstance(arg, TaskData)), None)
+    rows = _find_rows(args)
     if rows is None:
         raise ValueError(
             f"{name} is {batches}, expected a TaskData among the arguments, found none."
@@ -210,10 +232,14 @@ def rows_of(args: tuple[Any, ...], name: str, batches: object) -> TaskData:
     return rows
 
 
-def _with_rows(args: tuple[Any, ...], function: Callable[[TaskData], TaskData]) -> tuple[Any, ...]:
-    """Apply a function to the first rows among the arguments."""
-    place = next(i for i, arg in enumerate(args) if isinstance(arg, TaskData))
-    return (*args[:place], function(args[place]), *args[place + 1 :])
+def _find_rows(args: tuple[Any, ...]) -> TaskData | None:
+    return next((arg for arg in args if isinstance(arg, TaskData)), None)
+
+
+def _replace_rows(args: tuple[Any, ...], rows: TaskData) -> tuple[Any, ...]:
+    """Replace the rows among the arguments."""
+    old = _find_rows(args)
+    return tuple(rows if arg is old else arg for arg in args)
 
 
 def _plus(one: Any, other: Any) -> Any:
@@ -221,11 +247,6 @@ def _plus(one: Any, other: Any) -> Any:
 
 
 def can_be_recorded(loss_of: ELBOModule, batches: Batches | None = None) -> bool:
-    """Whether each step does the same tensor operations, as all parts of it declare.
-
-    See Also
-    --------
-    pyro_vmtl.handlers.fixed_graph : How a program declares it.
-    """
+    """Whether each step does the same tensor operations, as all parts of it declare."""
     parts = (loss_of.elbo, loss_of.model, loss_of.guide, batches)
     return all(part is None or has_fixed_graph(part) for part in parts)

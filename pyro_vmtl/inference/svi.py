@@ -17,7 +17,7 @@ from pyro_vmtl.data.row_batches import Batches
 from pyro_vmtl.data.task_batches import TaskBatches
 from pyro_vmtl.handlers.isolation import check_no_bare_parameters, isolated, validation
 from pyro_vmtl.handlers.program_handler import Program
-from pyro_vmtl.handlers.schedules import Cosine, Scheduled
+from pyro_vmtl.handlers.schedules import Cosine
 from pyro_vmtl.handlers.tracing import TracePair, sample_sites, trace_guide_and_model
 from pyro_vmtl.inference.checkpoint import Checkpoint, Progress, Stopped, fingerprint
 from pyro_vmtl.inference.elbo import ELBOTerms, MeanFieldELBO, evaluate
@@ -184,7 +184,8 @@ def fit(
         cooling = min(COOL_DOWN, num_steps // 5)
         cool_down = Cosine(learning_rate, learning_rate / 100, max(cooling, 1))
         recordable = compile or can_be_recorded(loss_of, batches)
-        step_of.initialize_logits(before.traces[-1].guide)
+        for sharing in step_of.sharing:
+            sharing.initialize_logits(before.traces[-1].guide)
         snapshots = Snapshots(loss_of, TERMS_EVERY)
         keeper = None
         if checkpoint is not None:
@@ -208,19 +209,18 @@ def fit(
                 with validation(step == 0):
                     unread.append(step_of())
                 has_terms = step % TERMS_EVERY == 0 or step == end - 1
+                terms = unread[-1][1]
                 if has_terms:
-                    done.terms[step] = unread[-1][1]
+                    done.terms[step] = terms.by_name()
                 if has_terms or at_once:
                     done.losses += _read(unread, step, loss_of, args)
                 optimizer.step()
                 if has_terms:
                     step_of.choose_precision()
-                    report(step + 1, end, done.terms[step])
-                    if (
-                        end - step > cooling
-                        and _schedules_constant(step_of.scheduled, step, end)
-                        and _settled(done.losses)
-                    ):
+                    report(step + 1, end, terms)
+                    schedules = (s for m in step_of.scheduled for s in m.schedules.values())
+                    is_constant = all(schedule(step) == schedule(end) for schedule in schedules)
+                    if end - step > cooling and is_constant and _settled(done.losses):
                         done.end, done.stopped = step + 1 + cooling, "settled"
                 done.step += 1
                 done.over = done.step == done.end
@@ -233,7 +233,7 @@ def fit(
             step_of.finish()
         snapshots.end(done.step, done.snapshots)
         loss_of.eval()
-    history = History.from_terms(done.losses, done.terms, done.snapshots)
+    history = History.from_records(done.losses, done.terms, done.snapshots)
     return FitResult(history, done.elapsed, done.stopped)
 
 
@@ -268,15 +268,6 @@ def _check_latent_sites(traces: TracePair) -> None:
         )
 
 
-def _schedules_constant(scheduled: list[Scheduled], step: int, end: int) -> bool:
-    """Whether all schedules have their last values."""
-    return all(
-        schedule(step) == schedule(end)
-        for module in scheduled
-        for schedule in module.schedules.values()
-    )
-
-
 def _settled(losses: list[float]) -> bool:
     """Whether the loss has stopped falling.
 
@@ -303,13 +294,11 @@ def _non_finite(
     for kind, sites in (("log-likelihood", terms.log_likelihood), ("KL", terms.kl)):
         for site, values in sites.items():
             bad = (~torch.isfinite(values)).reshape(-1).nonzero().flatten().tolist()
-            if bad and values.ndim:
-                tasks = [labels[t] if labels else t for t in bad[:3]]
-                more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-                names = ", ".join(map(repr, tasks))
-                places.append(f"{kind} of site {site!r} in task {names}{more}")
-            elif bad:
-                places.append(f"{kind} of site {site!r}")
+            names = ", ".join(repr(labels[t] if labels else t) for t in bad[:3])
+            more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+            if bad:
+                where = f" in task {names}{more}" if values.ndim else ""
+                places.append(f"{kind} of site {site!r}{where}")
     parameters = [] if loss_of is None else loss_of.named_parameters()
     broken = [n for n, p in parameters if not torch.isfinite(p).all()]
     cause = f" The update before it left {', '.join(broken)} not finite." if broken else ""

@@ -8,12 +8,12 @@ parameters only.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import repeat
+from typing import cast
 
 import torch
-from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vmtl.data.folds import folds
@@ -27,11 +27,11 @@ from pyro_vmtl.inference.svi import fit
 from pyro_vmtl.methods.borrowing import Borrowing
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.member import Member
+from pyro_vmtl.methods.new_task import check_predicts_new_tasks, parts
 from pyro_vmtl.methods.out_of_fold import OutOfFold
 from pyro_vmtl.methods.preset import Preset
-from pyro_vmtl.methods.stacking_weights import PRIOR_ROWS, stacking_weights
+from pyro_vmtl.methods.stacking_weights import PRIOR_ROWS
 from pyro_vmtl.models.task_noise import TaskNoise
-from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources
 
 __all__ = ["add_task"]
@@ -80,76 +80,54 @@ def add_task(fitted: Fitted, rows: TaskData, *, seed: int = 0) -> Fitted:
     >>> add_task(fitted, new).num_tasks
     3
     """
-    learns_noise = bool(rows.mask.sum() >= PRIOR_ROWS)
+    has_many = bool(rows.mask.sum() >= PRIOR_ROWS)
     members = {
-        name: _extend(member, rows, seed, learns_noise=learns_noise)
+        name: _extend(member, rows, seed, learns_noise=has_many)
         for name, member in fitted.members.items()
     }
-    weights = torch.cat([fitted.weights, _member_weights(fitted, rows, seed)[None]])
+    weights = fitted.new_task_weights
+    if has_many and len(members) > 1:
+        weights = _member_weights(fitted, rows, seed)
+    weights = torch.cat([fitted.weights, weights[None]])
     result = fitted.result if len(members) > 1 else next(iter(members.values())).result
     return replace(fitted, members=members, weights=weights, result=result)
 
 
 def _member_weights(fitted: Fitted, rows: TaskData, seed: int) -> Tensor:
-    """Weigh the members for a new task, by its own rows where there are enough, (M,)."""
-    if rows.mask.sum() < PRIOR_ROWS or len(fitted.members) == 1:
-        return fitted.new_task_weights
-    parts = []
+    """Weigh the members for a new task by its own rows, (M,)."""
+    held_out = []
     for train, held in folds(rows, NUM_FOLDS, seed=seed):
         wide = as_last_task(held, fitted.num_tasks)
         draws = {
             name: _extend(member, train, seed, learns_noise=True).draws(wide, seed=seed)
             for name, member in fitted.members.items()
         }
-        parts.append(OutOfFold.of_rows(draws, wide))
-    held_out = OutOfFold.concat(parts)
-    assert held_out is not None
-    return stacking_weights(
-        held_out.log_density(fitted.calibrations),
-        torch.zeros_like(held_out.task),
-        1,
-        sample_weight=held_out.weight,
-        prior_mean=fitted.new_task_weights,
+        held_out.append(OutOfFold.of_rows(draws, wide))
+    return OutOfFold.concat(held_out).weights(
+        1, fitted.calibrations, prior_mean=fitted.new_task_weights
     )[0]
 
 
 def _extend(member: Member, rows: TaskData, seed: int, *, learns_noise: bool) -> Member:
     """Fit one more task; its noise is that of the others unless it learns its own."""
-    method, num_tasks = member.method, member.num_tasks
-    if not (isinstance(method, Preset) and method.predicts_new_tasks):
-        raise ValueError(
-            "Adding a task needs a linear preset such as 'shared', found "
-            f"{type(method).__name__} without coefficients of every task. Fit again with rows of "
-            "that task."
-        )
-    wide = as_last_task(rows, num_tasks)
+    check_predicts_new_tasks(member.method)
+    method, num_tasks = cast(Preset, member.method), member.num_tasks
     if method.pooled:
         return replace(member, borrowing=member.borrowing.with_new_task())
+    wide = as_last_task(rows, num_tasks)
     with isolated(seed):
         model, guide = method.initial_programs(wide, seed)
         guide(wide)  # makes the lazy parameters
     new = nn.ModuleDict({"model": model, "guide": guide})
     old = nn.ModuleDict({"model": member.model, "guide": member.guide})
-    _initialize(new, old, method, rows)
     _take_over(new, old)
-    with isolated(seed), torch.no_grad():
-        trace = poutine.trace(guide).get_trace(wide)  # has the posteriors that were taken over
-    starts = [sources.start for sources in _sources(new)]
-    for sharing in (part for part in guide.modules() if isinstance(part, Sharing)):
-        sharing.initialize_logits(trace)
-    for sources in _sources(new):
-        sources.start = "even"
-    _take_over_weights(new, old)
+    _initialize(new, method, rows)
     # a decay would be one of all tasks
-    others = ("tasks", "batches", "weight_decay")
-    settings = {
-        name: value for name, value in method.fit_settings(rows).items() if name not in others
-    }
+    settings = method.fit_settings(rows) | {"tasks": _only(num_tasks), "batches": None}
+    settings["weight_decay"] = 0.0
     with _only_last_learns(new, old, but=() if learns_noise else ("raw_noise_scale",)):
-        result = fit(model, guide, wide, tasks=_only(num_tasks), seed=seed, **settings)
+        result = fit(model, guide, wide, seed=seed, **settings)
     _take_over_weights(new, old)
-    for sources, start in zip(_sources(new), starts, strict=True):
-        sources.start = start
     # one row each will do: linear models do not look at rows before the likelihood
     borrowing = Borrowing.of_programs(model, guide, wide, torch.ones(num_tasks + 1))
     return Member(method, model, guide, result, borrowing)
@@ -172,35 +150,27 @@ def _take_over(new: nn.Module, old: nn.Module) -> None:
             value[:-1] = learned
             if name.endswith("raw_transfer_scale"):
                 value[-1] = learned.mean(0)  # there is no better guess
-    noises = [[m for m in part.modules() if isinstance(m, TaskNoise)] for part in (new, old)]
-    for noise, before in zip(*noises, strict=True):
+    for noise, before in zip(parts(new, TaskNoise), parts(old, TaskNoise), strict=True):
         if len(noise.raw_noise_scale) > len(before.raw_noise_scale):
             log_scale = before.log_noise_scale
             noise.fix_log_noise_scale(torch.cat([log_scale, log_scale.mean(0, keepdim=True)]))
-    for module in new.modules():
-        if isinstance(module, MeanFieldNormal):
-            for site, common in module.raw_common_scales.items():
-                module.raw_scales[site][-1] -= common  # the new task's widths start as they were
 
 
 @torch.no_grad()
-def _initialize(new: nn.Module, old: nn.Module, method: Preset, rows: TaskData) -> None:
+def _initialize(new: nn.Module, method: Preset, rows: TaskData) -> None:
     """Start at the rows of the new task, given what all tasks have in common."""
-    numbers = dict(old.state_dict())
-    for name, value in new.state_dict().items():  # these are the numbers themselves, no copies
-        if value.shape == numbers[name].shape:
-            value.copy_(numbers[name])
-    model = unwrap(new.get_submodule("model"))
-    start = method.family(rows).initialize(model, rows, method.last_kl_weight())
-    if start is not None and method.init_loc_scale is None and not method.deterministic:
-        (guide,) = (module for module in new.modules() if isinstance(module, MeanFieldNormal))
-        guide.locs["w"][-1], guide.raw_scales["w"][-1] = start[0], start[1].log()
+    start = method.start(unwrap(new.get_submodule("model")), rows)
+    for guide in parts(new, MeanFieldNormal):
+        if start is not None:
+            guide.locs["w"][-1], guide.raw_scales["w"][-1] = start[0], start[1].log()
+        for site, common in guide.raw_common_scales.items():
+            guide.raw_scales[site][-1] -= common
 
 
 @torch.no_grad()
 def _take_over_weights(new: nn.Module, old: nn.Module) -> None:
     """Copy the source weights of T tasks, for which the new task is no source."""
-    for grown, learned in zip(_sources(new), _sources(old), strict=True):
+    for grown, learned in zip(parts(new, Sources), parts(old, Sources), strict=True):
         size = learned.logits.shape[1] - learned.base
         more = grown.logits.shape[1] - learned.logits.shape[1]
         grown.logits[:-1, :size] = learned.logits[:, :size]
@@ -214,28 +184,17 @@ def _only_last_learns(
 ) -> Iterator[None]:
     """Freeze all parameters but those of the last task, except for some of these."""
     learned = dict(old.named_parameters())
-    held: list[Tensor] = []
-    hooks = []
-    for name, parameter in new.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if parameter.shape != learned[name].shape and not name.endswith(but):
-            hooks.append(parameter.register_hook(_of_last))
-        else:
-            held.append(parameter.requires_grad_(False))
-    try:
+    with ExitStack() as stack:
+        for name, parameter in new.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            if parameter.shape != learned[name].shape and not name.endswith(but):
+                stack.callback(parameter.register_hook(_of_last).remove)
+            else:
+                stack.callback(parameter.requires_grad_(False).requires_grad_)
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for number in held:
-            number.requires_grad_(True)
 
 
 def _of_last(gradient: Tensor) -> Tensor:
     """Zero the gradient of all tasks but the last."""
     return torch.cat([torch.zeros_like(gradient[:-1]), gradient[-1:]])
-
-
-def _sources(module: nn.Module) -> list[Sources]:
-    return [part for part in module.modules() if isinstance(part, Sources)]

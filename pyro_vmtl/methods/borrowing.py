@@ -48,21 +48,14 @@ WEIGHT_DRAWS = 200
 
 @dataclass(frozen=True, eq=False)
 class Borrowing:
-    """Shares of the posterior means of T tasks.
-
-    Attributes
-    ----------
-    shares
-        (T,), share of all tasks together that does not depend on source weights.
-    sources
-        (T,), on the simplex: what each task has of these shares.
-    shares_per_weight
-        For each shared site (T, T): the share of each source over its weight.
-    """
+    """Shares of the posterior means of T tasks."""
 
     shares: Tensor
+    """(T,), share of all tasks together that does not depend on source weights."""
     sources: Tensor
+    """(T,), on the simplex: what each task has of these shares."""
     shares_per_weight: Mapping[str, Tensor] = field(default_factory=dict)
+    """For each shared site (T, T): the share of each source over its weight."""
 
     @property
     def num_tasks(self) -> int:
@@ -73,24 +66,14 @@ class Borrowing:
     def of_programs(
         cls, model: Program, guide: Program, data: TaskData, rows_per_task: Tensor
     ) -> Borrowing:
-        """Compute the shares of a fit.
+        """Compute the shares of a fit to prepared rows.
 
-        Parameters
-        ----------
-        model, guide
-            Fitted programs.
-        data
-            Training rows, as the programs take them.
-        rows_per_task
-            (T,), rows of each task, or the sum of their weights. There are more tasks than in
-            ``data`` where these are pooled.
+        In ``rows_per_task``, (T,), there are more tasks than in ``data`` where these are pooled.
         """
-        with isolated(0), validation(False), evaluating(model, guide), torch.no_grad():
-            traces = trace_guide_and_model(model, guide, data)
+        traces = _trace(model, guide, data, with_gradient=False)
         if any(_is_common(node) for node in sample_sites(traces.guide).values()):
             # Without gradients, it could not be seen what a prior depends on.
-            with isolated(0), validation(False), evaluating(model, guide), torch.enable_grad():
-                traces = trace_guide_and_model(model, guide, data)
+            traces = _trace(model, guide, data, with_gradient=True)
         found = []
         for site, node in sample_sites(traces.model).items():
             posterior = _posterior(traces.guide, site, node)
@@ -108,11 +91,10 @@ class Borrowing:
             if isinstance(prior, Pool):
                 per_weight[site] = part * _shares_per_weight(prior, posterior, guide, site)
                 continue
-            ratio = _by_task(posterior.variance / prior.variance)
-            if pooled:
-                shares += part * (1 - ratio)
-            else:
-                shares += part * ratio * _share_of_common_mean(prior, traces)
+            ratio = (posterior.variance / prior.variance).detach().cpu().clamp(max=1.0)
+            ratio = ratio.reshape(len(ratio), -1).mean(1)  # (T,)
+            common = 1 - ratio if pooled else ratio * _share_of_common_mean(prior, traces)
+            shares += part * common
         return cls(shares, sources, per_weight)
 
     def with_new_task(self) -> Borrowing:
@@ -121,22 +103,9 @@ class Borrowing:
         return Borrowing(shares, torch.cat([self.sources, torch.zeros(1)]))
 
     def draw(self, guide: Program, *, num_samples: int = 1000, seed: int = 0) -> Tensor:
-        """Draw shares, with source weights from their posterior.
+        """Draw shares, (S, T, T + 1), with source weights from their posterior.
 
-        Parameters
-        ----------
-        guide
-            The fitted guide.
-        num_samples
-            S, the number of draws.
-        seed
-            Seed of the draws.
-
-        Returns
-        -------
-        Tensor
-            (S, T, T + 1), rows on the simplex; the last column is what is not borrowed, and the
-            diagonal is 0.
+        Rows are on the simplex, the last column is what is not borrowed, and the diagonal is 0.
         """
         shares = torch.outer(self.shares, self.sources).fill_diagonal_(0.0)
         shares = shares.expand(num_samples, -1, -1)
@@ -146,6 +115,12 @@ class Borrowing:
         total = shares.sum(-1, keepdim=True)
         shares = shares / total.clamp(min=1.0)  # a fit that has not settled may be beyond 1
         return torch.cat([shares, 1 - shares.sum(-1, keepdim=True)], dim=-1).clamp(min=0.0)
+
+
+def _trace(model: Program, guide: Program, data: TaskData, *, with_gradient: bool) -> TracePair:
+    grad = torch.enable_grad if with_gradient else torch.no_grad
+    with isolated(0), validation(False), evaluating(model, guide), grad():
+        return trace_guide_and_model(model, guide, data)
 
 
 def _is_of_tasks(node: Any) -> bool:
@@ -166,8 +141,7 @@ def _posterior(guide_trace: Any, site: str, node: Any) -> Any:
     if node["is_observed"] or support not in (constraints.real, constraints.real_vector):
         return None
     for name in (site, site + UNCONSTRAINED):
-        fn = guide_trace.nodes.get(name, {}).get("fn")
-        inner = fn
+        fn = inner = guide_trace.nodes.get(name, {}).get("fn")
         while isinstance(inner, Independent):
             inner = inner.base_dist
         if isinstance(inner, Normal):
@@ -182,11 +156,6 @@ def _shares_per_weight(pool: Pool, posterior: Any, guide: Program, site: str) ->
         shares = pool.with_weights(mean.to(pool.weights)).shares(posterior)
     weights = mean[:, :-1].to(shares)
     return torch.where(weights > 0, shares / weights.clamp_min(1e-30), 0.0).cpu()
-
-
-def _by_task(values: Tensor) -> Tensor:
-    """Average ratios over the numbers of each task, (T,), each at most 1."""
-    return values.detach().cpu().clamp(max=1.0).reshape(len(values), -1).mean(1)
 
 
 def _share_of_common_mean(prior: Any, traces: TracePair) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.inference.svi import FitResult
 from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.new_task import new_task_draws
-from pyro_vmtl.predictive.calibration import Calibration
+from pyro_vmtl.predictive.calibration import Calibration, calibrate
 from pyro_vmtl.predictive.families import predictive_mixture
 
 __all__ = ["Fitted"]
@@ -51,9 +50,9 @@ class Fitted:
             object.__setattr__(self, "new_task_weights", self.weights.mean(0))
 
     @classmethod
-    def of_one(cls, member: Member, name: str = "fit") -> Fitted:
+    def of_one(cls, member: Member) -> Fitted:
         """Return the fit of a single member."""
-        return cls({name: member}, torch.ones(member.num_tasks, 1), member.result)
+        return cls({"fit": member}, torch.ones(member.num_tasks, 1), member.result)
 
     @property
     def num_tasks(self) -> int:
@@ -112,14 +111,11 @@ class Fitted:
         list of Distribution
             One for each member, batch (S, T, N) or (S, B, N).
         """
-        settings: dict[str, Any] = {"num_samples": num_samples, "seed": seed, "tasks": tasks}
-        return [
-            self._calibrated(name, member.draws(rows, **settings))
+        draws = {
+            name: member.draws(rows, num_samples=num_samples, seed=seed, tasks=tasks)
             for name, member in self.members.items()
-        ]
-
-    def _calibrated(self, name: str, draws: Distribution) -> Distribution:
-        return self.calibrations[name](draws) if name in self.calibrations else draws
+        }
+        return calibrate(draws, self.calibrations)
 
     def new_task_draws(
         self, rows: TaskData, *, num_samples: int = 200, seed: int = 0
@@ -153,32 +149,18 @@ class Fitted:
     ) -> Distribution:
         """Return the predictive distribution of rows, a mixture over draws and members.
 
-        Parameters
-        ----------
-        rows, num_samples, seed, tasks
-            As for :meth:`draws`.
-
-        Returns
-        -------
-        Distribution
-            Batch (T, N) or (B, N), as of :func:`~pyro_vmtl.predictive_mixture`.
+        Its batch is (T, N) or (B, N). See :meth:`draws` and :func:`~pyro_vmtl.predictive_mixture`.
         """
         parts = self.draws(rows, num_samples=num_samples, seed=seed, tasks=tasks)
-        return predictive_mixture(
-            parts, self.weights if tasks is None else self.weights[tasks.cpu()]
-        )
+        weights = self.weights if tasks is None else self.weights[tasks.cpu()]
+        return predictive_mixture(parts, weights)
 
     def new_task_predictive(
         self, rows: TaskData, *, num_samples: int = 200, seed: int = 0
     ) -> Distribution:
-        """Return the predictive distribution of rows of a task without training rows.
+        """Return the predictive distribution of rows of a task without training rows, (1, N).
 
-        Parameters
-        ----------
-        rows
-            Rows of one task, (1, N).
-        num_samples, seed
-            As for :meth:`draws`.
+        See :meth:`new_task_draws`.
         """
         parts = self.new_task_draws(rows, num_samples=num_samples, seed=seed)
         return predictive_mixture(parts, self.new_task_weights[None])
@@ -186,8 +168,7 @@ class Fitted:
     def relatedness(self, *, num_samples: int = 1000, seed: int = 0) -> Tensor:
         """Draw the share of each task's posterior mean that comes from each other task.
 
-        It is the weighted mean over members, whose shares are defined alike
-        (:mod:`pyro_vmtl.methods.borrowing`).
+        It is the weighted mean over members (:mod:`pyro_vmtl.methods.borrowing`).
 
         Parameters
         ----------
@@ -208,6 +189,6 @@ class Fitted:
         """
         total = torch.zeros(num_samples, self.num_tasks, self.num_tasks + 1)
         for weights, member in zip(self.weights.T, self.members.values(), strict=True):
-            drawn = member.relatedness(num_samples=num_samples, seed=seed)
+            drawn = member.borrowing.draw(member.guide, num_samples=num_samples, seed=seed)
             total += weights[:, None] * drawn
         return total

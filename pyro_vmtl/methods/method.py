@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.inference.svi import fit
 from pyro_vmtl.methods.borrowing import Borrowing
 from pyro_vmtl.methods.fitted import Fitted
-from pyro_vmtl.methods.member import Member
+from pyro_vmtl.methods.member import Member, PairMethod
 
 __all__ = ["Method", "ProgramMethod", "Programs"]
 
@@ -48,47 +47,16 @@ class Method(Protocol):
             Whether to show a progress bar.
         checkpoints
             Folder to keep the state of the fit in, and to resume from.
+
+        Returns
+        -------
+        Fitted
+            What predicts, with one or more members.
         """
 
 
-class ProgramMethod(ABC):
-    """A method that fits one pair of programs. Subclasses return the pair.
-
-    Attributes
-    ----------
-    site
-        Name of the observed site.
-    pooled
-        Whether all rows are of one task.
-    deterministic
-        Whether the posteriors are point estimates.
-    """
-
-    site: str = "y"
-    pooled: bool = False
-    deterministic: bool = False
-
-    @property
-    def subsamples_tasks(self) -> bool:
-        """Whether the programs run on some of the tasks, by ``pyro.subsample``."""
-        return False
-
-    @property
-    def predicts_new_tasks(self) -> bool:
-        """Whether tasks without training rows can be predicted, and tasks added."""
-        return False
-
-    @abstractmethod
-    def programs(self, data: TaskData) -> tuple[Program, Program]:
-        """Return model and guide for prepared rows, not yet fitted."""
-
-    def prepare(self, data: TaskData) -> TaskData:
-        """Return training rows as the programs take them."""
-        return data
-
-    def prepare_new(self, rows: TaskData) -> TaskData:
-        """Return rows to predict as the programs take them."""
-        return rows
+class ProgramMethod(PairMethod):
+    """A method that fits one pair of programs."""
 
     def fit_settings(self, data: TaskData) -> dict[str, Any]:
         """Return arguments of :func:`~pyro_vmtl.fit` for training rows."""
@@ -102,24 +70,7 @@ class ProgramMethod(ABC):
         progress: bool = False,
         checkpoints: Path | None = None,
     ) -> Fitted:
-        """Make model and guide, and fit them.
-
-        Parameters
-        ----------
-        data
-            Training rows.
-        seed
-            Seed of the fit, initial values included.
-        progress
-            Whether to show a progress bar.
-        checkpoints
-            Folder to keep the state of the fit in, and to resume from.
-
-        Returns
-        -------
-        Fitted
-            With one member.
-        """
+        """Make model and guide, and fit them. See :meth:`Method.fit`."""
         rows_per_task = data.rows_per_task.float().cpu()
         settings = self.fit_settings(data)
         data = self.prepare(data)
@@ -130,7 +81,7 @@ class ProgramMethod(ABC):
             data,
             seed=seed,
             progress=progress,
-            checkpoint=None if checkpoints is None else checkpoints / "fit.safetensors",
+            checkpoint=None if checkpoints is None else checkpoints / "fit.pt",
             **settings,
         )
         if data.mask.numel() > LARGE:  # recorded steps hold the rows in circles of references

@@ -20,8 +20,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import pyro
 import torch
@@ -33,14 +33,15 @@ from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.handlers.program_handler import unwrap
-from pyro_vmtl.methods.member import Member
+from pyro_vmtl.methods.member import Member, PairMethod
 from pyro_vmtl.methods.out_of_fold import OutOfFold
-from pyro_vmtl.methods.stacking_weights import stacking_weights
 from pyro_vmtl.models.task_noise import TaskNoise
 from pyro_vmtl.predictive.families import family_of
 from pyro_vmtl.sharing.sources import Sources
 
-__all__ = ["new_task_draws", "new_task_member_weights"]
+__all__ = ["check_predicts_new_tasks", "new_task_draws", "new_task_member_weights", "parts"]
+
+Part = TypeVar("Part", bound=nn.Module)
 
 MAX_TASKS = 50
 """Tasks that are treated as new in turn: enough to weigh a handful of members."""
@@ -58,46 +59,22 @@ def new_task_draws(
     seed: int = 0,
     without: int | None = None,
 ) -> Distribution:
-    """Return the likelihood under draws of a new task's coefficients.
+    """Return the likelihood under draws of a new task's coefficients, batch (S, 1, N).
 
-    Parameters
-    ----------
-    fitted
-        A fitted linear preset.
-    rows
-        Rows of the new task: one task, (1, N).
-    num_samples
-        S, draws.
-    seed
-        Seed of the draws.
-    without
-        Index of a task that is left out of the sources.
-
-    Returns
-    -------
-    Distribution
-        The likelihood of the target, batch (S, 1, N).
-
-    Raises
-    ------
-    ValueError
-        If the method cannot predict new tasks.
+    ``rows`` are those of one task, (1, N). The task ``without`` is left out of the sources.
     """
-    if not fitted.method.predicts_new_tasks:
-        raise ValueError(
-            "A new task needs a linear preset such as 'shared', found "
-            f"{type(fitted.method).__name__} without coefficients of every task. Fit again with "
-            "rows of that task."
-        )
-    guide = _part(fitted.guide, MeanFieldNormal)
+    check_predicts_new_tasks(fitted.method)
+    (guide,) = parts(fitted.guide, MeanFieldNormal)
     with isolated(seed), validation(False):
         weights = _weights(fitted, guide.num_tasks, without).to(rows.x.device)
         drawn = torch.multinomial(weights, num_samples, replacement=True)
         from_source = drawn < guide.num_tasks
-        source = drawn.where(from_source, _any_source(guide.num_tasks, without, drawn))
+        # Without a source, the noise is that of any task.
+        others = [t for t in range(guide.num_tasks) if t != without] or [0]
+        place = torch.randint(len(others), drawn.shape)
+        source = drawn.where(from_source, torch.tensor(others, device=drawn.device)[place])
         model = copy.deepcopy(unwrap(fitted.model)).eval()
-        noise = _part(model, TaskNoise)
-        if noise is not None:
+        for noise in parts(model, TaskNoise):
             noise.fix_log_noise_scale(noise.log_noise_scale[source].unsqueeze(1))
         # sites common to all tasks, such as the latent mean
         given = {site: guide.posterior(site).sample((num_samples, 1, 1)) for site in guide.common}
@@ -116,55 +93,33 @@ def new_task_member_weights(
     Each task in turn is treated as new and is then no source. It counts as one row, being one
     example of a new task, against a prior of 20 rows with even weights. The fits have seen its
     rows, which favours members that pool where tasks are few; there the prior decides.
-
-    Parameters
-    ----------
-    members
-        Fits to ``data``, by name.
-    data
-        Training rows.
-    seed
-        Seed of the choice of tasks and rows, where there are many, and of the draws.
     """
     even = torch.full((len(members),), 1 / len(members))
     if data.num_tasks == 1 or not all(m.method.predicts_new_tasks for m in members.values()):
         return even
-    generator, parts = torch.Generator().manual_seed(seed), []
+    generator, held_out = torch.Generator().manual_seed(seed), []
     for t in torch.randperm(data.num_tasks, generator=generator)[:MAX_TASKS].tolist():
         places = data.mask[t].nonzero().flatten().cpu()
         places = places[torch.randperm(len(places), generator=generator)[:MAX_ROWS]]
         if not len(places):
             continue
-        rows = data.map_rows(partial(_some_of, t, places.to(data.x.device)))
+        rows = data.map_rows(itemgetter((slice(t, t + 1), places)))
         weight = torch.full(rows.mask.shape, 1 / len(places), device=rows.x.device)
         rows = replace(rows, task_labels=("new",), weight=weight)
         draws = {
             name: new_task_draws(fitted, rows, seed=seed, without=t)
             for name, fitted in members.items()
         }
-        parts.append(OutOfFold.of_rows(draws, rows))
-    held_out = OutOfFold.concat(parts)
-    if held_out is None:
-        return even
-    return stacking_weights(
-        held_out.log_density({}), held_out.task, 1, sample_weight=held_out.weight, prior_mean=even
-    )[0]
-
-
-def _some_of(task: int, places: Tensor, values: Tensor) -> Tensor:
-    return values[task : task + 1, places]
+        held_out.append(OutOfFold.of_rows(draws, rows))
+    return OutOfFold.concat(held_out).weights(1, {}, prior_mean=even)[0] if held_out else even
 
 
 def _weights(fitted: Member, num_tasks: int, without: int | None) -> Tensor:
     """Weights of the sources of a new task, the prior last, (T + 1,)."""
     weights = torch.zeros(num_tasks + 1)
-    sources = _part(fitted.guide, Sources)
-    if fitted.method.pooled:
-        weights[0] = 1.0
-    elif sources is None:
-        weights[-1] = 1.0
-    else:
-        weights += 1.0
+    weights[0 if fitted.method.pooled else -1] = 1.0
+    for sources in parts(fitted.guide, Sources):
+        weights[:-1] = 1.0
         weights[-1] = float(sources.base)
         if without is not None:
             weights[without] = 0.0
@@ -176,19 +131,12 @@ def _weights(fitted: Member, num_tasks: int, without: int | None) -> Tensor:
     return weights
 
 
-def _any_source(num_tasks: int, without: int | None, like: Tensor) -> Tensor:
-    """Draw tasks evenly, to take their noise for that of a new task."""
-    others = [t for t in range(num_tasks) if t != without] or [0]
-    return torch.tensor(others, device=like.device)[torch.randint(len(others), like.shape)]
-
-
 def _of_sources(fitted: Member, guide: MeanFieldNormal, source: Tensor) -> Tensor:
     """Draw coefficients of sources, widened by their transfer scales, (S, 1, *event)."""
     posterior = guide.posterior("w")
     loc = posterior.mean
     var = torch.zeros_like(loc) if fitted.method.deterministic else posterior.variance
-    sources = _part(fitted.guide, Sources)
-    if sources is not None:
+    for sources in parts(fitted.guide, Sources):
         var = var + torch.as_tensor(sources.transfer_var).to(var)
     loc, std = loc[source], var.sqrt()[source]
     return loc + std * torch.randn_like(loc)
@@ -200,6 +148,16 @@ def _run(model: nn.Module, rows: TaskData, given: dict[str, Tensor], num_samples
         return poutine.trace(poutine.condition(model, data=given)).get_trace(rows).nodes
 
 
-def _part(program: nn.Module, kind: type[Any]) -> Any:
-    """Find the first module of a kind in a program."""
-    return next((module for module in program.modules() if isinstance(module, kind)), None)
+def parts(program: nn.Module, kind: type[Part]) -> list[Part]:
+    """Find the modules of a kind in a program."""
+    return [module for module in program.modules() if isinstance(module, kind)]
+
+
+def check_predicts_new_tasks(method: PairMethod) -> None:
+    """Check that new tasks can be predicted, and tasks be added."""
+    if not method.predicts_new_tasks:
+        raise ValueError(
+            "A new task needs a linear preset such as 'shared', found "
+            f"{type(method).__name__} without coefficients of every task. Fit again with rows of "
+            "that task."
+        )

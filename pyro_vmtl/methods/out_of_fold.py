@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.predictive.calibration import Calibration
+from pyro_vmtl.methods.stacking_weights import stacking_weights
+from pyro_vmtl.predictive.calibration import Calibration, calibrate
 from pyro_vmtl.predictive.families import concat_draws, family_of
 
 __all__ = ["OutOfFold"]
@@ -18,19 +19,7 @@ __all__ = ["OutOfFold"]
 
 @dataclass(frozen=True, eq=False)
 class OutOfFold:
-    """Out-of-fold predictions of members, row by row.
-
-    Attributes
-    ----------
-    draws
-        For each member the likelihood under its draws, batch (S, rows).
-    y
-        (rows,), targets.
-    task
-        (rows,), index of each row's task.
-    weight
-        (rows,), weight of each row.
-    """
+    """Out-of-fold predictions, row by row: of each member the draws, batch (S, rows)."""
 
     draws: Mapping[str, Distribution]
     y: Tensor
@@ -41,17 +30,7 @@ class OutOfFold:
     def of_rows(
         cls, draws: Mapping[str, Distribution], rows: TaskData, known: Tensor | None = None
     ) -> OutOfFold:
-        """Take predictions from the layout of tasks to single rows.
-
-        Parameters
-        ----------
-        draws
-            For each member the likelihood under its draws, batch (S, T, N).
-        rows
-            Rows with their targets, (T, N).
-        known
-            (T, N), which rows count; all by default.
-        """
+        """Take predictions, batch (S, T, N), to single rows: those ``known``, all by default."""
         assert rows.y is not None
         known = rows.mask if known is None else known
         weight = torch.ones_like(rows.x[..., 0]) if rows.weight is None else rows.weight
@@ -62,17 +41,15 @@ class OutOfFold:
         return cls(single, rows.y[known], known.nonzero()[:, 0], weight[known])
 
     @classmethod
-    def concat(cls, parts: Sequence[OutOfFold]) -> OutOfFold | None:
-        """Concatenate the rows of folds; None where there are none."""
-        if not any(len(part.y) for part in parts):
-            return None
-        draws = {
-            name: concat_draws([part.draws[name] for part in parts], dim=1)
-            for name in parts[0].draws
-        }
+    def concat(cls, parts: Sequence[OutOfFold]) -> OutOfFold:
+        """Concatenate the rows of folds."""
         y, task, weight = (
             torch.cat([getattr(part, name) for part in parts]) for name in ("y", "task", "weight")
         )
+        members = parts[0].draws
+        draws = {
+            name: concat_draws([part.draws[name] for part in parts], dim=1) for name in members
+        }
         return cls(draws, y, task, weight)
 
     def calibrations(self) -> dict[str, Calibration]:
@@ -82,16 +59,21 @@ class OutOfFold:
             for name, draws in self.draws.items()
         }
 
-    def log_density(self, calibrations: Mapping[str, Calibration]) -> Tensor:
-        """Compute log predictive densities up to a constant, (rows, M).
-
-        Parameters
-        ----------
-        calibrations
-            Corrections of members, by name.
-        """
-        calibrated = (
-            calibrations[name](draws) if name in calibrations else draws
-            for name, draws in self.draws.items()
+    def weights(
+        self,
+        num_tasks: int,
+        calibrations: Mapping[str, Calibration],
+        *,
+        prior_mean: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the stacking weights of every task, or of all rows as one task, (T, M)."""
+        task = self.task if num_tasks > 1 else torch.zeros_like(self.task)
+        density, weight = self.log_density(calibrations), self.weight
+        return stacking_weights(
+            density, task, num_tasks, sample_weight=weight, prior_mean=prior_mean
         )
+
+    def log_density(self, calibrations: Mapping[str, Calibration]) -> Tensor:
+        """Compute log predictive densities up to a constant, (rows, M)."""
+        calibrated = calibrate(self.draws, calibrations)
         return torch.stack([draws.log_prob(self.y).logsumexp(0) for draws in calibrated], dim=1)

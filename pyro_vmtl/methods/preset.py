@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from pyro_vmtl import guides, models
 from pyro_vmtl.data.counterparts import attend
 from pyro_vmtl.data.one_task import as_one_task
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.guides import (
-    AmortizedNormal,
-    ConcatenatedEncoders,
-    EncodedNormal,
-    LinearEncoder,
-    MeanFieldNormal,
-    MLPEncoder,
-)
 from pyro_vmtl.handlers.point_estimates import point_estimates
 from pyro_vmtl.handlers.schedules import Schedule, as_schedule
 from pyro_vmtl.handlers.temper import temper
 from pyro_vmtl.inference.elbo import MeanFieldELBO
 from pyro_vmtl.methods.method import LARGE, ProgramMethod
-from pyro_vmtl.models import (
-    HierarchicalNormal,
-    LatentClassifier,
-    LatentRegressor,
-    StandardNormal,
-    ZeroMeanNormal,
-)
 from pyro_vmtl.predictive.families import family_named
 from pyro_vmtl.predictive.family import Family
 from pyro_vmtl.sharing.share import share
@@ -119,6 +105,8 @@ class Preset(ProgramMethod):
     fitting: Mapping[str, Any] = field(default_factory=dict)
     fitting_large: Mapping[str, Any] = field(default_factory=dict)
 
+    subsamples_tasks = True
+
     def __post_init__(self) -> None:
         """Copy the mappings, so that changing those of one preset leaves others alone."""
         if self.likelihood is not None and self.latent_size is not None:
@@ -133,11 +121,6 @@ class Preset(ProgramMethod):
             object.__setattr__(self, name, dict(getattr(self, name)))
 
     @property
-    def subsamples_tasks(self) -> bool:
-        """Whether the programs run on some of the tasks: the library's own do."""
-        return True
-
-    @property
     def predicts_new_tasks(self) -> bool:
         """Whether tasks without training rows can be predicted: linear models only."""
         return self.latent_size is None and not self.amortized
@@ -145,9 +128,7 @@ class Preset(ProgramMethod):
     def prepare(self, data: TaskData) -> TaskData:
         """Return training rows as one task, or with their counterparts, where that is needed."""
         data = self.prepare_new(data)
-        if "z" in self.shared:
-            data = attend(data)
-        return data
+        return attend(data) if "z" in self.shared else data
 
     def prepare_new(self, rows: TaskData) -> TaskData:
         """Return rows to predict, as one task where all are pooled."""
@@ -176,18 +157,15 @@ class Preset(ProgramMethod):
 
     def _model(self, data: TaskData) -> nn.Module:
         shape = self._event_shape(data)
-        prior: nn.Module
-        if self.hierarchical:
-            prior = HierarchicalNormal(shape)
-        else:
-            prior = ZeroMeanNormal(shape) if self.learned_prior else StandardNormal(shape)
+        zero_mean = models.ZeroMeanNormal if self.learned_prior else models.StandardNormal
+        prior = models.HierarchicalNormal(shape) if self.hierarchical else zero_mean(shape)
         if self.latent_size is None:
             family = self.family(data)
             family.check(data)
             return family.linear_model(prior, data)
         if data.classes is not None:
-            return LatentClassifier(prior, self.latent_size)
-        return LatentRegressor(
+            return models.LatentClassifier(prior, self.latent_size)
+        return models.LatentRegressor(
             prior, self.latent_size, data.num_tasks, rows_per_task=data.rows_per_task
         )
 
@@ -195,54 +173,55 @@ class Preset(ProgramMethod):
         given = {"init_loc_scale": self.init_loc_scale, "init_scale": self.init_scale}
         init: dict[str, Any] = {k: value for k, value in given.items() if value is not None}
         shape = self._event_shape(data)
-        common = {"w_mean": shape} if self.hierarchical else {}
-        guide: MeanFieldNormal | AmortizedNormal
+        guide: guides.MeanFieldNormal | guides.AmortizedNormal
         if self.amortized:
-            guide = AmortizedNormal(self._amortizer(data, init), data)
-        elif self.latent_size is None:
-            guide = MeanFieldNormal(
-                {"w": shape}, data.num_tasks, **init, common=common, common_scale=True
-            )
-            start = self.family(data).initialize(model, data, self.last_kl_weight())
-            if start is not None and not init and not self.deterministic:
-                guide.start_at("w", *start)
+            guide = guides.AmortizedNormal(self._amortizer(data, init), data)
         else:
-            guide = MeanFieldNormal({"w": shape}, data.num_tasks, **init, common=common)
+            common = {"w_mean": shape} if self.hierarchical else {}
+            is_linear = self.latent_size is None
+            guide = guides.MeanFieldNormal(
+                {"w": shape}, data.num_tasks, **init, common=common, common_scale=is_linear
+            )
+            start = self.start(model, data) if is_linear else None
+            if start is not None:
+                guide.start_at("w", *start)
         if self.latent_size is None:
             return guide
-        num_tasks = data.num_tasks if self.encoder_per_task else None
-        encoder = self._encoder(
-            data.num_features, self.latent_size, init, num_tasks=num_tasks, dropout=self.dropout
-        )
-        return EncodedNormal(encoder, guide)
+        per_task = {"num_tasks": data.num_tasks} if self.encoder_per_task else {}
+        settings = {**init, **per_task, "dropout": self.dropout}
+        encoder = self._encoder(data, self.latent_size, self.hidden, settings)
+        return guides.EncodedNormal(encoder, guide)
 
-    def last_kl_weight(self) -> float:
-        """KL weight of ``w`` at the end of a fit, or close to 0."""
-        weight = as_schedule(self.kl_weights.get("w", 1.0))
-        return max(weight(self.fitting.get("num_steps", 2000)), 1e-3)
+    def start(self, model: nn.Module, data: TaskData) -> tuple[Tensor, Tensor] | None:
+        """Compute initial means and scales of the coefficients; None for those of the guide."""
+        if self.deterministic or (self.init_loc_scale, self.init_scale) != (None, None):
+            return None
+        kl_weight = as_schedule(self.kl_weights.get("w", 1.0))
+        at_the_end = max(kl_weight(self.fitting.get("num_steps", 2000)), 1e-3)
+        return self.family(data).initialize(model, data, at_the_end)
 
     def _event_shape(self, data: TaskData) -> tuple[int, ...]:
         """Shape of one task's coefficients: (C, D) or (D,)."""
         size = data.num_features if self.latent_size is None else self.latent_size + self.bias
         return (size,) if data.classes is None else (data.num_classes, size)
 
-    def _amortizer(self, data: TaskData, init: dict[str, float]) -> nn.Module:
+    def _amortizer(self, data: TaskData, init: dict[str, Any]) -> nn.Module:
         """Make the network for coefficients, and a small one for the bias as the authors do."""
-        features = data.num_features
-        weights = self._encoder(features, self.latent_size or features, init)
+        weights = self._encoder(data, self.latent_size or data.num_features, self.hidden, init)
         if self.latent_size is None or not self.bias:
             return weights
-        bias = replace(self, hidden=(1,) * len(self.hidden))._encoder(features, 1, init)
-        return ConcatenatedEncoders(weights, bias)
+        bias = self._encoder(data, 1, (1,) * len(self.hidden), init)
+        return guides.ConcatenatedEncoders(weights, bias)
 
+    @staticmethod
     def _encoder(
-        self, num_features: int, size: int, init: dict[str, Any], **settings: Any
+        data: TaskData, size: int, hidden: tuple[int, ...], settings: dict[str, Any]
     ) -> nn.Module:
-        if not self.hidden:
-            return LinearEncoder(num_features, size, **init, **settings)
-        if settings.pop("num_tasks", None):
+        if not hidden:
+            return guides.LinearEncoder(data.num_features, size, **settings)
+        if "num_tasks" in settings:
             raise ValueError(
-                f"hidden is {self.hidden} and every task has an encoder of its own, expected a "
-                "linear encoder there. Set hidden=()."
+                f"hidden is {hidden} and every task has an encoder of its own, expected a linear "
+                "encoder there. Set hidden=()."
             )
-        return MLPEncoder(num_features, size, hidden=self.hidden, **init, **settings)
+        return guides.MLPEncoder(data.num_features, size, hidden=hidden, **settings)

@@ -18,6 +18,7 @@ representation, one way to fit and one set of KL weights for all of them, chosen
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, cast
 
@@ -161,55 +162,55 @@ def presets(kind: Literal["classification", "regression", "counts"]) -> dict[str
     >>> presets("regression")["vbmtl"].shared
     ()
     """
-    if kind not in ("classification", "regression", "counts"):
+    if kind not in _CHANGES:
         raise ValueError(f"kind is {kind!r}, expected 'classification', 'regression' or 'counts'.")
-    if kind == "counts":
-        ours: dict[str, Preset | Stack] = {"shared": SHARED, "hierarchical": HIERARCHICAL}
-        return {name: _for_counts(m) for name, m in {"default": DEFAULT, **ours}.items()}
     methods: dict[str, Preset | Stack] = {
         "default": DEFAULT,
-        **{"shared": SHARED, "hierarchical": HIERARCHICAL},
-        **BASELINES,
+        "shared": SHARED,
+        "hierarchical": HIERARCHICAL,
     }
-    if kind == "classification":
-        methods |= {"paper": PAPER, "official": OFFICIAL, "official-ac": OFFICIAL_AC}
-        return {name: replace(method) for name, method in methods.items()}
-    return {**{name: _for_real_targets(m) for name, m in methods.items()}, "paper": replace(PAPER)}
-
-
-def _for_real_targets(method: Preset | Stack) -> Preset | Stack:
-    """Adapt a preset for classes to real targets."""
-    if isinstance(method, Stack):
-        members = {
-            name: _weighed_more(cast(Preset, member)) for name, member in method.members.items()
-        }
+    if kind != "counts":
+        methods |= BASELINES
+    methods = {name: _change(method, _CHANGES[kind]) for name, method in methods.items()}
+    if kind == "regression":
         # With few features a normal posterior is right as it is, and a low weight would overfit.
-        whole = replace(cast(Preset, method.members["shared"]), kl_weights={"w": 1.0})
-        return replace(method, members={**members, "shared-kl-1": whole})
-    return _weighed_more(method)
+        whole = replace(SHARED, kl_weights={"w": 1.0})
+        members = cast(Stack, methods["default"]).members
+        methods["default"] = replace(DEFAULT, members={**members, "shared-kl-1": whole})
+    if kind != "counts":
+        methods["paper"] = replace(PAPER)
+    if kind == "classification":
+        methods |= {"official": replace(OFFICIAL), "official-ac": replace(OFFICIAL_AC)}
+    return methods
 
 
-def _weighed_more(preset: Preset) -> Preset:
+def _change(method: Preset | Stack, change: Callable[[Preset], Preset]) -> Preset | Stack:
+    """Apply a change to a preset, or to every member of a stack."""
+    if isinstance(method, Preset):
+        return change(method)
+    members = {name: change(cast(Preset, member)) for name, member in method.members.items()}
+    return replace(method, members=members)
+
+
+def _for_real_targets(preset: Preset) -> Preset:
     """Increase the KL weight: a learned noise does part of what a low weight is for."""
     if preset.deterministic:
         return preset
-    coefficients = {site: 0.5 for site in preset.kl_weights if site == "w_mean"}
-    return replace(preset, kl_weights={**preset.kl_weights, "w": 0.5, **coefficients})
+    coefficients = ("w", "w_mean") if "w_mean" in preset.kl_weights else ("w",)
+    return replace(preset, kl_weights={**preset.kl_weights, **dict.fromkeys(coefficients, 0.5)})
 
 
-def _for_counts(method: Preset | Stack) -> Preset | Stack:
-    """Adapt a preset for classes to counts.
+def _for_counts(preset: Preset) -> Preset:
+    """Set all KL weights to 1: counts say by their size how noisy they are.
 
-    Counts say by their size how noisy they are, and the whole KL counts: with less, coefficients
-    overfit that noise.
+    With less, coefficients would overfit that noise.
     """
-    if isinstance(method, Stack):
-        members = {
-            name: _of_counts(cast(Preset, member)) for name, member in method.members.items()
-        }
-        return replace(method, members=members)
-    return _of_counts(method)
-
-
-def _of_counts(preset: Preset) -> Preset:
     return replace(preset, likelihood="Poisson", kl_weights=dict.fromkeys(preset.kl_weights, 1.0))
+
+
+_CHANGES: dict[str, Callable[[Preset], Preset]] = {
+    "classification": replace,
+    "regression": _for_real_targets,
+    "counts": _for_counts,
+}
+"""What adapts a preset for classes to a kind of targets."""

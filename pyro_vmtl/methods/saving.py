@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated
-from pyro_vmtl.inference.history import History
+from pyro_vmtl.inference.history import History, with_prefix
 from pyro_vmtl.inference.svi import FitResult
 from pyro_vmtl.methods.borrowing import Borrowing
 from pyro_vmtl.methods.fitted import Fitted
@@ -25,22 +25,9 @@ __all__ = ["from_state", "to_state"]
 State = tuple[dict[str, Any], dict[str, Tensor]]
 """JSON, and tensors by name."""
 
-BY_STEP = ("loss", "step", "snapshot_step")
-BY_SITE = ("log_likelihood", "kl", "relatedness")
-
 
 def to_state(fitted: Fitted) -> State:
-    """Take the state of a fit.
-
-    Parameters
-    ----------
-    fitted
-        A fit. Programs of your own are not part of the state, only what they learned.
-
-    Returns
-    -------
-    tuple
-        JSON, and tensors by name.
+    """Take the state of a fit: of programs of your own, only what they learned.
 
     Examples
     --------
@@ -68,25 +55,14 @@ def from_state(
     like: TaskData,
     method: Method | None = None,
 ) -> Fitted:
-    """Restore a fit.
+    """Restore a fit from its state.
 
-    Parameters
-    ----------
-    config, tensors
-        What :func:`to_state` returned.
-    like
-        Rows with as many tasks, features and classes as those of the fit; any rows will do.
-    method
-        What was fitted, where it has programs of your own.
-
-    Raises
-    ------
-    ValueError
-        If something is missing, or of another shape, or ``method`` is needed.
+    ``like`` has as many tasks, features and classes as the training rows; any rows will do.
+    ``method`` is what was fitted, where it has programs of your own.
     """
     try:
         members = {
-            name: _member(name, own, _with_prefix(tensors, f"{name}/"), like, method)
+            name: _member(name, own, with_prefix(tensors, f"{name}/"), like, method)
             for name, own in config["members"].items()
         }
         calibrations = {name: _calibration(**c) for name, c in config["calibrations"].items()}
@@ -109,9 +85,9 @@ def _member_state(member: Member) -> State:
         config["method"] = to_json(member.method)
     except ValueError:  # programs of the user's own, to be passed to `from_state`
         config["method"] = None
-    for part, program in (("model", member.model), ("guide", member.guide)):
-        for name, value in program.state_dict().items():
-            tensors[f"{part}.{name}"] = value.detach().cpu()
+    for part in ("model", "guide"):
+        for name, value in getattr(member, part).state_dict().items():
+            tensors[f"{part}.{name}"] = value.cpu()
     tensors["borrowing.shares"] = member.borrowing.shares
     tensors["borrowing.sources"] = member.borrowing.sources
     for site, value in member.borrowing.shares_per_weight.items():
@@ -139,7 +115,7 @@ def _member(
     borrowing = Borrowing(
         tensors["borrowing.shares"],
         tensors["borrowing.sources"],
-        _with_prefix(tensors, "borrowing.per_weight."),
+        with_prefix(tensors, "borrowing.per_weight."),
     )
     if borrowing.num_tasks != like.num_tasks:
         raise ValueError(f"There are {like.num_tasks} tasks, expected {borrowing.num_tasks}.")
@@ -148,7 +124,7 @@ def _member(
     with isolated(0):
         guide(rows)  # makes the lazy parameters
     for part, program in (("model", model), ("guide", guide)):
-        program.load_state_dict(_with_prefix(tensors, f"{part}."))
+        program.load_state_dict(with_prefix(tensors, f"{part}."))
         program.to(like.x.device).eval()
     return Member(method, model, guide, _result(config, tensors), borrowing)
 
@@ -162,18 +138,10 @@ def _calibration(*, posterior_scale: float, temperature: float) -> Calibration:
 
 
 def _result_state(result: FitResult) -> State:
-    history = result.history
-    tensors = {f"history.{name}": getattr(history, name) for name in BY_STEP}
-    for kind in BY_SITE:
-        tensors |= {f"history.{kind}.{s}": v for s, v in getattr(history, kind).items()}
+    tensors = {f"history.{name}": v for name, v in result.history.to_tensors().items()}
     return {"seconds": result.seconds, "stopped": result.stopped}, tensors
 
 
 def _result(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FitResult:
-    by_step: dict[str, Any] = {name: tensors[f"history.{name}"] for name in BY_STEP}
-    by_site: dict[str, Any] = {kind: _with_prefix(tensors, f"history.{kind}.") for kind in BY_SITE}
-    return FitResult(History(**by_step, **by_site), config["seconds"], config["stopped"])
-
-
-def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: v for name, v in tensors.items() if name.startswith(prefix)}
+    history = History.from_tensors(with_prefix(tensors, "history."))
+    return FitResult(history, config["seconds"], config["stopped"])

@@ -23,7 +23,6 @@ from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.method import ProgramMethod
 from pyro_vmtl.methods.new_task import new_task_member_weights
 from pyro_vmtl.methods.out_of_fold import OutOfFold
-from pyro_vmtl.methods.stacking_weights import stacking_weights
 
 __all__ = ["Stack"]
 
@@ -95,14 +94,8 @@ class Stack:
 
         Parameters
         ----------
-        data
-            Training rows.
-        seed
-            Seed of the folds and of all fits.
-        progress
-            Whether to show a progress bar.
-        checkpoints
-            Folder to keep the state of every fit in, and to resume from.
+        data, seed, progress, checkpoints
+            As for :meth:`Method.fit`.
         validation
             Other rows of the same tasks, with their targets, held out in place of the folds: then
             each member is fitted once.
@@ -111,9 +104,8 @@ class Stack:
         num_held_out = needed_folds(data, self.num_folds, enough=MAX_HELD_OUT)
         num_fits = len(self.members) * (1 if validation is not None else num_held_out + 1)
         with fits_bar(num_fits, visible=progress) as report:
-            members = self._fit_members(data, seed, report, checkpoints)
-            stopped = any(member.result.stopped == "interrupted" for member in members.values())
-            held_out = None
+            members, ends = self._fit_members(data, seed, report, checkpoints)
+            stopped, held_out = "interrupted" in ends, None
             if not stopped and validation is not None:
                 some = subsample_rows(validation, MAX_HELD_OUT, seed=seed)
                 held_out = _predict_held_out(members, data, some, seed)
@@ -121,7 +113,6 @@ class Stack:
                 held_out, stopped = self.out_of_fold(
                     data, seed=seed, report=report, checkpoints=checkpoints
                 )
-        ends = {member.result.stopped for member in members.values()}
         result = FitResult(
             next(iter(members.values())).result.history,
             time.perf_counter() - started,
@@ -131,27 +122,33 @@ class Stack:
             even = torch.full((data.num_tasks, len(members)), 1 / len(members))
             return Fitted(members, even, result)
         calibrations = held_out.calibrations() if self.calibrated else {}
-        weights = stacking_weights(
-            held_out.log_density(calibrations),
-            held_out.task,
-            data.num_tasks,
-            sample_weight=held_out.weight,
-        )
-        new_task_weights = new_task_member_weights(members, data, seed=seed)
-        return Fitted(members, weights, result, calibrations, new_task_weights)
+        weights = held_out.weights(data.num_tasks, calibrations)
+        of_new_tasks = new_task_member_weights(members, data, seed=seed)
+        return Fitted(members, weights, result, calibrations, of_new_tasks)
 
     def _fit_members(
-        self, data: TaskData, seed: int, report: Callable[[str], None], checkpoints: Path | None
-    ) -> dict[str, Member]:
-        """Fit the members to all rows, up to an interruption."""
+        self,
+        data: TaskData,
+        seed: int,
+        report: Callable[[str], None],
+        checkpoints: Path | None,
+        *,
+        fold: int | None = None,
+    ) -> tuple[dict[str, Member], set[str]]:
+        """Fit the members to all rows, or to those of other folds; say why these fits ended."""
         members: dict[str, Member] = {}
+        ends: set[str] = set()
         for name, method in self.members.items():
-            report(f"{name}, all rows")
-            fitted = method.fit(data, seed=seed, checkpoints=_folder(checkpoints, name))
+            report(f"{name}, all rows" if fold is None else f"{name}, without fold {fold}")
+            folder = None
+            if checkpoints is not None:
+                folder = checkpoints / (name if fold is None else f"{name}-without-fold-{fold}")
+            fitted = method.fit(data, seed=seed, checkpoints=folder)
             members[name] = fitted.member
-            if fitted.result.stopped == "interrupted":
+            ends.add(fitted.result.stopped)
+            if "interrupted" in ends:
                 break
-        return members
+        return members, ends
 
     def out_of_fold(
         self,
@@ -163,35 +160,19 @@ class Stack:
     ) -> tuple[OutOfFold | None, bool]:
         """Predict rows by fits that did not see them: all rows, or 20,000.
 
-        Parameters
-        ----------
-        data
-            Training rows.
-        seed
-            Seed of the folds and of all fits.
-        report
-            Called with the name of each fit.
-        checkpoints
-            Folder to keep the state of every fit in, and to resume from.
-
-        Returns
-        -------
-        tuple
-            Predictions of the folds that were done, or None, and whether it was interrupted.
+        Return predictions of the folds that were done, or None, and whether it was interrupted.
         """
         parts: list[OutOfFold] = []
+        stopped = False
         for train, held in folds(data, self.num_folds, seed=seed, enough=MAX_HELD_OUT):
-            members, number = {}, len(parts) + 1
-            for name, method in self.members.items():
-                report(f"{name}, without fold {number}")
-                folder = _folder(checkpoints, f"{name}-without-fold-{number}")
-                fitted = method.fit(train, seed=seed, checkpoints=folder)
-                if fitted.result.stopped == "interrupted":
-                    return OutOfFold.concat(parts), True
-                members[name] = fitted.member
+            number = len(parts) + 1
+            members, ends = self._fit_members(train, seed, report, checkpoints, fold=number)
+            stopped = "interrupted" in ends
+            if stopped:
+                break
             parts.append(_predict_held_out(members, train, held, seed))
             del train, held  # before the rows of the next fold are copied
-        return OutOfFold.concat(parts), False
+        return OutOfFold.concat(parts) if any(len(part.y) for part in parts) else None, stopped
 
 
 def _predict_held_out(
@@ -202,7 +183,3 @@ def _predict_held_out(
     known = held.mask & train.mask.any(1, keepdim=True)
     draws = {name: member.draws(held, seed=seed) for name, member in members.items()}
     return OutOfFold.of_rows(draws, held, known)
-
-
-def _folder(checkpoints: Path | None, name: str) -> Path | None:
-    return None if checkpoints is None else checkpoints / name

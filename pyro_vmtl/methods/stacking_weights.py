@@ -34,26 +34,10 @@ def stacking_weights(
     sample_weight: Tensor | None = None,
     prior_mean: Tensor | None = None,
 ) -> Tensor:
-    """Compute stacking weights of every task.
+    """Compute stacking weights of every task, (T, M), from log densities of rows, (rows, M).
 
-    Parameters
-    ----------
-    log_density
-        (rows, M), held-out log predictive density of each row under each method, up to a constant
-        per row.
-    task
-        (rows,), index of each row's task.
-    num_tasks
-        T.
-    sample_weight
-        (rows,), weight of each row; all 1 by default.
-    prior_mean
-        (M,), mean of the prior; by default the mean of the weights over tasks.
-
-    Returns
-    -------
-    Tensor
-        (T, M), rows on the simplex, on the CPU. A task without rows has the mean weights.
+    ``prior_mean`` is by default the mean of the weights over tasks; a task without rows has it.
+    The result is on the CPU.
 
     Examples
     --------

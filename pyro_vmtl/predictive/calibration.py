@@ -23,6 +23,7 @@ Guo, Pleiss, Sun and Weinberger (2017). On calibration of modern neural networks
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +32,7 @@ from torch.distributions import Distribution
 
 from pyro_vmtl.predictive.families import family_of
 
-__all__ = ["Calibration"]
+__all__ = ["Calibration", "calibrate"]
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,7 @@ class Calibration:
     temperature: float = 1.0
 
     def __call__(self, draws: Distribution) -> Distribution:
-        """Correct draws.
-
-        Parameters
-        ----------
-        draws
-            Predictions, the draws along the first dimension.
+        """Correct predictions, with draws along the first dimension.
 
         Raises
         ------
@@ -103,18 +99,19 @@ class Calibration:
         family = family_of(draws)
         if family.min_temperature is None:
             return cls()
-        posterior_scale = torch.tensor(0.5, device=y.device, requires_grad=True)
         # A temperature of at least 1 has a logarithm that is a square.
         at_least_1 = family.min_temperature >= 1
-        raw = torch.tensor(0.5 if at_least_1 else 0.0, device=y.device, requires_grad=True)
-        optimizer = torch.optim.LBFGS(
-            [posterior_scale, raw], max_iter=50, line_search_fn="strong_wolfe"
-        )
+        start = [0.5, 0.5 if at_least_1 else 0.0]
+        parameters = [torch.tensor(each, device=y.device, requires_grad=True) for each in start]
+        optimizer = torch.optim.LBFGS(parameters, max_iter=50, line_search_fn="strong_wolfe")
+
+        def factors() -> tuple[Tensor, Tensor]:
+            return parameters[0].abs(), parameters[1] ** (2 if at_least_1 else 1)
 
         def loss() -> Tensor:
             optimizer.zero_grad()
-            log_temperature = raw**2 if at_least_1 else raw
-            corrected = family.calibrate(draws, posterior_scale.abs(), log_temperature.exp())
+            posterior_scale, log_temperature = factors()
+            corrected = family.calibrate(draws, posterior_scale, log_temperature.exp())
             density = corrected.log_prob(y).logsumexp(0) - math.log(draws.batch_shape[0])
             density = density if weight is None else weight * density
             value = 0.5 * (posterior_scale**2 + log_temperature**2) - density.sum()
@@ -123,7 +120,15 @@ class Calibration:
 
         with torch.enable_grad():
             optimizer.step(loss)
-        found = cls(posterior_scale.abs().item(), (raw**2 if at_least_1 else raw).exp().item())
+        posterior_scale, log_temperature = factors()
+        found = cls(posterior_scale.item(), log_temperature.exp().item())
         if math.isfinite(found.posterior_scale) and 0 < found.temperature < math.inf:
             return found
         return cls()
+
+
+def calibrate(
+    draws: Mapping[str, Distribution], calibrations: Mapping[str, Calibration]
+) -> list[Distribution]:
+    """Correct the predictions of members that have a calibration; leave others as they are."""
+    return [calibrations[name](d) if name in calibrations else d for name, d in draws.items()]

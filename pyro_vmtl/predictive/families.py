@@ -82,18 +82,7 @@ def family_of(likelihood: Distribution, name: str = "The likelihood") -> Family:
 
 
 def family_named(name: str) -> Family:
-    """Return the family that is registered for a distribution, by the name of its class.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-
-    Examples
-    --------
-    >>> family_named("Poisson").min_temperature
-    1.0
-    """
+    """Return the family that is registered for a distribution, by the name of its class."""
     for distribution, family in _FAMILIES.items():
         if distribution.__name__ == name:
             return family

@@ -46,7 +46,7 @@ class Family:
         self.parameters = tuple(parameters)
 
     def map(self, function: Callable[[list[Tensor]], Tensor], *draws: Distribution) -> Distribution:
-        """Make one distribution of others by a function of each of their parameters.
+        """Make one distribution of others of this family.
 
         Parameters
         ----------
@@ -69,14 +69,9 @@ class Family:
         """
 
     def linear_model(self, prior: Callable[[], Any], data: TaskData) -> nn.Module:
-        """Return the linear model of the features with this likelihood.
+        """Return the linear model of the features of training rows with this likelihood.
 
-        Parameters
-        ----------
-        prior
-            Returns the prior of one task's coefficients.
-        data
-            Training rows.
+        ``prior`` is a function that returns the prior of one task's coefficients.
         """
         raise ValueError(
             f"{type(self).__name__} has no linear model. Define `linear_model`, or fit programs of "
@@ -88,53 +83,22 @@ class Family:
     ) -> tuple[Tensor, Tensor] | None:
         """Return initial means and scales of the linear model's coefficients, (T, ...) each.
 
-        Parameters
-        ----------
-        model
-            What :meth:`linear_model` returned.
-        data
-            Training rows.
-        kl_weight
-            Weight of the KL from the prior.
-
-        Returns
-        -------
-        tuple of Tensor or None
-            None to start at the guide's own values.
+        ``model`` is what :meth:`linear_model` returned, and ``kl_weight`` the weight of the KL from
+        the prior. None starts at the guide's own values.
         """
         return None
 
     def calibrate(
         self, draws: Distribution, posterior_scale: Tensor | float, temperature: Tensor | float
     ) -> Distribution:
-        """Scale the spread of draws about their mean, and the likelihood's own.
+        """Scale the spread of draws, along the first dimension, and the likelihood's own.
 
-        Parameters
-        ----------
-        draws
-            Predictions of posterior draws, the draws along the first dimension.
-        posterior_scale
-            Factor of the distances of draws from their mean.
-        temperature
-            Divisor of logits, or factor of the noise.
+        See :class:`~pyro_vmtl.Calibration` for the two factors.
         """
         return draws
 
     def mixture(self, parts: Sequence[Distribution], weights: Tensor) -> Distribution:
-        """Mix the predictions of posterior draws.
-
-        Parameters
-        ----------
-        parts
-            For each fit the predictions of its draws, batch (S, T, N).
-        weights
-            (T, number of parts), rows on the simplex.
-
-        Returns
-        -------
-        Distribution
-            Batch (T, N).
-        """
+        """Mix the predictions of posterior draws, as :func:`~pyro_vmtl.predictive_mixture` does."""
         components: Any = self.map(
             lambda values: torch.cat([value.movedim(0, -1) for value in values], dim=-1), *parts
         )
@@ -148,21 +112,9 @@ class Family:
     def quantile(
         self, components: Any, weights: Tensor, probabilities: Sequence[float]
     ) -> list[Tensor]:
-        """Compute quantiles of a mixture, by Monte Carlo.
+        """Compute quantiles of a mixture, (rows,) for each probability, here by Monte Carlo.
 
-        Parameters
-        ----------
-        components
-            Distribution of the components, batch (rows, K).
-        weights
-            (rows, K), rows on the simplex.
-        probabilities
-            Each between 0 and 1.
-
-        Returns
-        -------
-        list of Tensor
-            For each probability its quantiles, (rows,).
+        ``components`` have batch (rows, K), and so have the ``weights``, rows on the simplex.
         """
         values, mass = _sample_mixture(components, weights)
         values, order = values.sort(dim=-1)
@@ -175,18 +127,10 @@ class Family:
         return [values.gather(-1, place).squeeze(-1) for place in places]
 
     def pit(self, predictive: Any, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Compute the probability integral transform of targets, (T, N).
+        """Compute the probability integral transform of targets under a mixture, (T, N).
 
-        Without a distribution function of the family, it is estimated by Monte Carlo.
-
-        Parameters
-        ----------
-        predictive
-            What :meth:`mixture` returned.
-        y
-            (T, N), targets.
-        generator
-            Randomises the transform of discrete targets.
+        Without a distribution function of the family, it is estimated by Monte Carlo. The generator
+        randomises the transform of discrete targets.
         """
         try:
             below: Tensor = predictive.cdf(y)

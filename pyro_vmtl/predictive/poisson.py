@@ -17,10 +17,7 @@ from pyro_vmtl.inference.initialization import counts_start, usual_log_rate
 from pyro_vmtl.models import LinearCounts
 from pyro_vmtl.models.linear_counts import MAX_LOG_RATE
 from pyro_vmtl.predictive.family import Family, scale_about_mean
-from pyro_vmtl.predictive.overdispersed_poisson import (
-    LEAST_EXCESS,
-    OverdispersedPoisson,
-)
+from pyro_vmtl.predictive.overdispersed_poisson import LEAST_EXCESS, OverdispersedPoisson
 
 __all__ = ["PoissonFamily", "count_cdf"]
 
@@ -29,13 +26,7 @@ ROUNDING = 1e-12
 
 
 class PoissonFamily(Family):
-    """Counts, with rates; a calibration or a mixture makes them overdispersed.
-
-    Parameters
-    ----------
-    overdispersed
-        Whether it is the family of :class:`~pyro_vmtl.OverdispersedPoisson` distributions.
-    """
+    """Counts, with rates; a calibration or a mixture makes them overdispersed."""
 
     min_temperature = 1.0
 

@@ -21,7 +21,6 @@ __all__ = [
     "log_predictive_density",
     "predict_moments",
     "predict_proba",
-    "predictive_cdf",
 ]
 
 MOST_NUMBERS = 20_000_000
@@ -67,17 +66,15 @@ def predict_proba(
     predict_moments : Mean and standard deviation of real targets and counts.
     likelihood_draws : The likelihood under each draw, without averaging.
     """
-    total: Tensor | float = 0.0
+    parts = []
     for node in _likelihoods(model, guide, args, site, num_samples, seed):
-        likelihood = node["fn"]
-        if not isinstance(likelihood, Categorical):
+        if not isinstance(node["fn"], Categorical):
             raise ValueError(
-                f"Site {site!r} is {type(likelihood).__name__}, expected Categorical. "
+                f"Site {site!r} is {type(node['fn']).__name__}, expected Categorical. "
                 "For real targets use `predict_moments`."
             )
-        total = total + likelihood.probs.sum(0) / num_samples
-    assert isinstance(total, Tensor)
-    return total
+        parts.append(node["fn"].probs.sum(0) / num_samples)
+    return torch.stack(parts).sum(0)
 
 
 def predict_moments(
@@ -104,9 +101,8 @@ def predict_moments(
         variance the square of the latter is the mean of the variances and the variance of the
         means.
     """
-    shift: Tensor | None = None
-    first: Tensor | float = 0.0
-    second: Tensor | float = 0.0
+    parts = []
+    shift = None
     for node in _likelihoods(model, guide, args, site, num_samples, seed):
         if isinstance(node["fn"], Categorical):
             raise ValueError(
@@ -115,9 +111,9 @@ def predict_moments(
         mean, variance = node["fn"].mean, node["fn"].variance
         # Moments about a value near the mean: about 0 they would cancel for large targets.
         shift = mean.mean(0) if shift is None else shift
-        first = first + (mean - shift).sum(0) / num_samples
-        second = second + ((mean - shift) ** 2 + variance).sum(0) / num_samples
-    assert isinstance(shift, Tensor) and isinstance(second, Tensor)
+        moments = mean - shift, (mean - shift) ** 2 + variance
+        parts.append(torch.stack([moment.sum(0) / num_samples for moment in moments]))
+    first, second = torch.stack(parts).sum(0)
     return shift + first, (second - first**2).sqrt()
 
 
@@ -148,64 +144,17 @@ def log_predictive_density(
     ValueError
         If the site is not observed.
     """
-    density: Tensor | None = None
+    parts = []
     for node in _likelihoods(model, guide, args, site, num_samples, seed):
-        _check_observed(node, site)
-        log_prob = _masked(node, node["fn"].log_prob(node["value"]))
-        log_sum = torch.logsumexp(log_prob, dim=0) - math.log(num_samples)
-        density = log_sum if density is None else torch.logaddexp(density, log_sum)
-    assert density is not None
-    return density
-
-
-def predictive_cdf(
-    model: Program,
-    guide: Program,
-    *args: Any,
-    site: str = "y",
-    num_samples: int = 400,
-    seed: int = 0,
-) -> Tensor:
-    """Compute the probability that a new target is below the known one, noise included.
-
-    For calibrated predictions it is uniform from 0 to 1 (probability integral transform [1]_):
-    the known target is inside the central interval of 90 % if it is from 0.05 to 0.95.
-
-    Parameters
-    ----------
-    model, guide, site, num_samples, seed
-        As for :func:`predict_proba`, with an observed site whose distribution has a ``cdf``.
-    *args
-        Arguments of both, targets included.
-
-    Returns
-    -------
-    Tensor
-        (T, N), from 0 to 1; 0 for masked rows.
-
-    Raises
-    ------
-    ValueError
-        If the site is not observed, or has no cumulative distribution function.
-
-    References
-    ----------
-    .. [1] Dawid, A. P. (1984). Present Position and Potential Developments: Some Personal Views:
-       Statistical Theory: The Prequential Approach. JRSS A 147(2).
-    """
-    total: Tensor | float = 0.0
-    for node in _likelihoods(model, guide, args, site, num_samples, seed):
-        _check_observed(node, site)
-        try:
-            below = node["fn"].cdf(node["value"])
-        except NotImplementedError as error:
+        if not node["is_observed"]:
             raise ValueError(
-                f"Site {site!r} is {type(node['fn']).__name__}, which has no cumulative "
-                "distribution function. Use it for real targets."
-            ) from error
-        total = total + _masked(node, below).sum(0) / num_samples
-    assert isinstance(total, Tensor)
-    return total
+                f"Site {site!r} is not observed, expected rows that have targets. Pass them."
+            )
+        log_prob = node["fn"].log_prob(node["value"])
+        if node["mask"] is not None:
+            log_prob = log_prob.where(torch.as_tensor(node["mask"], device=log_prob.device), 0.0)
+        parts.append(log_prob.logsumexp(0) - math.log(num_samples))
+    return torch.stack(parts).logsumexp(0)
 
 
 def likelihood_draws(
@@ -234,26 +183,14 @@ def likelihood_draws(
     ------
     ValueError
         If the site is of another kind.
+
+    See Also
+    --------
+    predictive_mixture : The distribution averaged over draws, with ``cdf`` and ``log_prob``.
     """
-    parts: list[Any] = []
-    for node in _likelihoods(model, guide, args, site, num_samples, seed):
-        family_of(node["fn"], f"Site {site!r}")
-        parts.append(node["fn"])
+    parts = [node["fn"] for node in _likelihoods(model, guide, args, site, num_samples, seed)]
+    family_of(parts[0], f"Site {site!r}")
     return concat_draws(parts)
-
-
-def _check_observed(node: Any, site: str) -> None:
-    if not node["is_observed"]:
-        raise ValueError(
-            f"Site {site!r} is not observed, expected rows that have targets. Pass them."
-        )
-
-
-def _masked(node: Any, values: Tensor) -> Tensor:
-    """Replace the values of masked elements of a site by 0."""
-    if node["mask"] is None:
-        return values
-    return values.where(torch.as_tensor(node["mask"], device=values.device), 0.0)
 
 
 @torch.no_grad()

@@ -1,7 +1,4 @@
-"""Quantiles of predictive distributions.
-
-The quantile of a mixture has no closed form. Each family brackets it and halves the bracket.
-"""
+"""Quantiles of predictive distributions: those of a mixture have no closed form."""
 
 from __future__ import annotations
 

@@ -11,23 +11,19 @@ components               shape of the moments    example
 ======================== ======================= =========================================
 
 The first kind compares all tasks with all sources by matrix products, without intermediate values
-of size (T, T, P). The second kind has as many numbers as its sources have.
+of size (T, T, P).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-__all__ = [
-    "CellComponents",
-    "Components",
-    "TaskComponents",
-    "other_tasks",
-]
+__all__ = ["CellComponents", "Components", "TaskComponents", "other_tasks"]
 
 LOG_2_PI = math.log(2 * math.pi)
 
@@ -38,40 +34,30 @@ LEAST_WEIGHT = 1e-6
 """Added to the weights of the sources of a cell where other sources are missing."""
 
 
+@dataclass(eq=False)
 class _Moments:
-    """Normal sources: their means, their variances, and the transfer variances to add.
+    """Means and variances of normal sources, and the transfer variances to add."""
 
-    Parameters
-    ----------
-    loc, source_var, transfer_var
-        Moments in the layout of the class.
-    """
+    loc: Tensor
+    source_var: Tensor
+    transfer_var: Tensor
 
-    def __init__(self, loc: Tensor, source_var: Tensor, transfer_var: Tensor) -> None:
-        self.loc = loc
-        self.source_var = source_var
-        self.transfer_var = transfer_var
-        self.var = source_var + transfer_var
+    def __post_init__(self) -> None:
+        self.var = self.source_var + self.transfer_var
 
 
+@dataclass(eq=False)
 class TaskComponents(_Moments):
-    """One source for each task, the same for all: moments (R, T, P).
+    """One source for each task, the same for all: moments (R, T, P)."""
 
-    Parameters
-    ----------
-    use_float64
-        Whether to compare sources and tasks in float64. :attr:`rounding` estimates the error of
-        float32.
-    """
+    use_float64: bool = field(default=True, kw_only=True)
 
-    def __init__(
-        self, loc: Tensor, source_var: Tensor, transfer_var: Tensor, *, use_float64: bool = True
-    ) -> None:
-        super().__init__(loc, source_var, transfer_var)
-        self.dtype = torch.float64 if use_float64 else loc.dtype
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.dtype = torch.float64 if self.use_float64 else self.loc.dtype
         # Squared differences are expanded into matrix products, whose terms cancel. Less is lost
         # when the sources are near 0 in units of their standard deviations, hence the centering.
-        self.center = loc.detach().mean(-2, keepdim=True)
+        self.center = self.loc.detach().mean(-2, keepdim=True)
 
     @cached_property
     def _factors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -115,38 +101,24 @@ class TaskComponents(_Moments):
         return values[cell, source]
 
 
+@dataclass(eq=False)
 class CellComponents(_Moments):
-    """Sources of its own for each cell: moments that broadcast to (R, T, T - 1, P).
+    """Separate sources for each cell: moments that broadcast to (R, T, T - 1, P).
 
-    Parameters
-    ----------
-    loc, source_var, transfer_var
-        Moments of the sources.
-    present
-        (R, T, T - 1), False where a task has no source for a cell. Its weight goes to the other
-        sources and the base in proportion, and to the base where a cell has no source at all.
-    others
-        (T, T - 1), the other tasks of each task.
+    ``present`` (R, T, T - 1) is False where a task has no source for a cell. Its weight goes to the
+    other sources and the base in proportion, and to the base where a cell has no source at all.
+    ``others`` (T, T - 1) are the other tasks of each task.
     """
 
-    def __init__(
-        self,
-        loc: Tensor,
-        source_var: Tensor,
-        transfer_var: Tensor,
-        present: Tensor,
-        others: Tensor,
-    ) -> None:
-        super().__init__(loc, source_var, transfer_var)
-        self.present = present
-        self.others = others
+    present: Tensor
+    others: Tensor
 
     def weights(self, weights: Tensor) -> Tensor:
         r"""Reshape pool weights to (\*L, R, T, T): sources present in each cell, and the base."""
         base = weights[..., -1:].unsqueeze(-3)
         others = self.others.expand(*weights.shape[:-1], -1)
         sources = weights.gather(-1, others).unsqueeze(-3)
-        # Where some are missing, the rest may have almost no weight to normalise.
+        # Where some are missing, the rest may have almost no weight to normalize.
         some_missing = ~self.present.all(-1, keepdim=True)
         sources = torch.where(some_missing, sources + LEAST_WEIGHT, sources) * self.present
         alone = ~self.present.any(-1, keepdim=True)
@@ -183,13 +155,6 @@ def _product_eps() -> float:
 
 
 def other_tasks(num_tasks: int, device: torch.device | None = None) -> Tensor:
-    """Return the indices of the other tasks in order, (T, T - 1).
-
-    Examples
-    --------
-    >>> other_tasks(3).tolist()
-    [[1, 2], [0, 2], [0, 1]]
-    """
+    """Return the indices of the other tasks in order, (T, T - 1), as [[1, 2], [0, 2], [0, 1]]."""
     task = torch.arange(num_tasks, device=device)
-    index = task[:-1].expand(num_tasks, -1)
-    return index + (index >= task[:, None])
+    return task[:-1] + (task[:-1] >= task[:, None])

@@ -21,34 +21,15 @@ class LogConcrete(ExpRelaxedCategorical, TorchDistributionMixin):
 
     A draw is the log-softmax of (logits + Gumbel noise) / temperature. At a low temperature the
     weights themselves underflow to 0, from where no density can be told; their logarithms do not.
-    The Jacobian between the two cancels in the log ratio of two such densities, hence in a KL.
+    The Jacobian between the two cancels in log ratios of densities, as in a KL.
 
-    Unlike torch's class it does not normalise the logits, as its density does not depend on a
+    Unlike torch's class it does not normalize the logits, as its density does not depend on a
     constant in each row: for T tasks that saves several passes over T by T numbers.
-
-    Parameters
-    ----------
-    temperature
-        Scalar above 0.
-    logits
-        Location of the log weights, (\*batch, K), up to a constant in each row.
-    validate_args
-        Whether to check arguments and values; by default as set in torch.
-
-    See Also
-    --------
-    pyro.distributions.RelaxedOneHotCategorical : The distribution of the weights themselves.
 
     References
     ----------
     Maddison, C. J., Mnih, A. and Teh, Y. W. (2017). The Concrete Distribution: A Continuous
     Relaxation of Discrete Random Variables. ICLR, appendix C.3.
-
-    Examples
-    --------
-    >>> log_weights = LogConcrete(torch.tensor(0.5), logits=torch.zeros(4, 3)).sample()
-    >>> torch.allclose(log_weights.exp().sum(-1), torch.ones(4))
-    True
     """
 
     def __init__(

@@ -1,8 +1,7 @@
 """The two handlers behind ``share``, for the guide and for the model.
 
-They do not share the state of a run. The guide's handler puts what the tasks may borrow from into
-the ``infer`` of the site ``{site}_sources`` of the guide's own trace, and Pyro's ``replay`` hands
-it over to the model's handler together with the drawn weights.
+That of the guide puts what the tasks may borrow from into the ``infer`` of its site
+``{site}_sources``, and Pyro's ``replay`` hands it over to the model together with the weights.
 """
 
 from __future__ import annotations
@@ -26,12 +25,11 @@ from pyro_vmtl.sharing.sites import (
     as_normal,
     check_all_tasks,
     check_num_tasks,
-    detached,
     is_inside_tasks,
     task_frame,
     tasks_of_plate,
 )
-from pyro_vmtl.sharing.sources import CellSources, Sources, Transfer, WeightsPosterior
+from pyro_vmtl.sharing.sources import CellSources, Sources, Transfer
 
 __all__ = [
     "RECORDED",
@@ -60,7 +58,6 @@ class Sharing(nn.Module):
         *,
         pool: type[Pool],
         transfer: Transfer | None,
-        weights: WeightsPosterior,
         weights_prior: bool,
         detach_sources: bool,
         new_sources: Callable[..., Sources],
@@ -69,9 +66,9 @@ class Sharing(nn.Module):
         self.sites = tuple(sites)
         self.pool = pool
         self.transfer = transfer
-        self.weights_prior = weights_prior and weights == "concrete"
+        self.weights_prior = weights_prior
         self.detach_sources = detach_sources
-        self.new_sources = partial(new_sources, weights=weights)
+        self.new_sources = new_sources
         self.sources = nn.ModuleDict()
 
     def items(self) -> Iterator[tuple[str, Sources]]:
@@ -87,21 +84,16 @@ class Sharing(nn.Module):
     def __getitem__(self, site: str) -> Sources:
         return cast(Sources, self.sources[self._key(site)])
 
-    def add(
-        self, site: str, posterior: dist.Independent, num_tasks: int, *, of_cells: bool
-    ) -> Sources:
+    def add(self, site: str, posterior: dist.Independent, num_tasks: int, of_cells: bool) -> None:
         """Make the parameters of a site from the shape of its posterior."""
-        rest, event = list(posterior.batch_shape[1:]), posterior.event_shape
-        if of_cells:  # the number of rows varies, but their sources are the same tasks
-            rest = [1] * len(rest)
+        rest, event = posterior.batch_shape[1:], posterior.event_shape
+        ones = [1] * len(rest)  # with cells the number of rows varies, but not their sources
         shapes = {
-            None: None,
-            "source": torch.Size([num_tasks, *[1] * (len(rest) + len(event))]),
-            "dimension": torch.Size([1, *rest, *event]),
+            "source": (num_tasks, *ones, *[1] * len(event)),
+            "dimension": (1, *(ones if of_cells else rest), *event),
         }
-        sources = self.new_sources(num_tasks, shapes[self.transfer])
+        sources = self.new_sources(num_tasks, shapes[self.transfer] if self.transfer else None)
         self.sources[self._key(site)] = sources.to(posterior.mean)
-        return sources
 
     def initialize_logits(self, guide_trace: Trace) -> None:
         """Set the source weights of all sites to their start, from a trace of the guide."""
@@ -112,29 +104,20 @@ class Sharing(nn.Module):
         r"""Sample the log source weights of a site, and return the weights, (\*L, T, K).
 
         Plates inside the task plate do not apply, nor masks of their cells: all cells of a task
-        have the same weights.
-
-        Parameters
-        ----------
-        site
-            Name of the shared site.
-        msg
-            Pyro's message of that site.
-        **recorded
-            In the guide, what to hand over to the model. The model samples from the prior.
+        have the same weights. The guide passes what to hand over to the model, ``recorded``; the
+        model passes nothing, and samples from the prior.
         """
         sources, dim = self[site], task_frame(msg).dim
         with (
-            block_messengers(partial(is_inside_tasks, msg=msg, dim=dim)),
+            block_messengers(partial(is_inside_tasks, msg=msg)),
             poutine.mask(mask=self.weights_prior),
         ):
             logits = sources.logits.unflatten(0, (-1, *[1] * (-dim - 1)))
             logits = pyro.subsample(logits, event_dim=1)
-            weights = (
-                sources.weights_posterior(logits)
-                if recorded
-                else LogConcrete(sources.temperature, logits.new_zeros(()).expand_as(logits))
-            )
+            weights = sources.weights_posterior(logits)
+            if not recorded:
+                even = logits.new_zeros(()).expand_as(logits)
+                weights = LogConcrete(sources.temperature, logits=even)
             value: Tensor = pyro.sample(f"{site}_sources", weights, infer=recorded)
         # The exponentials of logarithms would sum to 1 up to some 1e-5 only.
         return value.softmax(-1).flatten(dim - 1, -2)
@@ -166,15 +149,15 @@ class RecordPosteriors(SiteMessenger):
             msg["value"] = msg["fn"].v
             msg["fn"] = self.unconstrained.pop(name)
         msg["fn"] = posterior = as_normal(msg, "guide")
-        give_sources = msg["infer"].get("sources")
-        if give_sources is None:
+        get_sources = msg["infer"].get("sources")
+        if get_sources is None:
             check_all_tasks(msg)
         detach = self.sharing.detach_sources
         with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
-            found = posterior if give_sources is None else give_sources()
+            found = posterior if get_sources is None else get_sources()
         if name not in self.sharing:
             of_cells = not isinstance(found, dist.Independent)
-            self.sharing.add(name, posterior, task_frame(msg).full_size, of_cells=of_cells)
+            self.sharing.add(name, posterior, task_frame(msg).full_size, of_cells)
         check_num_tasks(msg, self.sharing[name].num_tasks)
         self.sharing.draw_weights(
             name, msg, **{RECORDED: detached_sources(found) if detach else found}
@@ -237,6 +220,9 @@ def recorded_sources(guide_trace: Trace, site: str) -> RunSources:
 
 def detached_sources(sources: RunSources) -> RunSources:
     """Detach sources from the gradient."""
-    if isinstance(sources, CellSources):
-        return CellSources(detached(sources.normal), sources.present)
-    return None if sources is None else detached(sources)
+    if sources is None:
+        return None
+    posterior = sources.normal if isinstance(sources, CellSources) else sources
+    normal = dist.Normal(posterior.mean.detach(), posterior.stddev.detach(), validate_args=False)
+    detached = normal.to_event(len(posterior.event_shape))
+    return CellSources(detached, sources.present) if isinstance(sources, CellSources) else detached

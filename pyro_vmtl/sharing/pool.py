@@ -32,8 +32,8 @@ class Pool(TorchDistribution):
     Parameters
     ----------
     weights
-        (\*L, B, T + 1), rows on the simplex: the weight of each source for each task, the base
-        last. The weight of a task on itself is 0.
+        (\*L, B, T + 1), rows on the simplex: the weight of each source, 0 for the task itself, and
+        of the base, which comes last.
     sources
         Normal with the site's event shape: the posterior of every task, batch (T, \*rest). With
         ``present``, the sources of every cell: batch (T, \*rest, T - 1), the other tasks in order.
@@ -43,21 +43,12 @@ class Pool(TorchDistribution):
         Variance added to every source; broadcasts to (T, \*rest, \*event), the first dimension
         being the source. With ``present`` it is the same in all cells: (T, 1, ..., \*event).
     present
-        (B, \*rest, T - 1), which sources each cell has. The weight of missing ones goes to the
-        others and the base.
+        (B, \*rest, T - 1), which sources each cell has; the others and the base share the rest.
     tasks
         (B,), indices of the tasks that borrow; all by default.
     use_float64
-        Whether to compare tasks in float64. In float32 the differences between tasks are lost
-        where they lie many standard deviations apart; :attr:`rounding` estimates the error.
-    batch_shape
-        Batch shape to broadcast to, as ``expand`` sets it.
-    validate_args
-        Whether to check arguments and values.
-
-    See Also
-    --------
-    pyro_vmtl.LinearPool, pyro_vmtl.LogarithmicPool, pyro_vmtl.GaussianSumPool
+        Whether to compare tasks in float64: float32 loses the differences between tasks that lie
+        many standard deviations apart, see :attr:`rounding`.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -74,7 +65,6 @@ class Pool(TorchDistribution):
         tasks: Tensor | None = None,
         use_float64: bool = True,
         batch_shape: torch.Size | None = None,
-        validate_args: bool | None = None,
     ) -> None:
         self.weights = weights
         self.sources = sources
@@ -87,7 +77,7 @@ class Pool(TorchDistribution):
         self.cells = torch.Size([weights.shape[-2], *rest])
         if batch_shape is None:
             batch_shape = weights.shape[:-2] + self.cells
-        super().__init__(batch_shape, sources.event_shape, validate_args=validate_args)
+        super().__init__(batch_shape, sources.event_shape)
 
     @constraints.dependent_property
     def support(self) -> constraints.Constraint:
@@ -145,17 +135,8 @@ class Pool(TorchDistribution):
 
         If the mean of source i moves by 1, the pool's pull on task t moves by its precision there,
         :math:`a_{ti} \pi_{ti}`, and the mean of its posterior by
-        :math:`a_{ti} \pi_{ti} \sigma_t^2`.
-
-        Parameters
-        ----------
-        posterior
-            Normal with the site's event shape, batch (T, \*rest): the posterior of every task.
-
-        Returns
-        -------
-        Tensor
-            (T, T), averaged over the numbers of the site.
+        :math:`a_{ti} \pi_{ti} \sigma_t^2`. The shares, (T, T), are averaged over the numbers of the
+        site. The posterior is that of every task, batch (T, \*rest).
         """
         raise NotImplementedError
 
@@ -175,8 +156,7 @@ class Pool(TorchDistribution):
 
     def _from_rows(self, rows: Tensor) -> Tensor:
         r"""Reshape values (\*L, R, T, P) back to (\*L, T, \*rest, \*event)."""
-        site = self.cells + self.event_shape
-        return rows.transpose(-2, -3).reshape(*rows.shape[:-3], *site)
+        return rows.transpose(-2, -3).reshape(*rows.shape[:-3], *self.cells, *self.event_shape)
 
     def _per_cell(self, rows: Tensor) -> Tensor:
         r"""Reshape one value per task and cell (\*L, R, T) to the batch shape."""
@@ -198,7 +178,7 @@ class Pool(TorchDistribution):
         others = other_tasks(num_sources + 1, loc.device)
         others = others if self.tasks is None else others[self.tasks]
         present = self.present.reshape(shape[:-1]).transpose(0, 1)
-        return CellComponents(loc, var, of_source[others], present, others)
+        return CellComponents(loc, var, of_source[others], present=present, others=others)
 
     @cached_property
     def _weights(self) -> Tensor:
@@ -208,12 +188,9 @@ class Pool(TorchDistribution):
     @cached_property
     def _base_moments(self) -> tuple[Tensor, Tensor]:
         r"""Mean and variance of the base, each broadcasting to (\*L, R, T, P)."""
-
-        def rows(moment: Tensor) -> Tensor:
-            shape = torch.broadcast_shapes(moment.shape, self.cells + self.event_shape)
-            return once(self._to_rows(moment.expand(shape)))
-
-        return rows(self.base.mean), rows(self.base.variance)
+        moments, site = (self.base.mean, self.base.variance), self.cells + self.event_shape
+        loc, var = (m.expand(torch.broadcast_shapes(m.shape, site)) for m in moments)
+        return once(self._to_rows(loc)), once(self._to_rows(var))
 
     def _base_log_prob(self, loc: Tensor, var: Tensor | float) -> Tensor:
         r"""Compute the expected log density of the base under N(loc, var), (\*L, R, T)."""

@@ -13,9 +13,6 @@ pool                     log density at :math:`w`                     KL from :m
 :class:`GaussianSumPool` that of the sum :math:`\sum_i a_{ti} w_i`    closed form
 ======================== ============================================ =====================
 
-Their base class is in :mod:`pyro_vmtl.sharing.pool`, and the layouts for batched arithmetic are in
-:mod:`pyro_vmtl.sharing.components`.
-
 References
 ----------
 Genest, C. and Zidek, J. V. (1986). Combining Probability Distributions: A Critique and an Annotated
@@ -34,8 +31,8 @@ from typing import Any
 import torch
 from pyro.distributions.torch import Independent
 from torch import Tensor
+from torch.distributions import Categorical, Normal, register_kl
 from torch.distributions import Independent as TorchIndependent
-from torch.distributions import Normal, register_kl
 
 from pyro_vmtl.sharing.components import LOG_2_PI
 from pyro_vmtl.sharing.pool import Pool, once
@@ -76,9 +73,7 @@ class LinearPool(Pool):
         components, (base_loc, base_var) = self._components, self._base_moments
         num_sources = self._weights.shape[-1] - 1
         shape = (*self._weights.shape[:-3], self.cells[1:].numel(), *self._weights.shape[-2:])
-        component = torch.distributions.Categorical(self._weights.expand(shape)).sample(
-            sample_shape
-        )
+        component = Categorical(self._weights.expand(shape)).sample(sample_shape)
         source = component.clamp(max=num_sources - 1)
         from_base = component[..., None] == num_sources
         loc = torch.where(from_base, base_loc, components.pick(components.loc, source))
@@ -87,10 +82,10 @@ class LinearPool(Pool):
 
 
 class LogarithmicPool(Pool):
-    r"""The geometric mean :math:`\prod_i q_i(w)^{a_{ti}}`, left unnormalised.
+    r"""The geometric mean :math:`\prod_i q_i(w)^{a_{ti}}`, left unnormalized.
 
     Its log density :math:`\sum_i a_{ti} \log q_i(w)` is at most that of the linear pool (Jensen),
-    so an ELBO with it stays a lower bound of the linear pool's; normalised, it would not. The KL is
+    so an ELBO with it stays a lower bound of the linear pool's; normalized, it would not. The KL is
     :math:`\sum_i a_{ti}\, \mathrm{KL}(q_t \| q_i)`, in closed form.
     """
 
@@ -116,7 +111,7 @@ class LogarithmicPool(Pool):
         return pooled + from_base * self._base_log_prob(loc, var)
 
     def _draw(self, sample_shape: torch.Size) -> Tensor:
-        """Draw from the normalised geometric mean, a normal of weighted mean precision."""
+        """Draw from the normalized geometric mean, a normal of weighted mean precision."""
         components, (base_loc, base_var) = self._components, self._base_moments
         from_sources, from_base = self._weights[..., :-1], self._weights[..., -1:]
         source_precision = components.var.reciprocal()

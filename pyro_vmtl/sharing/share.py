@@ -1,10 +1,9 @@
 """Sharing: an effect handler that turns a Pyro model and guide into VMTL.
 
-The model has ordinary priors and the guide an ordinary posterior; neither refers to other tasks.
-:func:`share` runs them under two handlers. In the guide, the first records the posterior of every
-shared site and draws the source weights. In the model, the second replaces the site's plain prior
-by a pool of the recorded posteriors and that prior. An ELBO runs the guide first and replays the
-model on its trace, so that the posteriors are always those of the same step.
+Model and guide do not refer to other tasks. :func:`share` runs them under two handlers. That of the
+guide records the posterior of every shared site and draws the source weights. That of the model
+replaces the site's plain prior by a pool of the recorded posteriors and that prior. An ELBO replays
+the model on a trace of the guide, so that the posteriors are those of the same step.
 """
 
 from __future__ import annotations
@@ -61,8 +60,8 @@ def share(
     sites
         Names of the sites to share.
     pool
-        How posteriors are pooled: :class:`~pyro_vmtl.LogarithmicPool`,
-        :class:`~pyro_vmtl.LinearPool` or :class:`~pyro_vmtl.GaussianSumPool`.
+        :class:`~pyro_vmtl.LogarithmicPool`, :class:`~pyro_vmtl.LinearPool` or
+        :class:`~pyro_vmtl.GaussianSumPool`.
     base
         Whether the plain prior is one of the components, so that a task can stand alone.
     transfer
@@ -72,20 +71,17 @@ def share(
         Least weight of the base, from 0 to 1; None for 1 / T. With the default, T equal tasks pay
         for one prior together, and T unrelated tasks for T priors.
     weights
-        Posterior of the source weights: ``"concrete"``, the Gumbel-softmax [2]_ with learned
-        logits; ``"softmax"``, the point mass at the softmax of learned logits; ``"even"``, equal
-        weights.
+        Posterior of the source weights: ``"concrete"``, the Gumbel-softmax [2]_ of learned logits;
+        ``"softmax"``, the point mass at their softmax; ``"even"``, equal weights.
     weights_prior
         Whether the KL of the source weights from equal weights is part of the ELBO. Point masses
         have none.
     detach_sources
-        Whether to detach the sources from the gradient while a task learns from them, as if they
-        were data. Then a task does not feel what its posterior costs those who borrow from it, and
-        the steps no longer minimise one loss: with ``transfer`` the scales grow without bound.
+        Whether to detach the sources from the gradient, as if they were data. The steps then no
+        longer minimize one loss: with ``transfer`` the scales grow without bound.
     start
-        Initial source weights when :func:`~pyro_vmtl.fit` starts: ``"even"``, or most of the weight
-        on the ``"nearest"`` sources, for guides whose posteriors start at estimates from the data.
-        From even weights groups of tasks may never be found.
+        Source weights when :func:`~pyro_vmtl.fit` starts: ``"even"``, or most on the ``"nearest"``
+        sources. This finds groups of tasks if the guide starts at estimates from the data.
     temperature
         Temperature of the source weights, or a schedule of the step.
 
@@ -94,14 +90,6 @@ def share(
     tuple
         The sharing model and guide. Their parameters are made when the guide first runs, as with
         Pyro's autoguides.
-
-    Raises
-    ------
-    ValueError
-        If an argument is none of its values; when the programs run, if a site is missing, not
-        normal, or not in the task plate.
-    TypeError
-        If ``pool`` is not a class of pools.
 
     See Also
     --------
@@ -128,14 +116,13 @@ def share(
     >>> relatedness(shared_guide, "mean", num_samples=10).shape
     torch.Size([10, 3, 4])
     """
-    if transfer not in (None, "source", "dimension"):
-        raise ValueError(f"transfer is {transfer!r}, expected 'source', 'dimension' or None.")
-    if weights not in get_args(WeightsPosterior):
-        raise ValueError(
-            f"weights is {weights!r}, expected one of {list(get_args(WeightsPosterior))}."
-        )
-    if start not in get_args(WeightsStart):
-        raise ValueError(f"start is {start!r}, expected one of {list(get_args(WeightsStart))}.")
+    for name, value, choices in (
+        ("transfer", transfer, (*get_args(Transfer), None)),
+        ("weights", weights, get_args(WeightsPosterior)),
+        ("start", start, get_args(WeightsStart)),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name} is {value!r}, expected one of {list(choices)}.")
     if min_base_weight is not None and not 0 <= min_base_weight <= 1:
         raise ValueError(f"min_base_weight is {min_base_weight}, expected from 0 to 1, or None.")
     if not (isinstance(pool, type) and issubclass(pool, Pool)):
@@ -147,14 +134,14 @@ def share(
         sites,
         pool=pool,
         transfer=transfer,
-        weights=weights,
-        weights_prior=weights_prior,
+        weights_prior=weights_prior and weights == "concrete",
         detach_sources=detach_sources,
         new_sources=partial(
             Sources,
             base=base,
             min_base_weight=min_base_weight,
             temperature=as_schedule(temperature),
+            weights=weights,
             start=start,
         ),
     )
@@ -183,21 +170,10 @@ def relatedness(
     -------
     Tensor
         (S, T, T + 1), rows on the simplex; the last column is the base, and the diagonal is 0.
-
-    Raises
-    ------
-    KeyError
-        If the site is not shared, or its guide has not run yet.
-    ValueError
-        If ``num_samples`` is below 1.
     """
     modules = program.modules() if isinstance(program, nn.Module) else ()
-    shared = {
-        name: sources
-        for module in modules
-        if isinstance(module, Sharing)
-        for name, sources in module.items()
-    }
+    sharings = [module for module in modules if isinstance(module, Sharing)]
+    shared = {name: sources for sharing in sharings for name, sources in sharing.items()}
     if site not in shared:
         raise KeyError(
             f"No shared site {site!r}, found {sorted(shared)}. Pass what `share` returned, after "

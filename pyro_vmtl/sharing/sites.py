@@ -19,7 +19,6 @@ __all__ = [
     "as_normal",
     "check_all_tasks",
     "check_num_tasks",
-    "detached",
     "is_inside_tasks",
     "task_frame",
     "tasks_of_plate",
@@ -27,23 +26,7 @@ __all__ = [
 
 
 def task_frame(msg: Any) -> Any:
-    """Return the task plate of a site.
-
-    Parameters
-    ----------
-    msg
-        Pyro's message of the site.
-
-    Returns
-    -------
-    CondIndepStackFrame
-        The plate's name, size and dimension.
-
-    Raises
-    ------
-    ValueError
-        If the site is not inside a task plate, or another plate is outside of it.
-    """
+    """Return the task plate of a site, checking that it is the outermost."""
     frames = {frame.name: frame for frame in msg["cond_indep_stack"] if frame.vectorized}
     frame = frames.get(TASK_PLATE)
     if frame is None or min(f.dim for f in frames.values()) < frame.dim:
@@ -86,46 +69,21 @@ def tasks_of_plate(msg: Any, device: torch.device) -> Tensor | None:
     return pyro.subsample(every, event_dim=0).flatten()
 
 
-def is_inside_tasks(messenger: Messenger, *, msg: Any, dim: int) -> bool:
-    """Whether a plate, mask or scale is of the cells inside a task, and not of entire tasks.
-
-    Parameters
-    ----------
-    messenger
-        A handler that applies to the site.
-    msg
-        Pyro's message of the site.
-    dim
-        Dimension of its task plate.
-    """
+def is_inside_tasks(messenger: Messenger, *, msg: Any) -> bool:
+    """Whether a plate, mask or scale of a site is of the cells inside a task, not of tasks."""
     if isinstance(messenger, PlateMessenger):
         inner = {frame.name for frame in msg["cond_indep_stack"]} - {TASK_PLATE}
         return messenger.name in inner
     factor = getattr(messenger, "mask", getattr(messenger, "scale", None))
     if not isinstance(messenger, MaskMessenger | ScaleMessenger) or not isinstance(factor, Tensor):
         return False
-    return factor.shape[max(factor.ndim + dim + 1, 0) :].numel() > 1
+    return factor.shape[max(factor.ndim + task_frame(msg).dim + 1, 0) :].numel() > 1
 
 
 def as_normal(msg: Any, where: str) -> dist.Independent:
-    """Return the normal of a site, checking that its batch shape starts at its task plate.
+    """Return the normal of a site of the ``"guide"`` or ``"model"``.
 
-    Parameters
-    ----------
-    msg
-        Pyro's message of the site.
-    where
-        ``"guide"`` or ``"model"``. The prior in a model may broadcast over tasks.
-
-    Returns
-    -------
-    Independent
-        The normal, with batch shape (T, ...) in the guide.
-
-    Raises
-    ------
-    ValueError
-        If it is not normal, or has another batch shape.
+    In the guide its batch shape is (T, ...); the prior in a model may broadcast over tasks.
     """
     fn, frame = msg["fn"], task_frame(msg)
     inner = fn
@@ -144,9 +102,3 @@ def as_normal(msg: Any, where: str) -> dist.Independent:
             "Use `.to_event()` for dimensions that are not plates."
         )
     return fn if isinstance(fn, dist.Independent) else dist.Independent(fn, 0)
-
-
-def detached(posterior: dist.Independent) -> dist.Independent:
-    """Detach a posterior from the gradient."""
-    normal = dist.Normal(posterior.mean.detach(), posterior.stddev.detach(), validate_args=False)
-    return normal.to_event(len(posterior.event_shape))

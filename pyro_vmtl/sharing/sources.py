@@ -1,8 +1,7 @@
 """The learned parameters of a shared site: source weights and transfer scales.
 
 The weights of a task over its sources are a latent variable. Their posterior is a Concrete
-distribution (``RelaxedOneHotCategorical``) with learned logits; their prior is the same
-distribution with equal logits.
+distribution (``RelaxedOneHotCategorical``) with learned logits; in their prior all are equal.
 """
 
 from __future__ import annotations
@@ -43,8 +42,7 @@ class CellSources:
     r"""Separate sources for every cell of a site.
 
     A guide passes a function that returns them in ``pyro.sample(site, ..., infer={"sources":
-    function})``. The function returns None in a run without sources, such as a prediction: then the
-    plain prior stays.
+    function})``, or None in a run without sources, such as a prediction; then the prior is plain.
 
     Attributes
     ----------
@@ -59,39 +57,14 @@ class CellSources:
 
 
 class Sources(Scheduled):
-    r"""Learned parameters of one shared site.
+    r"""Learned parameters of one shared site: ``logits`` (T, K) and ``raw_transfer_scale``.
 
     The sources of a task are the other tasks in order and, if ``base``, the base last: K in all.
+    The shape of the transfer scale broadcasts to (T, \*rest, \*event); None for no scale. The other
+    settings are those of :func:`~pyro_vmtl.share`.
 
-    Parameters
-    ----------
-    num_tasks
-        T.
-    transfer_shape
-        Shape of the transfer scale; it broadcasts to (T, \*rest, \*event). None for no transfer
-        scale.
-    base
-        Whether the plain prior is one of the sources.
-    min_base_weight
-        Least weight of the base; the learned weights share the rest. None for 1 / T.
-    temperature
-        Temperature of the weights at each step of a fit.
-    weights
-        Kind of the weights' posterior.
-    start
-        Initial weights: ``"even"``, or most of the weight on the ``"nearest"`` sources.
-
-    Attributes
-    ----------
-    logits
-        (T, K), location of the weights' posterior.
-    raw_transfer_scale
-        Log of the transfer scale.
-    temperature
-        Scalar, the temperature at the current step.
-    use_float64
-        Whether tasks are compared in float64. A fit sets it to False for as long as it runs, if
-        float32 is accurate enough.
+    ``use_float64`` says whether tasks are compared in float64. A fit sets it to False for as long
+    as it runs, if float32 is accurate enough.
     """
 
     fixed_graph = True
@@ -100,7 +73,7 @@ class Sources(Scheduled):
     def __init__(
         self,
         num_tasks: int,
-        transfer_shape: torch.Size | None,
+        transfer_shape: tuple[int, ...] | None,
         *,
         base: bool,
         min_base_weight: float | None = None,
@@ -124,11 +97,10 @@ class Sources(Scheduled):
         self.logits = nn.Parameter(
             torch.zeros(num_tasks, num_tasks - 1 + base), requires_grad=weights != "even"
         )
-        self.raw_transfer_scale = (
-            None
-            if transfer_shape is None
-            else nn.Parameter(torch.full(transfer_shape, INITIAL_TRANSFER_SCALE).log())
-        )
+        self.raw_transfer_scale = None
+        if transfer_shape is not None:
+            log_scale = torch.full(transfer_shape, INITIAL_TRANSFER_SCALE).log()
+            self.raw_transfer_scale = nn.Parameter(log_scale)
         self.register_buffer("temperature", torch.tensor(float(temperature(0))))
         self.use_float64 = True
 
@@ -149,10 +121,7 @@ class Sources(Scheduled):
 
     @property
     def location(self) -> Tensor:
-        """Pool weights at the softmax of the logits, (T, T + 1).
-
-        The softmax is the probability of each source to have the largest of the learned weights.
-        """
+        """Pool weights, (T, T + 1), at the probability of each source to have the most weight."""
         return self.pool_weights(self.logits.detach().softmax(-1))
 
     @property
@@ -166,16 +135,11 @@ class Sources(Scheduled):
 
     @torch.no_grad()
     def initialize_logits(self, posterior: dist.Independent | CellSources | None) -> None:
-        """Set the logits to where the weights start.
+        """Set the logits to where the weights start; sources of cells leave them even.
 
         From even weights all posteriors would first move to their common mean, and groups of tasks
         might never be found: a local optimum. The nearest start is half the expected log density of
         each source: as both posteriors are uncertain, the full one would count a distance twice.
-
-        Parameters
-        ----------
-        posterior
-            The posterior of every task. Sources of cells leave the weights even.
         """
         size = self.logits.shape[1] - self.base
         even = "even" in (self.start, self.weights)
@@ -189,13 +153,7 @@ class Sources(Scheduled):
             self.logits[:, -1] = self.logits[:, :size].mean(1)
 
     def choose_precision(self, rounding: float) -> None:
-        """Use float32 to compare tasks where its error is small enough, else float64.
-
-        Parameters
-        ----------
-        rounding
-            Estimated error of float32 in nats, :attr:`Pool.rounding`.
-        """
+        """Use float32 to compare tasks where its error, in nats, is small enough, else float64."""
         # The way back to float32 has a margin, so that the choice does not alternate.
         self.use_float64 = rounding > (MAX_ROUNDING / 2 if self.use_float64 else MAX_ROUNDING)
 
@@ -206,29 +164,19 @@ class Sources(Scheduled):
         return dist.Delta(logits.log_softmax(-1), event_dim=1)
 
     def pool_weights(self, weights: Tensor, tasks: Tensor | None = None) -> Tensor:
-        r"""Compute pool weights from weights over the sources.
+        r"""Compute pool weights, (\*L, B, T + 1), from weights over the sources, (\*L, B, K).
 
-        Parameters
-        ----------
-        weights
-            (\*L, B, K), rows on the simplex.
-        tasks
-            (B,), the tasks they belong to; None for all.
-
-        Returns
-        -------
-        Tensor
-            (\*L, B, T + 1), rows on the simplex: how much task t borrows from each task, the base
-            last. The weight of a task on itself is 0, and that of the base at least
-            ``min_base_weight``.
+        They say how much each of the tasks, (B,) or all, borrows from each task and the base, which
+        comes last. The weight of a task on itself is 0, that of the base at least
+        ``min_base_weight``.
         """
         num_tasks = self.num_tasks
         tasks = torch.arange(num_tasks, device=weights.device) if tasks is None else tasks
         # The sources before and after the task itself, which is not among its sources.
         place = torch.arange(num_tasks + 1, device=weights.device)
-        before, after = (
-            functional.pad(weights, pad) for pad in ((0, 1 + (not self.base)), (1, not self.base))
-        )
+        without_base = 0 if self.base else 1
+        before = functional.pad(weights, (0, 1 + without_base))
+        after = functional.pad(weights, (1, without_base))
         pooled = torch.where(place < tasks[:, None], before, after)
         pooled = pooled.masked_fill(place == tasks[:, None], 0.0)
         least = 1 / num_tasks if self.min_base_weight is None else self.min_base_weight
@@ -244,19 +192,9 @@ class Sources(Scheduled):
 
 
 def nearness(posterior: dist.Independent, transfer_var: Tensor | float) -> Tensor:
-    """Compute the expected log density of every source under the posterior of every task.
+    """Compute the expected log density of every source under each task's posterior, (T, T).
 
-    Parameters
-    ----------
-    posterior
-        Of every task, batch (T, ...).
-    transfer_var
-        Variance added to the sources.
-
-    Returns
-    -------
-    Tensor
-        (T, T), in nats; row t is the expectation under task t, minus infinity for itself.
+    Row t is the expectation under task t, in nats, minus infinity for itself.
     """
     extra_var = torch.as_tensor(transfer_var).to(posterior.mean).expand_as(posterior.mean)
     loc, var, extra = (

@@ -62,7 +62,7 @@ def test_a_kl_is_shown_by_site(data):
 
 def test_many_tasks_are_shown_as_bands():
     values = np.random.default_rng(0).random((40, 50)).cumsum(0)
-    history = {"loss": ("step", np.arange(400.0)), "kl_w": (("noted_step", "task"), values)}
+    history = {"loss": ("step", np.arange(400.0)), "kl_w": (("term_step", "task"), values)}
     data = xr.DataTree.from_dict({"history": xr.Dataset(history)})
     ax = plot_elbo_terms(data, term="kl")
     assert len(ax.lines) == 1 and len(ax.collections) == 2

@@ -1,5 +1,7 @@
 """Diagnostics of posteriors far from right, of ties, of few draws and of a single row."""
 
+from dataclasses import replace
+
 import conjugate_trees
 import numpy as np
 import pytest
@@ -100,7 +102,7 @@ def _renamed(data):
 def test_a_report_of_few_draws_and_one_row_leaves_out_what_cannot_be_told():
     X = np.linspace(-1, 1, 24)[:, None]
     data = TaskData.regression(X, X[:, 0], ["a", "b", "c"] * 8).with_intercept()
-    fitted = SHARED.fit(data)
+    fitted = replace(SHARED, fitting={"num_steps": 40}).fit(data)
     tree = to_datatree(fitted, data, rows=data.new_rows([[0.5]], ["b"], [0.5]), num_samples=20)
     assert tree["predictions"]["task"].values.tolist() == ["b"]
     names = [picture.name for part in report_sections(tree) for picture in part.pictures]

@@ -226,7 +226,7 @@ ENTRIES = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.fixed_dictionaries(dict.fromkeys(("t", "y", "u", "v"), ENTRIES)),
     st.fixed_dictionaries(dict.fromkeys(("t", "y", "u", "v"), ENTRIES)),

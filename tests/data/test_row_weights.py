@@ -45,7 +45,7 @@ def test_the_elbo_of_weighed_batches_is_unbiased(ragged):
     weighed, _ = weighed_and_repeated(ragged)
     programs = classifier(ragged)
     state, losses = torch.get_rng_state(), []
-    for _ in range(1500):
+    for _ in range(500):
         torch.set_rng_state(state)
         with batch_of((weighed,), RandomRows(2)) as batch, validation(False):
             state = torch.get_rng_state()
@@ -113,7 +113,7 @@ def test_batches_much_smaller_than_tasks_are_weighed_too():
     data = TaskData.classification(X, y, [0] * 150 + [1] * 150, sample_weight=weight)
     programs = classifier(data)
     losses = []
-    for seed in range(1500):
+    for seed in range(500):
         torch.manual_seed(seed)
         with batch_of((data,), RandomRows(8)) as batch, validation(False):
             assert batch[0].weight.shape == (2, 8)

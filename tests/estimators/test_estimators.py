@@ -318,10 +318,10 @@ def test_weight_0_leaves_a_row_out(rows, kind, stacked):
 
 @pytest.mark.parametrize("kind", [regressor, classifier])
 def test_weight_2_is_a_row_twice(rows, kind):
-    """Up to rounding, which 1500 steps with random numbers make larger: measured below 1e-3."""
+    """Up to rounding, which steps with random numbers make larger."""
     X, y, tasks = rows
     y = y if kind is regressor else classes(y)
-    method = quick("regression" if kind is regressor else "classification", 1500)
+    method = quick("regression" if kind is regressor else "classification", 100)
     weight = np.where(np.arange(30) % 3 == 0, 2.0, 1.0)
     twice = np.repeat(np.arange(30), weight.astype(int))
     fitted = kind(method=method).fit(X, y, tasks, sample_weight=weight)
@@ -398,7 +398,7 @@ def test_wrong_validation_data_are_refused(rows):
     with pytest.raises(ValueError, match="for weighing the members of a stack"):
         regressor().fit(X, y, tasks, validation_data=(X, y, tasks))
     method = quick_stack("regression")
-    with pytest.raises(ValueError, match="rows of task 'Dee', which has no training rows"):
+    with pytest.raises(ValueError, match="rows of task 'Dee', which is not in the fit"):
         regressor(method=method).fit(X, y, tasks, validation_data=(X[:1], y[:1], ["Dee"]))
     with pytest.raises(ValueError, match=r"expected as \(X, y, tasks\)"):
         regressor(method=method).fit(X, y, tasks, validation_data=X)
@@ -561,6 +561,12 @@ def test_the_picture_shows_the_relatedness(rows):
     mean = fitted.relatedness_["mean"].values
     assert_allclose(shown, mean[order][:, order], rtol=1e-5)  # summed in 32 or 64 bits
     assert fitted.plot_relatedness(ax) is ax
+
+
+def test_an_exported_tree_names_its_units(rows):
+    for scaled, units in ((True, "standardized"), (False, "centred")):
+        tree = regressor(scale_features=scaled).fit(*rows).to_datatree(*rows, num_samples=2)
+        assert tree["posterior"].attrs["units"] == units
 
 
 def test_the_history_is_that_of_the_fit(rows):

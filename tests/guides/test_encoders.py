@@ -17,9 +17,8 @@ from pyro_vmtl.guides import (
     LinearEncoder,
     MeanFieldNormal,
     MLPEncoder,
-    class_means,
-    target_weighted_mean,
 )
+from pyro_vmtl.guides.paper.amortized import class_means, target_weighted_mean
 from pyro_vmtl.models import LatentClassifier, LatentRegressor, StandardNormal
 from pyro_vmtl.sharing.messengers import recorded_sources
 

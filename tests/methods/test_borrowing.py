@@ -130,7 +130,7 @@ def test_shares_of_pools_are_derivatives_of_the_pull_on_a_task(kind):
 def test_shares_of_a_shared_fit_are_weights_by_variances(data):
     fitted = quick(SHARED).fit(data)
     member = fitted.member
-    drawn = member.relatedness(num_samples=4)
+    drawn = member.borrowing.draw(member.guide, num_samples=4)
     torch.testing.assert_close(drawn.sum(-1), torch.ones(4, 4))
     per_weight = member.borrowing.shares_per_weight["w"]
     # a source is at least as wide as its posterior: nobody borrows more than by its variance

@@ -8,7 +8,7 @@ from problems import F64, normal_kl, normal_log_density, plain_mean, randomize_s
 
 from pyro_vmtl import BalancedRows, MeanFieldELBO, TaskData, attend
 from pyro_vmtl.data.plates import scaled_rows
-from pyro_vmtl.guides import class_means
+from pyro_vmtl.guides.paper.amortized import class_means
 from pyro_vmtl.inference.elbo import evaluate
 from pyro_vmtl.methods.presets import OFFICIAL, OFFICIAL_AC, PAPER
 
