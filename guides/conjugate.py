@@ -58,10 +58,11 @@ class _LogNormals(nn.Module):
 
     fixed_graph = True
 
-    def __init__(self, *shape: int, init: float, init_spread: float = 0.1) -> None:
+    def __init__(self, init: float, num_numbers: Tensor) -> None:
         super().__init__()
-        self.loc = nn.Parameter(torch.full(shape, init).log())
-        self.raw_spread = nn.Parameter(torch.full(shape, init_spread).log())
+        self.loc = nn.Parameter(torch.full(num_numbers.shape, init).log())
+        # about that of a scale which is estimated from so many numbers
+        self.raw_spread = nn.Parameter(-0.5 * (2 * num_numbers + 1).log())
 
     def posterior(self) -> dist.LogNormal:
         return dist.LogNormal(self.loc, self.raw_spread.exp())
@@ -135,8 +136,9 @@ class ConjugateNormal(nn.Module):
         self.register_buffer("num_rows", weight.sum(1))
         self.register_buffer("informs_mean", torch.ones_like(self.yy))
         self.dtype = data.x.dtype
-        self.scale = _LogNormals(data.num_features, init=init_scale)
-        self.noise = _LogNormals(data.num_tasks, 1, init=init_noise_scale)
+        num_tasks = torch.full((data.num_features,), float(data.num_tasks))
+        self.scale = _LogNormals(init_scale, num_tasks)
+        self.noise = _LogNormals(init_noise_scale, self.num_rows.float().unsqueeze(1))
         self.raw_mean_scale = nn.Parameter(torch.zeros(()))
 
     def coefficients(self) -> _Posterior:

@@ -9,6 +9,7 @@ from pyro_vmtl.models.linear_regressor import LinearRegressor
 from pyro_vmtl.models.paper.latent_classifier import LatentClassifier
 from pyro_vmtl.models.paper.latent_regressor import LatentRegressor
 from pyro_vmtl.models.priors import HierarchicalNormal, StandardNormal, ZeroMeanNormal
+from pyro_vmtl.models.task_noise import LogNormalNoise, TaskNoise
 
 __all__ = [
     "HierarchicalNormal",
@@ -17,6 +18,8 @@ __all__ = [
     "LinearClassifier",
     "LinearCounts",
     "LinearRegressor",
+    "LogNormalNoise",
     "StandardNormal",
+    "TaskNoise",
     "ZeroMeanNormal",
 ]

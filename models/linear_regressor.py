@@ -5,7 +5,7 @@ symbol            meaning                              site         shape
 ================= ==================================== ============ ====================
 :math:`x_{tn}`    features of row n of task t          (given)      ``data.x`` (T, N, F)
 :math:`w_t`       coefficients of task t               ``w``        (T, 1, F)
-:math:`\sigma_t`  standard deviation of the noise      (learned)    ``noise_scale`` (T, 1)
+:math:`\sigma_t`  standard deviation of the noise      ``noise``    (T, 1)
 :math:`y_{tn}`    target of row n of task t            ``y``        ``data.y`` (T, N)
 ================= ==================================== ============ ====================
 
@@ -21,29 +21,25 @@ from collections.abc import Callable
 import pyro
 import pyro.distributions as dist
 from pyro import poutine
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vmtl.data.plates import subsample_tasks
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.models.task_noise import TaskNoise
 
 __all__ = ["LinearRegressor"]
 
 
-class LinearRegressor(TaskNoise):
+class LinearRegressor(nn.Module):
     """Linear regression in every task, with a prior that all tasks have in common.
 
     Parameters
     ----------
     prior
-        Returns the prior of one task's ``w``, a normal with event shape (F,), such as
+        Returns the prior of one task's ``w``, a normal with event shape (F,), for example
         :class:`~pyro_vmtl.models.ZeroMeanNormal`.
-    num_tasks
-        T.
-    init_noise_scale
-        Initial standard deviation of the noise, in the unit of the targets.
-    rows_per_task
-        (T,), ``data.rows_per_task``: tasks with fewer than 12 have at least the others' noise.
+    noise
+        Returns the standard deviations of the noise, (T, 1), inside a plate over tasks:
+        :class:`~pyro_vmtl.models.TaskNoise` or :class:`~pyro_vmtl.models.LogNormalNoise`.
 
     See Also
     --------
@@ -52,16 +48,8 @@ class LinearRegressor(TaskNoise):
 
     fixed_graph = True
 
-    def __init__(
-        self,
-        prior: Callable[[], dist.Independent],
-        num_tasks: int,
-        *,
-        init_noise_scale: float = 1.0,
-        rows_per_task: Tensor | None = None,
-        noise: Callable[[], Tensor] | None = None,
-    ) -> None:
-        super().__init__(num_tasks, init_noise_scale, rows_per_task)
+    def __init__(self, prior: Callable[[], dist.Independent], noise: Callable[[], Tensor]) -> None:
+        super().__init__()
         self.prior = prior
         self.noise = noise
 
@@ -71,9 +59,6 @@ class LinearRegressor(TaskNoise):
         with pyro.plate("task", data.num_tasks, dim=-2):
             w, rows = pyro.sample("w", prior), subsample_tasks(data)
             mean = (rows.x @ w.mT).squeeze(-1).to(w.dtype)  # (T, N, F) @ (T, F, 1)
-            if self.noise is None:
-                noise_scale = pyro.subsample(self.noise_scale, event_dim=0)
-            else:
-                noise_scale = self.noise()
+            noise_scale = self.noise()
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 pyro.sample("y", dist.Normal(mean, noise_scale), obs=rows.y)

@@ -44,13 +44,18 @@ class TaskNoise(nn.Module):
     few_rows: Tensor | None
 
     def __init__(
-        self, num_tasks: int, init_noise_scale: float, rows_per_task: Tensor | None = None
+        self, num_tasks: int, init_noise_scale: float = 1.0, rows_per_task: Tensor | None = None
     ) -> None:
         super().__init__()
         self.raw_noise_scale = nn.Parameter(torch.full((num_tasks, 1), init_noise_scale).log())
         few = None if rows_per_task is None else (rows_per_task < FEW_ROWS)[:, None]
         self.register_buffer("few_rows", few)
         self._counted: tuple[Tensor | None, int, int] = (None, 0, 0)
+
+    def forward(self, *args: Any) -> Tensor:
+        """Return the standard deviations of the tasks in the enclosing plate ``task``."""
+        noise_scale: Tensor = pyro.subsample(self.noise_scale, event_dim=0)
+        return noise_scale
 
     @property
     def noise_scale(self) -> Tensor:

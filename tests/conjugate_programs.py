@@ -11,7 +11,7 @@ from problems import F64
 
 from pyro_vmtl import TaskData
 from pyro_vmtl.guides import MeanFieldNormal
-from pyro_vmtl.models import LinearRegressor, ZeroMeanNormal
+from pyro_vmtl.models import LinearRegressor, TaskNoise, ZeroMeanNormal
 
 NOISE, PRIOR, F, N = 0.5, 1.5, 3, 12
 
@@ -34,9 +34,9 @@ def problem(num_tasks, *, equal=False):
 def programs(data):
     """The regressor with noise and prior known, and its guide."""
     prior = ZeroMeanNormal([F], init_scale=PRIOR)
-    model = LinearRegressor(prior, data.num_tasks, init_noise_scale=NOISE).double()
+    model = LinearRegressor(prior, TaskNoise(data.num_tasks, NOISE)).double()
     with torch.no_grad():  # exactly, not as float32 rounded them
         prior.raw_scale.fill_(math.log(PRIOR))
-        model.raw_noise_scale.fill_(math.log(NOISE))
+        model.noise.raw_noise_scale.fill_(math.log(NOISE))
     model.requires_grad_(False)
     return model, MeanFieldNormal({"w": [F]}, data.num_tasks).double()

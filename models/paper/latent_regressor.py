@@ -24,17 +24,16 @@ from collections.abc import Callable
 import pyro
 import pyro.distributions as dist
 from pyro import poutine
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vmtl.data.plates import subsample_tasks
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.models.paper.latent_classifier import standard_normal, times
-from pyro_vmtl.models.task_noise import TaskNoise
 
 __all__ = ["LatentRegressor"]
 
 
-class LatentRegressor(TaskNoise):
+class LatentRegressor(nn.Module):
     """Linear regression on a latent representation of every row.
 
     Parameters
@@ -44,8 +43,8 @@ class LatentRegressor(TaskNoise):
         bias.
     latent_size
         D.
-    num_tasks, init_noise_scale, rows_per_task
-        See :class:`~pyro_vmtl.models.LinearRegressor`.
+    noise
+        As for :class:`~pyro_vmtl.models.LinearRegressor`.
 
     See Also
     --------
@@ -58,21 +57,19 @@ class LatentRegressor(TaskNoise):
         self,
         prior: Callable[[], dist.Independent],
         latent_size: int,
-        num_tasks: int,
-        *,
-        init_noise_scale: float = 1.0,
-        rows_per_task: Tensor | None = None,
+        noise: Callable[[], Tensor],
     ) -> None:
-        super().__init__(num_tasks, init_noise_scale, rows_per_task)
+        super().__init__()
         self.prior = prior
         self.latent_size = latent_size
+        self.noise = noise
 
     def forward(self, data: TaskData) -> None:
         """Sample coefficients, representations and targets; condition on known targets."""
         prior = self.prior()
         with pyro.plate("task", data.num_tasks, dim=-2):
             w, rows = pyro.sample("w", prior), subsample_tasks(data)  # (T, 1, D)
-            noise_scale = pyro.subsample(self.noise_scale, event_dim=0)
+            noise_scale = self.noise()
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 z = pyro.sample("z", standard_normal(data.x, self.latent_size))
                 mean = times(z, w).squeeze(-1)

@@ -1,55 +1,97 @@
-"""Deterministic steps: L-BFGS on a loss that does not depend on draws."""
+"""L-BFGS, for losses that do not depend on draws."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
-__all__ = ["lbfgs_steps"]
+from pyro_vmtl.handlers.isolation import validation
+from pyro_vmtl.inference.checkpoint import Progress
+from pyro_vmtl.inference.elbo import ELBOTerms
+from pyro_vmtl.inference.step import Step
+
+__all__ = ["lbfgs"]
+
+RECORD_AFTER = 5
+"""Evaluations before the first is recorded: there are more of them than steps of most fits."""
 
 ITERATIONS = 10
 """Iterations between two looks at the loss."""
 
-TOLERANCE = 0.01
+TOLERANCE = 0.05
 """Nats that these have to gain, or the loss has settled."""
 
+MUCH_WORSE = 1e6
+"""Nats by which a point where the loss is not finite is worse than the last."""
 
-def lbfgs_steps(parameters: Sequence[Tensor], compute: Callable[[], Tensor]) -> Iterator[float]:
-    """Minimise a loss; yield it every ten iterations until it has settled.
 
-    Parameters
-    ----------
-    parameters
-        Changed in place.
-    compute
-        Returns the loss and sets the gradients of the parameters.
+def lbfgs(
+    step_of: Step,
+    done: Progress,
+    report: Callable[[int, int, ELBOTerms], None],
+    *,
+    recordable: bool,
+) -> None:
+    """Minimize a loss, counting evaluations as steps.
+
+    Raises
+    ------
+    ValueError
+        If two evaluations at the same parameters differ.
     """
-    size = 1.0
+    terms = ELBOTerms()
 
-    def closure() -> Tensor:
-        loss = compute() / size
-        for parameter in parameters:
+    def evaluate() -> float:
+        nonlocal terms
+        step_of.recording = recordable and done.step >= RECORD_AFTER
+        with validation(done.step == 0):
+            loss, terms = step_of()
+        done.losses.append(loss.item())
+        done.step += 1
+        return done.losses[-1]
+
+    def record() -> None:
+        done.terms[done.step - 1] = terms.by_name()
+        report(done.step, done.end, terms)
+
+    def closure() -> float:
+        try:
+            loss = evaluate()
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # too long a step
+            loss = math.inf
+        usable = math.isfinite(loss)
+        for parameter in step_of.parameters:
             if parameter.grad is not None:
-                parameter.grad /= size
-        return loss
+                parameter.grad = parameter.grad / size if usable else 0 * parameter
+        return (loss if usable else best + MUCH_WORSE) / size
 
-    before = float(compute())
-    # the first step has the length of the gradient
-    size = max(1.0, sum(float(p.grad.abs().max()) for p in parameters if p.grad is not None))
+    step_of.at_step(done.end)
+    best, again = evaluate(), evaluate()
+    record()
+    if best != again:
+        raise ValueError(
+            f"optimizer is 'lbfgs', and two losses at the same parameters {best:.8g} and "
+            f"{again:.8g}, expected equal ones: all terms must be closed, as those of "
+            "ConjugateNormal are. Use optimizer='adam'."
+        )
+    # The first step is as long as the gradient, so no number moves by more than 1.
+    gradients = [p.grad.abs().max().item() for p in step_of.parameters if p.grad is not None]
+    size = max(1.0, *gradients)
     optimizer = torch.optim.LBFGS(
-        parameters,
+        step_of.parameters,
         max_iter=ITERATIONS,
         history_size=20,
         tolerance_grad=0.0,
         tolerance_change=0.0,
         line_search_fn="strong_wolfe",
     )
-    while True:
+    while done.step < done.end:
         optimizer.step(closure)
-        loss = float(compute())
-        yield loss
-        if before - loss < TOLERANCE:
-            return
-        before = loss
+        before, best = best, evaluate()
+        record()
+        if not before - best >= TOLERANCE:
+            done.stopped = "settled"
+            break
+    done.over = True

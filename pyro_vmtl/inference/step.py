@@ -181,7 +181,7 @@ class _Recorder(TorchDispatchMode):
             for place, value in enumerate(found):
                 if isinstance(value, Tensor):
                     self.nodes[value] = self.graph.call_function(getitem, (node, place))
-        else:
+        elif found is not None:  # as of a check that raises an error
             raise RuntimeError(f"{func} returns {found}, which may differ at other steps.")
         return found
 

@@ -20,7 +20,7 @@ from pyro_vmtl.data.folds import folds
 from pyro_vmtl.data.one_task import as_last_task
 from pyro_vmtl.data.task_batches import Part, TaskBatches
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.guides import MeanFieldNormal
+from pyro_vmtl.guides import ConjugateNormal, MeanFieldNormal
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.program_handler import unwrap
 from pyro_vmtl.inference.svi import fit
@@ -165,6 +165,8 @@ def _initialize(new: nn.Module, method: Preset, rows: TaskData) -> None:
             guide.locs["w"][-1], guide.raw_scales["w"][-1] = start[0], start[1].log()
         for site, common in guide.raw_common_scales.items():
             guide.raw_scales[site][-1] -= common
+    for guide in parts(new, ConjugateNormal):
+        guide.informs_mean[-1] = 0.0  # what was learned of the others stays as it is
 
 
 @torch.no_grad()

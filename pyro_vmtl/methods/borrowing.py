@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Independent, Normal, constraints
+from torch.distributions import Independent, MultivariateNormal, Normal, constraints
 
 from pyro_vmtl.data.plates import DATA_PLATE, TASK_PLATE
 from pyro_vmtl.data.task_data import TaskData
@@ -144,7 +144,7 @@ def _posterior(guide_trace: Any, site: str, node: Any) -> Any:
         fn = inner = guide_trace.nodes.get(name, {}).get("fn")
         while isinstance(inner, Independent):
             inner = inner.base_dist
-        if isinstance(inner, Normal):
+        if isinstance(inner, Normal | MultivariateNormal):
             return fn
     return None
 

@@ -21,7 +21,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import Any
 
 import pyro
 import torch
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.guides import MeanFieldNormal
+from pyro_vmtl.guides import ConjugateNormal, MeanFieldNormal
 from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.handlers.program_handler import unwrap
 from pyro_vmtl.methods.member import Member, PairMethod
@@ -41,7 +41,8 @@ from pyro_vmtl.sharing.sources import Sources
 
 __all__ = ["check_predicts_new_tasks", "new_task_draws", "new_task_member_weights", "parts"]
 
-Part = TypeVar("Part", bound=nn.Module)
+LinearGuide = MeanFieldNormal | ConjugateNormal
+"""Guides of linear models."""
 
 MAX_TASKS = 50
 """Tasks that are treated as new in turn: enough to weigh a handful of members."""
@@ -64,7 +65,7 @@ def new_task_draws(
     ``rows`` are those of one task, (1, N). The task ``without`` is left out of the sources.
     """
     check_predicts_new_tasks(fitted.method)
-    (guide,) = parts(fitted.guide, MeanFieldNormal)
+    (guide,) = parts(fitted.guide, LinearGuide)
     with isolated(seed), validation(False):
         weights = _weights(fitted, guide.num_tasks, without).to(rows.x.device)
         drawn = torch.multinomial(weights, num_samples, replacement=True)
@@ -131,7 +132,7 @@ def _weights(fitted: Member, num_tasks: int, without: int | None) -> Tensor:
     return weights
 
 
-def _of_sources(fitted: Member, guide: MeanFieldNormal, source: Tensor) -> Tensor:
+def _of_sources(fitted: Member, guide: LinearGuide, source: Tensor) -> Tensor:
     """Draw coefficients of sources, widened by their transfer scales, (S, 1, *event)."""
     posterior = guide.posterior("w")
     loc = posterior.mean
@@ -148,7 +149,7 @@ def _run(model: nn.Module, rows: TaskData, given: dict[str, Tensor], num_samples
         return poutine.trace(poutine.condition(model, data=given)).get_trace(rows).nodes
 
 
-def parts(program: nn.Module, kind: type[Part]) -> list[Part]:
+def parts(program: nn.Module, kind: Any) -> list[Any]:
     """Find the modules of a kind in a program."""
     return [module for module in program.modules() if isinstance(module, kind)]
 

@@ -53,6 +53,10 @@ class Preset(ProgramMethod):
         Whether the scale of the prior is learned; otherwise it is 1.
     hierarchical
         Whether the prior mean of the coefficients is latent and common to all tasks, or 0.
+    conjugate
+        Whether the posteriors of a hierarchical linear regression are computed from the rows, by
+        :class:`~pyro_vmtl.guides.ConjugateNormal`, and L-BFGS fits those of the scales: one for
+        each coefficient, and noise that tasks have in common.
     pooled
         Whether to treat all rows as those of one task.
     likelihood
@@ -95,6 +99,7 @@ class Preset(ProgramMethod):
     deterministic: bool = False
     learned_prior: bool = True
     hierarchical: bool = False
+    conjugate: bool = False
     pooled: bool = False
     likelihood: str | None = None
     shared: tuple[str, ...] = ("w",)
@@ -114,6 +119,11 @@ class Preset(ProgramMethod):
                 f"likelihood is {self.likelihood!r} and latent_size {self.latent_size}, expected "
                 "None: only linear models of the features have a likelihood of choice. Set "
                 "latent_size=None."
+            )
+        if self.conjugate and (self.shared or self.kl_weights or not self.hierarchical):
+            raise ValueError(
+                f"conjugate is True with shared={self.shared}, kl_weights={self.kl_weights} and "
+                f"hierarchical={self.hierarchical}, expected (), {{}} and True."
             )
         if self.pooled and self.shared and self.latent_size is None:
             object.__setattr__(self, "shared", ())  # a single task has nobody to share with
@@ -138,7 +148,8 @@ class Preset(ProgramMethod):
         """Return the arguments of :func:`~pyro_vmtl.fit`, those of large data included."""
         large = self.fitting_large if data.mask.numel() > LARGE else {}
         elbo = MeanFieldELBO(self.num_particles, num_draws=self.num_draws)
-        return {"elbo": elbo, **self.fitting, **large}
+        optimizer = {"optimizer": "lbfgs"} if self.conjugate else {}
+        return {"elbo": elbo, **optimizer, **self.fitting, **large}
 
     def programs(self, data: TaskData) -> tuple[nn.Module, nn.Module]:
         """Return model and guide for prepared training rows, not yet fitted."""
@@ -158,22 +169,27 @@ class Preset(ProgramMethod):
     def _model(self, data: TaskData) -> nn.Module:
         shape = self._event_shape(data)
         zero_mean = models.ZeroMeanNormal if self.learned_prior else models.StandardNormal
-        prior = models.HierarchicalNormal(shape) if self.hierarchical else zero_mean(shape)
+        prior: nn.Module = zero_mean(shape)
+        if self.hierarchical:
+            prior = models.HierarchicalNormal(shape, latent_scales=self.conjugate)
         if self.latent_size is None:
             family = self.family(data)
             family.check(data)
+            if self.conjugate:
+                return models.LinearRegressor(prior, models.LogNormalNoise())
             return family.linear_model(prior, data)
         if data.classes is not None:
             return models.LatentClassifier(prior, self.latent_size)
-        return models.LatentRegressor(
-            prior, self.latent_size, data.num_tasks, rows_per_task=data.rows_per_task
-        )
+        noise = models.TaskNoise(data.num_tasks, rows_per_task=data.rows_per_task)
+        return models.LatentRegressor(prior, self.latent_size, noise)
 
     def _guide(self, model: nn.Module, data: TaskData) -> nn.Module:
         given = {"init_loc_scale": self.init_loc_scale, "init_scale": self.init_scale}
         init: dict[str, Any] = {k: value for k, value in given.items() if value is not None}
         shape = self._event_shape(data)
         guide: guides.MeanFieldNormal | guides.AmortizedNormal
+        if self.conjugate:
+            return guides.ConjugateNormal(data)
         if self.amortized:
             guide = guides.AmortizedNormal(self._amortizer(data, init), data)
         else:

@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Normal
 
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.inference.initialization import least_squares_start
-from pyro_vmtl.models import LinearRegressor
+from pyro_vmtl.models import LinearRegressor, TaskNoise
 from pyro_vmtl.predictive.family import Family, scale_about_mean
 
 __all__ = ["NormalFamily"]
@@ -36,7 +36,7 @@ class NormalFamily(Family):
 
     def linear_model(self, prior: Callable[[], Any], data: TaskData) -> nn.Module:
         """Return linear regression in every task."""
-        return LinearRegressor(prior, data.num_tasks, rows_per_task=data.rows_per_task)
+        return LinearRegressor(prior, TaskNoise(data.num_tasks, rows_per_task=data.rows_per_task))
 
     def initialize(self, model: Any, data: TaskData, kl_weight: float) -> tuple[Tensor, Tensor]:
         """Return ridge estimates of every task."""

@@ -11,7 +11,7 @@ from pyro_vmtl import MeanFieldELBO, TaskData, fit, log_predictive_density, shar
 from pyro_vmtl.analysis import from_pyro_svi, loo, loo_by_task, psis_khat, to_datatree
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.methods.presets import POOLED
-from pyro_vmtl.models import LinearRegressor, ZeroMeanNormal
+from pyro_vmtl.models import LinearRegressor, TaskNoise, ZeroMeanNormal
 
 
 def rows(num_tasks, num_rows):
@@ -27,7 +27,7 @@ def rows(num_tasks, num_rows):
 def test_loo_of_a_shared_and_tempered_fit_is_near_that_of_fits_without_the_row():
     X, y, tasks = rows(3, 8)
     data = TaskData.regression(X, y, tasks)
-    model = LinearRegressor(ZeroMeanNormal([2], init_scale=1.5), 3, init_noise_scale=0.5).double()
+    model = LinearRegressor(ZeroMeanNormal([2], init_scale=1.5), TaskNoise(3, 0.5)).double()
     model.requires_grad_(False)
     guide = MeanFieldNormal({"w": [2]}, 3).double()
     pair = temper(*share(model, guide, sites=["w"]), kl_weights={"w": 0.5})

@@ -14,7 +14,7 @@ from pyro_vmtl import TaskData, fit, share, temper
 from pyro_vmtl.analysis import az, rank_uniformity, simulate_ranks
 from pyro_vmtl.analysis.calibration.ranks import uniform_limits
 from pyro_vmtl.guides import MeanFieldNormal
-from pyro_vmtl.models import LinearClassifier, LinearRegressor, ZeroMeanNormal
+from pyro_vmtl.models import LinearClassifier, LinearRegressor, TaskNoise, ZeroMeanNormal
 
 mpl.use("agg")
 
@@ -120,7 +120,7 @@ def regression(num_tasks=150, num_rows=8):
     X = torch.as_tensor(np.concatenate(x), dtype=torch.float32)
     data = TaskData.regression(X, torch.zeros(len(X)), tasks)
     prior = ZeroMeanNormal([2], init_scale=1.5)
-    model = LinearRegressor(prior, num_tasks, init_noise_scale=1.0)
+    model = LinearRegressor(prior, TaskNoise(num_tasks))
     return model.requires_grad_(False), data
 
 

@@ -8,7 +8,7 @@ from pyro.infer.autoguide import AutoNormal
 from pyro_vmtl import MeanFieldELBO, RandomRows, TaskBlocks, TaskData, as_one_task, fit, folds
 from pyro_vmtl.handlers.isolation import validation
 from pyro_vmtl.inference.step import batch_of
-from pyro_vmtl.models import LinearRegressor, ZeroMeanNormal
+from pyro_vmtl.models import LinearRegressor, TaskNoise, ZeroMeanNormal
 
 COUNTS = torch.tensor([2, 1, 0, 1, 3, 1, 1, 2, 0, 1, 1])
 
@@ -71,7 +71,7 @@ def test_a_users_model_with_an_autoguide_is_weighed_too():
     X, y = torch.randn(6, 1, dtype=F64), torch.randn(6, dtype=F64)
     weight = torch.tensor([1.0, 0.0, 2.0, 1.0, 1.0, 3.0])
     again = torch.arange(6).repeat_interleave(weight.long())
-    model = LinearRegressor(ZeroMeanNormal([1]), 2).double()
+    model = LinearRegressor(ZeroMeanNormal([1]), TaskNoise(2)).double()
     weighed = TaskData.regression(X, y, [0, 0, 0, 1, 1, 1], sample_weight=weight)
     repeated = TaskData.regression(X[again], y[again], [[0, 0, 0, 1, 1, 1][i] for i in again])
     guide = AutoNormal(model)

@@ -28,7 +28,7 @@ from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.inference.step import Step
 from pyro_vmtl.methods.presets import presets
-from pyro_vmtl.models import LinearRegressor, ZeroMeanNormal
+from pyro_vmtl.models import LinearRegressor, TaskNoise, ZeroMeanNormal
 
 T = 5
 
@@ -64,10 +64,10 @@ def regression(data):
     """The same rows with real targets, and programs with a noise for each task."""
     data = replace(data, y=data.x.sum(-1), classes=None)
     torch.manual_seed(0)
-    model = LinearRegressor(ZeroMeanNormal([3]), T).double()
+    model = LinearRegressor(ZeroMeanNormal([3]), TaskNoise(T)).double()
     guide = MeanFieldNormal({"w": [3]}, T, init_loc_scale=1.0).double()
     with torch.no_grad():
-        model.raw_noise_scale.uniform_(-1, 1)
+        model.noise.raw_noise_scale.uniform_(-1, 1)
     return data, model, guide
 
 

@@ -9,8 +9,7 @@ from pyro_vmtl import MeanFieldELBO, TaskData
 from pyro_vmtl.data.plates import some_tasks
 from pyro_vmtl.guides import ConjugateNormal
 from pyro_vmtl.inference.elbo import evaluate
-from pyro_vmtl.models import HierarchicalNormal, LinearRegressor
-from pyro_vmtl.models.task_noise import LogNormalNoise
+from pyro_vmtl.models import HierarchicalNormal, LinearRegressor, LogNormalNoise
 
 T, F = 3, 4
 
@@ -26,7 +25,7 @@ def make_data(num_rows=7, weight=None):
 
 def make_programs(data):
     model = LinearRegressor(
-        HierarchicalNormal([data.num_features], latent_scales=True), T, noise=LogNormalNoise()
+        HierarchicalNormal([data.num_features], latent_scales=True), LogNormalNoise()
     )
     return model, ConjugateNormal(data)
 
@@ -152,7 +151,7 @@ def test_collinear_features_and_extreme_scales_have_a_posterior(scale):
     x = torch.ones(6, 3).double() * 1e3
     data = TaskData.regression(x, torch.arange(6.0), list("aaabbb"))
     guide = ConjugateNormal(data, init_scale=scale)
-    model = LinearRegressor(HierarchicalNormal([3], latent_scales=True), 2, noise=LogNormalNoise())
+    model = LinearRegressor(HierarchicalNormal([3], latent_scales=True), LogNormalNoise())
     assert evaluate(MeanFieldELBO(), model, guide, data).loss.isfinite()
     assert guide()["w"].isfinite().all()
 

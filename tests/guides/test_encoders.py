@@ -19,7 +19,7 @@ from pyro_vmtl.guides import (
     MLPEncoder,
 )
 from pyro_vmtl.guides.paper.amortized import class_means, target_weighted_mean
-from pyro_vmtl.models import LatentClassifier, LatentRegressor, StandardNormal
+from pyro_vmtl.models import LatentClassifier, LatentRegressor, StandardNormal, TaskNoise
 from pyro_vmtl.sharing.messengers import recorded_sources
 
 
@@ -131,9 +131,9 @@ def test_latent_models_row_by_row(ragged, bias):
 
     data = replace(ragged, y=torch.randn(3, 5, dtype=F64), classes=None)
     v = torch.randn(3, 1, size + bias, dtype=F64)
-    model = LatentRegressor(StandardNormal([size + bias]).double(), size, 3).double()
+    model = LatentRegressor(StandardNormal([size + bias]).double(), size, TaskNoise(3)).double()
     with torch.no_grad():
-        model.raw_noise_scale.copy_(torch.tensor([[-1.0], [0.0], [1.0]]))
+        model.noise.raw_noise_scale.copy_(torch.tensor([[-1.0], [0.0], [1.0]]))
     found = log_prob(model, data, w=v, z=z)
     expected = sum(
         dist.Normal(

@@ -212,9 +212,9 @@ def test_a_loss_that_is_not_finite_says_where_and_what_to_do():
     X = torch.tensor([[1.0], [1e25], [1.0], [2.0]])
     data = TaskData.regression(X, torch.zeros(4), ["amazon", "dslr", "amazon", "dslr"])
     from pyro_vmtl.guides import MeanFieldNormal
-    from pyro_vmtl.models import LinearRegressor, ZeroMeanNormal
+    from pyro_vmtl.models import LinearRegressor, TaskNoise, ZeroMeanNormal
 
-    model = LinearRegressor(ZeroMeanNormal([1]), 2)
+    model = LinearRegressor(ZeroMeanNormal([1]), TaskNoise(2))
     model, guide = share(model, MeanFieldNormal({"w": [1]}, 2), sites=["w"])
     message = (
         r"at step 0: log-likelihood of site 'y' in task 'dslr'\. .*"

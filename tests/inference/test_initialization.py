@@ -10,7 +10,7 @@ from problems import F64
 from pyro_vmtl import MeanFieldELBO, TaskData, temper
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.inference.initialization import least_squares_start
-from pyro_vmtl.models import LinearRegressor, StandardNormal
+from pyro_vmtl.models import LinearRegressor, StandardNormal, TaskNoise
 
 
 @pytest.mark.parametrize("num_features", [2, 9])  # fewer and more than rows in a task
@@ -19,7 +19,7 @@ def test_real_targets_start_at_the_optimum(ragged, num_features, kl_weight):
     x = torch.randn(3, 5, num_features, generator=torch.Generator().manual_seed(0), dtype=F64)
     data = replace(ragged, x=x * ragged.mask[..., None], classes=None)
     data = replace(data, y=torch.sin(torch.arange(15.0, dtype=F64)).reshape(3, 5) * data.mask)
-    model = LinearRegressor(StandardNormal([num_features]), 3).double()
+    model = LinearRegressor(StandardNormal([num_features]), TaskNoise(3)).double()
     guide = MeanFieldNormal({"w": [num_features]}, 3, common_scale=True).double()
     guide.start_at("w", *least_squares_start(data, kl_weight=kl_weight))
     # E (y - w x)^2 by hand, as a draw's gradient is noisy

@@ -8,7 +8,13 @@ from problems import F64
 from pyro import poutine
 
 from pyro_vmtl import TaskData
-from pyro_vmtl.models import HierarchicalNormal, LinearClassifier, LinearRegressor, ZeroMeanNormal
+from pyro_vmtl.models import (
+    HierarchicalNormal,
+    LinearClassifier,
+    LinearRegressor,
+    TaskNoise,
+    ZeroMeanNormal,
+)
 
 
 def log_prob(model, data, w):
@@ -51,9 +57,9 @@ def test_classifier_and_regressor_row_by_row(ragged):
 
     data = replace(ragged, y=torch.randn(3, 5, dtype=F64), classes=None)
     v = torch.randn(3, 1, 3, dtype=F64)
-    regressor = LinearRegressor(HierarchicalNormal([3]).double(), 3).double()
+    regressor = LinearRegressor(HierarchicalNormal([3]).double(), TaskNoise(3)).double()
     with torch.no_grad():
-        regressor.raw_noise_scale.copy_(torch.tensor([[-1.0], [0.0], [1.0]]))
+        regressor.noise.raw_noise_scale.copy_(torch.tensor([[-1.0], [0.0], [1.0]]))
     expected = sum(
         dist.Normal(v[t, 0] @ data.x[t, n], torch.tensor(t - 1.0).exp()).log_prob(data.y[t, n])
         for t, n in data.mask.nonzero().tolist()
@@ -66,6 +72,6 @@ def test_classifier_and_regressor_row_by_row(ragged):
 
 def test_without_targets_a_model_draws_them():
     data = TaskData.regression([[1.0], [2.0], [3.0]], [0.0, 0.0, 0.0], ["a", "b", "b"])
-    model = LinearRegressor(ZeroMeanNormal([1]), 2)
+    model = LinearRegressor(ZeroMeanNormal([1]), TaskNoise(2))
     trace = poutine.trace(model).get_trace(data.without_targets())
     assert trace.nodes["y"]["value"].shape == (2, 2) and not trace.nodes["y"]["is_observed"]

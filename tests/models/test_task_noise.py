@@ -97,7 +97,7 @@ def without_bound(fitted):
 
 def test_recorded_steps_are_those_that_are_traced(lines):
     torch.manual_seed(0)
-    model = LinearRegressor(ZeroMeanNormal([5]), 4, rows_per_task=lines.rows_per_task)
+    model = LinearRegressor(ZeroMeanNormal([5]), TaskNoise(4, rows_per_task=lines.rows_per_task))
     loss_of = MeanFieldELBO()(model, MeanFieldNormal({"w": [5]}, 4))
     step = Step(loss_of, (lines,))
     for raw in ([-1.0, 0.0, -0.5, 1.0], [1.0, 0.0, -0.5, -2.0]):
@@ -105,10 +105,10 @@ def test_recorded_steps_are_those_that_are_traced(lines):
         for recording in (False, True):
             step.recording = recording
             with torch.no_grad():
-                model.raw_noise_scale.copy_(torch.tensor(raw)[:, None])
+                model.noise.raw_noise_scale.copy_(torch.tensor(raw)[:, None])
             with isolated(3), validation(False):
                 loss, _ = step()
-            outcomes.append((loss, model.raw_noise_scale.grad))
+            outcomes.append((loss, model.noise.raw_noise_scale.grad))
         for one, other in zip(*outcomes, strict=True):
             torch.testing.assert_close(one, other)
 
@@ -117,7 +117,7 @@ def test_without_small_tasks_nothing_changes(lines):
     data = lines.map_rows(lambda v: v[1:3])
     losses = []
     for rows in (None, data.rows_per_task):
-        model = LinearRegressor(ZeroMeanNormal([5]), 2, rows_per_task=rows)
+        model = LinearRegressor(ZeroMeanNormal([5]), TaskNoise(2, rows_per_task=rows))
         guide = MeanFieldNormal({"w": [5]}, 2)
         losses.append(fit(model, guide, data, num_steps=60).history.loss)
     assert torch.equal(*losses)

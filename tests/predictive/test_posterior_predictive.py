@@ -20,14 +20,14 @@ from pyro_vmtl import (
     share,
 )
 from pyro_vmtl.guides import EncodedNormal, LinearEncoder, MeanFieldNormal
-from pyro_vmtl.models import LinearRegressor, ZeroMeanNormal
+from pyro_vmtl.models import LinearRegressor, TaskNoise, ZeroMeanNormal
 
 
 def regressor():
     torch.manual_seed(0)
     X = torch.randn(7, 2, dtype=F64)
     data = TaskData.regression(X, torch.randn(7, dtype=F64), list("abababa"))
-    model = LinearRegressor(ZeroMeanNormal([2]), 2, init_noise_scale=0.5).double()
+    model = LinearRegressor(ZeroMeanNormal([2]), TaskNoise(2, 0.5)).double()
     guide = MeanFieldNormal({"w": [2]}, 2, init_scale=0.3).double()
     with torch.no_grad():
         guide.locs["w"].normal_()

@@ -10,7 +10,7 @@ from pyro_vmtl import TaskData, fit, relatedness, share
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.handlers.schedules import Constant
 from pyro_vmtl.methods.presets import presets
-from pyro_vmtl.models import LinearRegressor, ZeroMeanNormal
+from pyro_vmtl.models import LinearRegressor, TaskNoise, ZeroMeanNormal
 from pyro_vmtl.sharing.sources import MIN_LOGIT, Sources, nearness
 
 
@@ -102,7 +102,7 @@ def test_a_fit_of_programs_of_its_own_can_start_at_the_nearest():
     guide = MeanFieldNormal({"w": (1,)}, 3)
     guide.start_at("w", torch.tensor([[1.0], [1.0], [-1.0]]), torch.full((3, 1), 0.1))
     model, guide = share(
-        LinearRegressor(ZeroMeanNormal((1,)), 3), guide, sites=["w"], start="nearest"
+        LinearRegressor(ZeroMeanNormal((1,)), TaskNoise(3)), guide, sites=["w"], start="nearest"
     )
     fit(model, guide, data, num_steps=1)
     weights = relatedness(guide, "w").mean(0)
