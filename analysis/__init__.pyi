@@ -1,8 +1,5 @@
 from .arviz_api import az as az
-from .baselines import logistic_regression_per_task as logistic_regression_per_task
-from .baselines import logistic_regression_pooled as logistic_regression_pooled
 from .calibration.calibration_curves import plot_coverage as plot_coverage
-from .calibration.calibration_curves import plot_pit as plot_pit
 from .calibration.calibration_curves import plot_reliability as plot_reliability
 from .calibration.predictive_checks import plot_ppc_by_task as plot_ppc_by_task
 from .calibration.predictive_checks import predictive_pvalues as predictive_pvalues
@@ -15,7 +12,6 @@ from .diagnostics.leave_one_out import compare_fits as compare_fits
 from .diagnostics.leave_one_out import loo as loo
 from .diagnostics.leave_one_out import loo_by_task as loo_by_task
 from .diagnostics.nuts import nuts_reference as nuts_reference
-from .diagnostics.reference_plot import plot_reference as plot_reference
 from .diagnostics.restarts import restart_spread as restart_spread
 from .diagnostics.simulation import simulate_ranks as simulate_ranks
 from .export.datatree import to_datatree as to_datatree
@@ -24,7 +20,6 @@ from .export.tree_files import read_netcdf as read_netcdf
 from .export.tree_files import write_netcdf as write_netcdf
 from .metrics import ALL_TASKS as ALL_TASKS
 from .metrics import classification_metrics as classification_metrics
-from .metrics import ece_interval as ece_interval
 from .metrics import expected_calibration_error as expected_calibration_error
 from .metrics import regression_metrics as regression_metrics
 from .predictions.prediction_grids import decision_grid as decision_grid
@@ -35,14 +30,10 @@ from .predictions.task_plots import plot_regression_bands as plot_regression_ban
 from .predictions.uncertainty_plots import most_uncertain_rows as most_uncertain_rows
 from .predictions.uncertainty_plots import plot_uncertain_rows as plot_uncertain_rows
 from .predictions.uncertainty_plots import plot_uncertainty as plot_uncertainty
-from .relatedness.comparison_plots import plot_relatedness_by_site as plot_relatedness_by_site
-from .relatedness.comparison_plots import plot_relatedness_evolution as plot_relatedness_evolution
+from .relatedness.evolution_plot import plot_relatedness_evolution as plot_relatedness_evolution
 from .relatedness.weight_plots import plot_relatedness as plot_relatedness
 from .relatedness.weight_plots import plot_relatedness_graph as plot_relatedness_graph
 from .relatedness.weights import relatedness_datatree as relatedness_datatree
 from .relatedness.weights import relatedness_table as relatedness_table
-from .report import Picture as Picture
-from .report import ReportTable as ReportTable
-from .report import Section as Section
 from .report import write_report as write_report
 from .report_contents import report_sections as report_sections

@@ -17,24 +17,10 @@ C_GRID = np.logspace(-2, 3, 11)
 def logistic_regression_pooled(
     X_train: np.ndarray, y_train: np.ndarray, X_test: np.ndarray, classes: Sequence[Hashable]
 ) -> np.ndarray:
-    """Predict class probabilities with one logistic regression over all rows, ignoring tasks.
+    """Predict class probabilities (rows, C) by one logistic regression over the rows of all tasks.
 
-    Its C is chosen by cross-validated log-likelihood on the training rows, over 11 values from
-    0.01 to 1000. A row that is alone in its class is trained on in every fold.
-
-    Parameters
-    ----------
-    X_train, y_train
-        (rows, F) and (rows,), training features and classes.
-    X_test
-        (rows, F), features to predict.
-    classes
-        The C class labels, in the order of the columns.
-
-    Returns
-    -------
-    ndarray
-        (rows, C). Classes that were not trained on have probability 0.
+    Its C is chosen by cross-validated log-likelihood on the training rows. A row that is alone in
+    its class is trained on in every fold; classes that were not trained on have probability 0.
     """
     labels, counts = np.unique(y_train, return_counts=True)
     proba = np.zeros((len(X_test), len(classes)))
@@ -71,20 +57,7 @@ def logistic_regression_per_task(
     tasks_test: Sequence[Hashable],
     classes: Sequence[Hashable],
 ) -> np.ndarray:
-    """Predict class probabilities with one logistic regression for each task alone.
-
-    Parameters
-    ----------
-    X_train, y_train, X_test, classes
-        As for :func:`logistic_regression_pooled`.
-    tasks_train, tasks_test
-        (rows,), tasks of the rows.
-
-    Returns
-    -------
-    ndarray
-        (rows, C).
-    """
+    """Predict class probabilities (rows, C) by one logistic regression for each task alone."""
     proba = np.zeros((len(X_test), len(classes)))
     for train, test in rows_of_each_task(tasks_train, tasks_test):
         proba[test] = logistic_regression_pooled(

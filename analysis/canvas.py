@@ -15,6 +15,7 @@ __all__ = [
     "MUTED",
     "SEQUENTIAL",
     "add_caption",
+    "add_note",
     "axes_width",
     "in_nats",
     "label_axes",
@@ -89,6 +90,12 @@ def add_caption(ax: Axes, title: str, caption: str) -> Axes:
     return ax
 
 
+def add_note(ax: Axes, words: str) -> None:
+    """Write into the upper left corner of Axes."""
+    text = ax.text(0.02, 0.98, words, fontsize=11, color=INK, va="top")
+    text.set_transform(ax.transAxes)
+
+
 def axes_width(ax: Axes) -> float:
     """Return the width of Axes in points, before the layout makes room for their labels."""
     figure = cast(Figure, ax.get_figure(root=True))
@@ -96,22 +103,10 @@ def axes_width(ax: Axes) -> float:
 
 
 def named_ticks(number: int, most: int = 32) -> range:
-    """Return the places along an axis to label, evenly spaced, at most so many.
-
-    Examples
-    --------
-    >>> list(named_ticks(7, most=3))
-    [0, 3, 6]
-    """
+    """Return the places along an axis to label, evenly spaced, at most so many."""
     return range(0, number, max(1, -(-number // most)))
 
 
 def in_nats(value: float) -> str:
-    """Format a log density, with decimals for small values only.
-
-    Examples
-    --------
-    >>> in_nats(-12.345), in_nats(13441.2)
-    ('-12.35 nats', '13,441 nats')
-    """
+    """Format a log density, with decimals for small values only."""
     return f"{value:,.{2 if abs(value) < 100 else 0}f} nats"

@@ -125,43 +125,11 @@ def ece_interval(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Compute the expected calibration error, with a bootstrap interval over rows.
+    """Compute the expected calibration error, and a bootstrap interval of it over rows.
 
     Chance gaps of bins make the error larger than that of infinitely many rows, and those of a
     resample make it larger again. The mean of the resamples is therefore shifted to the error
     itself: the interval shows its sampling variation, and does not remove its bias.
-
-    Parameters
-    ----------
-    proba
-        (rows, C), class probabilities.
-    y
-        (rows,), index of the true class.
-    num_bins
-        Number of bins of the largest probability.
-    ci_prob
-        Probability of the interval.
-    num_resamples
-        Number of resamples.
-    seed
-        Seed of the resamples.
-
-    Returns
-    -------
-    tuple of float
-        The error as from :func:`expected_calibration_error`, and both ends of its interval.
-
-    Raises
-    ------
-    ValueError
-        If there are no rows.
-
-    Examples
-    --------
-    >>> proba = np.array([[0.9, 0.1]] * 200)
-    >>> ece, low, high = ece_interval(proba, np.arange(200) % 2)  # right in half of the rows
-    >>> round(ece, 2), bool(0.3 < low < 0.4 < high < 0.5)
-    (0.4, True)
     """
     if not len(y):
         raise ValueError("There are no rows, expected at least one with a known class.")
@@ -179,11 +147,10 @@ def ece_interval(
 def calibrated_hits(
     confidence: np.ndarray, bins: np.ndarray, *, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Simulate which rows are right if confidence is the probability of it.
+    """Simulate numbers of right rows and calibration errors, 2000 of each, of calibrated rows.
 
-    Returns number of right rows and calibration error over bins of 2000 simulated data sets. Unlike
-    the variation of the observed rows, that is known where all of a small number of rows are right
-    (Spiegelhalter, Statistics in Medicine 1986).
+    Unlike the variation of the observed rows, theirs is known where all of a small number of rows
+    are right (Spiegelhalter, Statistics in Medicine 1986).
     """
     random = np.random.default_rng(seed)
     hits, ece = np.empty(NUM_DRAWS, int), np.empty(NUM_DRAWS)

@@ -30,21 +30,7 @@ MAX_ROWS = 20
 
 @dataclass(frozen=True)
 class Picture:
-    """A plot of a report.
-
-    Parameters
-    ----------
-    name
-        Name of its files, without suffix.
-    title
-        Heading.
-    shows
-        What is shown, in one to three sentences.
-    bad_sign
-        What would be a reason to worry, and what to do then.
-    draw
-        Function that draws it on new Axes.
-    """
+    """A plot: name of its files, heading, what it shows, a reason to worry, how to draw it."""
 
     name: str
     title: str
@@ -55,19 +41,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A table of a report.
-
-    Parameters
-    ----------
-    title
-        Caption.
-    frame
-        Content; the index is the first column.
-    note
-        Text below the table.
-    first_is_total
-        Whether the first row is for all tasks together.
-    """
+    """A table with a caption and a note below it; the first row may be for all tasks together."""
 
     title: str
     frame: pd.DataFrame
@@ -93,19 +67,7 @@ class ReportTable:
 
 @dataclass(frozen=True)
 class Section:
-    """A section of a report.
-
-    Parameters
-    ----------
-    name
-        Anchor.
-    title
-        Heading.
-    text
-        Introduction.
-    tables, pictures, code
-        Content, in this order.
-    """
+    """A section: its anchor, heading and introduction, then tables, pictures and code."""
 
     name: str
     title: str
@@ -125,22 +87,14 @@ def write_report(
     folder
         An existing folder.
     sections
-        Sections; those without content are left out.
-    title
-        Heading of the page.
-    summary
-        Lines below the heading.
-    footer
-        The last line.
+        Sections, such as those of :func:`report_sections`; those without content are left out.
+    title, summary, footer
+        Heading of the page, lines below it, and the last line.
 
     Returns
     -------
     Path
         The page.
-
-    See Also
-    --------
-    report_sections
     """
     (folder / PICTURES).mkdir(exist_ok=True)
     content: dict[str, Any] = {"title": title, "summary": summary, "footer": footer}

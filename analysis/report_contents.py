@@ -10,18 +10,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from pyro_vmtl.analysis.calibration.calibration_curves import (
-    plot_coverage,
-    plot_pit,
-    plot_reliability,
-)
+from pyro_vmtl.analysis.calibration.calibration_curves import plot_coverage, plot_reliability
 from pyro_vmtl.analysis.calibration.predictive_checks import plot_ppc_by_task
 from pyro_vmtl.analysis.diagnostics.history_plots import plot_elbo, plot_elbo_terms
 from pyro_vmtl.analysis.diagnostics.khat import plot_khat, psis_khat
 from pyro_vmtl.analysis.diagnostics.leave_one_out import loo
 from pyro_vmtl.analysis.predictions.shrinkage_plots import plot_shrinkage
 from pyro_vmtl.analysis.predictions.uncertainty_plots import plot_uncertain_rows, plot_uncertainty
-from pyro_vmtl.analysis.relatedness.comparison_plots import plot_relatedness_evolution
+from pyro_vmtl.analysis.relatedness.evolution_plot import plot_relatedness_evolution
 from pyro_vmtl.analysis.relatedness.weight_plots import plot_relatedness, plot_relatedness_graph
 from pyro_vmtl.analysis.report import Picture, ReportTable, Section
 from pyro_vmtl.analysis.tree_parts import get_variable
@@ -189,16 +185,6 @@ def _predictions(data: xr.DataTree) -> Iterator[Picture]:
             "diagonal.",
             "A line clearly below the diagonal: intervals are too narrow. Above it: too wide.",
             partial(plot_coverage, data),
-        )
-        yield Picture(
-            "pit",
-            "Where in its predictive distribution does each target fall?",
-            "Where predictions are calibrated, all places are equally likely: the line stays "
-            "inside the grey band around 0.",
-            "A line outside of the band. First above, then below: predictions are too narrow. "
-            "First below, then above: too wide. Above throughout: predictions are too high; below "
-            "throughout: too low.",
-            partial(plot_pit, data),
         )
     yield Picture(
         "uncertainty",

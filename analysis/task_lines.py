@@ -44,13 +44,7 @@ def name_ends(ax: Axes, last: float, ends: Sequence[End]) -> None:
 
 
 def move_apart(heights: np.ndarray, room: float, top: float) -> np.ndarray:
-    """Move sorted heights at least ``room`` apart: up as needed, and down from the top.
-
-    Examples
-    --------
-    >>> move_apart(np.array([0.0, 0.1, 4.0, 4.0]), 1.0, top=4.0)
-    array([0., 1., 3., 4.])
-    """
+    """Move sorted heights at least ``room`` apart: up as needed, and down from the top."""
     steps = room * np.arange(len(heights))
     up = np.minimum(np.maximum.accumulate(heights - steps) + steps, top)
     return np.asarray(np.minimum.accumulate((up - steps)[::-1])[::-1] + steps)

@@ -43,7 +43,10 @@ def get_variable(data: xr.DataTree, group: str, variable: str) -> xr.DataArray:
         else f"the groups {sorted(data.children)}"
     )
     if group == "predictions":
-        way_out = "Pass rows to predict to to_datatree, as `rows`; check classes or real targets."
+        way_out = (
+            "Pass rows with known targets to to_datatree, as `rows`; 'proba' is of classes, and "
+            "'pit' of other targets."
+        )
     elif variable.endswith("_sources") or variable.startswith("relatedness_"):
         way_out = "Only shared sites have source weights, and a history of them for few tasks."
     elif group == "history":
@@ -82,28 +85,14 @@ def task_name(data: xr.DataTree) -> str:
 
 
 def equal_tails(ci_prob: float) -> list[float]:
-    """Return the two probabilities that bound an equal-tailed interval.
-
-    Examples
-    --------
-    >>> equal_tails(0.5)
-    [0.25, 0.75]
-    """
+    """Return the two probabilities that bound an equal-tailed interval."""
     if not 0 < ci_prob < 1:
         raise ValueError(f"ci_prob is {ci_prob}, expected a probability between 0 and 1.")
     return [(1 - ci_prob) / 2, (1 + ci_prob) / 2]
 
 
 def shorten(label: Hashable, most: int = 22) -> str:
-    """Return a label of at most so many letters, with an ellipsis for its middle.
-
-    The end stays, as names of many things often begin alike and end in a number.
-
-    Examples
-    --------
-    >>> shorten("a task with a long name 12", 12)
-    'a task…me 12'
-    """
+    """Shorten a label to so many letters; the end stays, as labels often end in a number."""
     text, tail = str(label), (most - 1) // 2
     if len(text) <= most:
         return text

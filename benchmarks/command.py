@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pyro_vmtl.cli.user_errors import check_device, user_error
+from pyro_vmtl.cli.user_errors import user_error
+from pyro_vmtl.estimators import check_device
 
 __all__ = ["app", "benchmark"]
 
@@ -74,8 +75,9 @@ def benchmark(
     given = {"percent": percent, "rows": rows, "features": features, "lists": lists}
     options = {option: value for option, value in given.items() if value is not None}
     _check_options(name, options)
-    check_device(device)
     out = out or Path("runs") / _directory_name(name, options, validation=validation)
+    with _user_errors(out):
+        check_device(device)
     run = _run_suite if name == "suite" else _run_data_set
     failed = run(
         name,

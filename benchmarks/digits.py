@@ -11,11 +11,11 @@ from dataclasses import replace
 import torch
 from joblib import Parallel, delayed
 
+from benchmarks.datasets.digits import Digits
 from benchmarks.means import means_and_errors
 from benchmarks.trials import Trial, run_trial
 from pyro_vmtl import GaussianSumPool, LinearPool
 from pyro_vmtl.analysis import ALL_TASKS
-from pyro_vmtl.datasets import Digits
 from pyro_vmtl.methods.method import Method
 from pyro_vmtl.methods.presets import DEFAULT, PAPER, SHARED
 

@@ -25,6 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from benchmarks.datasets.digits import Digits
 from benchmarks.rows import to_task_data
 from pyro_vmtl import VMTLClassifier, VMTLRegressor
 from pyro_vmtl.analysis import (
@@ -38,7 +39,6 @@ from pyro_vmtl.analysis import (
     to_datatree,
 )
 from pyro_vmtl.data.atomic_files import atomic_write
-from pyro_vmtl.datasets import Digits
 from pyro_vmtl.methods.presets import presets
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -12,12 +12,9 @@ from benchmarks.baselines import (
     ridge_per_task,
     ridge_pooled,
 )
+from benchmarks.datasets.data_set import DataSet
 from benchmarks.gaussian_process import gaussian_process
-from pyro_vmtl.analysis import (
-    logistic_regression_per_task,
-    logistic_regression_pooled,
-)
-from pyro_vmtl.datasets import DataSet
+from pyro_vmtl.analysis.baselines import logistic_regression_per_task, logistic_regression_pooled
 from pyro_vmtl.methods.method import Method
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.presets import presets

@@ -18,11 +18,11 @@ from joblib import Parallel, delayed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from benchmarks.datasets.data_set import DataSet
 from benchmarks.methods import all_presets
 from benchmarks.trials import NUM_SAMPLES, Trial, run_trial
 from pyro_vmtl._version import __version__
 from pyro_vmtl.data.atomic_files import atomic_write
-from pyro_vmtl.datasets import DataSet
 
 __all__ = ["Outcome", "make_trials", "run_benchmark"]
 

@@ -11,11 +11,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from benchmarks.datasets import SUITE
+from benchmarks.datasets.data_set import DataSet
 from benchmarks.methods import methods_for
 from benchmarks.output import print_outcome, write_files
 from benchmarks.runs import Outcome, make_trials, run_benchmark
 from benchmarks.suite_scores import average_ranks, judge, plot_average_ranks
-from pyro_vmtl.datasets import DataSet
 
 __all__ = ["METHODS", "SAFE", "check_suite", "run_suite", "show_suite", "write_suite"]
 
@@ -43,7 +43,7 @@ def check_suite() -> None:
     Raises
     ------
     OSError, ValueError
-        As :meth:`~pyro_vmtl.datasets.DataSet.check`.
+        As ``DataSet.check``.
     """
     for data_sets in SUITE.values():
         for data_set in data_sets:

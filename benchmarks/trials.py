@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from benchmarks.datasets.data_set import DataSet
 from benchmarks.methods import BASELINES
 from benchmarks.rows import to_task_data
 from pyro_vmtl.analysis import ALL_TASKS, classification_metrics, regression_metrics
-from pyro_vmtl.datasets import DataSet, Split
+from pyro_vmtl.datasets import Split
 from pyro_vmtl.methods.method import Method
 
 __all__ = ["NUM_SAMPLES", "Trial", "run_trial"]

@@ -12,24 +12,17 @@ import xarray as xr
 from matplotlib.axes import Axes
 from scipy.stats import binomtest
 
-from pyro_vmtl.analysis.calibration.uniform import (
-    POINTS,
-    describe_fault,
-    draw_ecdf_difference,
-    ecdf,
-    name_fault,
-    uniform_limits,
-    uniform_p_value,
-)
-from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, label_axes, on_axes
+from pyro_vmtl.analysis.calibration.ranks import POINTS, ecdf, uniform_limits
+from pyro_vmtl.analysis.canvas import COLORS, MUTED, add_note, label_axes, on_axes
 from pyro_vmtl.analysis.metrics import (
     calibrated_hits,
     confidence_bins,
     ece_interval,
     hits_p_value,
 )
+from pyro_vmtl.analysis.tree_parts import get_variable
 
-__all__ = ["plot_coverage", "plot_pit", "plot_reliability"]
+__all__ = ["plot_coverage", "plot_reliability"]
 
 MIN_CLASSES = 10
 """Rows from which predicted classes are judged."""
@@ -60,17 +53,12 @@ def plot_reliability(
         A marker for each bin with rows, at its mean confidence, with a binomial interval of its
         accuracy. The area grows with the number of rows; a cross marks bins whose interval misses
         the mean confidence. The title says whether predictions are overconfident on average, more
-        so than all but 1 - ``ci_prob`` of calibrated ones (10 rows or more), and compares the
-        calibration error with that of calibrated predictions of the same rows.
-
-    Raises
-    ------
-    ValueError
-        If the tree has no predicted probabilities, or no known classes for them.
+        so than all but 1 - ``ci_prob`` of calibrated ones (10 rows or more), and the calibration
+        error with its bootstrap interval, beside that of calibrated predictions of the same rows.
 
     See Also
     --------
-    ece_interval, plot_coverage
+    expected_calibration_error, plot_coverage
     arviz_plots.plot_ppc_pava : Calibration of each class against all others, without bins.
     """
     proba, y = _predicted(data, "proba"), _predicted(data, "y").astype(int)
@@ -96,7 +84,7 @@ def plot_reliability(
     if off.any():
         cross = "\N{MULTIPLICATION SIGN}"
         notes.append(f"{cross}: {off.sum()} of {len(off)} bins are off")
-    _note(ax, "\n".join(notes))
+    add_note(ax, "\n".join(notes))
     ece, *ends = ece_interval(proba, y, num_bins=num_bins, ci_prob=ci_prob)
     gap = (confidence - hit).mean()
     simulated_hits, simulated_ece = calibrated_hits(confidence, bins)
@@ -118,7 +106,7 @@ def plot_coverage(data: xr.DataTree, ax: Axes | None = None, *, ci_prob: float =
     Parameters
     ----------
     data
-        Tree with ``pit`` in the group ``predictions``.
+        Tree with ``pit``, the probability integral transforms, in the group ``predictions``.
     ax
         Axes to draw on; new ones by default.
     ci_prob
@@ -131,14 +119,11 @@ def plot_coverage(data: xr.DataTree, ax: Axes | None = None, *, ci_prob: float =
         The coverage on the band about the diagonal: intervals are too narrow below it, and too wide
         above. Dots at 50 and 90 %. Fewer than 8 rows are not judged.
 
-    Raises
-    ------
-    ValueError
-        If the tree has no probability integral transforms, or some are NaN.
-
     See Also
     --------
-    plot_pit, plot_reliability
+    plot_reliability
+    arviz_plots.plot_ecdf_pit : Tell biased predictions, too, by
+        ``az.plot_ecdf_pit(data, group="predictions", var_names="pit", sample_dims="row")``.
     """
     # The probability of the central interval that a target is on the edge of.
     edges = np.abs(2 * _predicted(data, "pit") - 1)
@@ -158,82 +143,19 @@ def plot_coverage(data: xr.DataTree, ax: Axes | None = None, *, ci_prob: float =
         found = f"Intervals are too {'narrow' if below.sum() >= above.sum() else 'wide'}"
     found += f": {held[1]:.0%} of {len(edges)} targets"
     title = f"{found}\nare in those of 90%, {held[0]:.0%} in those of 50%"
-    _note(ax, f"band: {ci_prob:.0%} if calibrated\nabove: too wide\nbelow: too narrow")
+    add_note(ax, f"band: {ci_prob:.0%} if calibrated\nabove: too wide\nbelow: too narrow")
     ax.set(xlim=(0, 1), ylim=(0, 1.02))
     xlabel = "probability of the central predictive interval"
     return label_axes(ax, title=title, xlabel=xlabel, ylabel="share of targets inside")
 
 
-def plot_pit(data: xr.DataTree, ax: Axes | None = None, *, ci_prob: float = 0.9) -> Axes:
-    """Plot the ECDF of probability integral transforms less the diagonal.
-
-    Parameters
-    ----------
-    data
-        Tree with ``pit`` in the group ``predictions``.
-    ax
-        Axes to draw on; new ones by default.
-    ci_prob
-        Probability that the line of calibrated predictions stays inside the band.
-
-    Returns
-    -------
-    Axes
-        The line is above, then below 0 where predictions are too narrow, and the other way round
-        where they are too wide; above 0 throughout where they are biased up, and below where biased
-        down. The title names the fault, for 8 rows or more.
-
-    Raises
-    ------
-    ValueError
-        If the tree has no probability integral transforms, or some are NaN.
-
-    See Also
-    --------
-    plot_coverage
-    arviz_plots.plot_ppc_pit : The same of training rows, from posterior predictive draws.
-
-    References
-    ----------
-    Säilynoja, Bürkner and Vehtari, Statistics and Computing 2022, arXiv 2103.10522.
-    """
-    pit = _predicted(data, "pit")
-    ax = on_axes(ax)
-    draw_ecdf_difference(ax, pit, f"{len(pit)} rows", ci_prob)
-    title = f"No fault found in the predictions of {len(pit)} rows"
-    if len(pit) < MIN_TARGETS:
-        title = f"Too few rows to judge: {len(pit)}"
-    elif uniform_p_value(pit, len(pit)) <= 1 - ci_prob:
-        title = f"Predictions: {describe_fault(pit, name_fault(pit, len(pit)))}"
-    xlabel = "predictive probability below the target (PIT)"
-    return label_axes(ax, title=title, xlabel=xlabel, ylabel="ECDF − diagonal")
-
-
-def _note(ax: Axes, words: str) -> None:
-    text = ax.text(0.02, 0.98, words, fontsize=11, color=INK, va="top")
-    text.set_transform(ax.transAxes)
-
-
 def _predicted(data: xr.DataTree, variable: str) -> np.ndarray:
     """Return a quantity of all predicted rows."""
-    found = list(data["predictions"].data_vars) if "predictions" in data.children else []
-    if variable in found and data["predictions"][variable].size:
-        values = np.asarray(data["predictions"][variable].values)
-        lacking = np.isnan(values).reshape(len(values), -1).any(1).sum()
-        if lacking:
-            raise ValueError(
-                f"{lacking} of {len(values)} rows in the group 'predictions' have no {variable!r} "
-                "(NaN), expected a number for each. Leave these rows out."
-            )
-        return values
-    way_out = {
-        "y": "Predict rows whose targets are known",
-        "proba": "Use plot_coverage or plot_pit for real targets and counts",
-        "pit": "Use plot_reliability for classes, and rows with known targets",
-    }
-    reason = (
-        f"has {sorted(map(str, found))}, expected {variable!r}. {way_out[variable]}."
-        if found
-        else "does not exist or has no rows. Pass the `rows` to predict to to_datatree."
-    )
-    raise ValueError(f"The group 'predictions' {reason}")
+    values = np.asarray(get_variable(data, "predictions", variable).values)
+    lacking = np.isnan(values).reshape(len(values), -1).any(1).sum()
+    if lacking:
+        raise ValueError(
+            f"{lacking} of {len(values)} rows in the group 'predictions' have no {variable!r} "
+            "(NaN), expected a number for each. Leave these rows out."
+        )
+    return values

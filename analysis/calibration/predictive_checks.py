@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 
-from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, label_axes, on_axes
+from pyro_vmtl.analysis.canvas import COLORS, MUTED, add_note, label_axes, on_axes
 from pyro_vmtl.analysis.tree_parts import get_variable, row_tasks, shorten
 
 __all__ = ["TaskStatistics", "plot_ppc_by_task", "predictive_pvalues", "task_statistics"]
@@ -110,24 +110,9 @@ def predictive_pvalues(
         ``upper`` end of the interval of draws; and the two-sided ``p_value``, the probability of a
         value as far out, equal values counted half.
 
-    Raises
-    ------
-    ValueError
-        If the tree lacks one of the groups.
-
     See Also
     --------
     plot_ppc_by_task
-
-    Examples
-    --------
-    >>> rows = {"row": [0, 1], "task": ("row", ["a", "a"])}
-    >>> observed = xr.Dataset({"y": ("row", [9.0, 11.0])}, rows)
-    >>> draws = np.random.default_rng(0).normal(size=(1, 1000, 2))
-    >>> drawn = xr.Dataset({"y": (("chain", "draw", "row"), draws)}, rows)
-    >>> tree = {"observed_data": observed, "posterior_predictive": drawn}
-    >>> predictive_pvalues(xr.DataTree.from_dict(tree)).round(3)["p_value"].to_dict()
-    {('a', 'mean'): 0.001, ('a', 'sd'): 0.327}
     """
     found = task_statistics(data, group)
     low, high = found.interval(ci_prob)
@@ -158,14 +143,10 @@ def plot_ppc_by_task(
 
     Parameters
     ----------
-    data
-        Tree with ``y`` in the groups ``observed_data`` and ``group``.
+    data, group, ci_prob
+        As for :func:`predictive_pvalues`.
     ax
         Axes to draw on; new ones by default.
-    group
-        ``"posterior_predictive"`` or ``"prior_predictive"``.
-    ci_prob
-        Probability of the intervals.
 
     Returns
     -------
@@ -174,11 +155,6 @@ def plot_ppc_by_task(
         expected value, with the interval of draws; a cross outside of it, and names of those
         farthest outside. The title counts the crosses, and how many are expected: counts and shares
         have few distinct values, so that fewer than 1 - ``ci_prob`` are outside.
-
-    Raises
-    ------
-    ValueError
-        If the tree lacks one of the groups.
 
     See Also
     --------
@@ -208,8 +184,7 @@ def plot_ppc_by_task(
         note += ", \N{MULTIPLICATION SIGN}: observed outside"
         bottom, top = ax.get_ylim()
         ax.set_ylim(bottom, top + 0.4 * (top - bottom))  # room for names above the points
-        text = ax.text(0.02, 0.98, _farthest(found, outside), fontsize=11, color=INK, va="top")
-        text.set_transform(ax.transAxes)
+        add_note(ax, _farthest(found, outside))
     what = "shares" if of_classes else "task means"
     title = (
         f"{outside.sum()} of {outside.size} {what} {'lies' if outside.sum() == 1 else 'lie'} "

@@ -43,12 +43,6 @@ def plot_elbo(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     See Also
     --------
     plot_elbo_terms
-
-    Examples
-    --------
-    >>> history = xr.Dataset({"loss": ("step", np.linspace(9.0, 1.0, 400))})
-    >>> plot_elbo(xr.DataTree.from_dict({"history": history})).get_title(loc="left")
-    'Loss (negative ELBO): 1.25 nats at the end'
     """
     loss = get_variable(data, "history", "loss").values
     ax = on_axes(ax)
@@ -90,11 +84,6 @@ def plot_elbo_terms(
         Running medians of 9 recorded steps: a line with its name for each task, or for more than
         seven tasks their median, and the middle half and nine tenths of them. Log-likelihoods are
         per row where the tree has the tasks of its rows.
-
-    Raises
-    ------
-    ValueError
-        If there is no such term.
 
     See Also
     --------

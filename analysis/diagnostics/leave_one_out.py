@@ -43,7 +43,7 @@ def loo(data: xr.DataTree) -> Any:
     ----------
     data
         Tree of a fit, with ``y`` in the group ``log_likelihood``, and ``log_p_task`` and
-        ``log_q_task`` in ``sample_stats``. Of a stack, the tree of a member.
+        ``log_q_task`` in ``sample_stats``: at least 25 draws. Of a stack, the tree of a member.
 
     Returns
     -------
@@ -51,17 +51,12 @@ def loo(data: xr.DataTree) -> Any:
         As from ``az.loo_approximate_posterior``, in nats: ``elpd``, ``se``, ``p`` and, by row,
         ``elpd_i`` and ``pareto_k``. Accepted by ``az.compare``, ``az.plot_khat`` and others.
 
-    Raises
-    ------
-    ValueError
-        If there are fewer than 25 draws, or a variable is missing.
-
     See Also
     --------
     loo_by_task, compare_fits
     arviz_plots.plot_khat : The k-hat of each row.
     """
-    return _elpd_data(_rows(data), _num_samples(data))
+    return _elpd_data(_rows(data))
 
 
 def loo_by_task(data: xr.DataTree) -> pd.DataFrame:
@@ -79,29 +74,16 @@ def loo_by_task(data: xr.DataTree) -> pd.DataFrame:
         its standard error ``se`` (NaN for a single row), and ``p_loo``, the effective number of
         parameters; ``num_rows``; ``max_pareto_k`` over rows and ``num_bad_k``, the number of rows
         whose k-hat is too large for the estimate to be trusted.
-
-    Examples
-    --------
-    >>> from scipy.stats import norm
-    >>> w = np.random.default_rng(0).normal(size=(1, 1000, 1))  # nearly the prior
-    >>> dims, y = ("chain", "draw"), np.array([0.0, 3.0])
-    >>> rows = {"row": [0, 1], "task": ("row", ["a", "a"])}
-    >>> y_draws = xr.Dataset({"y": ((*dims, "row"), norm.logpdf(y, 0.01 * w, 1.0))}, rows)
-    >>> density = xr.Dataset({"log_p_task": ((*dims, "task"), -w**2 / 2)}, {"task": ["a"]})
-    >>> density["log_q_task"] = density["log_p_task"]
-    >>> tree = xr.DataTree.from_dict({"log_likelihood": y_draws, "sample_stats": density})
-    >>> loo_by_task(tree)["elpd_loo"].round(1).to_dict()
-    {'a': -6.3, '(all)': -6.3}
     """
-    rows, num_samples = _rows(data), _num_samples(data)
+    rows = _rows(data)
     tasks = rows["task"].values
     table = {
         repr(str(task)) if task == ALL_TASKS else task: _summary(
-            rows.isel(row=np.flatnonzero(tasks == task)), num_samples
+            rows.isel(row=np.flatnonzero(tasks == task))
         )
         for task in dict.fromkeys(tasks)
     }
-    table[ALL_TASKS] = _summary(rows, num_samples)
+    table[ALL_TASKS] = _summary(rows)
     return pd.DataFrame.from_dict(table, orient="index").rename_axis("task")
 
 
@@ -111,7 +93,7 @@ def compare_fits(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
     Parameters
     ----------
     fits
-        Trees of fits by name, as for :func:`loo`.
+        Trees of fits of the same rows by name, as for :func:`loo`.
 
     Returns
     -------
@@ -121,11 +103,6 @@ def compare_fits(fits: Mapping[str, xr.DataTree]) -> pd.DataFrame:
         ``p``, and the stacking ``weight``; other columns depend on the version of ArviZ. Accepted
         by ``az.plot_compare``. A difference below four nats is small, and one below twice its
         ``dse`` may be due to chance.
-
-    Raises
-    ------
-    ValueError
-        If the fits are not of the same rows.
     """
     if not isinstance(fits, Mapping):
         raise TypeError(f"fits is a {type(fits).__name__}, expected trees by name: {{'a': tree}}.")
@@ -165,56 +142,45 @@ def _alike(one: xr.DataTree, other: xr.DataTree) -> bool:
     return all(np.array_equal(first[key], second[key]) for key in first.keys() & second.keys())
 
 
-def _num_samples(data: xr.DataTree) -> int:
-    sizes = get_variable(data, "log_likelihood", "y").sizes
-    return int(sizes["chain"] * sizes["draw"])
-
-
 def _rows(data: xr.DataTree) -> xr.Dataset:
     """Compute ``elpd``, ``p`` and ``pareto_k`` of every row."""
-    log_likelihood = get_variable(data, "log_likelihood", "y")
-    tasks = row_tasks(log_likelihood)
-    ratio = get_variable(data, "sample_stats", "log_p_task") - get_variable(
-        data, "sample_stats", "log_q_task"
-    )
-    power = xr.ones_like(log_likelihood[dict.fromkeys(SAMPLE_DIMS, 0)], dtype=float)
-    power = power / float(data["sample_stats"].attrs.get("kl_weight", 1.0))
+    log_likelihood = get_variable(data, "log_likelihood", "y").transpose("row", *SAMPLE_DIMS)
+    coords = {name: c for name, c in log_likelihood.coords.items() if name in ("row", "task")}
+    tasks, num_samples = row_tasks(log_likelihood), log_likelihood[0].size
+    density = log_likelihood.drop_vars(coords).astype(float)
+    log_p, log_q = (get_variable(data, "sample_stats", f"log_{name}_task") for name in "pq")
+    ratio, labels = (log_p - log_q).drop_vars("task"), log_p["task"].values
+    power = np.full(len(tasks), 1 / data["sample_stats"].attrs.get("kl_weight", 1.0))
     if "constant_data" in data.children and "sample_weight" in data["constant_data"].data_vars:
-        power = power * data["constant_data"].dataset["sample_weight"].values
-    labels = ratio["task"].values
+        power *= data["constant_data"].dataset["sample_weight"].values
     parts = []
     for task in dict.fromkeys(tasks):  # one by one, as all weights at once may not fit into memory
         rows = np.flatnonzero(tasks == task)
-        of_rows = log_likelihood.isel(row=rows).astype(float).reset_coords(drop=True)
         place = np.flatnonzero(labels == task) if len(labels) > 1 else [0]  # one for all: pooled
-        own = ratio.isel(task=int(place[0])).reset_coords(drop=True)
-        without = own - power.isel(row=rows).reset_coords(drop=True) * of_rows
+        of_rows = density.isel(row=rows)
+        without = ratio.isel(task=int(place[0])) - xr.DataArray(power[rows], dims="row") * of_rows
         log_weights, pareto_k = smoothed_weights(without)
-        of_rows = of_rows.transpose("row", *SAMPLE_DIMS)
-        weighted = (log_weights.transpose("row", *SAMPLE_DIMS) + of_rows).values
-        elpd = logsumexp(weighted, axis=(1, 2))
-        density = logsumexp(of_rows.values, axis=(1, 2)) - np.log(of_rows[0].size)
-        values = {"elpd": elpd, "p": density - elpd, "pareto_k": pareto_k.values}
+        elpd = logsumexp((log_weights + of_rows).transpose(*of_rows.dims), axis=(1, 2))
+        seen = logsumexp(of_rows, axis=(1, 2)) - np.log(num_samples)
+        values = {"elpd": elpd, "p": seen - elpd, "pareto_k": pareto_k}
         parts.append(pd.DataFrame(values, index=rows))
     table = pd.concat(parts).sort_index()
-    coords = {
-        name: log_likelihood[name] for name in ("row", "task") if name in log_likelihood.coords
-    }
-    return xr.Dataset({name: ("row", table[name].to_numpy()) for name in table}, coords=coords)
+    columns = {name: ("row", table[name].to_numpy()) for name in table}
+    return xr.Dataset(columns, coords, {"num_samples": num_samples})
 
 
-def _elpd_data(rows: xr.Dataset, num_samples: int) -> Any:
+def _elpd_data(rows: xr.Dataset) -> Any:
     elpd, pareto_k = rows["elpd"], rows["pareto_k"]
     total, se, p = elpd.sum(), np.nan, rows["p"].sum()
     if elpd.size > 1:
         total, se, p, *_ = elpd.azstats.loo_summary(rows["p"])
-    good_k = good_khat(num_samples)
+    good_k = good_khat(rows.attrs["num_samples"])
     values = {
         "kind": "loo",
         "elpd": float(total),
         "se": float(se),
         "p": float(p),
-        "n_samples": num_samples,
+        "n_samples": rows.attrs["num_samples"],
         "n_data_points": elpd.size,
         "scale": "log",
         "warning": not (pareto_k <= good_k).all(),
@@ -228,8 +194,8 @@ def _elpd_data(rows: xr.Dataset, num_samples: int) -> Any:
     return made(**{f.name: values[f.name] for f in fields(made) if f.init and f.name in values})
 
 
-def _summary(rows: xr.Dataset, num_samples: int) -> dict[str, float]:
-    total = _elpd_data(rows, num_samples)
+def _summary(rows: xr.Dataset) -> dict[str, float]:
+    total = _elpd_data(rows)
     return {
         "elpd_loo": total.elpd,
         "se": total.se,

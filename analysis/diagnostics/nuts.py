@@ -54,7 +54,8 @@ def nuts_reference(
     """Sample the target of a fit by NUTS, to compare the draws of its guide with.
 
     For small models: a second per few hundred numbers and hundred draws is common, and a minute is
-    soon reached. Neither the fit nor global state is changed.
+    soon reached. Neither the fit nor global state is changed. To draw both, from as many draws:
+    ``az.plot_forest({"fit": like, "NUTS": reference.isel(chain=[0])})``.
 
     Parameters
     ----------
@@ -84,11 +85,6 @@ def nuts_reference(
     ValueError
         If latent sites are tempered by different KL weights, or by 0: then the ELBO has no single
         target.
-
-    References
-    ----------
-    Hoffman, M. D. and Gelman, A. (2014). The No-U-Turn Sampler: Adaptively Setting Path Lengths in
-    Hamiltonian Monte Carlo. JMLR 15.
     """
     draws: dict[str, list[Tensor]] = {}
     diverging = np.zeros((num_chains, num_samples), dtype=bool)

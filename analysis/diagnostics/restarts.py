@@ -42,22 +42,6 @@ def restart_spread(
         means between restarts over that of the posterior, root mean square over the numbers of a
         task. For source weights ``spread_{name}`` (task, source), the standard deviation of mean
         weights between restarts.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two fits, or a variable is missing.
-
-    Examples
-    --------
-    >>> def tree(shift, loss):
-    ...     w = np.random.default_rng(0).normal(size=(1, 100, 2)) + shift
-    ...     posterior = xr.Dataset({"w": (("chain", "draw", "task"), w)})
-    ...     history = xr.Dataset({"loss": ("step", np.full(100, loss))})
-    ...     return xr.DataTree.from_dict({"posterior": posterior, "history": history})
-    >>> spread = restart_spread({"seed 0": tree(0.0, 10.0), "seed 1": tree(2.0, 15.0)})
-    >>> spread[["elbo", "distance"]].to_pandas().round().to_dict("list")
-    {'elbo': [-10.0, -15.0], 'distance': [0.0, 2.0]}
     """
     if len(fits) < 2:
         raise ValueError(f"fits has {list(fits)}, expected at least two restarts to compare.")

@@ -20,6 +20,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vmtl.analysis.export.labels import Labels, Variable
+from pyro_vmtl.analysis.export.site_dims import SiteDims, plate_name
 from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated
@@ -47,14 +48,6 @@ def simulate_ranks(
     Parameters and targets are drawn from the model with its current parameters and plain priors.
     The same features and tasks are used in every simulation.
 
-    Without sharing, and without a latent site that tasks have in common, every task is a simulation
-    of its own: a single fit of 200 small tasks (``num_simulations=1``) is worth 200 fits. With
-    sharing, the prior in the fit is made of the posteriors of other tasks, and differs from the one
-    that parameters were drawn from. Ranks then show whether the pipeline can be trusted for tasks
-    such as the model draws: unrelated ones with a plain prior, related ones with a
-    :class:`~pyro_vmtl.models.HierarchicalNormal`. A KL weight below 1 (:func:`~pyro_vmtl.temper`)
-    makes posteriors narrower than the Bayesian one, which ranks show.
-
     Parameters
     ----------
     model
@@ -81,39 +74,25 @@ def simulate_ranks(
     Returns
     -------
     DataTree
-        Group ``prior_sbc``, for ``az.plot_ecdf_pit(ranks, sample_dims=["simulation", "task"])``:
-        for every site an array (simulation, task, ...) of ranks, normalised to lie between 0 and 1.
-        A rank is at a random place in its step of 1 / (S + 1), so that right ones are exactly
-        uniform. The attribute ``sample_dims`` names the dimensions along which ranks are
-        independent.
-
-    Raises
-    ------
-    ValueError
-        If no target is among the arguments, a site is not latent in the model, or its shape in the
-        posterior differs.
+        Group ``prior_sbc``: for every site an array (simulation, task, ...) of ranks, normalised to
+        lie between 0 and 1. A rank is at a random place in its step of 1 / (S + 1), so that right
+        ones are exactly uniform. The attribute ``sample_dims`` names the dimensions along which
+        ranks are independent.
 
     See Also
     --------
     rank_uniformity
-    arviz_plots.plot_ecdf_pit : Plot the ranks.
+    arviz_plots.plot_ecdf_pit : Plot the ranks, with ``sample_dims=["simulation", "task"]``.
 
-    Examples
-    --------
-    >>> import pyro.distributions as dist
-    >>> def model(y):  # 50 tasks of 4 rows
-    ...     with pyro.plate("task", 50, dim=-2):
-    ...         mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
-    ...         with pyro.plate("data", 4, dim=-1):
-    ...             pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
-    >>> def exact(model, y):
-    ...     def guide(y):
-    ...         with pyro.plate("task", 50, dim=-2):
-    ...             pyro.sample("mean", dist.Normal(y.sum(1, keepdim=True) / 5, 0.2**0.5))
-    ...     return guide
-    >>> ranks = simulate_ranks(model, exact, torch.zeros(50, 4), num_simulations=2)
-    >>> ranks["prior_sbc"]["mean"].sizes
-    Frozen({'simulation': 2, 'task': 50})
+    Notes
+    -----
+    Without sharing, and without a latent site that tasks have in common, every task is a simulation
+    of its own: a single fit of 200 small tasks (``num_simulations=1``) is worth 200 fits. With
+    sharing, the prior in the fit is made of the posteriors of other tasks, and differs from the one
+    that parameters were drawn from. Ranks then show whether the pipeline can be trusted for tasks
+    such as the model draws: unrelated ones with a plain prior, related ones with a
+    :class:`~pyro_vmtl.models.HierarchicalNormal`. A KL weight below 1 (:func:`~pyro_vmtl.temper`)
+    makes posteriors narrower than the Bayesian one, which ranks show.
     """
     if num_simulations < 1 or num_samples < 1:
         raise ValueError(
@@ -201,23 +180,17 @@ def _with_targets(args: tuple[Any, ...], name: str, node: Any) -> tuple[Any, ...
 
 def _labelled(name: str, node: Any, data: TaskData | None) -> xr.DataArray:
     """Return the drawn value of a site, its dimensions named by their plates."""
-    value, event_dim = node["value"], len(node["fn"].event_shape)
-    plates = {f.dim: f.name for f in node["cond_indep_stack"] if f.vectorized}
-    batch_dim = value.ndim - event_dim
-    dims: list[str | None] = []
-    for axis, size in enumerate(value.shape):
-        if axis < batch_dim:
-            plate = plates.get(axis - batch_dim)
-            dims.append(plate if plate or size == 1 else f"{name}_plate_{axis}")
-        else:
-            dims.append(f"{name}_dim_{axis - batch_dim}")
-    if data is not None and event_dim and value.shape[-1] == data.num_features:
-        dims[-1] = "feature"
-        if event_dim == 2 and data.classes and value.shape[-2] == data.num_classes:
-            dims[-2] = "class"
-    kept = value.reshape([s for s, dim in zip(value.shape, dims, strict=True) if dim is not None])
-    named = Variable(tuple(dim for dim in dims if dim is not None), kept.cpu().numpy())
-    return Labels(data).dataset({name: named})[name].drop_attrs()
+    value, event = node["value"], node["fn"].event_shape
+    batch, labels = value.ndim - len(event), Labels(data)
+    frames = {frame.dim: frame for frame in node["cond_indep_stack"] if frame.vectorized}
+    plates = {
+        i: plate_name(name, frames.get(i - batch), i)
+        for i in range(batch)
+        if i - batch in frames or value.shape[i] > 1
+    }
+    dims = SiteDims(labels).names(name, list(plates.values()), event)
+    values = value.reshape([value.shape[i] for i in plates] + list(event)).cpu().numpy()
+    return labels.dataset({name: Variable(tuple(dims), values)})[name].drop_attrs()
 
 
 def _posterior_draws(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,11 +10,11 @@ import xarray as xr
 
 from pyro_vmtl.analysis.export.labels import Labels
 from pyro_vmtl.analysis.export.mixture_groups import mixture_groups, predictions_group
-from pyro_vmtl.analysis.export.provenance import provenance, settings_text
-from pyro_vmtl.analysis.export.pyro_svi import tree_of_programs
+from pyro_vmtl.analysis.export.pyro_svi import provenance, tree_of_programs
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.member import Member
+from pyro_vmtl.methods.specification import to_json
 
 __all__ = ["to_datatree"]
 
@@ -52,12 +53,6 @@ def to_datatree(
         and so on, each with all groups but predictions. Its root has the groups of rows for the
         calibrated mixture, ``posterior`` with ``w_sources``, the shares that tasks borrow, and
         ``stack``, the weight of each member in each task.
-
-    Raises
-    ------
-    ValueError
-        If rows are of other tasks than the fit, the training rows have no targets, or a member is
-        called as a group is.
 
     See Also
     --------
@@ -110,11 +105,15 @@ def _tree_of_member(
     coords: Mapping[str, Any] | None,
 ) -> xr.DataTree:
     prepared = member.method.prepare(data)
+    try:
+        settings = json.dumps(to_json(member.method))
+    except ValueError:  # it holds objects of the user's own
+        settings = repr(member.method)
     return tree_of_programs(
         *(member.model, member.guide, (prepared,), Labels(prepared, coords, row_tasks=data)),
         num_samples=num_samples,
         seed=seed,
         site=member.method.site,
         history=member.result.history,
-        attrs={"settings": settings_text(member.method)},
+        attrs={"settings": settings},
     )

@@ -36,10 +36,7 @@ def least_kl_weight(model: Program, sites: Nodes) -> float:
 
 
 def num_tasks_apart(model_sites: Nodes, guide_sites: Nodes) -> int | None:
-    """Return the number of tasks if densities are sums over tasks, else None.
-
-    A guide that draws all sites at once has one density for all tasks.
-    """
+    """Return the number of tasks if densities are sums over tasks, else None."""
     frames = (frame for node in model_sites.values() for frame in node["cond_indep_stack"])
     sizes = [frame.size for frame in frames if frame.name == TASK_PLATE and frame.vectorized]
     known = all(name.removesuffix(UNCONSTRAINED) in model_sites for name in guide_sites)
@@ -49,10 +46,9 @@ def num_tasks_apart(model_sites: Nodes, guide_sites: Nodes) -> int | None:
 def log_densities(
     sites: Nodes, draws: int, num_draws: int, num_tasks: int | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Sum the log densities of sites, with their weights in the ELBO, in float64.
+    """Sum the weighted log densities of S draws in dimension ``draws``, (S,), and by task, (S, T).
 
-    The sites are those of a run on S draws in the dimension ``draws``, to the left of all plates.
-    Return the sums (S,) and, unless ``num_tasks`` is None, those (S, T) inside the task plate.
+    All in float64. The latter is None where ``num_tasks`` is.
     """
     total = torch.zeros(num_draws, dtype=torch.float64)
     by_task = None if num_tasks is None else torch.zeros(num_draws, num_tasks, dtype=torch.float64)

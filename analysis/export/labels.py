@@ -25,13 +25,7 @@ class Variable(NamedTuple):
 
 
 def as_labels(labels: Sequence[Hashable] | np.ndarray) -> np.ndarray:
-    """Convert labels to a coordinate that files can hold: integers if all are, else strings.
-
-    Examples
-    --------
-    >>> as_labels([3, 7]).tolist(), as_labels(["a", 7]).tolist(), as_labels([1, "1"]).tolist()
-    ([3, 7], ['a', '7'], ['1', "'1'"])
-    """
+    """Convert labels to a coordinate that files can hold: integers if all are, else strings."""
     plain = [label.item() if isinstance(label, np.generic) else label for label in labels]
     if plain and all(type(label) is int for label in plain):
         return np.array(plain, dtype=np.int64)
@@ -50,10 +44,9 @@ def source_labels(tasks: np.ndarray) -> np.ndarray:
 
 
 class Labels:
-    """Coordinates of the dimensions of a tree.
+    """Label the dimensions of a tree by tasks, classes and features of ``rows``, if any.
 
-    ``rows`` are those that the programs run on, if any, and ``row_tasks`` the same rows by task,
-    where the programs treat all as one task. ``coords`` are the user's own labels.
+    ``row_tasks`` are the same rows by task, where programs treat all as one task.
     """
 
     def __init__(
@@ -106,13 +99,7 @@ class Labels:
                 group[site].attrs["classes"] = json.dumps(self.coords["class"].tolist())
 
     def dataset(self, variables: Mapping[str, Variable], **attrs: Any) -> xr.Dataset:
-        """Make a dataset with coordinates of all its dimensions, and draws as one chain.
-
-        Raises
-        ------
-        ValueError
-            If the user's own coordinates have another number of labels.
-        """
+        """Make a dataset with coordinates of all its dimensions, and draws as one chain."""
         made = xr.Dataset({name: _in_chain(variable) for name, variable in variables.items()})
         for name, size in made.sizes.items():
             dim = str(name)

@@ -31,10 +31,7 @@ def mixture_groups(
     seed: int,
     coords: Mapping[str, Any] | None,
 ) -> dict[str, xr.Dataset]:
-    """Return the groups of training rows for the mixture of the members, and their weights.
-
-    A draw of the mixture is, in each task, one of a member: as often as its weight says.
-    """
+    """Return the groups of training rows for the mixture of the members, and their weights."""
     labels = Labels(data, coords)
     groups = _training_groups(fitted, data, labels, num_samples, seed)
     groups["posterior"] = _relatedness(fitted, labels, num_samples, seed)

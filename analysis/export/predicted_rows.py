@@ -1,20 +1,35 @@
-"""Predictions of rows for a tree: moments and intervals, the parts of the uncertainty, and PIT."""
+r"""Predictions of rows, and their uncertainty in two parts: what more rows could remove or not.
+
+With draws :math:`s` from the posterior that predict :math:`p_s(y)`, and their mean :math:`p(y)`
+(Depeweg, Hernández-Lobato, Doshi-Velez and Udluft, ICML 2018):
+
+.. math:: H[p] = \underbrace{\textstyle\frac1S\sum_s H[p_s]}_{\text{expected entropy}}
+    + \underbrace{I[y; w]}_{\text{mutual information}}, \qquad
+    \operatorname{Var}[y] = \underbrace{\textstyle\frac1S\sum_s \sigma_s^2}_{\text{aleatoric}}
+    + \underbrace{\operatorname{Var}_s[m_s]}_{\text{epistemic}}
+
+If draws agree, only the first part is left: the classes overlap, or the targets are noisy. If they
+do not, the posterior is still uncertain. In a stack each draw has the weight of its member, so that
+disagreement between members adds to the second part.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any
 
 import torch
 import xarray as xr
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Categorical, Distribution
 
 from pyro_vmtl.analysis.export.labels import Labels, Variable
-from pyro_vmtl.analysis.export.predictive_split import split_uncertainty
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.predictive.families import family_of, predictive_mixture
+from pyro_vmtl.predictive.quantiles import quantiles
 
-__all__ = ["chunks", "predictions", "summarize_draws"]
+__all__ = ["chunks", "predictions", "split_uncertainty", "summarize_draws"]
 
 MOST_NUMBERS = 20_000_000
 """Numbers that draws of some rows may have at once."""
@@ -29,13 +44,7 @@ Draws = Callable[[TaskData], Sequence[Distribution]]
 def predictions(
     draws: Draws, weights: Tensor, rows: TaskData, labels: Labels, *, num_draws: int, seed: int
 ) -> xr.Dataset:
-    """Predict rows by ``num_draws`` draws of all members together, whose weights are (T, M).
-
-    Classes have ``proba`` (row, class) and, in nats, ``entropy``, ``expected_entropy`` and
-    ``mutual_information``; other targets ``mean``, ``std``, ``epistemic_std``, ``aleatoric_std``,
-    and ``lower`` and ``upper`` of the central 90 %. If targets are known, there are ``y`` and, but
-    for classes, the probability integral transform ``pit``, randomized for counts.
-    """
+    """Predict rows by ``num_draws`` draws of all members together, whose weights are (T, M)."""
     generator = torch.Generator().manual_seed(seed)
     parts = [
         summarize_draws(draws(some), weights, some.y, generator) for some in chunks(rows, num_draws)
@@ -60,7 +69,7 @@ def chunks(rows: TaskData, num_draws: int) -> list[TaskData]:
 def summarize_draws(
     draws: Sequence[Distribution], weights: Tensor, y: Tensor | None, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Compute all variables of :func:`predictions` but in the layout of the draws, (T, N)."""
+    """Compute all variables of :func:`predictions` in the layout of the draws, (T, N)."""
     found = split_uncertainty(draws, weights, INTERVAL)
     if "quantile" in found:
         found["lower"], found["upper"] = found.pop("quantile").unbind(-1)
@@ -68,3 +77,43 @@ def summarize_draws(
             mixture = predictive_mixture(draws, weights)
             found["pit"] = family_of(draws[0]).pit(mixture, y, generator)
     return found if y is None else {**found, "y": y}
+
+
+@torch.no_grad()
+def split_uncertainty(
+    draws: Sequence[Distribution], weights: Tensor, probabilities: Sequence[float] = ()
+) -> dict[str, Tensor]:
+    """Split the uncertainty of what draws (S, T, N) of members with weights (T, M) predict, (T, N).
+
+    Quantiles, (T, N, probabilities), are of likelihoods that have a distribution function.
+    """
+    predictive: Any = predictive_mixture(draws, weights)
+    if isinstance(predictive, Categorical):
+        entropy = torch.special.entr(predictive.probs).sum(-1)
+        expected = torch.minimum(_average((d.entropy() for d in draws), weights), entropy)
+        return {
+            "proba": predictive.probs,
+            "entropy": entropy,
+            "expected_entropy": expected,  # larger by rounding only
+            "mutual_information": entropy - expected,
+        }
+    mean = predictive.mean
+    aleatoric = _average((d.variance for d in draws), weights)
+    epistemic = _average(((d.mean - mean) ** 2 for d in draws), weights)
+    found = {
+        "mean": mean,
+        "std": (aleatoric + epistemic).sqrt(),
+        "epistemic_std": epistemic.sqrt(),
+        "aleatoric_std": aleatoric.sqrt(),
+    }
+    if probabilities:
+        with suppress(NotImplementedError):  # such as for StudentT, which has no cdf in torch
+            levels = list(quantiles(predictive, probabilities))
+            found["quantile"] = torch.stack(levels, dim=-1)
+    return found
+
+
+def _average(values: Iterable[Tensor], weights: Tensor) -> Tensor:
+    """Average values (S, T, N) of each member over draws, and over members by their weights."""
+    means = torch.stack([value.mean(0) for value in values])
+    return torch.einsum("mtn,tm->tn", means, weights.to(means))

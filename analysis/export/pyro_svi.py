@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
+import pyro
 import torch
 import xarray as xr
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyro_vmtl._version import __version__
 from pyro_vmtl.analysis.export.collected import Collected
 from pyro_vmtl.analysis.export.densities import least_kl_weight
 from pyro_vmtl.analysis.export.labels import Labels, Variable
 from pyro_vmtl.analysis.export.predicted_rows import predictions
-from pyro_vmtl.analysis.export.provenance import provenance
 from pyro_vmtl.analysis.export.site_dims import DATA_PLATE, SiteDims
 from pyro_vmtl.analysis.export.tracing import Traced, is_latent
 from pyro_vmtl.data.plates import TASK_PLATE
@@ -23,7 +26,7 @@ from pyro_vmtl.handlers.program_handler import Program, unwrap
 from pyro_vmtl.inference.history import History
 from pyro_vmtl.predictive.posterior_predictive import likelihood_draws
 
-__all__ = ["from_pyro_svi", "history_dataset", "tree_of_programs"]
+__all__ = ["from_pyro_svi", "history_dataset", "provenance", "tree_of_programs"]
 
 PRIOR_DRAWS = 100
 """Draws from the prior, enough for prior predictive checks; more would take much of a file."""
@@ -40,7 +43,6 @@ def from_pyro_svi(
     coords: Mapping[str, Any] | None = None,
     dims: Mapping[str, Sequence[str]] | None = None,
     history: History | Sequence[float] | None = None,
-    attrs: Mapping[str, Any] | None = None,
 ) -> xr.DataTree:
     """Draw from fitted Pyro programs, and export the draws to a DataTree for ArviZ.
 
@@ -72,8 +74,6 @@ def from_pyro_svi(
         no plates.
     history
         History of the fit, or its loss at every step: adds a group ``history``.
-    attrs
-        More attributes of the tree, numbers and strings.
 
     Returns
     -------
@@ -85,35 +85,25 @@ def from_pyro_svi(
         of the target, ``log_p``, and of the guide, ``log_q``; their difference is the integrand of
         the ELBO over the least KL weight. Of a very large group there are fewer draws.
 
-    Raises
-    ------
-    ValueError
-        If the site is not observed, a latent site is not in the guide, a plate subsamples its
-        data, ``dims`` or ``coords`` do not fit, or ``rows`` are of other tasks.
-
     See Also
     --------
     to_datatree : Export a fitted method, or a stack of them.
 
     Examples
     --------
-    >>> import pyro, pyro.distributions as dist, torch
+    >>> import pyro, pyro.distributions as dist
     >>> from pyro.infer.autoguide import AutoNormal
     >>> from pyro_vmtl import fit
     >>> def model(y):
-    ...     spread = pyro.sample("spread", dist.LogNormal(0.0, 1.0))
-    ...     with pyro.plate("school", 3, dim=-2):
-    ...         mean = pyro.sample("mean", dist.Normal(0.0, spread))
-    ...         with pyro.plate("pupil", 4, dim=-1):
-    ...             pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
-    >>> y = torch.tensor([[1.0], [2.0], [9.0]]) + torch.linspace(-1, 1, 4)
+    ...     with pyro.plate("school", 3):
+    ...         mean = pyro.sample("mean", dist.Normal(0.0, 9.0))
+    ...         pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+    >>> y = torch.tensor([1.0, 2.0, 9.0])
     >>> guide = AutoNormal(model)
     >>> result = fit(model, guide, y, num_steps=20)
     >>> tree = from_pyro_svi(model, guide, y, coords={"school": ["Ash", "Elm", "Oak"]})
-    >>> dict(tree["posterior"]["mean"].sel(school="Oak").sizes)
-    {'chain': 1, 'draw': 500}
-    >>> tree["log_likelihood"]["y"].dims
-    ('chain', 'draw', 'school', 'pupil')
+    >>> tree["posterior"]["mean"].sel(school="Oak").sizes
+    Frozen({'chain': 1, 'draw': 500})
     """
     data = next((arg for arg in args if isinstance(arg, TaskData)), None)
     tree = tree_of_programs(
@@ -123,7 +113,6 @@ def from_pyro_svi(
         site=site,
         dims=dims,
         history=history,
-        attrs=attrs,
     )
     if rows is None:
         return tree
@@ -135,9 +124,8 @@ def from_pyro_svi(
         )
 
     def draws(some: TaskData) -> list[Distribution]:
-        own = [some if arg is data else arg for arg in args]
-        settings: dict[str, Any] = {"site": site, "num_samples": num_samples, "seed": seed}
-        return [likelihood_draws(model, guide, *own, **settings)]
+        own = (some if arg is data else arg for arg in args)
+        return [likelihood_draws(model, guide, *own, site=site, num_samples=num_samples, seed=seed)]
 
     weights, labels = torch.ones(rows.num_tasks, 1), Labels(rows, coords)
     found = predictions(draws, weights, rows, labels, num_draws=num_samples, seed=seed)
@@ -185,6 +173,23 @@ def tree_of_programs(
     tree = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
     tree.attrs = provenance(num_samples=num_samples, seed=seed, **(attrs or {}))
     return tree
+
+
+def provenance(**attrs: Any) -> dict[str, Any]:
+    """Return attributes for the root of a tree: versions as JSON, the time, and others."""
+    versions = {
+        "pyro_vmtl": __version__,
+        "pyro": pyro.__version__,
+        "torch": torch.__version__,
+        "xarray": xr.__version__,
+    }
+    return {
+        "created_at": datetime.now(UTC).isoformat(),
+        "creation_library": "pyro_vmtl",
+        "inference_library": "pyro",
+        "versions": json.dumps(versions),
+        **attrs,
+    }
 
 
 def history_dataset(history: History | Sequence[float], labels: Labels) -> xr.Dataset:

@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_vmtl.analysis.export.labels import Labels, Variable
 from pyro_vmtl.data.plates import DATA_PLATE, TASK_PLATE
 
-__all__ = ["DATA_PLATE", "DRAWS", "SiteDims"]
+__all__ = ["DATA_PLATE", "DRAWS", "SiteDims", "plate_name"]
 
 DRAWS = "_draws"
 """Name of the plate over draws."""
@@ -20,8 +20,7 @@ DRAWS = "_draws"
 class SiteDims:
     """Convert values of sites to arrays with named dimensions, as ArviZ has them.
 
-    ``dims`` are the user's own names: for each site those of its dimensions, all of them or those
-    to the right of its plates. With ``representations`` the features of coefficients are latent.
+    ``dims`` are the user's own names by site, of all its dimensions or of those that are no plates.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class SiteDims:
             shape[dim - draws] = frame.size
         shape[0] = size if drawn else 1
         plates = {
-            i: _plate_name(name, frames.get(draws + i), i)
+            i: plate_name(name, frames.get(draws + i), i)
             for i in range(1, -draws)
             if draws + i in frames or shape[i] > 1
         }
@@ -71,7 +70,7 @@ class SiteDims:
             places = [1 + names.index(plate) for plate in row_plates]
             value = self.labels.of_rows(value.movedim(places, (1, 2)))
             names = ["row", *(plate for plate in names if plate not in row_plates)]
-        names = self._all_names(name, names, shape[-draws:], of_rows=row_plates is not None)
+        names = self.names(name, names, shape[-draws:], of_rows=row_plates is not None)
         array = value.detach().cpu().numpy()
         array = array.astype(np.int8) if array.dtype == bool else array  # for NetCDF
         return Variable(("draw", *names), array) if drawn else Variable(tuple(names), array[0])
@@ -87,8 +86,8 @@ class SiteDims:
             return TASK_PLATE, DATA_PLATE if DATA_PLATE in fitting else fitting[0]
         return None
 
-    def _all_names(
-        self, name: str, plates: list[str], event: Sequence[int], *, of_rows: bool
+    def names(
+        self, name: str, plates: list[str], event: Sequence[int], *, of_rows: bool = False
     ) -> list[str]:
         """Return names of the plates and of the event, the user's own where there are any."""
         names, rows = [f"{name}_dim_{i}" for i in range(len(event))], self.labels.rows
@@ -113,8 +112,9 @@ class SiteDims:
         )
 
 
-def _plate_name(site: str, frame: Any, place: int) -> str:
-    if frame is None:  # a batch dimension without a plate
+def plate_name(site: str, frame: Any, place: int) -> str:
+    """Return the name of a plate, or one for a batch dimension without a plate."""
+    if frame is None:
         return f"{site}_plate_{place}"
     if frame.size != frame.full_size:
         raise ValueError(

@@ -29,11 +29,7 @@ Nodes = dict[str, Any]
 
 
 class Traced:
-    """A model and its guide, to run on draws from the posterior and from the prior.
-
-    Neither the fit nor global state is changed: parameters, parameter store, random state, and
-    modes of modules stay as they are. ``model_sites`` and ``guide_sites`` are those of one run.
-    """
+    """Run a model and its guide on draws, and leave the fit and global state as they are."""
 
     def __init__(self, model: Program, guide: Program, args: tuple[Any, ...], seed: int) -> None:
         self.model, self.guide, self.args, self.seed = model, guide, args, seed

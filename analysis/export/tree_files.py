@@ -30,15 +30,6 @@ def write_netcdf(tree: xr.DataTree, path: str | Path) -> None:
     See Also
     --------
     read_netcdf : Read the file.
-
-    Examples
-    --------
-    >>> from tempfile import TemporaryDirectory
-    >>> tree = xr.DataTree.from_dict({"/posterior": xr.Dataset({"w": ("task", [1.0, 2.0])})})
-    >>> with TemporaryDirectory() as folder:
-    ...     write_netcdf(tree, Path(folder) / "tree.nc")
-    ...     read_netcdf(Path(folder) / "tree.nc").identical(tree)
-    True
     """
     compressed = {"zlib": True, "complevel": LEVEL, "shuffle": True}
     encoding = {
@@ -60,13 +51,6 @@ def read_netcdf(path: str | Path) -> xr.DataTree:
     ----------
     path
         A file that :func:`write_netcdf`, or ArviZ, wrote.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is not a NetCDF file, or truncated.
     """
     path = Path(path)
     if not path.is_file():

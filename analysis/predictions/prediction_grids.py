@@ -7,14 +7,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 import xarray as xr
+from torch.distributions import Categorical
 
-from pyro_vmtl.analysis.export.predictive_split import predictive_split
+from pyro_vmtl.analysis.export.predicted_rows import split_uncertainty
 
 __all__ = ["decision_grid", "read_rows", "regression_grid"]
 
 MARGIN = 0.12
 """Part of the range of the rows that the grid extends beyond them, on every side."""
+
+PROBABILITIES = (0.05, 0.25, 0.75, 0.95)
+"""Levels of the quantiles: intervals of 50 and 90 %."""
 
 
 def decision_grid(predict: Any, X: Any, *, task: Hashable, num: int = 100) -> xr.Dataset:
@@ -42,11 +47,6 @@ def decision_grid(predict: Any, X: Any, *, task: Hashable, num: int = 100) -> xr
         more rows could remove, and ``expected_entropy``, which they could not. Attributes
         ``task``, ``features``.
 
-    Raises
-    ------
-    ValueError
-        If ``X`` has another number of features than two.
-
     See Also
     --------
     plot_decision_regions : Plot the grid.
@@ -64,7 +64,7 @@ def decision_grid(predict: Any, X: Any, *, task: Hashable, num: int = 100) -> xr
     axes = [_around(column, num) for column in values.T]
     index = pd.MultiIndex.from_product(axes, names=["x0", "x1"])
     points = index.to_frame().to_numpy()
-    found = predictive_split(predict, like_input(points), [task] * len(points))
+    found = _predict(predict, like_input(points), [task] * len(points))
     if "proba" not in found:
         raise ValueError(
             f"predict returns {sorted(map(str, found.data_vars))}, expected probabilities of "
@@ -99,24 +99,56 @@ def regression_grid(predict: Any, X: Any, *, task: Hashable, num: int = 200) -> 
         ``aleatoric_std``, which more rows could remove and which they could not. Attributes
         ``task``, ``features``.
 
-    Raises
-    ------
-    ValueError
-        If ``X`` has another number of features than one.
-
     See Also
     --------
     plot_regression_bands : Plot the grid.
     """
     values, names, like_input = _read_features(X, 1)
     x0 = _around(values[:, 0], num)
-    found = predictive_split(predict, like_input(x0[:, None]), [task] * num)
+    found = _predict(predict, like_input(x0[:, None]), [task] * num)
     if "mean" not in found:
         raise ValueError(
             f"predict returns {sorted(map(str, found.data_vars))}, expected means of real targets. "
             "For classes use decision_grid."
         )
     return found.rename(row="x0").assign_coords(x0=x0).assign_attrs(task=task, features=names)
+
+
+def _predict(predict: Any, X: Any, tasks: Sequence[Hashable]) -> xr.Dataset:
+    """Predict rows by an estimator, a pipeline or a function, and split the uncertainty."""
+    while hasattr(predict, "steps"):  # pipelines, also nested ones
+        X = predict[:-1].transform(X) if len(predict.steps) > 1 else X
+        predict = predict[-1]
+    classes = getattr(predict, "classes_", None)
+    if hasattr(predict, "map_predictions"):
+        found = predict.map_predictions(
+            lambda batch: split_uncertainty(batch.draws, batch.weights, PROBABILITIES),
+            *(X, list(tasks)),
+        )
+        for name in found if classes is None else ():
+            shift = predict.target_mean_ if name in ("mean", "quantile") else 0.0
+            found[name] = found[name] * predict.target_scale_ + shift
+    else:
+        if hasattr(predict, "predict_proba"):
+            proba = np.asarray(predict.predict_proba(X, tasks=tasks), dtype=float)
+        else:
+            proba = np.asarray(predict(np.asarray(X), list(tasks)), dtype=float)
+        if proba.ndim not in (2, 3) or proba.shape[-2] != len(tasks):
+            raise ValueError(
+                f"predict returns an array of shape {proba.shape}, expected probabilities "
+                f"({len(tasks)} rows, classes), or with draws first (draws, {len(tasks)} rows, "
+                "classes)."
+            )
+        classes = range(proba.shape[-1]) if classes is None else classes
+        draws = Categorical(probs=torch.from_numpy(proba).reshape(-1, 1, *proba.shape[-2:]))
+        parts = split_uncertainty([draws], torch.ones(1, 1))
+        names = ("proba", "entropy") if proba.ndim == 2 else parts
+        found = {name: parts[name][0].numpy() for name in names}
+    last = {"proba": ("class", classes), "quantile": ("probability", list(PROBABILITIES))}
+    return xr.Dataset(
+        {name: (("row", *last.get(name, ())[:1]), values) for name, values in found.items()},
+        dict(coord for name, coord in last.items() if name in found),
+    )
 
 
 def read_rows(

@@ -62,23 +62,6 @@ def plot_shrinkage(
         A line for each task, ordered by the shared mean. A thin line joins the two estimates; the
         vertical line is the mean of the prior, where the tree has draws of it. Coefficients are of
         standardised features.
-
-    Raises
-    ------
-    ValueError
-        If a tree lacks the site, there is no such coefficient, or a task has no estimate alone.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> def tree(means):
-    ...     w = np.array(means)[None, None, :, None] + np.linspace(-1, 1, 9)[None, :, None, None]
-    ...     dims = ("chain", "draw", "task", "feature")
-    ...     labels = {"task": ["Ada", "Bo"], "feature": ["hours"]}
-    ...     return xr.DataTree.from_dict({"posterior": xr.Dataset({"w": (dims, w)}, labels)})
-    >>> ax = plot_shrinkage(tree([1.0, 2.0]), tree([0.0, 5.0]))
-    >>> ax.get_xlabel()
-    "'hours', standard units"
     """
     name = shorten(task_name(data))
     if "stack" in data.children and "shared" in data.children:

@@ -11,7 +11,6 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.lines import Line2D
 
 from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, label_axes, on_axes
 from pyro_vmtl.analysis.predictions.prediction_grids import read_rows
@@ -57,26 +56,6 @@ def plot_regression_bands(
     Axes
         Bands of 50 % and 90 % of new targets, noise included, and between dashed lines the 90 %
         band of the mean function, taken as normal, which more rows would narrow.
-
-    Raises
-    ------
-    ValueError
-        If ``data`` is no such grid, or the rows have another number of features.
-
-    Examples
-    --------
-    >>> import numpy as np, xarray as xr
-    >>> one = np.ones(3)
-    >>> along = {"mean": 0 * one, "std": one, "epistemic_std": 0.5 * one}
-    >>> grid = xr.Dataset(
-    ...     {name: ("x0", values) for name, values in along.items()}
-    ...     | {"quantile": (("x0", "probability"), np.outer(one, [-1.6, -0.7, 0.7, 1.6]))},
-    ...     coords={"x0": [0.0, 1.0, 2.0], "probability": [0.05, 0.25, 0.75, 0.95]},
-    ...     attrs={"task": "Ada", "features": ["hours"]},
-    ... )
-    >>> ax = plot_regression_bands(grid, rows=([[0.5]], [0.2]))
-    >>> ax.get_xlabel(), len(ax.collections)
-    ('hours', 3)
     """
     missing = {"mean", "quantile", "epistemic_std"} - set(data.data_vars)
     if missing or data["mean"].dims != ("x0",):
@@ -113,11 +92,8 @@ def plot_decision_regions(
     ----------
     data
         From :func:`decision_grid`, of one task.
-    ax
-        Axes to draw on; new ones by default.
-    rows
-        Rows to draw on top, ``(X, y, tasks)``, or ``(X, y)`` if all are of this task. Those of
-        this task have a marker for each class; of the others there are grey dots.
+    ax, rows
+        As for :func:`plot_regression_bands`; rows of this task have a marker for each class.
 
     Returns
     -------
@@ -125,11 +101,6 @@ def plot_decision_regions(
         A solid line is where two classes are equally probable, dotted and dashed ones are where
         the most probable class has 0.7 and 0.9. Colours fade with the entropy, to white where all
         classes are equally probable.
-
-    Raises
-    ------
-    ValueError
-        If ``data`` is no such grid, or the rows have another number of features.
 
     Examples
     --------
@@ -140,8 +111,6 @@ def plot_decision_regions(
     ...     return np.stack([1 - p, p], axis=1)
     >>> grid = decision_grid(predict, [[-3.0, 0.0], [3.0, 1.0]], task="Ada", num=20)
     >>> ax = plot_decision_regions(grid, rows=([[-2.0, 0.5], [2.0, 0.5]], [0, 1]))
-    >>> ax.get_title(loc="left")
-    'What task Ada predicts, and how surely'
     """
     if "proba" not in data or {"x0", "x1"} - set(data.dims):
         raise ValueError(
@@ -158,29 +127,26 @@ def plot_decision_regions(
     image = _faded(proba, colors)
     ax.imshow(image, origin="lower", extent=box, aspect="auto", interpolation="bilinear")
     _boundaries(ax, x0, x1, proba)
-    style: dict[str, Any] = {"linestyle": "none", "markeredgecolor": "white", "markersize": 8.5}
+    shared: dict[str, Any] = {"linestyle": "none", "markeredgecolor": "white", "markersize": 8.5}
     styles = [
-        {**style, "marker": marker, "markerfacecolor": color}
+        {**shared, "marker": marker, "markerfacecolor": color}
         for marker, color in zip(cycle(MARKERS), colors[: len(classes)], strict=False)
     ]
-    handles = [
-        Line2D([], [], **style, label=shorten(label, 14))
-        for label, style in zip(classes[:MOST_NAMED], styles, strict=False)
-    ]
+    for label, style in zip(classes[:MOST_NAMED], styles, strict=False):
+        ax.plot([], [], **style, label=shorten(label, 14))
     if len(classes) > MOST_NAMED:
-        more = f"and {len(classes) - MOST_NAMED} more"
-        handles.append(Line2D([], [], linestyle="none", label=more))
+        ax.plot([], [], " ", label=f"and {len(classes) - MOST_NAMED} more")
     if rows is not None:
         X, y, own = read_rows(rows, data.attrs.get("task"), num_features=2)
         if not own.all():
             ax.plot(*X[~own].T, **OTHER_ROWS, alpha=0.7, zorder=2)
-            handles.append(Line2D([], [], **OTHER_ROWS, label="other tasks"))
+            ax.plot([], [], **OTHER_ROWS, label="other tasks")
         for label, style in zip(classes, styles, strict=True):
             of_class = own & np.array([value == label for value in y], dtype=bool)
             if of_class.any():
                 ax.plot(*X[of_class].T, **style, zorder=3)
     ax.set(xlim=box[:2], ylim=box[2:])
-    ax.legend(handles=handles, title="class", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    ax.legend(title="class", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return _label(ax, data, shorten(data.attrs.get("features", ["x0", "x1"])[1], 30))
 
 

@@ -43,20 +43,6 @@ def plot_uncertainty(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     Axes
         A bar for each task, the most uncertain on top, with its number of training rows in brackets
         where the tree has those rows. With more than 30 tasks, some are named.
-
-    Raises
-    ------
-    ValueError
-        If there are no predictions, or they are not split.
-
-    Examples
-    --------
-    >>> import xarray as xr
-    >>> parts = {"expected_entropy": ("row", [0.1, 0.3]), "mutual_information": ("row", [0.1, 0.2])}
-    >>> rows = xr.Dataset(parts, coords={"task": ("row", ["Ada", "Bo"])})
-    >>> ax = plot_uncertainty(xr.DataTree.from_dict({"predictions": rows}))
-    >>> [text.get_text() for text in ax.get_yticklabels()]
-    ['Bo', 'Ada']
     """
     real = "predictions" in data.children and PARTS_OF_REAL[0] in data["predictions"].data_vars
     names = PARTS_OF_REAL if real else PARTS_OF_CLASSES
@@ -104,26 +90,6 @@ def most_uncertain_rows(data: xr.DataTree, n: int = 10, *, by: str | None = None
         ``task``, ``true`` where it is known, then for classes ``predicted``, ``probability`` (of
         that class), ``entropy``, ``expected_entropy`` and ``mutual_information`` in nats, or for
         real targets ``mean``, ``std``, ``epistemic_std`` and ``aleatoric_std`` in their unit.
-
-    Raises
-    ------
-    ValueError
-        If there are no predictions, or ``by`` is none of theirs.
-
-    Examples
-    --------
-    >>> rows = xr.Dataset(
-    ...     {
-    ...         "proba": (("row", "class"), [[0.9, 0.1], [0.4, 0.6]]),
-    ...         "mutual_information": ("row", [0.01, 0.2]),
-    ...         "expected_entropy": ("row", [0.3, 0.4]),
-    ...         "entropy": ("row", [0.31, 0.6]),
-    ...     },
-    ...     coords={"class": ["cat", "dog"], "task": ("row", ["zoo", "home"])},
-    ... )
-    >>> tree = xr.DataTree.from_dict({"predictions": rows})
-    >>> most_uncertain_rows(tree, 1)[["row", "task", "predicted", "probability"]].values.tolist()
-    [[1, 'home', 'dog', 0.6]]
     """
     real = "predictions" in data.children and "mean" in data["predictions"].data_vars
     known = OF_REAL if real else OF_CLASSES
@@ -171,8 +137,7 @@ def plot_uncertain_rows(
     -------
     Axes
         A bar for each row, the most uncertain on top: entropies in nats, or variances in the square
-        of the targets' unit. Labels name row, task, the true and the predicted class with its
-        probability, or mean and standard deviation.
+        of the targets' unit.
     """
     table = most_uncertain_rows(data, n, by=by)[::-1]
     real = "std" in table

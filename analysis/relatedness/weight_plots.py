@@ -71,25 +71,10 @@ def plot_relatedness(
         interval below 0.005. With more tasks the colours end at the largest mean. A dot marks an
         uncertain weight: clearly above 0, but the interval includes an even share, 1/T.
 
-    Raises
-    ------
-    ValueError
-        If the weights are missing.
-
     See Also
     --------
     plot_relatedness_graph : The same as a graph.
     relatedness_table : The same as a table.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from pyro_vmtl.analysis import relatedness_datatree
-    >>> weights = torch.tensor([[0.0, 0.7, 0.3], [0.9, 0.0, 0.1]])
-    >>> tree = relatedness_datatree(weights.expand(5, 2, 3), ["north", "south"])
-    >>> ax = plot_relatedness(tree)
-    >>> [text.get_text() for text in ax.get_xticklabels()]
-    ['north', 'south', 'base']
     """
     weights = weight_summary(data, var_names, ci_prob)
     order = clustered_order(weights["mean"].values)
@@ -175,17 +160,11 @@ def plot_relatedness_graph(
 
     Parameters
     ----------
-    data
-        A tree with the weights in its posterior.
-    ax
-        Axes to draw on; new ones by default.
-    var_names
-        The weights to show.
+    data, ax, var_names, ci_prob
+        As for :func:`plot_relatedness`.
     threshold
         Smallest weight to draw. By default, the three largest of each task are drawn, as far as
         they are above an even share, 1/T.
-    ci_prob
-        Probability of the interval.
 
     Returns
     -------
@@ -194,25 +173,6 @@ def plot_relatedness_graph(
         interval is below an even share. Tasks are the darker the larger the weight of the base.
         They stand in a circle, next to those that borrow alike. With more than 40 tasks only the
         15 that lend most have names.
-
-    Raises
-    ------
-    ValueError
-        If the weights are missing.
-
-    See Also
-    --------
-    plot_relatedness : The same as a heat map.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from pyro_vmtl.analysis import relatedness_datatree
-    >>> weights = torch.tensor([[0.0, 0.7, 0.3], [0.1, 0.0, 0.9]])
-    >>> tree = relatedness_datatree(weights.expand(5, 2, 3), ["north", "south"])
-    >>> ax = plot_relatedness_graph(tree)
-    >>> len(ax.patches)
-    1
     """
     weights = weight_summary(data, var_names, ci_prob)
     mean, lower = weights["mean"].values, weights["lower"].values

@@ -27,10 +27,7 @@ MOST_OPTIMAL = 400
 
 
 def pool_weights(data: xr.DataTree, var_names: str = "w_sources") -> xr.DataArray:
-    """Return draws of the weights at a site, (sample, task, source), with the base last.
-
-    The weight of a task on itself is NaN.
-    """
+    """Return draws of the weights at a site, (sample, task, source); NaN of a task and itself."""
     weights = get_variable(data, "posterior", var_names)
     wanted = {"chain", "draw", "task", "source"}
     if set(weights.dims) != wanted or weights.sizes["source"] != weights.sizes["task"] + 1:
@@ -50,10 +47,7 @@ def pool_weights(data: xr.DataTree, var_names: str = "w_sources") -> xr.DataArra
 def weight_summary(
     data: xr.DataTree, var_names: str = "w_sources", ci_prob: float = 0.9
 ) -> xr.Dataset:
-    """Compute ``mean``, ``lower`` and ``upper`` of weights, (task, source) each.
-
-    The interval has equal tails. Values of a task and itself are NaN.
-    """
+    """Compute ``mean``, ``lower`` and ``upper`` of weights, (task, source); tails are equal."""
     weights = pool_weights(data, var_names)
     ends = weights.quantile(equal_tails(ci_prob), "sample", skipna=False).drop_vars("quantile")
     mean = weights.mean("sample", dtype=float, skipna=False)
@@ -137,16 +131,8 @@ def relatedness_table(draws: Tensor, task_labels: Sequence[Hashable]) -> pd.Data
 def clustered_order(mean: np.ndarray) -> list[int]:
     """Order tasks so that those that borrow from one another stand side by side.
 
-    Tasks are clustered hierarchically (average linkage) by their mean weights (T, T + 1) on each
-    other, the base aside. Of the orders that the tree allows, the one with the nearest neighbours
-    is returned (Bar-Joseph, Gifford and Jaakkola, Bioinformatics 2001).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> pairs = np.array([[0, 0, 0.9, 0.1], [0.5, 0, 0.5, 0], [1, 0, 0, 0]])
-    >>> clustered_order(pairs)
-    [0, 2, 1]
+    Hierarchical clustering by mean weights (T, T + 1), the base aside, in the optimal leaf order
+    (Bar-Joseph, Gifford and Jaakkola, Bioinformatics 2001).
     """
     sources = np.nan_to_num(mean[:, :-1])
     if len(sources) < 3:

@@ -1,11 +1,12 @@
 """Data sets that only benchmarks use: those on disk, synthetic ones, and the suite of all."""
 
+from benchmarks.datasets.data_set import DataSet
+from benchmarks.datasets.digits import Digits, DigitsAngle
 from benchmarks.datasets.mnist import RotatedMNIST
 from benchmarks.datasets.office_caltech import OfficeCaltech
 from benchmarks.datasets.school import School
 from benchmarks.datasets.suite import SUITE
 from benchmarks.datasets.synthetic import GroupedTasks
-from pyro_vmtl.datasets import DataSet, Digits, DigitsAngle
 
 __all__ = ["DATA_SETS", "SUITE", "GroupedTasks", "OfficeCaltech", "RotatedMNIST", "School"]
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from pyro_vmtl.datasets import DataSet
+from benchmarks.datasets.data_set import DataSet
 
 __all__ = ["VARIABLE", "DataSetOnDisk", "data_file"]
 

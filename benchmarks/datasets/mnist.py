@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from benchmarks.datasets.angles import angle_split
 from benchmarks.datasets.files import DataSetOnDisk, data_file
-from pyro_vmtl.datasets.angles import angle_split
-from pyro_vmtl.datasets.split import Split
+from pyro_vmtl.datasets import Split
 
 __all__ = ["RotatedMNIST"]
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from benchmarks.datasets.files import DataSetOnDisk, data_file
-from pyro_vmtl.datasets.split import Split
+from pyro_vmtl.datasets import Split
 
 __all__ = ["OfficeCaltech"]
 

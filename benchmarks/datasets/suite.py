@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from benchmarks.datasets.data_set import DataSet
+from benchmarks.datasets.digits import Digits, DigitsAngle
 from benchmarks.datasets.mnist import RotatedMNIST
 from benchmarks.datasets.office_caltech import OfficeCaltech
 from benchmarks.datasets.school import School
 from benchmarks.datasets.synthetic import GroupedTasks
-from pyro_vmtl.datasets.digits import Digits, DigitsAngle
-from pyro_vmtl.datasets.split import DataSet
 
 __all__ = ["SUITE", "UNRELATED"]
 

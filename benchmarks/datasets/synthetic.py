@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from pyro_vmtl.datasets.split import DataSet, Split
+from benchmarks.datasets.data_set import DataSet
+from pyro_vmtl.datasets import Split
 
 __all__ = ["GroupedTasks"]
 

@@ -15,6 +15,7 @@ import pandas as pd
 from pandas.api import types
 
 from pyro_vmtl.cli.user_errors import InputError, row_numbers
+from pyro_vmtl.estimators.rows import join_some
 
 __all__ = [
     "Kind",
@@ -44,15 +45,7 @@ DATE = (
 
 
 def from_text(text: pd.Series) -> pd.Series:
-    """Convert a column of text to numbers or booleans if all entries can be read as such.
-
-    Examples
-    --------
-    >>> from_text(pd.Series(["1", None, "3"], dtype="string")).tolist()
-    [1, <NA>, 3]
-    >>> from_text(pd.Series(["007", "11"], dtype="string")).tolist()
-    ['007', '11']
-    """
+    """Convert a column of text to numbers or booleans if all entries can be read as such."""
     stripped = text.str.strip()
     known = stripped.dropna()
     if known.str.lower().isin(["true", "false"]).all() and len(known):
@@ -87,13 +80,7 @@ def normalize(column: pd.Series) -> pd.Series:
 
 
 def kind_of(column: pd.Series) -> Kind:
-    """Return the kind of contents of a column that :func:`normalize` returned.
-
-    Examples
-    --------
-    >>> kind_of(normalize(pd.Series([True, None]))), kind_of(normalize(pd.Series(["a", None])))
-    ('number', 'text')
-    """
+    """Return the kind of contents of a column that :func:`normalize` returned."""
     if types.is_numeric_dtype(column.dtype) and not types.is_complex_dtype(column.dtype):
         return "number"
     if isinstance(column.dtype, pd.StringDtype):
@@ -105,13 +92,8 @@ def kind_of(column: pd.Series) -> Kind:
 def to_numbers(column: pd.Series, name: str) -> np.ndarray:
     """Convert a column to float64, NaN where a value is missing.
 
-    Anything else, and a number that is infinite or too large for float32, raises an
-    :class:`InputError` that names the column and the row.
-
-    Examples
-    --------
-    >>> to_numbers(pd.Series([1, None, 2.5]), "age").tolist()
-    [1.0, nan, 2.5]
+    Anything else, and a number that is infinite or too large for float32, raises an error that
+    names the column and the row.
     """
     column = normalize(column)
     kind = kind_of(column)
@@ -123,10 +105,9 @@ def to_numbers(column: pd.Series, name: str) -> np.ndarray:
     values = _parsed(column) if kind == "text" else column.to_numpy(np.float64, na_value=np.nan)
     bad = np.flatnonzero(np.isnan(values) & column.notna().to_numpy())
     if len(bad):
-        found = ", ".join(f"{column[row]!r} in row {row + 2}" for row in bad[:3])
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        found = join_some((f"{column[row]!r} in row {row + 2}" for row in bad.tolist()), 3)
         raise InputError(
-            f"Column {name!r} has {found}{more}, expected a number such as 12.5 (a decimal point, "
+            f"Column {name!r} has {found}, expected a number such as 12.5 (a decimal point, "
             "no spaces or units). Correct the entries, and leave a cell empty where the value is "
             "missing."
         )
@@ -142,10 +123,7 @@ def to_numbers(column: pd.Series, name: str) -> np.ndarray:
 
 
 def looks_like_numbers(column: pd.Series) -> bool:
-    """Return whether most entries of a text column are meant as numbers, but some are unreadable.
-
-    Numbers padded with zeros are names.
-    """
+    """Return whether most entries of a text column are meant as numbers, and some unreadable."""
     known = column.dropna().str.strip()
     readable = ~np.isnan(_parsed(known))
     meant = readable | known.str.fullmatch(FORMATTED_NUMBER).to_numpy(bool)

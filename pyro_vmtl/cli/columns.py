@@ -34,34 +34,12 @@ LEAVE_OUT = "Leave it out: name the columns to learn from with --features."
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the target, task and feature columns of a table, and how to read the features.
-
-    Attributes
-    ----------
-    target, task
-        names of columns.
-    medians
-        replacement of missing values in each numeric column.
-    categories
-        the sorted categories of each text column.
-
-    Examples
-    --------
-    >>> table = pd.DataFrame(
-    ...     {"age": [7, None, 9], "sex": ["f", "m", "f"], "school": [1, 1, 2], "score": [1, 2, 3]}
-    ... )
-    >>> columns, notices = Columns.learn(table, target="score", task="school")
-    >>> columns.features(table)
-       age  sex=f  sex=m
-    0  7.0    1.0    0.0
-    1  8.0    0.0    1.0
-    2  9.0    1.0    0.0
-    """
+    """Names of the target, task and feature columns of a table, and how to read the features."""
 
     target: str
     task: str
-    medians: Mapping[str, float]
-    categories: Mapping[str, Sequence[str]]
+    medians: Mapping[str, float]  # in place of missing values, of each numeric column
+    categories: Mapping[str, Sequence[str]]  # of each text column, sorted
 
     @classmethod
     def learn(
@@ -75,8 +53,7 @@ class Columns:
         """Learn how to read the features; also return what the user should know, a sentence each.
 
         ``features`` of None takes all other columns. Constant columns, and those equal to an
-        earlier one, are left out with a notice. A column that cannot be a feature raises an
-        :class:`InputError`: dates, ids, free text, unreadable numbers, infinite or no values.
+        earlier one, are left out with a notice.
         """
         names = _feature_names(table, target, task, features)
         labels = read_tasks(table, task)
@@ -102,11 +79,11 @@ class Columns:
             if numeric:
                 values = to_numbers(column, name)
                 key, median = values.tobytes(), float(np.nanmedian(values))
-                constant = bool((np.isnan(values) | (values == median)).all())
+                constant = bool(np.nanmin(values) == np.nanmax(values))
             else:
                 _check_categories(column, name)
-                key = tuple(_entries(column))
-                constant = len(set(key)) == 1
+                entries = _entries(column)
+                key, constant = tuple(entries), entries.nunique() == 1
             same = seen.setdefault(key, name)
             if constant:
                 notices.append(f"Column {name!r} is left out, as it is the same in every row.")
@@ -120,7 +97,7 @@ class Columns:
                         f"its median {median:g} is used."
                     )
             else:
-                known = categories[name] = sorted(set(_entries(column)))
+                known = categories[name] = sorted(set(entries))
                 notices.append(
                     f"Column {name!r} is text and becomes {len(known)} columns, one for each of "
                     f"{quote_names(known, limit=5)}."
@@ -139,17 +116,11 @@ class Columns:
     @property
     def feature_names(self) -> list[str]:
         """Names of the features: numeric columns, then ``column=category``."""
-        return [
-            *self.medians,
-            *(f"{name}={entry}" for name, known in self.categories.items() for entry in known),
-        ]
+        indicators = [f"{name}={c}" for name, known in self.categories.items() for c in known]
+        return [*self.medians, *indicators]
 
     def features(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return the features of rows, (rows, F) float64, all finite, as :attr:`feature_names`.
-
-        Columns may be in any order; others are ignored. A missing column, and text, dates or
-        infinite values instead of numbers, raise an :class:`InputError`.
-        """
+        """Return the features of rows, (rows, F) float64, all finite, as :attr:`feature_names`."""
         missing = [name for name in (*self.medians, *self.categories) if name not in table]
         if missing:
             raise InputError(
@@ -180,7 +151,7 @@ class Columns:
                     f"median of the fit, {median:g}, is used."
                 )
         for name, known in self.categories.items():
-            entries = _entries(normalize(table[name]))
+            entries = _entries(table[name])
             new = entries[~entries.isin(known)]
             if len(new):
                 found.append(

@@ -12,14 +12,13 @@ import torch
 import typer
 
 from pyro_vmtl.cli.console import show_run
-from pyro_vmtl.cli.digits_table import DIGITS
-from pyro_vmtl.cli.fit_problem import FitProblem, read_problem
+from pyro_vmtl.cli.fit_problem import DIGITS, FitProblem, read_problem
 from pyro_vmtl.cli.run_directory import METRICS, FittedTable, write_run
 from pyro_vmtl.cli.scores import Estimator
 from pyro_vmtl.cli.settings import FitSettings
-from pyro_vmtl.cli.user_errors import InputError, check_device, print_note, report_user_errors
+from pyro_vmtl.cli.user_errors import InputError, print_note, report_user_errors
 from pyro_vmtl.data.atomic_files import check_writable
-from pyro_vmtl.estimators import VMTLClassifier, VMTLRegressor
+from pyro_vmtl.estimators import VMTLClassifier, VMTLRegressor, check_device
 from pyro_vmtl.methods.presets import presets
 
 __all__ = ["run_fit"]
@@ -63,7 +62,7 @@ def run_fit(settings: FitSettings, *, overwrite: bool, resume: bool, as_json: bo
         if overwrite:
             shutil.rmtree(checkpoints, ignore_errors=True)
         fitted = _fit(problem, checkpoints, progress=not as_json)
-        if fitted.estimator.fit_result_.stopped == "interrupted":
+        if fitted.estimator.fitted_.result.stopped == "interrupted":
             typer.echo("Interrupted. The same command with --resume continues the fit.", err=True)
             raise typer.Exit(130)
         metrics = write_run(problem, fitted, notices=notes, overwrite=overwrite)

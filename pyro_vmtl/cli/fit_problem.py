@@ -11,35 +11,29 @@ import numpy as np
 import pandas as pd
 
 from pyro_vmtl.cli.columns import Columns
-from pyro_vmtl.cli.digits_table import ANGLE, DIGIT, DIGITS, digits_table
 from pyro_vmtl.cli.read_table import read_table
 from pyro_vmtl.cli.settings import FitSettings
 from pyro_vmtl.cli.target import TargetKind, read_target, read_tasks
 from pyro_vmtl.cli.user_errors import InputError
+from pyro_vmtl.datasets import rotated_digits
 
-__all__ = ["FitProblem", "Rows", "read_problem"]
+__all__ = ["ANGLE", "DIGITS", "FitProblem", "Rows", "digits_table", "read_problem"]
+
+DIGITS = "digits"
+"""Name of the example as the source of a fit."""
+
+DIGIT, ANGLE = "digit", "angle (degrees)"
+"""The target column, and the task column."""
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows of a table, as an estimator takes them.
-
-    Attributes
-    ----------
-    X
-        (rows, F), features.
-    tasks
-        (rows,), task labels.
-    numbers
-        (rows,), row numbers in the file, as a spreadsheet counts: the header is row 1.
-    y
-        (rows,), targets; None where they were not read.
-    """
+    """Rows of a table, as an estimator takes them."""
 
     X: pd.DataFrame
     tasks: list[Hashable]
-    numbers: np.ndarray
-    y: Any = None
+    numbers: np.ndarray  # of rows in the file, as a spreadsheet counts: the header is row 1
+    y: Any = None  # None if the targets were not read
 
     def take(self, rows: np.ndarray) -> Rows:
         """Select rows by position."""
@@ -50,21 +44,7 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class FitProblem:
-    """A table that is ready to be fitted.
-
-    Attributes
-    ----------
-    settings
-        the user's settings.
-    columns
-        how features are read.
-    kind
-        kind of the target.
-    train, test
-        rows to fit, and rows held out for testing.
-    notices
-        what the user should know, a sentence each.
-    """
+    """A table that is ready to be fitted, with what the user should know, a sentence each."""
 
     settings: FitSettings
     columns: Columns
@@ -75,10 +55,7 @@ class FitProblem:
 
 
 def read_problem(settings: FitSettings) -> FitProblem:
-    """Read the table, and check all that can be checked before a fit.
-
-    If it cannot be fitted, an :class:`InputError` names file, column and row, and the way out.
-    """
+    """Read the table, and check all that can be checked before a fit."""
     held_out, kind = None, cast(TargetKind | None, settings.kind)
     if settings.source == DIGITS:
         for name in ("target", "task", "features", "kind", "holdout"):
@@ -107,6 +84,18 @@ def read_problem(settings: FitSettings) -> FitProblem:
     rows = Rows(columns.features(table), tasks, np.arange(len(table)) + 2, y)
     train, test = (rows.take(np.flatnonzero(chosen)) for chosen in (~held_out, held_out))
     return FitProblem(settings, columns, kind, train, test, (*learned, *notices))
+
+
+def digits_table(seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the rotated digits as a table, and whether each row is a test row."""
+    split = rotated_digits(seed=seed)
+    table = pd.DataFrame(
+        np.concatenate([split.X_train, split.X_test]),
+        columns=[f"pixel {row}, {column}" for row in range(8) for column in range(8)],
+    )
+    table[DIGIT] = np.concatenate([split.y_train, split.y_test])
+    table[ANGLE] = np.array([*split.tasks_train, *split.tasks_test])
+    return table, np.arange(len(table)) >= len(split.y_train)
 
 
 def _draw_test_rows(

@@ -140,7 +140,7 @@ def predict(
 
     Example: pyro-vmtl predict runs/exams new.csv --out predictions.csv
     """
-    from pyro_vmtl.cli.predict_command import run_predict
+    from pyro_vmtl.cli.run_commands import run_predict
 
     run_predict(run, table, out, device=device, overwrite=overwrite, as_json=as_json)
 
@@ -151,7 +151,7 @@ def evaluate(run: Run, table: Table, device: Device = "cpu", as_json: AsJSON = F
 
     Example: pyro-vmtl evaluate runs/exams later.csv
     """
-    from pyro_vmtl.cli.predict_command import run_evaluate
+    from pyro_vmtl.cli.run_commands import run_evaluate
 
     run_evaluate(run, table, device=device, as_json=as_json)
 
@@ -168,6 +168,6 @@ def report(
 
     Example: pyro-vmtl report runs/exams --open
     """
-    from pyro_vmtl.cli.report_command import rewrite_report
+    from pyro_vmtl.cli.run_commands import rewrite_report
 
     rewrite_report(run, open_page=open_page, as_json=as_json)

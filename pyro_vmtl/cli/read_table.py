@@ -11,6 +11,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,37 +31,11 @@ DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars (|)"}
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    r"""Read a table.
+    """Read a .csv, .tsv, .csv.gz, .parquet or .npz file: at least one row, and distinct names.
 
-    Parameters
-    ----------
-    path
-        A .csv, .tsv, .csv.gz, .parquet or .npz file. An .npz has ``X`` (rows, F), whose columns
-        become x0, x1, ... or those that its text array ``features`` (F,) names, and any other
-        arrays (rows,), such as ``y`` and ``tasks``. Text is UTF-8; spaces around column names and
-        empty lines at the end are ignored.
-
-    Returns
-    -------
-    pandas.DataFrame
-        (rows, columns), at least one row, distinct names, rows counted from 0.
-
-    Raises
-    ------
-    InputError
-        If there is no such file, or its contents do not match its format. The message names the
-        file and, where it can, the row: the header is row 1.
-
-    Examples
-    --------
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "data.csv"
-    ...     _ = path.write_text("school, score\n007, 1.5\n011, NA\n")
-    ...     read_table(path)
-      school  score
-    0    007    1.5
-    1    011   <NA>
+    Text is UTF-8; spaces around column names and empty lines at the end are ignored. An .npz has
+    ``X`` (rows, F), whose columns become x0, x1, ... or those that its text array ``features`` (F,)
+    names, and any other arrays (rows,), such as ``y`` and ``tasks``.
     """
     reader = next((r for suffix, r in READERS.items() if path.name.lower().endswith(suffix)), None)
     try:
@@ -86,11 +61,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, path: Path, *, overwrite: bool = False) -> None:
-    """Write a table to a .csv or .parquet file without its index, completely or not at all.
-
-    Missing parent folders are created. An :class:`InputError` is raised if the file exists (unless
-    ``overwrite``), has another format, or cannot be written.
-    """
+    """Write a table to a .csv or .parquet file without its index, completely or not at all."""
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"{path} has an unknown format, expected .csv or .parquet to write to.")
     try:
@@ -193,10 +164,6 @@ def _check_delimiter(records: list[list[str]], name: str, delimiter: str) -> Non
     )
 
 
-def _read_tsv(data: bytes, name: str) -> pd.DataFrame:
-    return _read_csv(data, name, delimiter="\t")
-
-
 def _read_csv_gz(data: bytes, name: str) -> pd.DataFrame:
     try:
         text = gzip.decompress(data)
@@ -285,7 +252,7 @@ def _first_line(error: Exception) -> str:
 
 READERS: dict[str, Callable[[bytes, str], pd.DataFrame]] = {
     ".csv": _read_csv,
-    ".tsv": _read_tsv,
+    ".tsv": partial(_read_csv, delimiter="\t"),
     ".csv.gz": _read_csv_gz,
     ".parquet": _read_parquet,
     ".npz": _read_npz,

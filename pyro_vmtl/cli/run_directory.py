@@ -16,8 +16,7 @@ import xarray as xr
 from pyro_vmtl.analysis import write_netcdf
 from pyro_vmtl.cli.columns import Columns
 from pyro_vmtl.cli.console import TASK_COLUMNS
-from pyro_vmtl.cli.digits_table import DIGITS
-from pyro_vmtl.cli.fit_problem import FitProblem, Rows
+from pyro_vmtl.cli.fit_problem import DIGITS, FitProblem, Rows
 from pyro_vmtl.cli.run_report import METRICS, POSTERIOR, write_run_report
 from pyro_vmtl.cli.scores import (
     Estimator,
@@ -43,17 +42,7 @@ MIN_DRAWS = 20
 
 @dataclass(frozen=True, eq=False)
 class FittedTable:
-    """A fitted estimator, and how to read the columns of a table for it.
-
-    Attributes
-    ----------
-    columns
-        how features are read.
-    kind
-        kind of the target.
-    estimator
-        the fitted estimator.
-    """
+    """A fitted estimator, and how to read the columns of a table for it."""
 
     columns: Columns
     kind: TargetKind
@@ -66,16 +55,10 @@ class FittedTable:
 
     @classmethod
     def load(cls, folder: Path, *, device: str = "cpu") -> FittedTable:
-        """Read it from a run directory, without executing anything in there.
-
-        A folder that is no run directory, is broken, or was changed raises an :class:`InputError`.
-        """
-        if not folder.is_dir():
-            raise InputError(
-                f"{folder} is no folder, expected a run directory that `pyro-vmtl fit` wrote."
-            )
+        """Read it from a run directory, without executing anything in there."""
         if not (folder / TABLE).is_file():
-            raise InputError(f"{folder} has no {TABLE}, expected a run of `pyro-vmtl fit`.")
+            lack = f"has no {TABLE}" if folder.is_dir() else "is no folder"
+            raise InputError(f"{folder} {lack}, expected a run directory of `pyro-vmtl fit`.")
         try:
             content = json.loads((folder / TABLE).read_text(encoding="utf-8"))
             columns, kind = Columns(**content["columns"]), content["kind"]
@@ -90,8 +73,7 @@ class FittedTable:
     def read(self, table: pd.DataFrame, *, with_target: bool = False) -> Rows:
         """Read the rows of another table; missing values, new categories and new tasks are allowed.
 
-        ``with_target`` also reads the target, and leaves out the rows without one. Missing columns
-        and unusable values raise an :class:`InputError`.
+        ``with_target`` also reads the target, and leaves out the rows without one.
         """
         task, target = self.columns.task, self.columns.target
         check_column(table, task, "The run")
@@ -119,11 +101,10 @@ def write_run(
 ) -> dict[str, Any]:
     """Score a fit on the test rows, write the run directory, and return its ``metrics.json``.
 
-    ``notices`` are those printed during the fit. An earlier run stays until the new one
-    is complete.
+    ``notices`` are those printed during the fit. An earlier run stays until this one is complete.
     """
     estimator, test, settings = fitted.estimator, problem.test, problem.settings
-    summary, relatedness = estimator.summary(), _flatten(estimator.relatedness_table())
+    summary, result = estimator.summary(), estimator.fitted_.result
     metrics: dict[str, Any] = {
         "kind": problem.kind,
         "rows": {"fit": len(problem.train.tasks), "test": len(test.tasks)},
@@ -141,8 +122,8 @@ def write_run(
     members = summary.columns[len(TASK_COLUMNS) :]
     metrics |= {
         "members": {name: float(summary[name].mean()) for name in members},
-        "seconds": estimator.fit_result_.seconds,
-        "stopped": estimator.fit_result_.stopped,
+        "seconds": result.seconds,
+        "stopped": result.stopped,
         "notices": [*problem.notices, *notices],
         "settings": asdict(settings),
         "versions": versions(),
@@ -157,7 +138,7 @@ def write_run(
         config = replace(settings, source=source, out=str(out))
         (folder / "config.toml").write_text(config.to_toml(), encoding="utf-8")
         summary.to_csv(folder / SUMMARY)
-        relatedness.to_csv(folder / "relatedness.csv")
+        _relatedness_table(estimator).to_csv(folder / "relatedness.csv")
         if len(test.tasks):
             predicted.to_csv(folder / "holdout.csv", index=False)
         write_netcdf(tree, folder / POSTERIOR)
@@ -166,17 +147,12 @@ def write_run(
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Read the metrics of a run directory, and its summary of the tasks.
-
-    An incomplete run directory raises an :class:`InputError`.
-    """
-    if not (folder / METRICS).is_file():
-        raise InputError(f"{folder} is no run directory (it has no {METRICS}). Fit first.")
-    for name in (SUMMARY, POSTERIOR):
+    """Read the metrics of a run directory, and its summary of the tasks."""
+    for name in (METRICS, SUMMARY, POSTERIOR):
         if not (folder / name).is_file():
             raise InputError(
-                f"{folder} has no {name}: it was written by an earlier version, or is incomplete. "
-                "Fit again with --overwrite."
+                f"{folder} has no {name}: it is no complete run directory of this version. Fit "
+                "again with --overwrite."
             )
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
@@ -192,12 +168,13 @@ def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     return metrics, summary
 
 
-def _flatten(relatedness: pd.DataFrame) -> pd.DataFrame:
-    """Name the columns of means like their source, and those of bounds ``source 5%``."""
-    means = relatedness.xs("mean", axis=1, level=1)
-    bounds = relatedness.drop(columns="mean", level=1)
-    bounds.columns = pd.Index([" ".join(map(str, column)) for column in bounds.columns])
-    return pd.concat([means, bounds], axis=1)
+def _relatedness_table(estimator: Estimator) -> pd.DataFrame:
+    """Return means, with columns named like their sources, then bounds as ``source 5%``."""
+    suffixes = {"mean": "", "lower": " 5%", "upper": " 95%"}
+    found = estimator.relatedness_
+    return pd.concat(
+        [found[name].to_pandas().add_suffix(suffix) for name, suffix in suffixes.items()], axis=1
+    )
 
 
 def _draws(problem: FitProblem, fitted: FittedTable, *, num_members: int) -> xr.DataTree:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import xarray as xr
 
-from pyro_vmtl.analysis import ReportTable, Section, report_sections, write_report
-from pyro_vmtl.cli.scores import ALL
+from pyro_vmtl.analysis import report_sections, write_report
+from pyro_vmtl.analysis.report import ReportTable, Section
+from pyro_vmtl.cli.scores import scores_frame
 
 __all__ = ["METRICS", "POSTERIOR", "write_run_report"]
 
@@ -20,18 +20,6 @@ METRICS = "metrics.json"
 
 POSTERIOR = "posterior.nc"
 """Draws from the fit, for ArviZ."""
-
-SCORES = {
-    "rows": "rows",
-    "accuracy": "accuracy",
-    "nll": "NLL (nats)",
-    "ece": "ECE",
-    "rmse": "RMSE",
-    "explained_variance": "explained variance",
-    "coverage_50": "inside 50 %",
-    "coverage_90": "inside 90 %",
-}
-"""Headings of the scores, in the order of the columns."""
 
 MEANING = {
     "nll": "NLL: negative log-likelihood per row, in natural logarithms; lower is better.",
@@ -45,9 +33,6 @@ MEANING = {
 
 MIN_ROWS = 5
 """Rows of a task below which fractions of them mean nothing."""
-
-BASELINES = {"single_task": "LR per task", "pooled": "LR of all rows"}
-"""Headings of the baselines."""
 
 STOPPED = {
     "settled": "the loss had settled",
@@ -97,16 +82,10 @@ def _scores(metrics: Mapping[str, Any]) -> Iterator[ReportTable]:
     """Yield the table of scores, all rows first, then each task; none without test rows."""
     if "per_task" not in metrics:
         return
-    lines = {ALL: metrics["all"], **metrics["per_task"]}
-    frame = pd.DataFrame.from_dict(lines, orient="index").rename_axis("task").astype({"rows": int})
-    meaning = [text for name, text in MEANING.items() if name in frame]
-    frame = frame[[name for name in SCORES if name in frame]].rename(columns=SCORES)
-    for method, scores in metrics.get("baselines", {}).items():
-        others = {ALL: scores["all"], **scores["per_task"]}
-        for name in ("accuracy", "nll"):
-            column = f"{SCORES[name]} of {BASELINES[method]}"
-            frame[column] = [others[label][name] for label in frame.index]
-        meaning += ["LR: scikit-learn's logistic regression."] * (method == "pooled")
+    frame = scores_frame(metrics)
+    meaning = [text for name, text in MEANING.items() if name in metrics["all"]]
+    if "baselines" in metrics:
+        meaning.append("LR: scikit-learn's logistic regression.")
     if "explained variance" in frame:
         few = frame["rows"] < MIN_ROWS
         frame.loc[few, ["explained variance", "inside 50 %", "inside 90 %"]] = float("nan")

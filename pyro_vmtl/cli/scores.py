@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pyro_vmtl.analysis import (
-    classification_metrics,
-    logistic_regression_per_task,
-    logistic_regression_pooled,
-    regression_metrics,
-)
+from pyro_vmtl.analysis import classification_metrics, regression_metrics
+from pyro_vmtl.analysis.baselines import logistic_regression_per_task, logistic_regression_pooled
 from pyro_vmtl.cli.fit_problem import Rows
 from pyro_vmtl.estimators import VMTLClassifier, VMTLRegressor
 
-__all__ = ["ALL", "baseline_scores", "predictions", "score_table", "scores_as_json"]
+__all__ = ["ALL", "baseline_scores", "predictions", "score_table", "scores_as_json", "scores_frame"]
 
 ALL = "all rows"
 """Label of the line for all rows together."""
+
+SCORES = {
+    "rows": "rows",
+    "accuracy": "accuracy",
+    "nll": "NLL (nats)",
+    "ece": "ECE",
+    "rmse": "RMSE",
+    "explained_variance": "explained variance",
+    "coverage_50": "inside 50 %",
+    "coverage_90": "inside 90 %",
+}
+"""Headings of the scores, in the order of the columns."""
+
+BASELINES = {"single_task": "LR per task", "pooled": "LR of all rows"}
+"""Headings of the baselines."""
 
 PROBABILITIES = (0.05, 0.25, 0.75, 0.95)
 
@@ -98,6 +109,21 @@ def scores_as_json(scores: pd.DataFrame) -> dict[str, Any]:
         "mean": tasks.drop(columns="rows").mean().to_dict(),
         "per_task": {str(task): row.to_dict() for task, row in tasks.iterrows()},
     }
+
+
+def scores_frame(metrics: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the scores in a ``metrics.json`` with headings, those of baselines beside them."""
+
+    def lines(scores: Mapping[str, Any]) -> pd.DataFrame:
+        found = {ALL: scores["all"], **scores["per_task"]}
+        return pd.DataFrame.from_dict(found, orient="index").rename_axis("task")
+
+    frame = lines(metrics).astype({"rows": int})
+    frame = frame[[name for name in SCORES if name in frame]].rename(columns=SCORES)
+    for method, scores in metrics.get("baselines", {}).items():
+        for name in ("accuracy", "nll"):
+            frame[f"{SCORES[name]} of {BASELINES[method]}"] = lines(scores)[name]
+    return frame
 
 
 def _by_task(metrics: Callable[[Sequence[Hashable]], pd.DataFrame], rows: Rows) -> pd.DataFrame:

@@ -25,7 +25,7 @@ TYPES: dict[str, type] = {
 
 @dataclass(frozen=True)
 class FitSettings:
-    """Settings of a fit, as the options of ``fit``; invalid values raise an :class:`InputError`.
+    """Settings of a fit, as the options of ``fit``.
 
     ``source`` is a table, or ``digits`` for the example. ``features`` of None are all other
     columns, a ``kind`` of None is guessed, and ``holdout`` is a fraction of each task's rows.
@@ -65,33 +65,16 @@ class FitSettings:
         return Path("runs") / Path(name).stem if self.out is None else Path(self.out)
 
     def to_toml(self) -> str:
-        """Return the settings as TOML.
-
-        Examples
-        --------
-        >>> print(FitSettings("data.csv", target="score", holdout=0.25).to_toml(), end="")
-        source = "data.csv"
-        target = "score"
-        method = "default"
-        holdout = 0.25
-        seed = 0
-        device = "cpu"
-        """
+        """Return the settings as TOML."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
         # strings, numbers and lists are written alike in JSON and TOML
         return "".join(f"{name} = {json.dumps(value)}\n" for name, value in given.items())
 
 
 def read_settings(given: Mapping[str, Any], config: Path | None) -> FitSettings:
-    """Combine the settings of the command line, which take precedence, with those of a TOML file.
-
-    Options not given are None. A file that cannot be read, and an unknown or invalid setting, raise
-    an :class:`InputError`.
-    """
+    """Combine settings of the command line, which take precedence, with those of a TOML file."""
     stored = {} if config is None else _read_toml(config)
-    return FitSettings(
-        **{**stored, **{name: value for name, value in given.items() if value is not None}}
-    )
+    return FitSettings(**stored | {name: v for name, v in given.items() if v is not None})
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -25,17 +25,9 @@ TargetKind = Literal["classification", "regression", "counts"]
 
 
 class Target(NamedTuple):
-    """The target of every row.
+    """The target of every row, and what the user should know, a sentence each.
 
-    Attributes
-    ----------
-    values
-        (rows,) object, labels (text, int, bool or float), None where missing, for classification;
-        else float64, NaN where missing.
-    kind
-        classification, regression or counts.
-    notices
-        what the user should know, a sentence each.
+    Values (rows,) are labels, or None where missing, for classification; else float64 or NaN.
     """
 
     values: np.ndarray
@@ -55,18 +47,12 @@ def check_column(table: pd.DataFrame, name: str, option: str) -> None:
 def read_target(
     table: pd.DataFrame, target: str, kind: TargetKind | None = None, *, to_learn: bool = True
 ) -> Target:
-    """Read the target; unusable values raise an :class:`InputError`.
+    """Read the target.
 
     A ``kind`` of None is guessed: text and booleans are classes, numbers with fractions real
     values. Whole numbers are classes if there are two of them, or at most 20 in at least
     five times as many rows; else they are real values. Counts are never guessed. With
     ``to_learn``, there must be at least two values, and classes must recur.
-
-    Examples
-    --------
-    >>> table = pd.DataFrame({"score": [1.5, None, 2.0]})
-    >>> read_target(table, "score").values.tolist(), read_target(table, "score").kind
-    ([1.5, nan, 2.0], 'regression')
     """
     check_column(table, target, "--target")
     column, role = normalize(table[target]), f"Column {target!r}, the target,"
@@ -101,15 +87,7 @@ def read_target(
 
 
 def read_tasks(table: pd.DataFrame, task: str) -> list[Hashable]:
-    """Return the task label of every row, as written: text, int or bool.
-
-    A row without a task, and a column of fractions or dates, raise an :class:`InputError`.
-
-    Examples
-    --------
-    >>> read_tasks(pd.DataFrame({"school": ["007", "011"]}), "school")
-    ['007', '011']
-    """
+    """Return the task label of every row, as written: text, int or bool."""
     check_column(table, task, "--task")
     column, role = normalize(table[task]), f"Column {task!r}, the task,"
     missing = np.flatnonzero(column.isna())
@@ -133,16 +111,7 @@ def read_tasks(table: pd.DataFrame, task: str) -> list[Hashable]:
 
 
 def match_labels(labels: Iterable[Hashable], known: Sequence[Hashable]) -> list[Hashable]:
-    """Replace labels by the known labels that are written in the same way.
-
-    A column of another file may hold ``7`` where that of the fit held ``7`` beside ``x``, as text.
-    Labels that are not known stay as they are.
-
-    Examples
-    --------
-    >>> match_labels([7, "x", None], ["7", "x"])
-    ['7', 'x', None]
-    """
+    """Replace labels by known labels that are written in the same way: the number 7 by ``"7"``."""
     same = {label: label for label in known}
     written = {str(label): label for label in known}
     return [same.get(label, written.get(str(label), label)) for label in labels]

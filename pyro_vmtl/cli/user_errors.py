@@ -15,9 +15,11 @@ from typing import Any, NoReturn
 
 import typer
 
+from pyro_vmtl.estimators import DataWarning, VersionWarning
+from pyro_vmtl.estimators.rows import join_some
+
 __all__ = [
     "InputError",
-    "check_device",
     "did_you_mean",
     "print_note",
     "quote_names",
@@ -32,28 +34,12 @@ class InputError(ValueError):
 
 
 def quote_names(names: Iterable[object], limit: int = 8) -> str:
-    """Join quoted names with commas, and count those beyond the limit.
-
-    Examples
-    --------
-    >>> quote_names(["a", "b", "c"], limit=2)
-    "'a', 'b' and 1 more"
-    """
-    names = list(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(repr(name) for name in names[:limit]) + more
+    """Join quoted names with commas, and count those beyond the limit."""
+    return join_some(map(repr, names), limit)
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """Suggest the known names that are spelled like ``name``, or else list the known names.
-
-    Examples
-    --------
-    >>> did_you_mean("Scool", ["age", "school"])
-    "Did you mean 'school'?"
-    >>> did_you_mean("x", ["age", "school"])
-    "There are 'age', 'school'."
-    """
+    """Suggest the known names that are spelled like ``name``, or else list the known names."""
     folded = {other.casefold(): other for other in reversed(known)}
     near = get_close_matches(name.casefold(), list(folded))
     if near:
@@ -62,16 +48,9 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
 
 
 def row_numbers(positions: Sequence[int], limit: int = 5) -> str:
-    """Format row positions, counted from 0, as a spreadsheet numbers them: the header is row 1.
-
-    Examples
-    --------
-    >>> row_numbers([0]), row_numbers([0, 4])
-    ('row 2', 'rows 2, 6')
-    """
-    rows = ", ".join(str(position + 2) for position in positions[:limit])
-    more = f" and {len(positions) - limit} more" if len(positions) > limit else ""
-    return f"{'row' if len(positions) == 1 else 'rows'} {rows}{more}"
+    """Format row positions, counted from 0, as a spreadsheet numbers them: the header is row 1."""
+    rows = join_some((str(position + 2) for position in positions), limit)
+    return f"{'row' if len(positions) == 1 else 'rows'} {rows}"
 
 
 def user_error(message: str) -> NoReturn:
@@ -91,8 +70,6 @@ def report_user_errors(*, as_json: bool = False) -> Iterator[list[str]]:
 
     Yield the notes printed so far. With ``as_json``, errors are also printed as JSON.
     """
-    from pyro_vmtl.estimators import DataWarning, VersionWarning
-
     notes: list[str] = []
 
     def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
@@ -115,14 +92,3 @@ def report_user_errors(*, as_json: bool = False) -> Iterator[list[str]]:
         fail(f"{error.filename}: {error.strerror}." if from_system else str(error))
     except ValueError as error:
         fail(str(error))
-
-
-def check_device(device: str) -> None:
-    """Exit with an error if tensors cannot be put on a device."""
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        user_error(f"--device {device} cannot be used ({reason}). Use --device cpu.")

@@ -1,6 +1,5 @@
-"""Example data sets, split into training and test rows; they need no download."""
+"""Example data, split into training and test rows; they need no download."""
 
-from pyro_vmtl.datasets.digits import TWO_GROUPS, Digits, DigitsAngle, rotated_digits
-from pyro_vmtl.datasets.split import DataSet, Split
+from pyro_vmtl.datasets.digits import TWO_GROUPS, Split, rotated_digits
 
-__all__ = ["TWO_GROUPS", "DataSet", "Digits", "DigitsAngle", "Split", "rotated_digits"]
+__all__ = ["TWO_GROUPS", "Split", "rotated_digits"]

@@ -3,6 +3,14 @@
 from pyro_vmtl.estimators.classifier import VMTLClassifier
 from pyro_vmtl.estimators.exceptions import DataWarning, VersionWarning
 from pyro_vmtl.estimators.regressor import VMTLRegressor
+from pyro_vmtl.estimators.rows import check_device
 from pyro_vmtl.estimators.saving import versions
 
-__all__ = ["DataWarning", "VMTLClassifier", "VMTLRegressor", "VersionWarning", "versions"]
+__all__ = [
+    "DataWarning",
+    "VMTLClassifier",
+    "VMTLRegressor",
+    "VersionWarning",
+    "check_device",
+    "versions",
+]

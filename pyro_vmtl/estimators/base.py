@@ -7,15 +7,21 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor
 
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.estimators.inspection import InspectionMixin
-from pyro_vmtl.estimators.predicting import PredictionMixin
-from pyro_vmtl.estimators.rows import Rows, canonical_order, read_rows, to_task_data, unpack_rows
+from pyro_vmtl.estimators.rows import (
+    Rows,
+    canonical_order,
+    check_device,
+    read_known_rows,
+    read_rows,
+    to_task_data,
+)
+from pyro_vmtl.estimators.saving import load, save
 from pyro_vmtl.estimators.scaling import Scaling
 from pyro_vmtl.methods.add_task import add_task
 from pyro_vmtl.methods.method import Method
@@ -25,7 +31,7 @@ from pyro_vmtl.methods.stack import Stack
 __all__ = ["VMTLEstimator"]
 
 
-class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
+class VMTLEstimator(InspectionMixin, BaseEstimator):
     """Base class of :class:`~pyro_vmtl.VMTLClassifier` and :class:`~pyro_vmtl.VMTLRegressor`."""
 
     # metadata that scikit-learn's tools pass on without a request
@@ -58,8 +64,6 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "fitted_")
 
-    # What the two estimators differ in
-
     def _kind(self) -> str:
         """Return the kind of the presets."""
         raise NotImplementedError
@@ -71,8 +75,6 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
     def _encode_targets(self, rows: Rows) -> Tensor:
         """Encode targets of other rows."""
         raise NotImplementedError
-
-    # Fitting
 
     def fit(
         self,
@@ -111,29 +113,29 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
         self._check_settings()
         method = self._resolve_method()
         self.__dict__.pop("fitted_", None)  # if this fit fails, there is none
-        settings: dict[str, Any] = {
-            "checkpoints": None if checkpoints is None else Path(checkpoints)
-        }
         if validation_data is not None and not isinstance(method, Stack):
             raise ValueError(
                 f"validation_data is for weighing the members of a stack, but method is "
                 f"{self.method!r}. Leave it out, or use method='default'."
             )
         rows = read_rows(self, X, y, tasks, sample_weight, reset=True, limit=True)
-        del X
         targets = self._learn_targets(rows)
         self._scaling = Scaling.learn(rows.X, rows.weight, unit_variance=self.scale_features)
         x, labels, weight = self._scaling(rows.X), rows.tasks, rows.weight
-        del rows
+        del X, rows
         order, self._sizes = canonical_order(x, targets, labels, weight)
         x, targets, labels = x[order], targets[order], [labels[row] for row in order.tolist()]
         weight = None if weight is None else weight[order]
-        data = to_task_data(x, targets, labels, tuple(self._sizes), self._class_labels(), weight)
+        data = to_task_data(x, targets, labels, [*self._sizes], self._class_labels(), weight)
         data = data.to(self.device)
         del x, targets
         self._relatedness = None
+        settings: dict[str, Any] = {
+            "checkpoints": None if checkpoints is None else Path(checkpoints)
+        }
         if validation_data is not None:
-            settings["validation"] = self._validation(validation_data)
+            held_out = read_known_rows(self, validation_data, "validation_data")
+            settings["validation"] = self._to_task_data(held_out)
         self.fitted_ = method.fit(data, seed=self.random_state, progress=self.progress, **settings)
         return self
 
@@ -142,16 +144,7 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
             value = getattr(self, name)
             if not isinstance(value, int | np.integer) or value < least:
                 raise ValueError(f"{name} is {value!r}, expected an integer of at least {least}.")
-        self._check_device()
-
-    def _check_device(self) -> None:
-        try:
-            torch.zeros(1, device=self.device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(
-                f"device is {self.device!r}, which cannot be used ({reason}). Use 'cpu'."
-            ) from error
+        check_device(self.device)
 
     def _resolve_method(self) -> Any:
         if not isinstance(self.method, str) and callable(getattr(self.method, "fit", None)):
@@ -164,26 +157,14 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
             )
         return known[self.method]
 
-    def _validation(self, validation_data: Sequence[Any]) -> TaskData:
-        rows = read_rows(self, *unpack_rows(validation_data, "validation_data"))
-        new = set(rows.tasks) - set(self._sizes)
-        if new:
-            raise ValueError(
-                f"validation_data has rows of task {next(iter(new))!r}, which has no training "
-                "rows. Leave them out."
-            )
-        return self._to_task_data(rows, tuple(self._sizes))
-
-    def _to_task_data(self, rows: Rows, task_labels: tuple[Hashable, ...]) -> TaskData:
-        """Encode rows like those of the fit."""
+    def _to_task_data(self, rows: Rows, new_task: Sequence[Hashable] = ()) -> TaskData:
+        """Encode rows like those of the fit, of its tasks unless they are of a new one."""
         x, targets = self._scaling(rows.X), self._encode_targets(rows)
-        classes = self._class_labels()
-        return to_task_data(x, targets, rows.tasks, task_labels, classes, rows.weight).to(
-            self.device
-        )
+        tasks, classes = new_task or [*self._sizes], self._class_labels()
+        return to_task_data(x, targets, rows.tasks, tasks, classes, rows.weight).to(self.device)
 
     def add_task(self, X: Any, y: Any, *, task: Hashable) -> Self:
-        """Learn a new task from its rows without fitting the others again.
+        """Learn a new task from its rows; the others are not fitted again, and predict as before.
 
         Parameters
         ----------
@@ -193,11 +174,6 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
             (rows,), targets; of a classifier, among the classes of the fit.
         task
             Label of the task.
-
-        Returns
-        -------
-        self
-            Estimator with T + 1 tasks. The others predict as before.
 
         Raises
         ------
@@ -216,13 +192,11 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
                 f"task {task!r} is among the tasks of the fit. To learn from more rows of it, fit "
                 "again."
             )
-        data = self._to_task_data(rows, (task,))
+        data = self._to_task_data(rows, [task])
         self.fitted_ = add_task(self.fitted_, data, seed=self.random_state)
         self._sizes = {**self._sizes, task: len(rows.tasks)}
         self._relatedness = None
         return self
-
-    # Persistence
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the fit to a directory, as JSON and safetensors.
@@ -236,13 +210,10 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
 
         Raises
         ------
-        OSError
-            If the path exists and may not be overwritten, or cannot be written to.
-        ValueError
-            If labels of tasks or classes have no counterpart in JSON, such as dates.
+        OSError, ValueError
+            If the path exists and may not be overwritten, or cannot be written to; if labels of
+            tasks or classes have no counterpart in JSON, such as dates.
         """
-        from pyro_vmtl.estimators.saving import save
-
         check_is_fitted(self)
         save(self, Path(path), overwrite=overwrite)
 
@@ -262,12 +233,8 @@ class VMTLEstimator(PredictionMixin, InspectionMixin, BaseEstimator):
 
         Raises
         ------
-        OSError
-            If there is no such directory.
-        ValueError
-            If its content is broken or was changed, belongs to another estimator, or needs a
-            ``method``.
+        OSError, ValueError
+            If there is no such directory; if its content is broken or was changed, belongs to
+            another estimator, or needs a ``method``.
         """
-        from pyro_vmtl.estimators.saving import load
-
         return load(cls, Path(path), device=device, method=method)

@@ -12,8 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
 
 from pyro_vmtl.estimators.base import VMTLEstimator
-from pyro_vmtl.estimators.reading import read_targets
-from pyro_vmtl.estimators.rows import Rows
+from pyro_vmtl.estimators.rows import Rows, read_targets
 
 __all__ = ["VMTLClassifier"]
 
@@ -99,8 +98,7 @@ class VMTLClassifier(ClassifierMixin, VMTLEstimator):
         ndarray
             (rows, C), columns in the order of ``classes_``.
         """
-        found = self.map_predictions(lambda batch: {"proba": batch.mixture().probs}, X, tasks)
-        proba = found["proba"]
+        proba = self.map_predictions(lambda b: {"proba": b.mixture().probs}, X, tasks)["proba"]
         return proba / proba.sum(axis=1, keepdims=True)
 
     def predict_log_proba(self, X: Any, tasks: Any = None) -> np.ndarray:
@@ -126,10 +124,8 @@ class VMTLClassifier(ClassifierMixin, VMTLEstimator):
         ----------
         X, tasks
             As for :meth:`predict_proba`.
-        y
-            (rows,), true classes.
-        sample_weight
-            (rows,), weights of the rows.
+        y, sample_weight
+            (rows,), true classes, and weights of the rows.
         """
         predicted = self.predict(X, tasks)
         y = _as_plain_array(read_targets(y, len(predicted)))

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.estimators.exceptions import DataWarning
-from pyro_vmtl.estimators.rows import Rows, read_rows, unpack_rows
+from pyro_vmtl.estimators.rows import Rows, read_known_rows
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,37 +29,28 @@ STANDARDIZED_GROUPS = ("posterior", "prior", "sample_stats", "constant_data", "h
 
 
 def export_estimator(
-    estimator: Any,
-    training: tuple[Any, Any, Any],
-    *,
-    sample_weight: Any,
-    rows: Sequence[Any] | None,
-    num_samples: int,
+    estimator: Any, training: Sequence[Any], rows: Any, *, num_samples: int
 ) -> xr.DataTree:
     """Implement ``to_datatree`` of the estimators."""
     from pyro_vmtl.analysis import to_datatree
 
     check_is_fitted(estimator)
-    known = _read_known_rows(estimator, training, sample_weight, "X")
-    data = estimator._to_task_data(known, tuple(estimator._sizes))
+    known = read_known_rows(estimator, training, "X")
+    data = estimator._to_task_data(known)
     _warn_of_other_rows(estimator, data)
-    new = None
-    if rows is not None:
-        new = _read_known_rows(estimator, unpack_rows(rows, "rows"), None, "rows")
+    new = None if rows is None else read_known_rows(estimator, rows, "rows")
     names = getattr(estimator, "feature_names_in_", None)
-    if names is None:
-        names = [f"x{i}" for i in range(estimator.n_features_in_)]
     tree = to_datatree(
         estimator.fitted_,
         data,
-        rows=None if new is None else estimator._to_task_data(new, tuple(estimator._sizes)),
+        rows=None if new is None else estimator._to_task_data(new),
         num_samples=num_samples,
         seed=estimator.random_state,
-        coords={"feature": [*names, "intercept"]},
+        coords=None if names is None else {"feature": [*names, "intercept"]},
     )
     scale = getattr(estimator, "target_scale_", 1.0)
     mean = getattr(estimator, "target_mean_", 0.0)
-    units = "standardised" if estimator.scale_features else "centred"
+    units = "standardized" if estimator.scale_features else "centred"
     order = [*estimator._task_order(), len(estimator._sizes)]
     for node in list(tree.subtree):
         if node.path != "/" and node.dataset.data_vars:
@@ -72,20 +63,6 @@ def export_estimator(
             node.dataset = dataset
     tree.attrs |= {"unit": scale, "centre": mean}
     return tree
-
-
-def _read_known_rows(
-    estimator: Any, rows: tuple[Any, Any, Any], sample_weight: Any, name: str
-) -> Rows:
-    """Read rows of tasks of the fit, subsampled as in the fit."""
-    found = read_rows(estimator, *rows, sample_weight, limit=True)
-    new = [task for task in found.tasks if task not in estimator._sizes]
-    if new:
-        raise ValueError(
-            f"{name} has rows of task {new[0]!r}, which is not in the fit, expected its tasks. "
-            "Leave them out, or add the task with `add_task`."
-        )
-    return found
 
 
 def _warn_of_other_rows(estimator: Any, data: TaskData) -> None:

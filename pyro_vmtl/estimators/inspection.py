@@ -11,9 +11,8 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from pyro_vmtl.estimators.predicting import PredictionMixin
 from pyro_vmtl.inference.history import History
-from pyro_vmtl.inference.svi import FitResult
-from pyro_vmtl.methods.fitted import Fitted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -26,13 +25,10 @@ MAX_WEIGHTS = 20_000_000
 """Draws of source weights that are held at once."""
 
 
-class InspectionMixin:
+class InspectionMixin(PredictionMixin):
     """Tables and plots of a fitted estimator."""
 
-    random_state: int
-    fitted_: Fitted
-    _sizes: dict[Hashable, int]  # training rows of each task, in the order of the fit
-    _relatedness: xr.Dataset | None = None  # by positions in `tasks_`, computed once
+    _relatedness: xr.Dataset | None = None  # computed once
 
     @property
     def tasks_(self) -> tuple[Hashable, ...]:
@@ -52,15 +48,14 @@ class InspectionMixin:
         return tuple(self._sizes[task] for task in self.tasks_)
 
     @property
-    def fit_result_(self) -> FitResult:
-        """History and duration of the fit, and why it stopped, tasks in the order of ``tasks_``."""
-        check_is_fitted(self)
+    def history_(self) -> History:
+        """Loss of the fit and its terms at every step, tasks in the order of ``tasks_``."""
         order, history = self._task_order(), self.fitted_.result.history
 
         def by_task(terms: dict[str, Tensor]) -> dict[str, Tensor]:
             return {site: v if v.ndim == 1 else v[:, order] for site, v in terms.items()}
 
-        history = replace(
+        return replace(
             history,
             log_likelihood=by_task(history.log_likelihood),
             kl=by_task(history.kl),
@@ -68,12 +63,6 @@ class InspectionMixin:
                 site: v[:, order][:, :, [*order, -1]] for site, v in history.relatedness.items()
             },
         )
-        return replace(self.fitted_.result, history=history)
-
-    @property
-    def history_(self) -> History:
-        """Loss of the fit and its terms at every step, tasks in the order of ``tasks_``."""
-        return self.fit_result_.history
 
     def _task_order(self) -> list[int]:
         """Return the position in the fit of each of ``tasks_``."""
@@ -90,14 +79,14 @@ class InspectionMixin:
         """
         from pyro_vmtl.analysis.relatedness.weights import relatedness_datatree, weight_summary
 
-        tasks = self.tasks_
         if self._relatedness is None:
+            tasks = self.tasks_
             tree = relatedness_datatree(self._relatedness_draws(), range(len(tasks)))
-            self._relatedness = weight_summary(tree)
-        coords = {"task": tasks, "source": (*tasks, "base")}
-        return self._relatedness.assign_coords(
-            {dim: (dim, np.fromiter(v, object, len(v))) for dim, v in coords.items()}
-        )
+            coords = {"task": tasks, "source": (*tasks, "base")}
+            self._relatedness = weight_summary(tree).assign_coords(
+                {dim: (dim, np.fromiter(v, object, len(v))) for dim, v in coords.items()}
+            )
+        return self._relatedness
 
     def _relatedness_draws(self) -> Tensor:
         """Draw shares, (S, T, T + 1), tasks in the order of ``tasks_``."""
@@ -106,19 +95,6 @@ class InspectionMixin:
         num_samples = max(20, min(1000, MAX_WEIGHTS // size))
         draws = self.fitted_.relatedness(num_samples=num_samples, seed=self.random_state)
         return draws[:, order][:, :, [*order, -1]]
-
-    def relatedness_table(self) -> pd.DataFrame:
-        """Return ``relatedness_`` as a table, see :func:`~pyro_vmtl.analysis.relatedness_table`."""
-        found = self.relatedness_
-        names = {"mean": "mean", "lower": "5%", "upper": "95%"}
-        values = np.stack([found[name].to_numpy() for name in names], axis=-1)
-        sources = np.repeat(found["source"].to_numpy(), len(names))
-        levels = [*names.values()] * found.sizes["source"]
-        return pd.DataFrame(
-            values.reshape(len(values), -1),
-            index=pd.Index(list(self.tasks_), name="task", tupleize_cols=False),
-            columns=pd.MultiIndex.from_arrays([pd.Index(sources, dtype=object), levels]),
-        )
 
     def summary(self) -> pd.DataFrame:
         """Return a table with a row per task: its size, how much it borrows, and from whom most.
@@ -129,18 +105,14 @@ class InspectionMixin:
         weight; and for a stack the weight of each member.
         """
         sources = np.nan_to_num(self.relatedness_["mean"].to_numpy()[:, :-1])
-        borrowed = sources.sum(1)
         share = min(1.5 / max(len(sources) - 1, 1), 0.6)
-        stands_out = sources.max(1) > share * borrowed
-        nearest = [
-            self.tasks_[i] if clear else None
-            for i, clear in zip(sources.argmax(1), stands_out, strict=True)
-        ]
+        stands_out = sources.max(1) > share * sources.sum(1)
+        nearest = self.relatedness_["source"].to_numpy()[sources.argmax(1)]
         index = pd.Index(list(self.tasks_), name="task", tupleize_cols=False)
         columns: dict[str, Any] = {
             "rows": self.task_sizes_,
-            "borrowed": borrowed,
-            "nearest": pd.Series(nearest, index, dtype=object),
+            "borrowed": sources.sum(1),
+            "nearest": pd.Series(np.where(stands_out, nearest, None), index, dtype=object),
             "weight": sources.max(1),
         }
         if len(self.fitted_.members) > 1:
@@ -172,11 +144,10 @@ class InspectionMixin:
         Returns
         -------
         DataTree
-            As returned by :func:`~pyro_vmtl.analysis.to_datatree`, with tasks in the order of
-            ``tasks_``, and ``row`` the position among the given rows. Targets, their predictions
-            and log-likelihoods are in the unit of the targets. Coefficients and features are
-            standardized, or only centred if ``scale_features`` is False, as the attribute
-            ``units`` of their groups says.
+            As of :func:`~pyro_vmtl.analysis.to_datatree`, tasks in the order of ``tasks_``, and
+            ``row`` the position among the given rows. Targets, predictions and log-likelihoods are
+            in the user's unit. Coefficients and features are standardized, or only centred if
+            ``scale_features`` is False, as the attribute ``units`` of their groups says.
 
         Raises
         ------
@@ -185,21 +156,12 @@ class InspectionMixin:
         """
         from pyro_vmtl.estimators.exporting import export_estimator
 
-        return export_estimator(
-            self,
-            (X, y, tasks),
-            sample_weight=sample_weight,
-            rows=rows,
-            num_samples=num_samples,
-        )
+        return export_estimator(self, (X, y, tasks, sample_weight), rows, num_samples=num_samples)
 
     def plot_relatedness(self, ax: Axes | None = None) -> Axes:
         """Plot a heat map of mean weights: which task borrows from which.
 
-        Parameters
-        ----------
-        ax
-            Axes to draw on; new ones by default.
+        See :func:`pyro_vmtl.analysis.plot_relatedness`.
         """
         from pyro_vmtl.analysis import plot_relatedness, relatedness_datatree
 

@@ -16,8 +16,14 @@ from torch.distributions import Distribution
 
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.estimators.exceptions import DataWarning
-from pyro_vmtl.estimators.reading import check_finite, join_some, read_features, read_tasks
-from pyro_vmtl.estimators.rows import positions_in_tasks, to_task_data
+from pyro_vmtl.estimators.rows import (
+    check_finite,
+    join_some,
+    positions_in_tasks,
+    read_features,
+    read_tasks,
+    to_task_data,
+)
 from pyro_vmtl.estimators.scaling import Scaling
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.predictive.families import predictive_mixture
@@ -33,32 +39,22 @@ MAX_NUMBERS = 20_000_000
 
 @dataclass(frozen=True, eq=False)
 class PredictionBatch:
-    """Rows with their predictive distributions, for :meth:`VMTLClassifier.map_predictions`.
+    """Rows of B tasks with their predictive distributions, as ``map_predictions`` passes them on.
 
-    Attributes
-    ----------
-    rows
-        (n,), positions in the user's arrays.
-    draws
-        The likelihood of the targets under posterior draws of each of the M members, calibrated,
-        batch (S, B, N) each. Targets of a regressor are standardized.
-    weights
-        (B, M), weights of the members in each task.
-    mask
-        (B, N), True for the n rows, in the order of ``rows``; others are padding.
+    Targets of a regressor are standardized.
     """
 
-    rows: np.ndarray
-    draws: Sequence[Distribution]
-    weights: Tensor
-    mask: Tensor
+    rows: np.ndarray  # (n,), positions in the user's arrays
+    draws: Sequence[Distribution]  # of each member, calibrated, batch (S, B, N)
+    weights: Tensor  # (B, M), of the members in each task
+    mask: Tensor  # (B, N), True for the n rows, in the order of `rows`
 
     def mixture(self) -> Any:
         """Return the posterior predictive distribution, batch (B, N)."""
         return predictive_mixture(self.draws, self.weights)
 
     def pad(self, values: Tensor) -> Tensor:
-        """Lay out values of all of the user's rows as those of this batch, (B, N)."""
+        """Arrange values of all of the user's rows as those of this batch, (B, N)."""
         padded = torch.zeros(self.mask.shape, dtype=values.dtype, device=self.mask.device)
         padded[self.mask] = values[torch.from_numpy(self.rows)].to(self.mask.device)
         return padded
@@ -71,7 +67,7 @@ class PredictionMixin:
     random_state: int
     device: str
     fitted_: Fitted
-    _sizes: dict[Hashable, int]
+    _sizes: dict[Hashable, int]  # training rows of each task, in the order of the fit
     _scaling: Scaling
 
     def _class_labels(self) -> tuple[Any, ...] | None:
@@ -81,16 +77,13 @@ class PredictionMixin:
     def map_predictions(
         self, function: Callable[[PredictionBatch], dict[str, Tensor]], X: Any, tasks: Any = None
     ) -> dict[str, np.ndarray]:
-        r"""Apply a function to what posterior draws predict for rows, batch by batch.
-
-        Use it for statistics that :meth:`predict` does not return.
+        r"""Compute statistics that :meth:`predict` does not return, batch by batch.
 
         Parameters
         ----------
         function
-            Takes a batch of rows, with attributes ``draws`` (for each member a distribution of
-            batch shape (S, B, N)), ``weights`` (B, M) and a method ``mixture()``, and returns
-            tensors (B, N, \*shape) by name.
+            Takes a batch of rows with ``draws`` (of each member, a distribution of batch shape
+            (S, B, N)), ``weights`` (B, M) and ``mixture()``; returns tensors (B, N, \*shape).
         X, tasks
             As for :meth:`predict`.
 
@@ -114,7 +107,8 @@ class PredictionMixin:
         check_is_fitted(self)
         X = read_features(self, X, reset=False)
         labels = read_tasks(tasks, X.shape[0], known=list(self._sizes))
-        check_finite(X, labels, getattr(self, "feature_names_in_", None))
+        names = getattr(self, "feature_names_in_", None)
+        check_finite(X, labels, names, range(X.shape[0]))
         new = [repr(label) for label in dict.fromkeys(labels) if label not in self._sizes]
         if new:
             warnings.warn(
@@ -127,12 +121,11 @@ class PredictionMixin:
         cost = self.num_samples * max(len(classes or ()), 2)
         results: dict[str, np.ndarray] = {}
         for rows, chosen in prediction_batches(labels, tuple(self._sizes), X.shape[1], cost):
-            x = self._scaling(X[rows])
             of_rows, known = [labels[row] for row in rows.tolist()], tuple(self._sizes)
             if chosen is None:
                 of_rows, known = ["new"] * len(rows), ("new",)
-            data = to_task_data(x, None, of_rows, known, classes).to(self.device)
-            batch = self._predict_batch(rows, data, chosen)
+            data = to_task_data(self._scaling(X[rows]), None, of_rows, known, classes)
+            batch = self._predict_batch(rows, data.to(self.device), chosen)
             for name, values in function(batch).items():
                 found = values[batch.mask].double().cpu().numpy()
                 result = results.setdefault(name, np.empty((X.shape[0], *found.shape[1:])))
@@ -159,12 +152,8 @@ def prediction_batches(
 ) -> Iterator[tuple[np.ndarray, Tensor | None]]:
     """Split rows into batches that fit into memory: the first rows of every task, the next, ....
 
-    ``cost`` is how many numbers the prediction of a row holds, over all draws.
-
-    Yields
-    ------
-    tuple
-        Indices of rows, and the indices (B,) of the tasks to predict; None for rows of new tasks.
+    ``cost`` is how many numbers the prediction of a row holds, over all draws. Yield indices of
+    rows, and indices (B,) of the tasks to predict, which are None for rows of new tasks.
     """
     index = {label: t for t, label in enumerate(task_labels)}
     task = np.array([index.get(label, -1) for label in labels])
@@ -172,9 +161,8 @@ def prediction_batches(
     size = max(1, MAX_NUMBERS // (cost + num_features))
     for start in range(0, len(new), size):
         yield new[start : start + size], None
-    order = np.argsort(task, kind="stable")[len(new) :]
-    counts = np.bincount(task[order], minlength=len(task_labels))
-    position = positions_in_tasks(task[order])
+    counts = np.bincount(task[task >= 0], minlength=len(task_labels))
+    position = positions_in_tasks(task)
     start = 0
     while start < counts.max():
         present = np.flatnonzero(counts > start)
@@ -182,6 +170,6 @@ def prediction_batches(
             present = np.arange(len(task_labels))
         numbers = len(present) * cost + len(task_labels) * num_features
         size = max(1, MAX_NUMBERS // numbers)
-        rows = np.sort(order[(position >= start) & (position < start + size)])
-        yield rows, torch.from_numpy(present)
+        now = (task >= 0) & (position >= start) & (position < start + size)
+        yield np.flatnonzero(now), torch.from_numpy(present)
         start += size

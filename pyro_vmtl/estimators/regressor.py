@@ -29,47 +29,21 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
 
     Parameters
     ----------
-    method
-        Name of a preset, such as ``"default"`` or ``"shared"`` (:mod:`pyro_vmtl.methods.presets`),
-        or any method: a :class:`~pyro_vmtl.methods.preset.Preset`, a :class:`~pyro_vmtl.Stack`, or
-        your own model and guide.
     likelihood
         ``"normal"`` for real targets, or ``"poisson"`` for counts.
-    scale_features
-        Whether to scale features to unit variance; they are always centred. False suits features
-        that share a unit, such as pixels.
-    num_samples
-        S, number of posterior draws for predictions.
-    random_state
-        Seed of the fit and of predictions.
-    device
-        Device to fit and predict on, such as ``"cuda"``.
-    progress
-        Whether to show a progress bar.
+    method, scale_features, num_samples, random_state, device, progress
+        As for :class:`VMTLClassifier`.
 
     Attributes
     ----------
-    tasks_
-        Labels of the T tasks in sorted order, not that of their appearance.
-    task_sizes_
-        (T,), number of training rows of each task, in the order of ``tasks_``.
-    relatedness_, history_
-        Posterior of the source weights, and loss of the fit, in the order of ``tasks_``.
     target_mean_, target_scale_
         Mean and standard deviation of real targets; 0 and 1 for counts.
-    fitted_
-        The underlying :class:`~pyro_vmtl.Fitted`, with its tasks in an order of its own.
-    n_features_in_, feature_names_in_
-        Number of features, and their names if those of ``fit`` have any.
+    tasks_, task_sizes_, relatedness_, history_, fitted_, n_features_in_, feature_names_in_
+        As for :class:`VMTLClassifier`.
 
     See Also
     --------
-    VMTLClassifier : The same for classes.
-
-    References
-    ----------
-    Shen, Zhen, Worring, Shao. "Variational multi-task learning with Gumbel-softmax priors."
-    NeurIPS 2021. https://arxiv.org/abs/2111.05323
+    VMTLClassifier : The same for classes, with references.
 
     Examples
     --------
@@ -147,9 +121,8 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
         results = [self.target_mean_ + self.target_scale_ * found["mean"]]
         if return_std:
             results.append(self.target_scale_ * found["std"])
-        if quantiles is not None:
-            of_levels = found.get("quantiles", np.empty((len(results[0]), 0)))
-            results.append(self.target_mean_ + self.target_scale_ * of_levels)
+        if levels:
+            results.append(self.target_mean_ + self.target_scale_ * found["quantiles"])
         return results[0] if len(results) == 1 else tuple(results)
 
     def log_density(self, X: Any, y: Any, tasks: Any = None) -> np.ndarray:
@@ -175,10 +148,8 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
         ----------
         X, tasks
             As for :meth:`predict`.
-        y
-            (rows,), true targets.
-        sample_weight
-            (rows,), weights of the rows.
+        y, sample_weight
+            (rows,), true targets, and weights of the rows.
         """
         return float(r2_score(y, self.predict(X, tasks), sample_weight=sample_weight))
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from pyro_vmtl._version import __version__
 from pyro_vmtl.data.atomic_files import new_directory
 from pyro_vmtl.estimators.exceptions import VersionWarning
-from pyro_vmtl.estimators.rows import to_task_data
+from pyro_vmtl.estimators.rows import check_device, to_task_data
 from pyro_vmtl.estimators.scaling import Scaling
 from pyro_vmtl.methods.saving import from_state, to_state
 from pyro_vmtl.methods.specification import from_json, to_json
@@ -67,6 +67,7 @@ def save(estimator: Any, path: Path, *, overwrite: bool = False) -> None:
     except ValueError:  # the user's own, to be passed to `load`
         settings["method"] = {"own": type(estimator.method).__qualname__}
     fitted, tensors = to_state(estimator.fitted_)
+    features = getattr(estimator, "feature_names_in_", None)
     config: dict[str, Any] = {
         "format": FORMAT,
         "estimator": type(estimator).__name__,
@@ -75,11 +76,9 @@ def save(estimator: Any, path: Path, *, overwrite: bool = False) -> None:
         "tasks": _check_labels(list(estimator._sizes), "tasks"),
         "task_sizes": list(estimator._sizes.values()),
         "num_features": estimator.n_features_in_,
-        "features": None,
+        "features": None if features is None else features.tolist(),
         "fitted": fitted,
     }
-    if hasattr(estimator, "feature_names_in_"):
-        config["features"] = estimator.feature_names_in_.tolist()
     if hasattr(estimator, "classes_"):
         config["classes"] = _check_labels(estimator.classes_.tolist(), "classes")
     else:
@@ -106,7 +105,7 @@ def load(kind: type[Any], path: Path, *, device: str = "cpu", method: Any = None
     if saved != kind.__name__:
         raise ValueError(f"{path} holds a {saved}, expected a {kind.__name__}. Use {saved}.load.")
     estimator = kind(device=device)
-    estimator._check_device()
+    check_device(device)
     settings = config["settings"]
     own = isinstance(settings["method"], dict) and settings["method"].get("own")
     if own and method is None:
@@ -136,16 +135,17 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise FileNotFoundError(f"{path} has no {name}: it is not a complete saved fit.")
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-        found, checksum = config["format"], config.pop("checksum")
-        newer, written = found > FORMAT, dict(config["versions"])
+        checksum, written = config.pop("checksum"), dict(config["versions"])
+        known = config["format"] == FORMAT
     except INVALID as error:
         raise ValueError(
             f"{path / CONFIG} cannot be read ({error}). Restore an unchanged copy."
         ) from error
-    if newer:
-        raise ValueError(f"{path} was written by a newer version ({written}). Update pyro_vmtl.")
-    if found != FORMAT:
-        raise ValueError(f"{path / CONFIG} has format {found!r}, expected {FORMAT}.")
+    if not known:
+        raise ValueError(
+            f"{path / CONFIG} has format {config['format']!r} (written with {written}), expected "
+            f"{FORMAT}. Update pyro_vmtl, or fit again."
+        )
     if checksum != _checksum(config, path / WEIGHTS):
         raise ValueError(
             f"{path} is not what was saved: {CONFIG} or {WEIGHTS} was changed or truncated. "
@@ -155,20 +155,16 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors = load_file(path / WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path / WEIGHTS} cannot be read ({error}).") from error
-    _warn_of_versions(written, path)
-    return config, tensors
-
-
-def _warn_of_versions(found: Mapping[str, str], path: Path) -> None:
     now = versions()
-    other = [n for n in ("pyro_vmtl", "torch", "pyro") if found.get(n) != now[n]]
+    other = [n for n in ("pyro_vmtl", "torch", "pyro") if written.get(n) != now[n]]
     if other:
-        named = ", ".join(f"{n} {found.get(n, 'unknown')} (here {now[n]})" for n in other)
+        named = ", ".join(f"{n} {written.get(n, 'unknown')} (here {now[n]})" for n in other)
         warnings.warn(
             f"{path} was written with {named}. Predictions may differ; fit again to be sure.",
             VersionWarning,
-            stacklevel=5,
+            stacklevel=4,
         )
+    return config, tensors
 
 
 def _restore(estimator: Any, config: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:

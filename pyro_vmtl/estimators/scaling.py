@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import gen_batches
 from torch import Tensor
 
-from pyro_vmtl.estimators.reading import to_dense
+from pyro_vmtl.estimators.rows import to_dense
 
 __all__ = ["Scaling"]
 
@@ -24,22 +24,10 @@ BATCH = 50_000
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """Means and standard deviations of columns.
-
-    Attributes
-    ----------
-    mean, scale
-        (F,), in the units of the columns; the scale of a constant is 1, or its magnitude.
-
-    Examples
-    --------
-    >>> scaling = Scaling.learn(np.array([[1.0], [3.0]]))
-    >>> scaling(np.array([[5.0]]))
-    tensor([[3.]])
-    """
+    """Means and standard deviations of columns, (F,), in their units."""
 
     mean: np.ndarray
-    scale: np.ndarray
+    scale: np.ndarray  # of a constant 1, or its magnitude
 
     @classmethod
     def learn(

@@ -9,11 +9,10 @@ from benchmarks.known_groups import own_group_share
 from pyro_vmtl.analysis import (
     classification_metrics,
     expected_calibration_error,
-    logistic_regression_per_task,
-    logistic_regression_pooled,
     regression_metrics,
     relatedness_table,
 )
+from pyro_vmtl.analysis.baselines import logistic_regression_per_task, logistic_regression_pooled
 
 mpl.use("agg")
 

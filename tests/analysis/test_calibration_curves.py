@@ -1,4 +1,4 @@
-"""Reliability, coverage and PIT of predictions, against scipy and predictions that are known."""
+"""Reliability and coverage of predictions, against scipy and predictions that are known."""
 
 import matplotlib as mpl
 import numpy as np
@@ -6,15 +6,8 @@ import pytest
 import xarray as xr
 from scipy.stats import binom, binomtest, norm
 
-from pyro_vmtl.analysis import (
-    ece_interval,
-    expected_calibration_error,
-    plot_coverage,
-    plot_pit,
-    plot_reliability,
-)
-from pyro_vmtl.analysis.calibration.uniform import POINTS, describe_fault, ecdf
-from pyro_vmtl.analysis.metrics import calibrated_hits, hits_p_value
+from pyro_vmtl.analysis import az, expected_calibration_error, plot_coverage, plot_reliability
+from pyro_vmtl.analysis.metrics import calibrated_hits, ece_interval, hits_p_value
 
 mpl.use("agg")
 
@@ -161,38 +154,25 @@ def test_coverage_is_that_counted_and_its_band_simultaneous():
     assert inside(ax)
 
 
-@pytest.mark.parametrize("picture", [plot_coverage, plot_pit])
-def test_right_predictions_pass_as_often_as_said(picture):
+def test_right_predictions_pass_as_often_as_said():
     ax = mpl.pyplot.figure().add_subplot()
     faults = sum(
-        not picture(real(100, seed=seed), ax, ci_prob=0.8)
+        not plot_coverage(real(100, seed=seed), ax, ci_prob=0.8)
         .get_title("left")
-        .startswith(("Intervals are calibrated", "No fault found"))
+        .startswith("Intervals are calibrated")
         for seed in range(40)
     )
     # A fifth of right ones: the bands are steps, and keep to at most that.
     assert binom.ppf(0.001, 40, 0.12) <= faults <= binom.ppf(0.999, 40, 0.2)
 
 
-def test_the_ecdf_of_pit_says_what_is_wrong():
-    titles = {
-        verdict: plot_pit(real(**wrong)).get_title("left")
-        for verdict, wrong in {
-            "too narrow": {"width": 0.7},
-            "too wide": {"width": 1.5},
-            "biased up": {"shift": 0.4},
-            "biased down": {"shift": -0.4},
-        }.items()
-    }
-    assert all(title.startswith(f"Predictions: {verdict}") for verdict, title in titles.items())
-    assert "0.72 times the right width" in titles["too narrow"]
-    ax = plot_pit(real())
-    pit = real()["predictions"]["pit"].values
-    x, height = next(line for line in ax.lines if len(line.get_xdata()) > 2).get_data()
-    np.testing.assert_allclose(x[1:-1], POINTS)
-    np.testing.assert_allclose(height[1:-1], ecdf(pit) - POINTS)
-    assert height[50] == pytest.approx((pit <= 0.5).mean() - 0.5)
-    assert inside(ax)
+def test_arviz_plots_the_ecdf_of_pit():
+    data = real(shift=0.4)
+    shown = az.plot_ecdf_pit(data, group="predictions", var_names="pit", sample_dims="row").viz
+    x, height = shown["ecdf_lines"]["pit"].item().get_data()
+    pit = data["predictions"]["pit"].values
+    middle = np.abs(x - 0.5).argmin()
+    assert height[middle] == pytest.approx((pit <= x[middle]).mean() - x[middle], abs=0.01)
 
 
 @pytest.mark.parametrize("num_rows", [1, 3])
@@ -201,48 +181,29 @@ def test_few_rows_are_drawn_and_not_judged(num_rows):
     for ax in (
         plot_reliability(tree(proba=proba, y=1 - y)),
         plot_coverage(real(num_rows, width=0.01)),
-        plot_pit(real(num_rows, width=0.01)),
     ):
         assert ax.get_title("left").startswith(f"Too few rows to judge: {num_rows}".split(":")[0])
         assert inside(ax)
 
 
 def test_rows_are_judged_from_eight_and_ten():
-    for num_rows, said in ((7, "Too few"), (8, "Predictions: biased up")):
-        assert plot_pit(tree(pit=np.full(num_rows, 1e-3))).get_title("left").startswith(said)
-        title = plot_coverage(tree(pit=np.full(num_rows, 1e-3))).get_title("left")
-        assert title.startswith("Too few" if num_rows < 8 else "Intervals are too narrow")
+    for num_rows, said in ((7, "Too few"), (8, "Intervals are too narrow")):
+        assert plot_coverage(tree(pit=np.full(num_rows, 1e-3))).get_title("left").startswith(said)
     for num_rows, said in ((9, "Too few rows to judge: 9\n"), (10, "Overconfident by 90.0%\n")):
         proba, y = np.tile([0.9, 0.1], (num_rows, 1)), np.ones(num_rows)
         assert plot_reliability(tree(proba=proba, y=y)).get_title("left").startswith(said)
 
 
-def test_small_and_huge_faults_are_said_as_such():
-    scores = norm.ppf((np.arange(1000) + 0.5) / 1000)
-    said = {
-        (0.0, 1.02): ("too narrow", "slightly too narrow"),
-        (0.0, 0.98): ("too wide", "slightly too wide"),
-        (0.0, 0.5): ("too wide", "too wide,\n2.00 times the right width"),
-        (0.0, 0.0): ("too wide", "too wide,\nmore than 10 times the right width"),
-        (-0.04, 1.0): ("biased up", "slightly biased up"),
-        (-0.3, 1.0): ("biased up", "biased up,\nby 0.3 of its standard deviations"),
-        (0.0, 1.0): ("not uniform", "not uniform"),
-    }
-    for (shift, spread), (verdict, words) in said.items():
-        assert describe_fault(norm.cdf(shift + spread * scores), verdict) == words
-
-
 def test_rows_without_a_transform_are_counted():
     pit = np.array([0.1, np.nan, 0.5, np.nan])
-    for picture in (plot_pit, plot_coverage):
-        with pytest.raises(ValueError, match=r"2 of 4 rows .* have no 'pit' \(NaN\)"):
-            picture(tree(pit=pit))
+    with pytest.raises(ValueError, match=r"2 of 4 rows .* have no 'pit' \(NaN\)"):
+        plot_coverage(tree(pit=pit))
 
 
 def test_what_is_missing_is_named():
-    with pytest.raises(ValueError, match=r"'predictions' does not exist.*Pass the `rows"):
-        plot_pit(xr.DataTree())
-    with pytest.raises(ValueError, match=r"has \['proba'\], expected 'y'. Predict rows whose"):
+    with pytest.raises(ValueError, match=r"group 'predictions', found.*Pass rows with known"):
+        plot_coverage(xr.DataTree())
+    with pytest.raises(ValueError, match=r"variable 'y' .* with \['proba'\]. Pass rows with known"):
         plot_reliability(tree(proba=classes()[0]))
-    with pytest.raises(ValueError, match=r"expected 'pit'. Use plot_reliability for classes"):
+    with pytest.raises(ValueError, match=r"no variable 'pit'.*'proba' is of classes"):
         plot_coverage(tree(proba=classes()[0]))

@@ -223,12 +223,11 @@ def test_parameters_in_pyros_own_store():
         site="height",
         history=losses,
         coords={"pupil": ["Al", "Bo", "Cy"]},
-        attrs={"study": 1},
     )
     scale = pyro.param("scale").item()
     assert stats.kstest(tree["posterior"]["mean"].values[0], stats.norm(5, scale).cdf).pvalue > 1e-3
     assert tree["log_likelihood"]["height"].sel(pupil="Bo").shape == (1, 500)
-    assert tree["history"]["loss"].values.tolist() == losses and tree.attrs["study"] == 1
+    assert tree["history"]["loss"].values.tolist() == losses
 
 
 def test_dimensions_of_a_users_own_model():
@@ -396,7 +395,7 @@ def test_a_regressor_is_in_the_users_units(table):
     assert tree["posterior"]["task"].values.tolist() == [10, 20, 30] == list(reg.tasks_)
     assert tree["posterior"]["source"].values.tolist() == ["10", "20", "30", "base"]
     assert tree["posterior"]["feature"].values.tolist() == ["x0", "x1", "intercept"]
-    assert tree["posterior"].attrs["units"] == "standardised"
+    assert tree["posterior"].attrs["units"] == "standardized"
     found = tree["predictions"].to_dataset()
     Xt, yt, ts = table_rows(table)
     mean, std, (low, high) = reg_predict(reg, Xt, ts)

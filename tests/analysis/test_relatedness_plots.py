@@ -10,7 +10,6 @@ import xarray as xr
 from benchmarks.known_groups import plot_relatedness_truth, relatedness_recovery
 from pyro_vmtl.analysis import (
     plot_relatedness,
-    plot_relatedness_by_site,
     plot_relatedness_evolution,
     plot_relatedness_graph,
     relatedness_datatree,
@@ -174,18 +173,6 @@ def test_the_evolution_says_how_much_still_moves():
     moved = 0.1 * 0.5 * np.abs(final - even).sum(1)
     caption = plot_relatedness_evolution(data).texts[-1].get_text().replace("\n", " ")
     assert f"at most {moved.max():.2f} of any" in caption
-    caption = plot_relatedness_evolution(data, task="t1").texts[-1].get_text().replace("\n", " ")
-    assert f" {moved[1]:.2f} of the weights" in caption
-
-
-def test_the_evolution_of_one_task_adds_up():
-    data, _, _ = snapshots(12)
-    ax = plot_relatedness_evolution(data, task="t3")
-    lines = [line for line in ax.lines if len(line.get_xdata()) == 21]
-    assert len(lines) == 7 and lines[-1].get_label() == "all others"
-    np.testing.assert_allclose(sum(line.get_ydata() for line in lines), 1, rtol=1e-12)
-    with pytest.raises(ValueError, match="no task 'x', expected one of 't0', 't1'"):
-        plot_relatedness_evolution(data, task="x")
     with pytest.raises(ValueError, match="'relatedness_z' in a group 'history'"):
         plot_relatedness_evolution(data, var_names="z")
 
@@ -239,24 +226,6 @@ def test_the_graph_is_the_same_each_time_and_whole(num_tasks, named):
     places = ax.collections[0].get_offsets()
     np.testing.assert_array_equal(places, again.collections[0].get_offsets())
     assert len(ax.texts) == named + 1  # the caption
-    assert_nothing_is_cut_off(ax)
-
-
-def test_two_sites_are_compared_point_by_point():
-    data = tree_of(6)
-    first = data["posterior"]["w_sources"]
-    other = first.copy(data=drawn(6, seed=1)[0].numpy()[None])
-    other[:, :, 2] = 0
-    other[:, :, 2, 5] = 1  # at this site t2 borrows all from t5
-    data["posterior"]["z_sources"] = other
-    ax = plot_relatedness_by_site(data)
-    tasks, base = (dots.get_offsets() for dots in ax.collections)
-    x, y = means(data), other.values[0].mean(0)
-    others = ~np.eye(6, dtype=bool)
-    np.testing.assert_allclose(tasks, np.stack([x[:, :6][others], y[:, :6][others]], 1), rtol=1e-12)
-    np.testing.assert_allclose(base, np.stack([x[:, 6], y[:, 6]], 1), rtol=1e-12)
-    *names, _ = (text.get_text() for text in ax.texts)
-    assert names[-1] == "t2 ← t5" and len(names) <= 4  # named from the bottom up
     assert_nothing_is_cut_off(ax)
 
 

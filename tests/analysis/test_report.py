@@ -5,8 +5,9 @@ import re
 import pandas as pd
 import pytest
 
-from pyro_vmtl.analysis import Picture, ReportTable, Section, write_report
+from pyro_vmtl.analysis import write_report
 from pyro_vmtl.analysis.canvas import label_axes, on_axes
+from pyro_vmtl.analysis.report import Picture, ReportTable, Section
 
 
 def drawn():

@@ -12,7 +12,7 @@ from scipy.stats import binom, norm
 
 from pyro_vmtl import TaskData, fit, share, temper
 from pyro_vmtl.analysis import az, rank_uniformity, simulate_ranks
-from pyro_vmtl.analysis.calibration.uniform import uniform_limits
+from pyro_vmtl.analysis.calibration.ranks import uniform_limits
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.models import LinearClassifier, LinearRegressor, ZeroMeanNormal
 
@@ -276,8 +276,6 @@ def test_what_is_wrong_with_the_call_is_said():
         simulate_ranks(normal_means, lambda model, y: lambda y: None, y)
     with pytest.raises(ValueError, match="no group 'prior_sbc'"):
         rank_uniformity(xr.DataTree())
-    with pytest.raises(ValueError, match="has no site 'v', found"):
-        rank_uniformity(tree(w=np.full(9, 0.5)), var_names=["v"])
 
     def broken(model, y):
         raise RuntimeError("no fit")

@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from benchmarks import runs as module
 from benchmarks.command import app
+from benchmarks.datasets.digits import Digits, DigitsAngle
 from benchmarks.methods import BASELINES, ablations, all_presets, methods_for
 from benchmarks.runs import make_trials, run_benchmark
 from benchmarks.trials import Trial, run_trial
 from pyro_vmtl.analysis import ALL_TASKS
-from pyro_vmtl.datasets import Digits, DigitsAngle
 from pyro_vmtl.methods import method as method_module
 from pyro_vmtl.methods.presets import presets
 
@@ -206,7 +206,7 @@ def test_classification_counts_every_task_alike():
         (["rotated-mnist", "--rows", "0"], "rows is 0, expected at least 1"),
         (["school"], "PYRO_VMTL_DATA is not set"),
         (["digits", "--jobs", "0"], "--jobs is 0, expected 1 or more"),
-        (["digits", "--device", "quantum"], "--device quantum cannot be used"),
+        (["digits", "--device", "quantum"], "device is 'quantum', which cannot be used"),
     ],
 )
 def test_bad_input_ends_with_2_and_no_traceback(arguments, message, tmp_path, monkeypatch):

@@ -8,8 +8,8 @@ import pytest
 from scipy.io import savemat
 
 from benchmarks.datasets import DATA_SETS, OfficeCaltech, RotatedMNIST, School
+from benchmarks.datasets.digits import DigitsAngle
 from benchmarks.datasets.office_caltech import DOMAINS
-from pyro_vmtl.datasets import DigitsAngle
 
 
 def checksums(folder, names):

@@ -17,13 +17,13 @@ from benchmarks.baselines import (
 )
 from benchmarks.command import app
 from benchmarks.datasets import SUITE, GroupedTasks, OfficeCaltech
+from benchmarks.datasets.digits import Digits, DigitsAngle
 from benchmarks.datasets.suite import UNRELATED
 from benchmarks.gaussian_process import gaussian_process
 from benchmarks.suite_scores import average_ranks, judge, plot_average_ranks, suite_means
 from pyro_vmtl.analysis import (
     ALL_TASKS,
 )
-from pyro_vmtl.datasets import Digits, DigitsAngle
 
 
 def tidy(values):

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from benchmarks.known_groups import own_group_share
 from pyro_vmtl import VMTLClassifier
 from pyro_vmtl.analysis import read_netcdf
-from pyro_vmtl.cli.digits_table import ANGLE, digits_table
+from pyro_vmtl.cli.fit_problem import ANGLE, digits_table
 from pyro_vmtl.cli.main import app
 from pyro_vmtl.data.atomic_files import new_directory
 from pyro_vmtl.methods.presets import DEFAULT
@@ -123,7 +123,7 @@ def test_overwriting_replaces_a_run_as_a_whole(tmp_path):
     ("arguments", "message"),
     [
         (["fit", "nothing.csv"], "--target is missing, expected a column of nothing.csv"),
-        (["fit", "digits", "--device", "quantum"], "--device quantum cannot be used"),
+        (["fit", "digits", "--device", "quantum"], "device is 'quantum', which cannot be used"),
         (["fit", "digits", "--seed", "-1"], "--seed"),
         (["fit"], "There is no SOURCE"),
     ],

@@ -288,7 +288,7 @@ def test_bad_columns_end_with_2(tmp_path, columns, message):
         (["exams.csv", *FIT, "--seed", "-1"], "--seed is -1"),
         (["exams.csv", *FIT, "--method", "best"], "--method is 'best', expected one of default"),
         (["exams.csv", *FIT, "--method", "official"], "for regression"),
-        (["exams.csv", *FIT, "--device", "quantum"], "--device quantum cannot be used"),
+        (["exams.csv", *FIT, "--device", "quantum"], "device is 'quantum', which cannot be used"),
         (["exams.csv", *FIT, "--features", "agee"], "Did you mean 'age'"),
         (["exams.csv", *FIT, "--out", "exams.csv/run"], "cannot be written to"),
         (["exams.csv", *FIT, "--config", "none.toml"], "--config none.toml cannot be read"),

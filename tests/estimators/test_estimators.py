@@ -398,7 +398,7 @@ def test_wrong_validation_data_are_refused(rows):
     with pytest.raises(ValueError, match="for weighing the members of a stack"):
         regressor().fit(X, y, tasks, validation_data=(X, y, tasks))
     method = quick_stack("regression")
-    with pytest.raises(ValueError, match="rows of task 'Dee', which has no training rows"):
+    with pytest.raises(ValueError, match="rows of task 'Dee', which is not in the fit"):
         regressor(method=method).fit(X, y, tasks, validation_data=(X[:1], y[:1], ["Dee"]))
     with pytest.raises(ValueError, match=r"expected as \(X, y, tasks\)"):
         regressor(method=method).fit(X, y, tasks, validation_data=X)
@@ -561,6 +561,12 @@ def test_the_picture_shows_the_relatedness(rows):
     mean = fitted.relatedness_["mean"].values
     assert_allclose(shown, mean[order][:, order], rtol=1e-5)  # summed in 32 or 64 bits
     assert fitted.plot_relatedness(ax) is ax
+
+
+def test_an_exported_tree_names_its_units(rows):
+    for scaled, units in ((True, "standardized"), (False, "centred")):
+        tree = regressor(scale_features=scaled).fit(*rows).to_datatree(*rows, num_samples=2)
+        assert tree["posterior"].attrs["units"] == units
 
 
 def test_the_history_is_that_of_the_fit(rows):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pyro_vmtl.datasets.split import Split
+from pyro_vmtl.datasets import Split
 
 __all__ = ["angle_split"]
 

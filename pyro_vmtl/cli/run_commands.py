@@ -1,27 +1,31 @@
-"""``pyro-vmtl predict`` and ``pyro-vmtl evaluate``: apply a run to another table."""
+"""``pyro-vmtl predict``, ``evaluate`` and ``report``: use a run that a fit has left."""
 
 from __future__ import annotations
 
 import json
+import webbrowser
 from pathlib import Path
 
+import matplotlib
 import typer
 
-from pyro_vmtl.cli.console import show_scores
+from pyro_vmtl.analysis import read_netcdf
+from pyro_vmtl.cli.console import show_run, show_scores
 from pyro_vmtl.cli.fit_problem import Rows
 from pyro_vmtl.cli.read_table import read_table, write_table
-from pyro_vmtl.cli.run_directory import FittedTable
-from pyro_vmtl.cli.scores import predictions, score_table, scores_as_json
-from pyro_vmtl.cli.user_errors import InputError, check_device, print_note, report_user_errors
+from pyro_vmtl.cli.run_directory import POSTERIOR, FittedTable, read_run
+from pyro_vmtl.cli.run_report import write_run_report
+from pyro_vmtl.cli.scores import predictions, score_table, scores_as_json, scores_frame
+from pyro_vmtl.cli.user_errors import InputError, print_note, report_user_errors
+from pyro_vmtl.estimators import check_device
 
-__all__ = ["run_evaluate", "run_predict"]
+__all__ = ["rewrite_report", "run_evaluate", "run_predict"]
 
 
 def run_predict(
     folder: Path, table: Path, out: Path, *, device: str, overwrite: bool, as_json: bool
 ) -> None:
     """Predict the rows of a table, and write the predictions."""
-    check_device(device)
     with report_user_errors(as_json=as_json) as notes:
         if out.exists() and not overwrite:
             raise InputError(f"{out} exists already. Choose another --out, or pass --overwrite.")
@@ -38,20 +42,34 @@ def run_predict(
 
 def run_evaluate(folder: Path, table: Path, *, device: str, as_json: bool) -> None:
     """Score a run on the rows of a table."""
-    check_device(device)
     with report_user_errors(as_json=as_json) as notes:
         fitted, rows = _read(folder, table, notes, device=device, with_target=True)
         scores = score_table(fitted.estimator, predictions(fitted.estimator, rows), rows)
     if as_json:
         typer.echo(json.dumps({**scores_as_json(scores), "notices": notes}))
     else:
-        show_scores(scores)
+        show_scores(scores_frame(scores_as_json(scores)))
+
+
+def rewrite_report(folder: Path, *, open_page: bool, as_json: bool) -> None:
+    """Rewrite the report of a run directory, and print its tables."""
+    matplotlib.use("agg")  # pictures go to files: no window, no display needed
+    with report_user_errors(as_json=as_json):
+        metrics, summary = read_run(folder)
+        page = write_run_report(folder, metrics, read_netcdf(folder / POSTERIOR))
+    if as_json:
+        typer.echo(json.dumps({"run": str(folder), "report": str(page), **metrics}))
+    else:
+        show_run(metrics, summary, folder)
+    if open_page:
+        webbrowser.open(page.absolute().as_uri())
 
 
 def _read(
     folder: Path, table: Path, notes: list[str], *, device: str, with_target: bool = False
 ) -> tuple[FittedTable, Rows]:
     """Load a run, read the rows of a table for it, and print what is unusual in them."""
+    check_device(device)
     fitted, content = FittedTable.load(folder, device=device), read_table(table)
     rows = fitted.read(content, with_target=with_target)
     for message in fitted.columns.unusual(content):

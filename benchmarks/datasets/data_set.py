@@ -3,39 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
+from pyro_vmtl.datasets import Split
 
-__all__ = ["DataSet", "Split"]
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Training and test rows of several tasks.
-
-    Attributes
-    ----------
-    X_train, X_test
-        (rows, F), features.
-    y_train, y_test
-        (rows,), targets.
-    tasks_train, tasks_test
-        (rows,), task label of each row.
-    origin_train, origin_test
-        (rows,), index of the original each row was made from. None is on both sides.
-    """
-
-    X_train: np.ndarray
-    y_train: np.ndarray
-    tasks_train: list[Hashable]
-    origin_train: np.ndarray
-    X_test: np.ndarray
-    y_test: np.ndarray
-    tasks_test: list[Hashable]
-    origin_test: np.ndarray
+__all__ = ["DataSet"]
 
 
 class DataSet(ABC):
