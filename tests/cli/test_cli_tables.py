@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from pyro_vmtl.analysis import read_netcdf
-from pyro_vmtl.cli import fit_command, fit_problem, report_command, run_directory
+from pyro_vmtl.cli import fit_command, fit_problem, run_commands, run_directory
 from pyro_vmtl.cli.main import app
 from pyro_vmtl.cli.settings import FitSettings
 from pyro_vmtl.estimators import VMTLRegressor, base
@@ -129,7 +129,7 @@ def test_raw_rows_are_predicted(done):
 def test_evaluate_and_report_show_what_metrics_hold(done, monkeypatch):
     folder, out, _ = done
     monkeypatch.setattr(
-        report_command, "write_run_report", lambda folder, *args: folder / "report.html"
+        run_commands, "write_run_report", lambda folder, *args: folder / "report.html"
     )
     kept = pd.read_csv(out / "holdout.csv")
     table = pd.read_csv(folder / "exams.csv", dtype={"school": str})
