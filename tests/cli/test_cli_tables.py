@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 from pyro_vmtl.analysis import read_netcdf
-from pyro_vmtl.cli import fit_command, fit_problem, report_command, run_directory
+from pyro_vmtl.cli import fit_command, fit_problem, run_commands, run_directory
 from pyro_vmtl.cli.main import app
 from pyro_vmtl.cli.settings import FitSettings
 from pyro_vmtl.estimators import VMTLRegressor, base
@@ -129,7 +129,7 @@ def test_raw_rows_are_predicted(done):
 def test_evaluate_and_report_show_what_metrics_hold(done, monkeypatch):
     folder, out, _ = done
     monkeypatch.setattr(
-        report_command, "write_run_report", lambda folder, *args: folder / "report.html"
+        run_commands, "write_run_report", lambda folder, *args: folder / "report.html"
     )
     kept = pd.read_csv(out / "holdout.csv")
     table = pd.read_csv(folder / "exams.csv", dtype={"school": str})
@@ -318,7 +318,7 @@ def test_a_full_disk_is_told_before_the_fit(tmp_path, monkeypatch):
 def test_a_disk_that_fills_up_leaves_what_was_done(tmp_path, few_steps, monkeypatch):
     exams().to_csv(tmp_path / "exams.csv", index=False)
     command = ["fit", tmp_path / "exams.csv", *FIT, "--out", tmp_path / "run"]
-    save, left = checkpoint.save_file, [5]
+    save, left = checkpoint.torch.save, [5]
 
     def full(*arguments, **named):
         left[0] -= 1
@@ -328,7 +328,7 @@ def test_a_disk_that_fills_up_leaves_what_was_done(tmp_path, few_steps, monkeypa
 
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "EVERY", 0.0)
-        patched.setattr(checkpoint, "save_file", full)
+        patched.setattr(checkpoint.torch, "save", full)
         result = run(*command)
     assert result.exit_code == 2 and "No space left on device" in result.output
     assert list((tmp_path / "run.checkpoints").rglob("*.pt"))
@@ -438,7 +438,7 @@ def test_targets_that_the_fit_does_not_know_are_told(done, tmp_path):
 def test_an_interrupted_fit_goes_on(tmp_path, few_steps, monkeypatch):
     exams().to_csv(tmp_path / "exams.csv", index=False)
     command = ["fit", tmp_path / "exams.csv", *FIT, "--out", tmp_path / "run"]
-    write, left = checkpoint.Checkpoint.write, [20]
+    write, left = checkpoint.Checkpoint.write, [7]
 
     def interrupted(self, progress):
         write(self, progress)
