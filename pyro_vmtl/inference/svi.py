@@ -36,7 +36,7 @@ COOL_DOWN = 200
 TERMS_EVERY = 10
 """Steps between two entries of the terms in the history."""
 
-RECORD_AFTER = 50
+RECORD_AFTER = 25
 """Steps before the first is recorded: by then, recording takes less time than has passed."""
 
 
