@@ -41,6 +41,8 @@ class TaskNoise(nn.Module):
     without a lower bound in all tasks.
     """
 
+    fixed_graph = True
+
     few_rows: Tensor | None
 
     def __init__(
