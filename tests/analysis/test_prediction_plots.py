@@ -181,7 +181,8 @@ def test_regions_fade_to_white_where_classes_are_even():
     found = np.unique(np.abs(surer[1].vertices[:, 0]).round(2))
     # p = 0.9 at log(9) / 4; lines between points 0.25 apart
     assert np.abs(found - np.log(9) / 4).max() < 0.05
-    others, no, yes = (line.get_xydata().tolist() for line in ax.lines)
+    points = [line.get_xydata().tolist() for line in ax.lines]
+    others, no, yes = (xy for xy in points if xy)  # without those of the legend
     assert (others, no, yes) == ([[1.0, 0.0]], [[-2.0, 0.5]], [[2.0, 0.5]])
     assert legend(ax) == ["0", "1", "other tasks"]
     assert len({line.get_marker() for line in ax.lines}) == 3  # not by colour alone
