@@ -61,7 +61,7 @@ def plot_shrinkage(
     Axes
         A line for each task, ordered by the shared mean. A thin line joins the two estimates; the
         vertical line is the mean of the prior, where the tree has draws of it. Coefficients are of
-        standardised features.
+        standardized features.
     """
     name = shorten(task_name(data))
     if "stack" in data.children and "shared" in data.children:

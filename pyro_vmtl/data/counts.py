@@ -24,6 +24,6 @@ def check_counts(data: TaskData) -> Tensor:
         raise ValueError(
             f"y is {data.y[task, place].item():g} in row {data.row[task, place].item()}, task "
             f"{data.task_labels[task]!r}, expected counts: whole numbers from 0. For real targets "
-            "choose a preset with counts=False."
+            "choose the likelihood 'Normal'."
         )
     return data.y

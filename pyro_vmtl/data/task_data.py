@@ -134,6 +134,12 @@ class TaskData:
             can be sorted.
         sample_weight
             (rows,), weights of the rows in a fit, at least 0; all 1 by default.
+
+        Raises
+        ------
+        ValueError
+            If lengths disagree, a feature is not finite, a weight is negative, or ``y`` holds a
+            class that is not in ``classes``.
         """
         labels = read_labels(y, "y")
         classes = tuple(classes) if classes is not None else sorted_unique(labels)
@@ -146,7 +152,20 @@ class TaskData:
     def regression(
         cls, X: Any, y: Any, tasks: Sequence[Hashable] | np.ndarray, *, sample_weight: Any = None
     ) -> TaskData:
-        """Create rows with real targets ``y``, (rows,); else as :meth:`classification`."""
+        """Create rows with real targets.
+
+        Parameters
+        ----------
+        X, tasks, sample_weight
+            As for :meth:`classification`.
+        y
+            (rows,), real targets.
+
+        Raises
+        ------
+        ValueError
+            If lengths disagree, a feature or target is not finite, or a weight is negative.
+        """
         return cls(**pad_arrays(X, read_targets(y, tasks), tasks, sample_weight=sample_weight))
 
     def new_rows(self, X: Any, tasks: Sequence[Hashable] | np.ndarray, y: Any = None) -> TaskData:
@@ -163,6 +182,11 @@ class TaskData:
             (rows,), task labels among ``task_labels``.
         y
             (rows,), targets where they are known.
+
+        Raises
+        ------
+        ValueError
+            If a task or class is not among those of these rows, or the number of columns differs.
         """
         targets = None
         if y is not None and self.classes is not None:

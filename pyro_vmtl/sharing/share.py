@@ -91,6 +91,12 @@ def share(
         The sharing model and guide. Their parameters are made when the guide first runs, as with
         Pyro's autoguides.
 
+    Raises
+    ------
+    ValueError
+        If a setting is not one of those above; when the programs run, if a site is missing, not
+        normal, or not in a plate of tasks.
+
     See Also
     --------
     relatedness : Draw the source weights.
