@@ -58,6 +58,10 @@ class PairMethod(ABC):
         """Return rows to predict as the programs take them."""
         return rows
 
+    def needs_calibration(self, data: TaskData) -> bool:
+        """Whether a stack corrects the spread of predictions: that of exact posteriors is right."""
+        return True
+
 
 @dataclass(frozen=True, eq=False)
 class Member:

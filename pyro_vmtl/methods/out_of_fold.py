@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,11 +52,10 @@ class OutOfFold:
         }
         return cls(draws, y, task, weight)
 
-    def calibrations(self) -> dict[str, Calibration]:
-        """Learn the calibration of each member."""
+    def calibrations(self, names: Iterable[str]) -> dict[str, Calibration]:
+        """Learn the calibrations of some members."""
         return {
-            name: Calibration.learn(draws, self.y, weight=self.weight)
-            for name, draws in self.draws.items()
+            name: Calibration.learn(self.draws[name], self.y, weight=self.weight) for name in names
         }
 
     def weights(

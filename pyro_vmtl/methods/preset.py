@@ -23,6 +23,9 @@ from pyro_vmtl.sharing.share import share
 
 __all__ = ["Preset"]
 
+MAX_CONJUGATE_FEATURES = 101
+"""Most features, with an intercept: the time of a step grows with the cube of their number."""
+
 
 @dataclass(frozen=True)
 class Preset(ProgramMethod):
@@ -54,9 +57,10 @@ class Preset(ProgramMethod):
     hierarchical
         Whether the prior mean of the coefficients is latent and common to all tasks, or 0.
     conjugate
-        Whether the posteriors of a hierarchical linear regression are computed from the rows, by
-        :class:`~pyro_vmtl.guides.ConjugateNormal`, and L-BFGS fits those of the scales: one for
-        each coefficient, and noise that tasks have in common.
+        Whether to compute the posteriors of a hierarchical linear regression from the rows
+        (:class:`~pyro_vmtl.guides.ConjugateNormal`), and to fit those of the scales by L-BFGS: one
+        scale for each coefficient, and noise that tasks have in common. It has no KL weights. With
+        more than 100 features the guide is mean field, as without.
     pooled
         Whether to treat all rows as those of one task.
     likelihood
@@ -120,10 +124,10 @@ class Preset(ProgramMethod):
                 "None: only linear models of the features have a likelihood of choice. Set "
                 "latent_size=None."
             )
-        if self.conjugate and (self.shared or self.kl_weights or not self.hierarchical):
+        if self.conjugate and (self.shared or not self.hierarchical or self.latent_size):
             raise ValueError(
-                f"conjugate is True with shared={self.shared}, kl_weights={self.kl_weights} and "
-                f"hierarchical={self.hierarchical}, expected (), {{}} and True."
+                f"conjugate is True with shared={self.shared}, hierarchical={self.hierarchical} "
+                f"and latent_size={self.latent_size}, expected (), True and None."
             )
         if self.pooled and self.shared and self.latent_size is None:
             object.__setattr__(self, "shared", ())  # a single task has nobody to share with
@@ -146,13 +150,23 @@ class Preset(ProgramMethod):
 
     def fit_settings(self, data: TaskData) -> dict[str, Any]:
         """Return the arguments of :func:`~pyro_vmtl.fit`, those of large data included."""
+        if self._computes_posteriors(data):
+            return {"elbo": MeanFieldELBO(), "optimizer": "lbfgs"}
         large = self.fitting_large if data.mask.numel() > LARGE else {}
         elbo = MeanFieldELBO(self.num_particles, num_draws=self.num_draws)
-        optimizer = {"optimizer": "lbfgs"} if self.conjugate else {}
-        return {"elbo": elbo, **optimizer, **self.fitting, **large}
+        return {"elbo": elbo, **self.fitting, **large}
+
+    def needs_calibration(self, data: TaskData) -> bool:
+        """Whether the posterior is tempered, mean field, or of a wrong likelihood."""
+        return not self._computes_posteriors(data)
+
+    def _computes_posteriors(self, data: TaskData) -> bool:
+        return self.conjugate and data.num_features <= MAX_CONJUGATE_FEATURES
 
     def programs(self, data: TaskData) -> tuple[nn.Module, nn.Module]:
         """Return model and guide for prepared training rows, not yet fitted."""
+        if self._computes_posteriors(data):
+            return self._conjugate_programs(data)
         model = self._model(data)
         guide = self._guide(model, data)
         if self.deterministic:
@@ -166,17 +180,19 @@ class Preset(ProgramMethod):
         default = "Normal" if data.classes is None else "Categorical"
         return family_named(self.likelihood or default)
 
+    def _conjugate_programs(self, data: TaskData) -> tuple[nn.Module, nn.Module]:
+        if data.classes is not None or self.likelihood not in (None, "Normal"):
+            raise ValueError("conjugate is True, expected real targets with normal noise.")
+        prior = models.HierarchicalNormal(self._event_shape(data), latent_scales=True)
+        return models.LinearRegressor(prior, models.LogNormalNoise()), guides.ConjugateNormal(data)
+
     def _model(self, data: TaskData) -> nn.Module:
         shape = self._event_shape(data)
         zero_mean = models.ZeroMeanNormal if self.learned_prior else models.StandardNormal
-        prior: nn.Module = zero_mean(shape)
-        if self.hierarchical:
-            prior = models.HierarchicalNormal(shape, latent_scales=self.conjugate)
+        prior = models.HierarchicalNormal(shape) if self.hierarchical else zero_mean(shape)
         if self.latent_size is None:
             family = self.family(data)
             family.check(data)
-            if self.conjugate:
-                return models.LinearRegressor(prior, models.LogNormalNoise())
             return family.linear_model(prior, data)
         if data.classes is not None:
             return models.LatentClassifier(prior, self.latent_size)
@@ -188,8 +204,6 @@ class Preset(ProgramMethod):
         init: dict[str, Any] = {k: value for k, value in given.items() if value is not None}
         shape = self._event_shape(data)
         guide: guides.MeanFieldNormal | guides.AmortizedNormal
-        if self.conjugate:
-            return guides.ConjugateNormal(data)
         if self.amortized:
             guide = guides.AmortizedNormal(self._amortizer(data, init), data)
         else:

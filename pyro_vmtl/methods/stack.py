@@ -42,7 +42,7 @@ class Stack:
     num_folds
         Parts of the rows that are held out in turn.
     calibrated
-        Whether to learn a :class:`~pyro_vmtl.Calibration` of each member.
+        Whether to learn a :class:`~pyro_vmtl.Calibration` of each member that needs one.
 
     Raises
     ------
@@ -121,7 +121,11 @@ class Stack:
         if held_out is None:
             even = torch.full((data.num_tasks, len(members)), 1 / len(members))
             return Fitted(members, even, result)
-        calibrations = held_out.calibrations() if self.calibrated else {}
+        calibrations = held_out.calibrations(
+            name
+            for name, method in self.members.items()
+            if self.calibrated and method.needs_calibration(data)
+        )
         weights = held_out.weights(data.num_tasks, calibrations)
         of_new_tasks = new_task_member_weights(members, data, seed=seed)
         return Fitted(members, weights, result, calibrations, of_new_tasks)
