@@ -57,10 +57,11 @@ class Preset(ProgramMethod):
     hierarchical
         Whether the prior mean of the coefficients is latent and common to all tasks, or 0.
     conjugate
-        Whether to compute the posteriors of a hierarchical linear regression from the rows
-        (:class:`~pyro_vmtl.guides.ConjugateNormal`), and to fit those of the scales by L-BFGS: one
-        scale for each coefficient, and noise that tasks have in common. It has no KL weights. With
-        more than 100 features the guide is mean field, as without.
+        Whether to fit a linear mixed model: real targets, a common mean and a scale for each
+        coefficient, noise that tasks have in common, and no KL weights. The posteriors of the
+        coefficients are computed from the rows (:class:`~pyro_vmtl.guides.ConjugateNormal`), and
+        L-BFGS fits those of the scales. With more than 100 features that takes too long, and the
+        other settings count.
     pooled
         Whether to treat all rows as those of one task.
     likelihood
@@ -124,10 +125,10 @@ class Preset(ProgramMethod):
                 "None: only linear models of the features have a likelihood of choice. Set "
                 "latent_size=None."
             )
-        if self.conjugate and (self.shared or not self.hierarchical or self.latent_size):
+        if self.conjugate and (self.shared or self.latent_size):
             raise ValueError(
-                f"conjugate is True with shared={self.shared}, hierarchical={self.hierarchical} "
-                f"and latent_size={self.latent_size}, expected (), True and None."
+                f"conjugate is True with shared={self.shared} and latent_size={self.latent_size}, "
+                "expected () and None."
             )
         if self.pooled and self.shared and self.latent_size is None:
             object.__setattr__(self, "shared", ())  # a single task has nobody to share with

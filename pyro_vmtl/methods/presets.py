@@ -34,6 +34,7 @@ __all__ = [
     "BASELINES",
     "DEFAULT",
     "HIERARCHICAL",
+    "MIXED_MODEL",
     "OFFICIAL",
     "OFFICIAL_AC",
     "PAPER",
@@ -61,6 +62,11 @@ ALONE = replace(SHARED, shared=(), sharing={})
 
 HIERARCHICAL = replace(ALONE, hierarchical=True, kl_weights={"w": 0.2, "w_mean": 0.2})
 """Hierarchical Bayes: the tasks are exchangeable, about a mean that is learned."""
+
+MIXED_MODEL = replace(ALONE, conjugate=True)
+"""A linear mixed model: each coefficient varies between tasks by a scale of its own.
+
+With more than 100 features, tasks alone."""
 
 POOLED = replace(ALONE, pooled=True)
 """One linear model for all rows, as if there were no tasks."""
@@ -173,10 +179,14 @@ def presets(kind: Literal["classification", "regression", "counts"]) -> dict[str
         methods |= BASELINES
     methods = {name: _change(method, _CHANGES[kind]) for name, method in methods.items()}
     if kind == "regression":
+        mixed_model = _for_real_targets(MIXED_MODEL)
         # With few features a normal posterior is right as it is, and a low weight would overfit.
-        whole = replace(SHARED, kl_weights={"w": 1.0})
-        members = cast(Stack, methods["default"]).members
-        methods["default"] = replace(DEFAULT, members={**members, "shared-kl-1": whole})
+        members = dict(cast(Stack, methods["default"]).members)
+        members["shared-kl-1"] = replace(SHARED, kl_weights={"w": 1.0})
+        del members["alone"]  # what it is good for, the mixed model is better at
+        members["mixed-model"] = mixed_model
+        methods["mixed-model"] = mixed_model
+        methods["default"] = replace(DEFAULT, members=members)
     if kind != "counts":
         methods["paper"] = replace(PAPER)
     if kind == "classification":

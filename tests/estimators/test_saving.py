@@ -59,7 +59,7 @@ def everything(fitted, kind):
 @pytest.mark.parametrize(
     ("kind", "method"),
     [
-        *(("regression", name) for name in ("default", "shared", "hierarchical", "vmtl", "stl")),
+        *(("regression", name) for name in ("default", "shared", "mixed-model", "vmtl", "stl")),
         *(("classification", n) for n in ("default", "vmtl", "vmtl-ac", "bmtl")),
         *(("classification", name) for name in ("paper", "official", "official-ac")),
         *(("counts", name) for name in ("default", "shared")),
@@ -84,7 +84,7 @@ def test_what_was_saved_predicts_the_same(kind, method, tmp_path, monkeypatch):
     assert torch.equal(again.history_.loss, fitted.history_.loss)
     a, b = again.relatedness_, fitted.relatedness_
     assert_array_equal(a["mean"], b["mean"])
-    if method in ("default", "shared", "hierarchical"):
+    if method in ("default", "shared", "mixed-model"):
         X = rows(kind)[0]
         with pytest.warns(UserWarning, match="no such task"):
             new = [e.predict(X, ["new"] * 24) for e in (fitted, again)]

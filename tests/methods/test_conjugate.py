@@ -12,7 +12,7 @@ from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.saving import from_state, to_state
 from pyro_vmtl.methods.stack import Stack
 
-CONJUGATE = Preset(shared=(), hierarchical=True, conjugate=True)
+CONJUGATE = Preset(shared=(), conjugate=True)
 NUM_TASKS, NUM_ROWS = 60, 8
 SCALES = torch.tensor([1.0, 0.5, 0.0, 0.0])
 
@@ -118,16 +118,16 @@ def test_a_stack_does_not_calibrate_it(data):
     assert (stack.weights[:, 0] > 0.5).all()
 
 
-def test_with_many_features_it_is_mean_field():
+def test_with_many_features_the_other_settings_count():
     x = torch.randn(12, 150, generator=torch.Generator().manual_seed(0))
     many = TaskData.regression(x, x[:, 0], list("aabbcc") * 2)
-    mean_field = replace(CONJUGATE, conjugate=False)
+    alone = replace(CONJUGATE, conjugate=False)
     settings = {"fitting": {"num_steps": 20}}
-    one, other = (replace(preset, **settings).fit(many) for preset in (CONJUGATE, mean_field))
+    one, other = (replace(preset, **settings).fit(many) for preset in (CONJUGATE, alone))
     assert torch.equal(one.predictive(many).mean, other.predictive(many).mean)
 
 
-@pytest.mark.parametrize("wrong", [{"shared": ("w",)}, {"hierarchical": False}])
+@pytest.mark.parametrize("wrong", [{"shared": ("w",)}, {"latent_size": 3}])
 def test_settings_that_do_not_go_together_are_refused(wrong):
     with pytest.raises(ValueError, match="conjugate is True"):
         replace(CONJUGATE, **wrong)

@@ -273,12 +273,13 @@ def test_settings_of_stacks_are_checked():
 def test_the_default_is_one_object_for_each_kind():
     assert presets("classification")["default"] == DEFAULT
     real = presets("regression")["default"].members
-    assert [*real] == [*DEFAULT.members, "shared-kl-1"]
+    assert [*real] == ["shared", "hierarchical", "pooled", "shared-kl-1", "mixed-model"]
     assert {m.kl_weights["w"] for m in DEFAULT.members.values()} == {0.2}
     assert {name: m.kl_weights["w"] for name, m in real.items()} == {
-        **dict.fromkeys(DEFAULT.members, 0.5),
+        **dict.fromkeys(real, 0.5),
         "shared-kl-1": 1.0,
     }
+    assert [name for name, member in real.items() if member.conjugate] == ["mixed-model"]
     assert real["hierarchical"].kl_weights["w_mean"] == 0.5
 
 
