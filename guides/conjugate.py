@@ -92,14 +92,7 @@ class ConjugateNormal(nn.Module):
     data
         Training rows with real targets.
     init_scale, init_noise_scale
-        Initial values of the scales of coefficients and noise.
-
-    Attributes
-    ----------
-    num_tasks
-        T.
-    common
-        Sites outside the plate over tasks.
+        Initial scales of coefficients and noise.
 
     See Also
     --------
@@ -207,12 +200,10 @@ class ConjugateNormal(nn.Module):
             terms = {site: pyro.subsample(value, event_dim=0) for site, value in terms.items()}
             posterior = dist.MultivariateNormal(loc, scale_tril=root)
             value = pyro.sample("w", posterior, infer={"expected": terms})
-            noise = pyro.sample("noise_scale", self._some(self.noise.posterior()))
+            all_noise = self.noise.posterior()
+            some = (pyro.subsample(v, event_dim=0) for v in (all_noise.loc, all_noise.scale))
+            noise = pyro.sample("noise_scale", dist.LogNormal(*some))
         return {"w_scale": scale, "w_mean": mean, "noise_scale": noise, "w": value}
-
-    def _some(self, posterior: Any) -> Any:
-        loc, scale = (pyro.subsample(v, event_dim=0) for v in (posterior.loc, posterior.scale))
-        return dist.LogNormal(loc, scale)
 
     def _normal(self, loc: Tensor, cov: Tensor) -> dist.MultivariateNormal:
         return dist.MultivariateNormal(loc.to(self.dtype), scale_tril=_root(cov).to(self.dtype))

@@ -115,18 +115,7 @@ class LogNormalNoise(nn.Module):
     """Normal noise with a latent standard deviation in every task, a site ``noise_scale``.
 
     Its prior is log-normal, with location and spread that are learned: tasks of few rows have about
-    the usual noise.
-
-    Parameters
-    ----------
-    init_scale
-        Initial median of the standard deviations, in the unit of the targets.
-
-    Examples
-    --------
-    >>> with pyro.plate("task", 3, dim=-2):
-    ...     LogNormalNoise()().shape
-    torch.Size([3, 1])
+    the usual noise. ``init_scale`` is the initial median.
     """
 
     fixed_graph = True

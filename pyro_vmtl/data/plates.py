@@ -35,16 +35,7 @@ DATA_PLATE = "data"
 
 
 def subsample_tasks(data: TaskData) -> TaskData:
-    """Select the rows of the tasks in the enclosing plate ``task``, at dimension -2.
-
-    Examples
-    --------
-    >>> import torch
-    >>> data = TaskData.regression(torch.zeros(4, 1), torch.zeros(4), ["a", "b", "b", "c"])
-    >>> with pyro.plate("task", 3, subsample=torch.tensor([0, 2]), dim=-2):
-    ...     subsample_tasks(data).mask.tolist()
-    [[True, False], [True, False]]
-    """
+    """Select the rows of the tasks in the enclosing plate ``task``, at dimension -2."""
     if pyro.subsample(data.mask, event_dim=0) is data.mask:
         return data
     return data.map_rows(lambda values: pyro.subsample(values, event_dim=values.ndim - 2))

@@ -15,19 +15,7 @@ TWO_GROUPS = (0, 10, 20, 90, 100, 110)
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Training and test rows of several tasks.
-
-    Attributes
-    ----------
-    X_train, X_test
-        (rows, F), features.
-    y_train, y_test
-        (rows,), targets.
-    tasks_train, tasks_test
-        (rows,), task label of each row.
-    origin_train, origin_test
-        (rows,), index of the original each row was made from. None is on both sides.
-    """
+    """Training and test rows of several tasks; no original of a row is on both sides."""
 
     X_train: np.ndarray
     y_train: np.ndarray
@@ -51,21 +39,9 @@ def rotated_digits(
     Half of the images, stratified by class, are test images in every task; from the other half
     each task draws its own training images. Otherwise sharing would leak labels between tasks.
 
-    Parameters
-    ----------
-    angles
-        Angles in degrees; they are the labels of the tasks.
-    percent
-        Training images of each task, in percent of the images of each class.
-    seed
-        Seed of the split.
-    validation
-        Whether to return 40 % of the training half as the test rows, to choose settings on.
-
-    Returns
-    -------
-    Split
-        Pixels as features, from 0 to 1, 64 in a row.
+    Angles in degrees are the labels of the tasks; 64 pixels from 0 to 1 are the features. Each task
+    has ``percent`` of the images of each class. For ``validation``, 40 % of the training half are
+    the test rows.
 
     Notes
     -----

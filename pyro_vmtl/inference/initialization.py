@@ -38,13 +38,6 @@ def least_squares_start(data: TaskData, *, kl_weight: float = 1.0) -> tuple[Tens
     """Compute initial means and standard deviations of the coefficients of every task.
 
     They are (T, C, F) for classes and (T, F) for real targets.
-
-    Examples
-    --------
-    >>> data = TaskData.regression([[1.0], [2.0]], [1.0, 2.0], ["a", "a"])
-    >>> loc, scale = least_squares_start(data, kl_weight=1.0)
-    >>> round(loc.item(), 3), round(scale.item() ** -2, 3)  # 5 / (5 + 1) and 1 + 5
-    (0.833, 6.0)
     """
     if data.y is None:
         raise ValueError("The rows have no targets, expected training rows.")
@@ -72,13 +65,6 @@ def counts_start(
     """Compute initial means and standard deviations of coefficients for counts, (T, F).
 
     ``log_rate`` is the logarithm of the rate where all coefficients are 0.
-
-    Examples
-    --------
-    >>> data = TaskData.regression([[1.0]] * 100, [7.0] * 100, ["a"] * 100)
-    >>> loc, scale = counts_start(data, kl_weight=1.0)
-    >>> round(loc.item(), 2), round(scale.item() ** -2)  # log 7, and about 100 * 7
-    (1.94, 699)
     """
     y, x, mask = check_counts(data)[..., None].double(), data.x.double(), data.mask[..., None]
     weight = (data.mask if data.weight is None else data.weight * data.mask)[..., None].double()

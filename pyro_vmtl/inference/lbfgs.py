@@ -34,13 +34,7 @@ def lbfgs(
     *,
     recordable: bool,
 ) -> None:
-    """Minimize a loss, counting evaluations as steps.
-
-    Raises
-    ------
-    ValueError
-        If two evaluations at the same parameters differ.
-    """
+    """Minimize a loss, counting evaluations as steps."""
     terms = ELBOTerms()
 
     def evaluate() -> float:

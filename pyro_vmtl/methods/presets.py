@@ -64,9 +64,7 @@ HIERARCHICAL = replace(ALONE, hierarchical=True, kl_weights={"w": 0.2, "w_mean":
 """Hierarchical Bayes: the tasks are exchangeable, about a mean that is learned."""
 
 MIXED_MODEL = replace(ALONE, conjugate=True)
-"""A linear mixed model: each coefficient varies between tasks by a scale of its own.
-
-With more than 100 features, tasks alone."""
+"""A linear mixed model with a scale for each coefficient; tasks alone above 100 features."""
 
 POOLED = replace(ALONE, pooled=True)
 """One linear model for all rows, as if there were no tasks."""

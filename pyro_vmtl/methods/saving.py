@@ -27,18 +27,7 @@ State = tuple[dict[str, Any], dict[str, Tensor]]
 
 
 def to_state(fitted: Fitted) -> State:
-    """Take the state of a fit: of programs of your own, only what they learned.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from pyro_vmtl.methods.preset import Preset
-    >>> data = TaskData.regression([[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0], ["a", "a", "b"])
-    >>> fitted = Preset(fitting={"num_steps": 20}).fit(data)
-    >>> again = from_state(*to_state(fitted), data)
-    >>> torch.equal(again.predictive(data).mean, fitted.predictive(data).mean)
-    True
-    """
+    """Take the state of a fit: of programs of your own, only what they learned."""
     config, tensors = _result_state(fitted.result)
     config["calibrations"] = {name: asdict(c) for name, c in fitted.calibrations.items()}
     config["members"] = {}

@@ -94,8 +94,7 @@ def share(
     Raises
     ------
     ValueError
-        If a setting is not one of those above; when the programs run, if a site is missing, not
-        normal, or not in a plate of tasks.
+        If a setting is none of those above, or, when it runs, a site missing or not normal.
 
     See Also
     --------
