@@ -23,8 +23,8 @@ def benchmark(
     name: Annotated[
         str,
         typer.Argument(
-            help="digits, digits-angle, office-caltech, rotated-mnist, school, synthetic, or "
-            "suite for all of them at several sizes."
+            help="digits, digits-angle, grouped-table, office-caltech, random-slopes, "
+            "rotated-mnist, school, synthetic, or suite for many of them at several sizes."
         ),
     ],
     percent: Annotated[
@@ -32,13 +32,14 @@ def benchmark(
     ] = None,
     rows: Annotated[
         int | None,
-        typer.Option(help="Training rows per task (digits-angle, rotated-mnist, synthetic)."),
+        typer.Option(help="Training rows per task (all with a number of them)."),
     ] = None,
     features: Annotated[str | None, typer.Option(help="effnet or surf (office-caltech).")] = None,
     lists: Annotated[
         str | None,
         typer.Option(help="random splits, or mrn for the published lists (office-caltech)."),
     ] = None,
+    table: Annotated[str | None, typer.Option(help="Name of the table (grouped-table).")] = None,
     seeds: Annotated[
         int, typer.Option(min=1, help="Number of splits: random ones, or the first published ones.")
     ] = 3,
@@ -72,7 +73,7 @@ def benchmark(
     """
     if jobs == 0:
         user_error("--jobs is 0, expected 1 or more, or -1 for all cores.")
-    given = {"percent": percent, "rows": rows, "features": features, "lists": lists}
+    given = {"percent": percent, "rows": rows, "features": features, "lists": lists, "table": table}
     options = {option: value for option, value in given.items() if value is not None}
     _check_options(name, options)
     out = out or Path("runs") / _directory_name(name, options, validation=validation)

@@ -14,6 +14,7 @@ from benchmarks.baselines import (
 )
 from benchmarks.datasets.data_set import DataSet
 from benchmarks.gaussian_process import gaussian_process
+from benchmarks.mixed_model import linear_mixed_model
 from pyro_vmtl.analysis.baselines import logistic_regression_per_task, logistic_regression_pooled
 from pyro_vmtl.methods.method import Method
 from pyro_vmtl.methods.preset import Preset
@@ -34,6 +35,7 @@ BASELINES: dict[str, dict[str, Callable[..., Any]]] = {
         "pooled": lambda X, y, tasks, X_new, tasks_new: ridge_pooled(X, y, X_new),
         "boosted-trees": boosted_trees_regression,
         "gaussian-process": gaussian_process,
+        "linear-mixed-model": linear_mixed_model,
     },
 }
 """Models of other libraries, which are no presets, for each kind of targets."""

@@ -1,0 +1,64 @@
+"""Data sets of many groups and few features, and the linear mixed model beside the default."""
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.command import app
+from benchmarks.datasets import GroupedTable, RandomSlopes
+from benchmarks.datasets.tables import TABLES
+from benchmarks.mixed_model import linear_mixed_model
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_is_split_within_groups(table):
+    split = GroupedTable(table=table).split(0)
+    assert set(split.tasks_test) <= set(split.tasks_train)
+    assert not set(split.origin_train) & set(split.origin_test)
+    np.testing.assert_allclose(split.X_train.mean(axis=0), 0.0, atol=1e-6)
+    assert np.isfinite(split.X_test).all() and np.isfinite(split.y_test).all()
+    rows = len(split.y_train) / (len(split.y_train) + len(split.y_test))
+    assert abs(rows - TABLES[table].train) < 0.06  # groups have whole numbers of rows
+
+
+def test_rows_for_validation_are_training_rows():
+    table = GroupedTable(table="Produc")
+    split, validation = table.split(1), table.split(1, validation=True)
+    both = {*validation.origin_train, *validation.origin_test}
+    assert both == set(split.origin_train)
+
+
+def test_an_unknown_table_is_refused():
+    with pytest.raises(ValueError, match="table is 'iris', expected one of sleepstudy"):
+        GroupedTable(table="iris")
+
+
+def test_random_slopes_are_those_of_the_text():
+    split = RandomSlopes(tasks=400, rows=12, width=6).split(0)
+    assert split.X_train.shape == (4800, 6) and split.X_test.shape == (8000, 6)
+    X, y = split.X_train.reshape(400, 12, 6), split.y_train.reshape(400, 12)
+    design = np.concatenate([X, np.ones((400, 12, 1))], axis=2)
+    w = np.stack([np.linalg.lstsq(x, t, rcond=None)[0] for x, t in zip(design, y, strict=True)])
+    var = np.sort(w[:, :6].var(axis=0))
+    # two of six do not vary: the variance of least squares is E[sigma^2] / (12 - 7 - 1), with 0.49
+    # exp(2 * 0.09) for the noise; 400 tasks have a relative standard error of 0.1 or so
+    expected = 0.49 * np.exp(0.18) / 4
+    np.testing.assert_allclose(var[:2], expected, rtol=0.35)
+    np.testing.assert_allclose(w[:, 6].var(), 1 + expected, rtol=0.35)
+
+
+def test_the_mixed_model_finds_random_slopes():
+    split = RandomSlopes(tasks=50, rows=10, width=3).split(0)
+    rows = split.X_train, split.y_train, split.tasks_train, split.X_test, split.tasks_test
+    mean, std = linear_mixed_model(*rows)
+    assert np.mean((mean - split.y_test) ** 2) / split.y_test.var() < 0.5
+    inside = np.abs(mean - split.y_test) < 1.645 * std
+    assert 0.84 < inside.mean() < 0.95
+
+
+def test_the_command_compares_them(tmp_path):
+    args = ["grouped-table", "--table", "sleepstudy", "--seeds", "1", "--jobs", "1"]
+    methods = ["--methods", "mixed-model,linear-mixed-model", "--out", str(tmp_path / "run")]
+    result = CliRunner().invoke(app, args + methods)
+    assert result.exit_code == 0, result.output
+    assert "linear-mixed-model" in result.output
