@@ -54,7 +54,9 @@ def trial(row: str, seed: int) -> list[dict]:
     rows = []
     for variant, names, calibrated in _variants([n for n in members if n != "even start"]):
         some = replace(held_out, draws={name: held_out.draws[name] for name in names})
-        calibrations = some.calibrations() if calibrated else {}
+        calibrations = some.calibrations(
+            name for name in names if calibrated and stack.members[name].needs_calibration(data)
+        )
         fitted = Fitted(
             {name: members[name] for name in names},
             stacking_weights(

@@ -13,7 +13,7 @@ from pyro_vmtl.methods.presets import presets
 def test_the_default_of_the_ablation_predicts_as_the_stack_does(monkeypatch):
     stack = presets("regression")["default"]
     few = {"fitting": {"num_steps": 5}}
-    names = ("shared", "alone")
+    names = ("shared", "mixed-model")
     members = {name: replace(stack.members[name], **few) for name in names}
     stack = replace(stack, members=members, num_folds=2)
     data_set = GroupedTasks(tasks=3, groups=1, rows=10)

@@ -95,7 +95,7 @@ def test_the_elbo_of_long_tasks_is_unbiased_and_can_be_replayed():
     assert torch.equal(*outcomes)
 
 
-@pytest.mark.parametrize("member", ["shared", "alone", "hierarchical", "pooled"])
+@pytest.mark.parametrize("member", ["shared", "hierarchical", "pooled"])
 def test_members_take_batches_of_large_data_only(member, monkeypatch):
     data, seen = rows_of(LENGTHS), []
     monkeypatch.setattr(method_module, "fit", lambda *args, **settings: seen.append(settings))
