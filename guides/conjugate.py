@@ -94,10 +94,6 @@ class ConjugateNormal(nn.Module):
     init_scale, init_noise_scale
         Initial scales of coefficients and noise.
 
-    See Also
-    --------
-    MeanFieldNormal : Independent normals, for any likelihood.
-
     Examples
     --------
     >>> data = TaskData.regression([[1.0], [2.0], [3.0]], [1.0, 2.0, 3.0], ["a", "a", "b"])

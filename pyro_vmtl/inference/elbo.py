@@ -36,7 +36,9 @@ class MeanFieldELBO(TraceMeanField_ELBO):
     such sites come out wrong. Real sites, and other guides, are as in Pyro.
 
     Pyro computes the log density of every site, also where it then uses a closed-form KL. Here that
-    is done only while Pyro's validation is on.
+    is done only while Pyro's validation is on. With one particle, expectations that a guide hands
+    over take the place of draws: ``infer={"expected": {site: values}}`` with a log-likelihood or a
+    KL in the shape of the site's plates.
 
     Parameters
     ----------
