@@ -54,9 +54,9 @@ def trial(row: str, seed: int) -> list[dict]:
     rows = []
     for variant, names, calibrated in _variants([n for n in members if n != "even start"]):
         some = replace(held_out, draws={name: held_out.draws[name] for name in names})
-        calibrations = some.calibrations(
-            name for name in names if calibrated and stack.members[name].needs_calibration(data)
-        )
+        chosen = {name: stack.members[name] for name in names}
+        variant_of = replace(stack, members=chosen, calibrated=calibrated)
+        calibrations = variant_of.calibrations(some, data)
         fitted = Fitted(
             {name: members[name] for name in names},
             stacking_weights(

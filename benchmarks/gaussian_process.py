@@ -28,17 +28,7 @@ def gaussian_process(
     plus a diagonal [1]_. Its parameters and the noise maximize the evidence, by 200 steps of
     Adam.
 
-    Parameters
-    ----------
-    X_train, y_train, tasks_train
-        Training features (rows, F), targets (rows,) and tasks (rows,).
-    X_test, tasks_test
-        Features to predict (rows, F) and their tasks (rows,).
-
-    Returns
-    -------
-    tuple of ndarray
-        Predictive mean and standard deviation, noise included, each (rows,).
+    Parameters and results are those of :func:`~benchmarks.baselines.ridge_per_task`.
 
     Raises
     ------

@@ -20,17 +20,7 @@ def linear_mixed_model(
 
     The random effects are independent of one another; variances maximize the likelihood.
 
-    Parameters
-    ----------
-    X_train, y_train, tasks_train
-        Training features (rows, F), targets (rows,) and tasks (rows,).
-    X_test, tasks_test
-        Features to predict (rows, F) and their tasks (rows,).
-
-    Returns
-    -------
-    tuple of ndarray
-        Predictive mean and standard deviation, noise included, each (rows,).
+    Parameters and results are those of :func:`~benchmarks.baselines.ridge_per_task`.
 
     Raises
     ------

@@ -10,7 +10,7 @@ symbol               meaning                                  code              
 :math:`m`            mean of the coefficients over tasks      site ``w_mean``      (F,)
 :math:`\sigma_t`     standard deviation of the noise          site ``noise_scale`` (T, 1)
 :math:`w_t`          coefficients of task t                   site ``w``           (T, 1, F)
-:math:`\Lambda, s_t` means of :math:`\tau^{-2}` (diagonal)    ``precision``        (F,), (T,)
+:math:`\Lambda, s_t` means of :math:`\tau^{-2}` (diagonal)    ``log_precision()``  (F,), (T,)
                      and :math:`\sigma_t^{-2}`
 :math:`G_t, b_t`     :math:`X_t^\top X_t`,                    ``xx``, ``xy``       (T, F, F),
                      :math:`X_t^\top y_t`                                          (T, F)
@@ -25,7 +25,7 @@ symbol               meaning                                  code              
     q(m) = N(V \textstyle\sum_t \Lambda S_t s_t b_t,\ V), \qquad
     V = (\tau_0^{-2} I + \textstyle\sum_t \Lambda S_t s_t G_t)^{-1}
 
-are the factors that maximise the ELBO [1]_, with :math:`\tau_0` the standard deviation of the
+are the factors that maximize the ELBO [1]_, with :math:`\tau_0` the standard deviation of the
 prior of m. Where the scales are known, they are the exact posterior. The expectations of the two
 terms of the ELBO that depend on more than one site, the log-likelihood and the KL of w, are closed;
 the guide hands them over to the ELBO, whose value then does not depend on draws.
@@ -81,7 +81,7 @@ class _Posterior(NamedTuple):
     half_log_det: Tensor  # log |S_t| / 2, (T,)
     mean_loc: Tensor  # (F,)
     mean_cov: Tensor  # V, (F, F)
-    inverse: Tensor  # S_t s_t G_t, (T, F, F)
+    own: Tensor  # S_t s_t G_t, what is not of m: the identity less the gain, (T, F, F)
 
 
 class ConjugateNormal(nn.Module):
@@ -162,10 +162,10 @@ class ConjugateNormal(nn.Module):
         s, log_sigma = self.noise.log_precision().exp(), self.noise.loc.double()
         log_likelihood = -0.5 * (s[:, 0] * squares + self.num_rows * LOG_2PI)
         log_likelihood = log_likelihood - self.num_rows * log_sigma[:, 0]
-        # w - m has the mean offset - inverse m, as gain - I = -inverse
-        apart = w.offset - w.inverse @ w.mean_loc
+        # w - m has the mean offset - own m
+        apart = w.offset - w.own @ w.mean_loc
         var = w.cov.diagonal(dim1=-2, dim2=-1) + apart**2
-        var = var + ((w.inverse @ w.mean_cov) * w.inverse).sum(-1)
+        var = var + ((w.own @ w.mean_cov) * w.own).sum(-1)
         kl = 0.5 * (log_precision.exp() * var - 1).sum(-1) - w.half_log_det
         kl = kl + self.scale.loc.double().sum()
         return {"y": log_likelihood[:, None], "w": kl[:, None]}

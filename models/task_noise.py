@@ -54,7 +54,7 @@ class TaskNoise(nn.Module):
         self.register_buffer("few_rows", few)
         self._counted: tuple[Tensor | None, int, int] = (None, 0, 0)
 
-    def forward(self, *args: Any) -> Tensor:
+    def forward(self) -> Tensor:
         """Return the standard deviations of the tasks in the enclosing plate ``task``."""
         noise_scale: Tensor = pyro.subsample(self.noise_scale, event_dim=0)
         return noise_scale

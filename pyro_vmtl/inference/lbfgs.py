@@ -55,11 +55,11 @@ def lbfgs(
             loss = evaluate()
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # too long a step
             loss = math.inf
-        usable = math.isfinite(loss)
+        if math.isfinite(loss):
+            return loss
         for parameter in step_of.parameters:
-            if parameter.grad is not None:
-                parameter.grad = parameter.grad / size if usable else 0 * parameter
-        return (loss if usable else best + MUCH_WORSE) / size
+            parameter.grad = None  # which counts as 0
+        return best + MUCH_WORSE
 
     step_of.at_step(done.end)
     best, again = evaluate(), evaluate()
@@ -70,9 +70,6 @@ def lbfgs(
             f"{again:.8g}, expected equal ones: all terms must be closed, as those of "
             "ConjugateNormal are. Use optimizer='adam'."
         )
-    # The first step is as long as the gradient, so no number moves by more than 1.
-    gradients = [p.grad.abs().max().item() for p in step_of.parameters if p.grad is not None]
-    size = max(1.0, *gradients)
     optimizer = torch.optim.LBFGS(
         step_of.parameters,
         max_iter=ITERATIONS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,12 +51,6 @@ class OutOfFold:
             name: concat_draws([part.draws[name] for part in parts], dim=1) for name in members
         }
         return cls(draws, y, task, weight)
-
-    def calibrations(self, names: Iterable[str]) -> dict[str, Calibration]:
-        """Learn the calibrations of some members."""
-        return {
-            name: Calibration.learn(self.draws[name], self.y, weight=self.weight) for name in names
-        }
 
     def weights(
         self,
