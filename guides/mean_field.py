@@ -18,15 +18,21 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from torch import Tensor, nn
+from torch.distributions import constraints
 
-from pyro_vmtl.data.plates import sample_posterior
+from pyro_vmtl.data.plates import TASK_PLATE, sample_posterior
+from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.handlers.isolation import isolated
+from pyro_vmtl.handlers.program_handler import Program
+from pyro_vmtl.handlers.tracing import sample_sites
 
 __all__ = ["MeanFieldNormal"]
 
@@ -46,6 +52,8 @@ class MeanFieldNormal(nn.Module):
         Event shape of each site outside the task plate, which all tasks have in common.
     common_scale
         Whether to learn a common factor of all standard deviations of each site, too.
+    positive
+        Names of sites with positive values: their logarithms are normal.
 
     See Also
     --------
@@ -69,11 +77,13 @@ class MeanFieldNormal(nn.Module):
         init_scale: float = 0.1,
         common: Mapping[str, Sequence[int]] | None = None,
         common_scale: bool = False,
+        positive: Iterable[str] = (),
     ) -> None:
         super().__init__()
         self.num_tasks = num_tasks
         shapes = {site: torch.Size([num_tasks, 1, *event]) for site, event in event_shapes.items()}
         self.common = tuple(common or ())
+        self.positive = tuple(positive)
         shapes |= {site: torch.Size(event) for site, event in (common or {}).items()}
         self.locs = nn.ParameterDict(
             {site: init_loc_scale * torch.randn(s) for site, s in shapes.items()}
@@ -85,9 +95,46 @@ class MeanFieldNormal(nn.Module):
             {site: torch.zeros(()) for site in event_shapes if common_scale}
         )
 
+    @classmethod
+    def for_model(cls, model: Program, data: TaskData, **settings: Any) -> MeanFieldNormal:
+        """Return a guide with the latent sites of a model: log-normal where they are positive.
+
+        ``settings`` are the other arguments.
+
+        Raises
+        ------
+        ValueError
+            If a site is neither real nor positive, or in another plate than ``task``.
+        """
+        shapes: dict[bool, dict[str, Sequence[int]]] = {True: {}, False: {}}
+        positive = []
+        with torch.no_grad(), isolated(0):
+            sites = sample_sites(poutine.trace(model).get_trace(data))
+        for name, site in sites.items():
+            if site["is_observed"]:
+                continue
+            plates = [frame.name for frame in site["cond_indep_stack"]]
+            support = site["fn"].support
+            while isinstance(support, constraints.independent):
+                support = support.base_constraint
+            if plates not in ([], [TASK_PLATE]) or support not in (
+                constraints.real,
+                constraints.positive,
+            ):
+                raise ValueError(
+                    f"Site {name!r} is {support} in the plates {plates}, expected real or positive "
+                    f"numbers in {TASK_PLATE!r} or in none. Use one of Pyro's autoguides."
+                )
+            shapes[bool(plates)][name] = site["fn"].event_shape
+            if support is constraints.positive:
+                positive.append(name)
+        return cls(
+            shapes[True], data.num_tasks, common=shapes[False], positive=positive, **settings
+        )
+
     @torch.no_grad()
     def start_at(self, site: str, loc: Tensor, scale: Tensor) -> None:
-        """Set the means and standard deviations, each (T, ...), of a site's posterior."""
+        """Set means and standard deviations, each (T, ...), of a site's normal."""
         self.locs[site].copy_(loc.unsqueeze(1))
         self.raw_scales[site].copy_(scale.unsqueeze(1).log())
 
@@ -96,7 +143,8 @@ class MeanFieldNormal(nn.Module):
         loc, scale = self.locs[site], self.raw_scales[site].exp()
         if site in self.raw_common_scales:
             scale = scale * self.raw_common_scales[site].exp()
-        return dist.Normal(loc, scale).to_event(loc.ndim - (0 if site in self.common else 2))
+        kind = dist.LogNormal if site in self.positive else dist.Normal
+        return kind(loc, scale).to_event(loc.ndim - (0 if site in self.common else 2))
 
     def draw_common(self) -> dict[str, Tensor]:
         """Sample every site outside the plate over tasks."""

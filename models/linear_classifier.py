@@ -24,6 +24,7 @@ from torch import nn
 
 from pyro_vmtl.data.plates import subsample_tasks
 from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.handlers.linear_predictor import linear_predictor
 
 __all__ = ["LinearClassifier"]
 
@@ -53,6 +54,6 @@ class LinearClassifier(nn.Module):
         prior = self.prior()
         with pyro.plate("task", data.num_tasks, dim=-2):
             w, rows = pyro.sample("w", prior), subsample_tasks(data)
-            logits = (rows.x @ w.squeeze(-3).mT).to(w.dtype)  # (T, N, C), also under autocast
+            logits = linear_predictor(rows.x, w, 2).to(w.dtype)  # (T, N, C), also under autocast
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 pyro.sample("y", dist.Categorical(logits=logits), obs=rows.y)

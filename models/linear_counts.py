@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from pyro_vmtl.data.plates import subsample_tasks
 from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.handlers.linear_predictor import linear_predictor
 
 __all__ = ["MAX_LOG_RATE", "LinearCounts"]
 
@@ -63,7 +64,7 @@ class LinearCounts(nn.Module):
         prior = self.prior()
         with pyro.plate("task", data.num_tasks, dim=-2):
             w, rows = pyro.sample("w", prior), subsample_tasks(data)
-            linear = (rows.x @ w.mT).squeeze(-1).to(w.dtype)  # (T, N, F) @ (T, F, 1)
+            linear = linear_predictor(rows.x, w).to(w.dtype)
             log_rate = (self.log_rate + linear).clamp(-MAX_LOG_RATE, MAX_LOG_RATE)
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 pyro.sample("y", dist.Poisson(log_rate.exp()), obs=rows.y)

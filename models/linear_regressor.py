@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from pyro_vmtl.data.plates import subsample_tasks
 from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.handlers.linear_predictor import linear_predictor
 
 __all__ = ["LinearRegressor"]
 
@@ -58,7 +59,7 @@ class LinearRegressor(nn.Module):
         prior = self.prior()
         with pyro.plate("task", data.num_tasks, dim=-2):
             w, rows = pyro.sample("w", prior), subsample_tasks(data)
-            mean = (rows.x @ w.mT).squeeze(-1).to(w.dtype)  # (T, N, F) @ (T, F, 1)
+            mean = linear_predictor(rows.x, w).to(w.dtype)
             noise_scale = self.noise()
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 pyro.sample("y", dist.Normal(mean, noise_scale), obs=rows.y)

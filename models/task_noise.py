@@ -114,16 +114,18 @@ class _AtLeast(torch.autograd.Function):
 class LogNormalNoise(nn.Module):
     """Normal noise with a latent standard deviation in every task, a site ``noise_scale``.
 
-    Its prior is log-normal, with location and spread that are learned: tasks of few rows have about
-    the usual noise. ``init_scale`` is the initial median.
+    Its prior is log-normal with a learned location: tasks of few rows have about the usual noise.
+    ``init_scale`` is the initial median, and ``spread`` the standard deviation of the logarithm,
+    learned by default.
     """
 
     fixed_graph = True
 
-    def __init__(self, init_scale: float = 0.6) -> None:
+    def __init__(self, init_scale: float = 0.6, spread: float | None = None) -> None:
         super().__init__()
         self.loc = nn.Parameter(torch.tensor(init_scale).log())
-        self.raw_spread = nn.Parameter(torch.tensor(0.3).log())
+        raw_spread = torch.tensor(spread or 0.3).log()
+        self.raw_spread = nn.Parameter(raw_spread, requires_grad=spread is None)
 
     def forward(self) -> Tensor:
         """Sample the standard deviations, inside a plate over tasks."""

@@ -51,7 +51,7 @@ def sample_posterior(site: str, posterior: dist.Independent) -> Tensor:
     site
         Name of the site.
     posterior
-        Normal with the posterior of every task, batch shape (T, ...).
+        Normal, or log-normal, with the posterior of every task, batch shape (T, ...).
 
     See Also
     --------
@@ -64,7 +64,7 @@ def sample_posterior(site: str, posterior: dist.Independent) -> Tensor:
     some, infer = posterior, {}
     if loc is not normal.loc:
         scale = pyro.subsample(normal.scale, event_dim=event_dim)
-        some = dist.Normal(loc, scale).to_event(event_dim)
+        some = type(normal)(loc, scale).to_event(event_dim)
         infer = {"sources": lambda: dist.Independent(normal, event_dim)}
     value: Tensor = pyro.sample(site, some, infer=infer)
     return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +24,7 @@ from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.handlers.crossed_draws import CrossedDraws
 from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, Program
 from pyro_vmtl.handlers.tracing import TracePair, sample_sites, trace_guide_and_model
+from pyro_vmtl.inference.fixed_points import FixedPoints
 
 __all__ = ["ELBOTerms", "Evaluation", "MeanFieldELBO", "evaluate"]
 
@@ -48,13 +49,18 @@ class MeanFieldELBO(TraceMeanField_ELBO):
     num_draws
         Numbers of draws of sites that are drawn less often than S times. With M draws of one site
         and L of another [1]_ all M * L pairs are used; the product of all numbers divides S.
+    num_points
+        S, an even number: fixed points of every normal site, and of sites that transform a normal, in
+        place of draws (:mod:`pyro_vmtl.inference.fixed_points`). The loss of a program with no
+        other sites then does not depend on draws, and :func:`~pyro_vmtl.fit` can use L-BFGS.
     max_plate_nesting
         Bound on the number of nested plates in model and guide.
 
     Raises
     ------
     ValueError
-        If a number of draws is below 1, or their product does not divide S; when it runs, if there
+        If a number of draws is below 1, or their product does not divide S, or if ``num_points`` is
+        odd, or comes with numbers of draws; when it runs, if there
         is no such site, or, with Pyro's validation on, if draws of the guide have no gradient.
 
     References
@@ -70,6 +76,7 @@ class MeanFieldELBO(TraceMeanField_ELBO):
         num_particles: int = 1,
         *,
         num_draws: Mapping[str, int] | None = None,
+        num_points: int | None = None,
         max_plate_nesting: int = 2,
     ) -> None:
         for site, num in (num_draws or {}).items():
@@ -81,6 +88,14 @@ class MeanFieldELBO(TraceMeanField_ELBO):
                 f"num_draws is {self.num_draws}, whose product does not divide num_particles, "
                 f"which is {num_particles}."
             )
+        if num_points is not None:
+            if num_particles != 1 or num_draws or num_points < 2 or num_points % 2:
+                raise ValueError(
+                    f"num_points is {num_points} with num_particles={num_particles} and num_draws="
+                    f"{self.num_draws}, expected an even number, without draws."
+                )
+            num_particles = num_points
+        self.num_points = num_points
         super().__init__(
             num_particles=num_particles,
             vectorize_particles=num_particles > 1,
@@ -88,11 +103,16 @@ class MeanFieldELBO(TraceMeanField_ELBO):
         )
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> TracePair:
-        with CrossedDraws(self.num_draws) if self.num_particles > 1 else nullcontext():
+        with self._draws():
             if is_validation_enabled() or isinstance(poutine.unwrap(guide), Messenger):
                 return TracePair(*super()._get_trace(model, guide, args, kwargs))
             traces = trace_guide_and_model(model, guide, *args, **kwargs)
             return TracePair(*map(prune_subsample_sites, traces))
+
+    def _draws(self) -> AbstractContextManager[Any]:
+        if self.num_points is not None:
+            return FixedPoints(self.num_points)
+        return CrossedDraws(self.num_draws) if self.num_particles > 1 else nullcontext()
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Return the loss."""

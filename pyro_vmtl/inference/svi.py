@@ -206,7 +206,16 @@ def fit(
         unread: list[tuple[Tensor, ELBOTerms]] = []
         try:
             if optimizer == "lbfgs" and not done.over:
-                lbfgs(step_of, done, report, recordable=recordable)
+                restart = None
+                if step_of.sharing:
+
+                    def restart() -> None:
+                        with torch.no_grad(), batch_of(args, None) as rows:
+                            guide_trace = trace_guide_and_model(model, guide, *rows).guide
+                        for sharing in step_of.sharing:
+                            sharing.initialize_logits(guide_trace)
+
+                lbfgs(step_of, done, report, recordable=recordable, restart=restart)
                 if keeper is not None:
                     keeper.write(done)
             while done.step < done.end and not done.over:

@@ -31,7 +31,6 @@ from pyro_vmtl.methods.new_task import check_predicts_new_tasks, parts
 from pyro_vmtl.methods.out_of_fold import OutOfFold
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.stacking_weights import PRIOR_ROWS
-from pyro_vmtl.models.task_noise import TaskNoise
 from pyro_vmtl.sharing.sources import Sources
 
 __all__ = ["add_task"]
@@ -150,10 +149,6 @@ def _take_over(new: nn.Module, old: nn.Module) -> None:
             value[:-1] = learned
             if name.endswith("raw_transfer_scale"):
                 value[-1] = learned.mean(0)  # there is no better guess
-    for noise, before in zip(parts(new, TaskNoise), parts(old, TaskNoise), strict=True):
-        if len(noise.raw_noise_scale) > len(before.raw_noise_scale):
-            log_scale = before.log_noise_scale
-            noise.fix_log_noise_scale(torch.cat([log_scale, log_scale.mean(0, keepdim=True)]))
 
 
 @torch.no_grad()

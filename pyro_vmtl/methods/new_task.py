@@ -35,7 +35,6 @@ from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.handlers.program_handler import unwrap
 from pyro_vmtl.methods.member import Member, PairMethod
 from pyro_vmtl.methods.out_of_fold import OutOfFold
-from pyro_vmtl.models.task_noise import TaskNoise
 from pyro_vmtl.predictive.families import family_of
 from pyro_vmtl.sharing.sources import Sources
 
@@ -75,8 +74,6 @@ def new_task_draws(
         place = torch.randint(len(others), drawn.shape)
         source = drawn.where(from_source, torch.tensor(others, device=drawn.device)[place])
         model = copy.deepcopy(unwrap(fitted.model)).eval()
-        for noise in parts(model, TaskNoise):
-            noise.fix_log_noise_scale(noise.log_noise_scale[source].unsqueeze(1))
         # sites common to all tasks, such as the latent mean
         given = {site: guide.posterior(site).sample((num_samples, 1, 1)) for site in guide.common}
         w = _run(model, rows, given, num_samples)["w"]["value"]

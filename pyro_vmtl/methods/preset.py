@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from pyro_vmtl.handlers.point_estimates import point_estimates
 from pyro_vmtl.handlers.schedules import Schedule, as_schedule
 from pyro_vmtl.handlers.temper import temper
 from pyro_vmtl.inference.elbo import MeanFieldELBO
+from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.method import LARGE, ProgramMethod
 from pyro_vmtl.predictive.families import family_named
 from pyro_vmtl.predictive.family import Family
@@ -23,8 +25,8 @@ from pyro_vmtl.sharing.share import share
 
 __all__ = ["Preset"]
 
-MAX_CONJUGATE_FEATURES = 101
-"""Most features, with an intercept: the time of a step grows with the cube of their number."""
+FEW_FEATURES = 101
+"""With an intercept."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,15 @@ class Preset(ProgramMethod):
         Whether the scale of the prior is learned; otherwise it is 1.
     hierarchical
         Whether the prior mean of the coefficients is latent and common to all tasks, or 0.
+    latent_scales
+        Whether each coefficient has a prior scale of its own there, which is latent.
     conjugate
         Whether to fit a linear mixed model: real targets, a common mean and a scale for each
         coefficient, noise that tasks have in common, and no KL weights. The posteriors of the
         coefficients are computed from the rows (:class:`~pyro_vmtl.guides.ConjugateNormal`), and
-        L-BFGS fits those of the scales. With more than 100 features that takes too long, and the
-        other settings count.
+        L-BFGS fits those of the scales.
+    few_features
+        Settings for data of up to 100 features and 200,000 rows, which replace all of these.
     pooled
         Whether to treat all rows as those of one task.
     likelihood
@@ -77,7 +82,9 @@ class Preset(ProgramMethod):
     num_particles
         Draws of all latent sites in a step.
     num_draws
-        Sites that are drawn less often. Both are arguments of
+        Sites that are drawn less often.
+    num_points
+        Fixed points in place of draws. All three are arguments of
         :class:`~pyro_vmtl.MeanFieldELBO`.
     fitting
         Arguments of :func:`~pyro_vmtl.fit`, but for ``elbo``, ``seed``, ``progress`` and
@@ -105,6 +112,7 @@ class Preset(ProgramMethod):
     learned_prior: bool = True
     hierarchical: bool = False
     conjugate: bool = False
+    latent_scales: bool = False
     pooled: bool = False
     likelihood: str | None = None
     shared: tuple[str, ...] = ("w",)
@@ -112,8 +120,10 @@ class Preset(ProgramMethod):
     kl_weights: Mapping[str, float | Schedule] = field(default_factory=dict)
     num_particles: int = 1
     num_draws: Mapping[str, int] = field(default_factory=dict)
+    num_points: int | None = None
     fitting: Mapping[str, Any] = field(default_factory=dict)
     fitting_large: Mapping[str, Any] = field(default_factory=dict)
+    few_features: Preset | None = None
 
     subsamples_tasks = True
 
@@ -151,24 +161,33 @@ class Preset(ProgramMethod):
 
     def fit_settings(self, data: TaskData) -> dict[str, Any]:
         """Return the arguments of :func:`~pyro_vmtl.fit`, those of large data included."""
-        if self._computes_posteriors(data):
+        if self.conjugate:
             return {"elbo": MeanFieldELBO(), "optimizer": "lbfgs"}
         large = self.fitting_large if data.mask.numel() > LARGE else {}
-        elbo = MeanFieldELBO(self.num_particles, num_draws=self.num_draws)
+        elbo = MeanFieldELBO(
+            self.num_particles, num_draws=self.num_draws, num_points=self.num_points
+        )
         return {"elbo": elbo, **self.fitting, **large}
 
     def needs_calibration(self, data: TaskData) -> bool:
         """Whether the posterior is tempered, mean field, or of a wrong likelihood."""
-        return not self._computes_posteriors(data)
+        return not self.for_data(data).conjugate
 
-    def _computes_posteriors(self, data: TaskData) -> bool:
-        return self.conjugate and data.num_features <= MAX_CONJUGATE_FEATURES
+    def for_data(self, data: TaskData) -> Preset:
+        """Return the settings for training rows: others where these have few features."""
+        is_large = data.num_features > FEW_FEATURES or data.mask.numel() > LARGE
+        return self if is_large or self.few_features is None else self.few_features
+
+    def fit(self, data: TaskData, **settings: Any) -> Fitted:
+        """Make model and guide, and fit them. See :meth:`Method.fit`."""
+        chosen = self.for_data(data)
+        return super().fit(data, **settings) if chosen is self else chosen.fit(data, **settings)
 
     def programs(self, data: TaskData) -> tuple[nn.Module, nn.Module]:
         """Return model and guide for prepared training rows, not yet fitted."""
-        if self._computes_posteriors(data):
+        if self.conjugate:
             return self._conjugate_programs(data)
-        model = self._model(data)
+        model = self._model(data).to(data.x.device)
         guide = self._guide(model, data)
         if self.deterministic:
             guide = point_estimates(guide)
@@ -190,7 +209,8 @@ class Preset(ProgramMethod):
     def _model(self, data: TaskData) -> nn.Module:
         shape = self._event_shape(data)
         zero_mean = models.ZeroMeanNormal if self.learned_prior else models.StandardNormal
-        prior = models.HierarchicalNormal(shape) if self.hierarchical else zero_mean(shape)
+        hierarchical = partial(models.HierarchicalNormal, latent_scales=self.latent_scales)
+        prior = (hierarchical if self.hierarchical else zero_mean)(shape)
         if self.latent_size is None:
             family = self.family(data)
             family.check(data)
@@ -208,14 +228,14 @@ class Preset(ProgramMethod):
         if self.amortized:
             guide = guides.AmortizedNormal(self._amortizer(data, init), data)
         else:
-            common = {"w_mean": shape} if self.hierarchical else {}
-            is_linear = self.latent_size is None
-            guide = guides.MeanFieldNormal(
-                {"w": shape}, data.num_tasks, **init, common=common, common_scale=is_linear
-            )
-            start = self.start(model, data) if is_linear else None
-            if start is not None:
-                guide.start_at("w", *start)
+            if self.latent_size is not None:
+                common = {"w_mean": shape} if self.hierarchical else {}
+                guide = guides.MeanFieldNormal({"w": shape}, data.num_tasks, **init, common=common)
+            else:
+                guide = guides.MeanFieldNormal.for_model(model, data, **init, common_scale=True)
+                start = self.start(model, data)
+                if start is not None:
+                    guide.start_at("w", *start)
         if self.latent_size is None:
             return guide
         per_task = {"num_tasks": data.num_tasks} if self.encoder_per_task else {}

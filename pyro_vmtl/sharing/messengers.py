@@ -19,7 +19,6 @@ from pyro.poutine.messenger import block_messengers
 from torch import Tensor, nn
 
 from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, SiteMessenger
-from pyro_vmtl.sharing.concrete import LogConcrete
 from pyro_vmtl.sharing.pool import Pool
 from pyro_vmtl.sharing.sites import (
     as_normal,
@@ -116,8 +115,7 @@ class Sharing(nn.Module):
             logits = pyro.subsample(logits, event_dim=1)
             weights = sources.weights_posterior(logits)
             if not recorded:
-                even = logits.new_zeros(()).expand_as(logits)
-                weights = LogConcrete(sources.temperature, logits=even)
+                weights = sources.weights_prior(logits)
             value: Tensor = pyro.sample(f"{site}_sources", weights, infer=recorded)
         # The exponentials of logarithms would sum to 1 up to some 1e-5 only.
         return value.softmax(-1).flatten(dim - 1, -2)

@@ -68,11 +68,13 @@ def share(
         Widen the sources by a learned transfer scale, one per ``"source"`` or one per
         ``"dimension"`` of the site; None for no widening.
     min_base_weight
-        Least weight of the base, from 0 to 1; None for 1 / T. With the default, T equal tasks pay
-        for one prior together, and T unrelated tasks for T priors.
+        Least weight of the base, from 0 to 1; None for 1 / n, where n is the effective number of
+        tasks that a task borrows from, itself included. With the default, n equal tasks pay for one
+        prior together, and n unrelated tasks for n priors.
     weights
         Posterior of the source weights: ``"concrete"``, the Gumbel-softmax [2]_ of learned logits;
-        ``"softmax"``, the point mass at their softmax; ``"even"``, equal weights.
+        ``"categorical"``, the probabilities that a task has each source as its only one, which
+        needs no draws; ``"softmax"``, the point mass at the softmax; ``"even"``, equal weights.
     weights_prior
         Whether the KL of the source weights from equal weights is part of the ELBO. Point masses
         have none.
@@ -139,7 +141,7 @@ def share(
         sites,
         pool=pool,
         transfer=transfer,
-        weights_prior=weights_prior and weights == "concrete",
+        weights_prior=weights_prior and weights in ("concrete", "categorical"),
         detach_sources=detach_sources,
         new_sources=partial(
             Sources,

@@ -17,6 +17,7 @@ from torch.nn import functional
 from pyro_vmtl.handlers.schedules import Schedule, Scheduled
 from pyro_vmtl.sharing.components import TaskComponents, other_tasks
 from pyro_vmtl.sharing.concrete import LogConcrete
+from pyro_vmtl.sharing.expected_one_hot import ExpectedOneHot
 
 __all__ = ["CellSources", "Sources", "Transfer", "WeightsPosterior", "WeightsStart", "nearness"]
 
@@ -26,13 +27,15 @@ Transfer = Literal["source", "dimension"]
 WeightsStart = Literal["even", "nearest"]
 """Initial source weights."""
 
-WeightsPosterior = Literal["concrete", "softmax", "even"]
-"""Posterior of the source weights: a Concrete distribution, a learned point, or the even point."""
+WeightsPosterior = Literal["concrete", "categorical", "softmax", "even"]
+"""Posterior of the source weights: a Concrete distribution, the probabilities of a choice among the
+sources, a learned point, or the even point."""
 
 MAX_ROUNDING = 0.1
 """Accepted rounding error in nats: far below the KL between two draws of the posterior."""
 
-MIN_LOGIT = -8.0  # initial logit of the farthest source, so that its weight can still grow
+MIN_LOGIT = -8.0
+"""Initial logit of the farthest source, below which its weight could hardly grow."""
 
 INITIAL_TRANSFER_SCALE = 0.1  # 0.3 ended in a worse optimum on Office-Caltech10
 
@@ -140,6 +143,7 @@ class Sources(Scheduled):
         From even weights all posteriors would first move to their common mean, and groups of tasks
         might never be found: a local optimum. The nearest start is half the expected log density of
         each source: as both posteriors are uncertain, the full one would count a distance twice.
+        In many dimensions it is less, so that the nearest is not the only one.
         """
         size = self.logits.shape[1] - self.base
         even = "even" in (self.start, self.weights)
@@ -147,8 +151,9 @@ class Sources(Scheduled):
             return
         others = other_tasks(self.num_tasks, self.logits.device)
         near = nearness(posterior, self.transfer_var).gather(1, others)
-        near = (near - near.amax(1, keepdim=True)) / 2
-        self.logits[:, :size] = near.clamp_min(MIN_LOGIT)
+        near = near - near.amax(1, keepdim=True)
+        farthest = near.amin(1, keepdim=True).clamp_max(-1e-9)
+        self.logits[:, :size] = near * (MIN_LOGIT / farthest).clamp_max(0.5)
         if self.base:
             self.logits[:, -1] = self.logits[:, :size].mean(1)
 
@@ -161,14 +166,30 @@ class Sources(Scheduled):
         r"""Return the posterior of the log weights, with logits in any shape (\*batch, K)."""
         if self.weights == "concrete":
             return LogConcrete(self.temperature, logits=logits)
+        if self.weights == "categorical":
+            return ExpectedOneHot(logits)
         return dist.Delta(logits.log_softmax(-1), event_dim=1)
+
+    def weights_prior(self, logits: Tensor) -> dist.TorchDistribution:
+        """Return the prior of log weights of this shape, in which all sources are equal."""
+        even = logits.new_zeros(()).expand_as(logits)
+        if self.weights == "categorical":
+            return ExpectedOneHot(even)
+        return LogConcrete(self.temperature, logits=even)
 
     def pool_weights(self, weights: Tensor, tasks: Tensor | None = None) -> Tensor:
         r"""Compute pool weights, (\*L, B, T + 1), from weights over the sources, (\*L, B, K).
 
         They say how much each of the tasks, (B,) or all, borrows from each task and the base, which
         comes last. The weight of a task on itself is 0, that of the base at least
-        ``min_base_weight``.
+        ``min_base_weight``; if that is None, at least the weight of one among the task itself and
+        the effective number of its sources [1]_, :math:`1 / (1 + 1 / \sum_i \bar a_i^2)`, where
+        :math:`\bar a` are the weights among the sources at the softmax of the logits: 1 / n in a
+        group of n equal tasks.
+
+        References
+        ----------
+        .. [1] L. Kish. Survey Sampling. Wiley, 1965.
         """
         num_tasks = self.num_tasks
         tasks = torch.arange(num_tasks, device=weights.device) if tasks is None else tasks
@@ -179,10 +200,13 @@ class Sources(Scheduled):
         after = functional.pad(weights, (1, without_base))
         pooled = torch.where(place < tasks[:, None], before, after)
         pooled = pooled.masked_fill(place == tasks[:, None], 0.0)
-        least = 1 / num_tasks if self.min_base_weight is None else self.min_base_weight
-        if least:
-            pooled = torch.lerp(pooled, (place == num_tasks).to(pooled), least)
-        return pooled
+        least: Tensor | float | None = self.min_base_weight
+        if least is None:
+            sources = self.logits[tasks].softmax(-1)[:, : weights.shape[-1] - self.base]
+            square = (sources**2).sum(-1, keepdim=True)
+            # where there are no sources, the base has all weight already
+            least = square / (square + sources.sum(-1, keepdim=True) ** 2).clamp_min(1e-30)
+        return pooled + least * ((place == num_tasks).to(pooled) - pooled)
 
     @torch.no_grad()
     def draw(self, num_samples: int) -> Tensor:

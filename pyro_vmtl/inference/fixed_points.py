@@ -1,0 +1,131 @@
+r"""Fixed points in place of draws, so that an ELBO is a function of the parameters alone.
+
+A normal :math:`N(\mu, L L^\top)` is replaced by S points :math:`\mu \pm L h_s` of equal weight. The
+components of :math:`h` are columns of a random orthogonal matrix, S / 2 by S / 2, with mean square
+1. So averages over the points are the exact expectations of linear functions and squares, and of
+products of two components that have different columns, as by a sigma-point rule [1]_; other
+functions are approximated as by so many antithetic draws, without noise.
+
+Coefficients in a linear predictor need no columns of their own: where a model computes it by
+:func:`~pyro_vmtl.handlers.linear_predictor.linear_predictor`, the predictor of each row is normal
+with known moments, and is put at points itself.
+
+References
+----------
+.. [1] McNamee, J. and Stenger, F. (1967). Construction of fully symmetric numerical integration
+   formulas. Numerische Mathematik 10.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import (
+    Independent,
+    MultivariateNormal,
+    Normal,
+    TransformedDistribution,
+)
+
+from pyro_vmtl.data.plates import TASK_PLATE
+from pyro_vmtl.handlers.tracing import is_sample
+
+__all__ = ["FixedPoints"]
+
+PARTICLES = "num_particles_vectorized"
+"""Name of Pyro's plate over vectorized particles."""
+
+
+class FixedPoints(Messenger):
+    """Put the normal sites of a guide, and sites that transform a normal, at S fixed points.
+
+    It encloses guide and model of an ELBO whose S vectorized particles are the points. Tasks have
+    the same points, as they are independent of each other.
+    """
+
+    def __init__(self, num_points: int) -> None:
+        super().__init__()
+        self.num_points = num_points
+        self.num_columns = 0
+        self.normals: dict[int, tuple[Tensor, Any, int]] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["done"] or msg["is_observed"] or not is_sample(msg):
+            return
+        dims = {frame.name: frame.dim for frame in msg["cond_indep_stack"] if frame.vectorized}
+        fn, transforms = msg["fn"], []
+        while isinstance(fn, Independent | TransformedDistribution):
+            transforms = [*getattr(fn, "transforms", []), *transforms]
+            fn = fn.base_dist
+        if not isinstance(fn, Normal | MultivariateNormal) or PARTICLES not in dims:
+            return
+        event_dim = len(msg["fn"].event_shape)
+        shape = list(fn.loc.shape)
+        for name in {PARTICLES, TASK_PLATE} & set(dims):
+            shape[dims[name] - event_dim] = 1
+        points = self._points(shape, dims[PARTICLES] - event_dim, fn.loc)
+        if isinstance(fn, Normal):
+            value = fn.loc + fn.scale * points
+        else:
+            value = fn.loc + (fn.scale_tril @ points[..., None]).squeeze(-1)
+        for transform in transforms:
+            value = transform(value)
+        if not transforms:
+            self.normals[id(value)] = value, fn, dims[PARTICLES] - event_dim
+        msg["value"], msg["done"] = value, True
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        dims = {frame.name: frame.dim for frame in msg["cond_indep_stack"] if frame.vectorized}
+        if PARTICLES in dims and is_sample(msg) and not msg["is_observed"]:
+            # what is the same at all points is computed once
+            particles = dims[PARTICLES] - len(msg["fn"].event_shape)
+            if msg["value"].ndim >= -particles:
+                msg["value"] = _first(msg["value"], particles)
+
+    def _pyro_linear_predictor(self, msg: Any) -> None:
+        x, w, event_dim = (*msg["args"], 1)[:3]
+        _, fn, particles = self.normals.get(id(w), (w, None, 0))
+        if fn is None:
+            return
+        product = msg["fn"]
+        mean = product(x, _first(fn.loc, particles), event_dim)
+        if isinstance(fn, Normal):
+            var = product(x**2, _first(fn.scale, particles) ** 2, event_dim)
+        else:
+            root = _first(fn.scale_tril, particles - 1)
+            var = ((x @ root.squeeze(-3)) ** 2).sum(-1)
+        shape = [1] * mean.ndim
+        if event_dim == 2:
+            shape[-1] = mean.shape[-1]
+        points = self._points(shape, particles + 1, mean)
+        # a padded row has variance 0, where the root has no gradient
+        msg["value"], msg["done"] = mean + var.clamp_min(1e-20).sqrt() * points, True
+
+    def _points(self, shape: list[int], dim: int, like: Tensor) -> Tensor:
+        """Return points of this shape, but with the particles at a dimension."""
+        size = torch.Size(shape).numel()
+        first, self.num_columns = self.num_columns, self.num_columns + size
+        points = _points(self.num_points)
+        points = points[:, torch.arange(first, first + size) % points.shape[1]].to(like)
+        shape = [1] * (-dim - len(shape)) + shape
+        return points.reshape(*shape[:dim], self.num_points, *shape[len(shape) + dim + 1 :])
+
+
+def _first(values: Tensor, dim: int) -> Tensor:
+    """Undo an expansion over particles."""
+    return values.narrow(dim, 0, 1) if values.stride(dim) == 0 else values
+
+
+@cache
+def _points(num_points: int) -> Tensor:
+    """Return S points of S / 2 numbers, (S, S / 2), each column with mean 0 and mean square 1."""
+    half = num_points // 2
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(half, half, generator=generator, dtype=torch.float64)
+    orthogonal = torch.linalg.qr(normal).Q * math.sqrt(half)
+    return torch.cat([orthogonal, -orthogonal])
