@@ -1,23 +1,14 @@
-r"""The normal guide with full covariance.
+r"""The normal guide with full covariance [1]_.
 
-======================= ================================ ================================ ========
-symbol                  meaning                          code                             shape
-======================= ================================ ================================ ========
-:math:`\mu_t, \sigma_t` means and standard deviations    ``MeanFieldNormal``'s            (F,)
-:math:`L_t`             unit lower-triangular matrix     ``raw_trils``, below the         (F, F)
-                                                         diagonal
-:math:`R_t`             rows of L of length 1: Cholesky  ``normalize(lower)``             (F, F)
-                        factor of the correlations
-======================= ================================ ================================ ========
-
-.. math:: q(w_t) = N(\mu_t,\ \mathrm{diag}(\sigma_t) R_t R_t^\top \mathrm{diag}(\sigma_t))
-
-The marginals are those of the mean-field guide with the same numbers; it starts as that guide [1]_.
+The posterior of task t is :math:`N(\mu_t, D_t R_t R_t^\top D_t)`. Its means :math:`\mu_t` and
+standard deviations :math:`D_t` are those of the mean-field guide. The rows of :math:`R_t`, the
+Cholesky factor of the correlations, are those of a unit lower-triangular matrix (``raw_trils``
+below the diagonal), each divided by its length. It starts at the identity.
 
 References
 ----------
 .. [1] A. Kucukelbir, D. Tran, R. Ranganath, A. Gelman, D. Blei. Automatic Differentiation
-   Variational Inference. JMLR 18(14), 2017: mean-field and full-rank Gaussians.
+   Variational Inference. JMLR 18(14), 2017.
 """
 
 from __future__ import annotations
@@ -27,7 +18,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from pyro_vmtl.guides.mean_field import MeanFieldNormal
@@ -70,13 +61,6 @@ class FullRankNormal(MeanFieldNormal):
                 if event
             }
         )
-
-    @torch.no_grad()
-    def start_at(self, site: str, loc: Tensor, scale: Tensor) -> None:
-        """Set the means and standard deviations, each (T, ...); correlations are 0."""
-        super().start_at(site, loc, scale)
-        if site in self.raw_trils:
-            self.raw_trils[site].zero_()
 
     def posterior(self, site: str) -> dist.TorchDistribution:
         """Return the posterior of a site, batch shape (T, 1); () outside the task plate."""

@@ -150,6 +150,11 @@ class RecordPosteriors(SiteMessenger):
                 msg["mask"] = False
         if name not in self.sharing.sites:
             return
+        if name in msg["infer"].get("expected", {}):
+            raise ValueError(
+                f"The guide hands over the KL of site {name!r} from a prior of its own, expected "
+                "one from the pool. Use a guide such as FullRankNormal."
+            )
         if isinstance(msg["fn"], dist.Delta) and name in self.unconstrained:
             msg["value"] = msg["fn"].v
             msg["fn"] = self.unconstrained.pop(name)
