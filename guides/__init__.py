@@ -3,7 +3,9 @@
 if __name__ == "guides":
     raise ImportError("Import this as pyro_vmtl.guides: `guides` would be a second copy of it.")
 
+import pyro_vmtl.sharing.correlated  # noqa: F401 (registers the KLs of MultivariateNormal)
 from pyro_vmtl.guides.conjugate import ConjugateNormal
+from pyro_vmtl.guides.full_rank import FullRankNormal
 from pyro_vmtl.guides.mean_field import MeanFieldNormal
 from pyro_vmtl.guides.paper.amortized import AmortizedNormal
 from pyro_vmtl.guides.paper.encoded import EncodedNormal
@@ -14,6 +16,7 @@ __all__ = [
     "ConcatenatedEncoders",
     "ConjugateNormal",
     "EncodedNormal",
+    "FullRankNormal",
     "LinearEncoder",
     "MLPEncoder",
     "MeanFieldNormal",

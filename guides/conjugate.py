@@ -44,7 +44,6 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import register_kl
 
 from pyro_vmtl.data.task_data import TaskData
 
@@ -211,16 +210,3 @@ def _root(cov: Tensor) -> Tensor:
     correlation = cov / (std[..., :, None] * std[..., None, :])
     eye = torch.eye(cov.shape[-1], dtype=cov.dtype, device=cov.device)
     return std[..., :, None] * torch.linalg.cholesky(correlation + 1e-10 * eye)
-
-
-@register_kl(dist.MultivariateNormal, dist.Independent)
-def _kl_of_independent_normals(p: dist.MultivariateNormal, q: dist.Independent) -> Tensor:
-    """Compute the KL from a multivariate normal to independent normals."""
-    normal = q.base_dist
-    if not isinstance(normal, dist.Normal) or q.reinterpreted_batch_ndims != 1:
-        raise NotImplementedError
-    whitened = p.scale_tril / normal.scale[..., None]
-    apart = (p.loc - normal.loc) / normal.scale
-    half_log_det = whitened.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    squares: Tensor = (whitened**2).sum((-2, -1)) + (apart**2).sum(-1)
-    return 0.5 * (squares - p.event_shape[0]) - half_log_det

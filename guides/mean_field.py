@@ -57,6 +57,7 @@ class MeanFieldNormal(nn.Module):
 
     See Also
     --------
+    FullRankNormal : With covariances.
     pyro.infer.autoguide.AutoNormal : Pyro's own, for any model; not for batches of tasks.
 
     Examples

@@ -41,7 +41,7 @@ def subsample_tasks(data: TaskData) -> TaskData:
     return data.map_rows(lambda values: pyro.subsample(values, event_dim=values.ndim - 2))
 
 
-def sample_posterior(site: str, posterior: dist.Independent) -> Tensor:
+def sample_posterior(site: str, posterior: dist.TorchDistribution) -> Tensor:
     """Sample a site of a guide for the tasks in the enclosing plate ``task``.
 
     When the plate holds only some of the tasks, sharing still finds its sources among all of them.
@@ -51,7 +51,7 @@ def sample_posterior(site: str, posterior: dist.Independent) -> Tensor:
     site
         Name of the site.
     posterior
-        Normal, or log-normal, with the posterior of every task, batch shape (T, ...).
+        Normal, also with covariances, or log-normal, of every task, batch shape (T, ...).
 
     See Also
     --------
@@ -63,9 +63,13 @@ def sample_posterior(site: str, posterior: dist.Independent) -> Tensor:
     loc = pyro.subsample(normal.loc, event_dim=event_dim)
     some, infer = posterior, {}
     if loc is not normal.loc:
-        scale = pyro.subsample(normal.scale, event_dim=event_dim)
-        some = type(normal)(loc, scale).to_event(event_dim)
-        infer = {"sources": lambda: dist.Independent(normal, event_dim)}
+        if isinstance(normal, dist.MultivariateNormal):
+            root = pyro.subsample(normal.scale_tril, event_dim=event_dim + 1)
+            some = dist.MultivariateNormal(loc, scale_tril=root).to_event(event_dim - 1)
+        else:
+            scale = pyro.subsample(normal.scale, event_dim=event_dim)
+            some = type(normal)(loc, scale).to_event(event_dim)
+        infer = {"sources": lambda: posterior}
     value: Tensor = pyro.sample(site, some, infer=infer)
     return value
 

@@ -54,5 +54,5 @@ class _Points(SiteMessenger):
         inner = fn
         while isinstance(inner, torch.distributions.Independent):
             inner = inner.base_dist
-        if isinstance(inner, torch.distributions.Normal):
+        if isinstance(inner, dist.Normal | dist.MultivariateNormal):
             msg["fn"] = dist.Delta(fn.mean, event_dim=len(fn.event_shape))

@@ -19,12 +19,14 @@ from pyro.poutine.messenger import block_messengers
 from torch import Tensor, nn
 
 from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, SiteMessenger
+from pyro_vmtl.sharing.correlated import marginals
 from pyro_vmtl.sharing.pool import Pool
 from pyro_vmtl.sharing.sites import (
     as_normal,
     check_all_tasks,
     check_num_tasks,
     is_inside_tasks,
+    marginals_of_part,
     task_frame,
     tasks_of_plate,
 )
@@ -131,28 +133,42 @@ class RecordPosteriors(SiteMessenger):
         super().__init__(sharing.sites)
         self.sharing = sharing
         self.unconstrained: dict[str, Any] = {}
+        self.joint: tuple[Any, Any] | None = None  # of AutoMultivariateNormal, say
 
     def _pyro_sample(self, msg: Any) -> None:
         super()._pyro_sample(msg)
         name = msg["name"]
         target = name.removesuffix(UNCONSTRAINED)
-        if msg["infer"].get("is_auxiliary") and target in self.sharing.sites:
-            # AutoNormal samples `w_unconstrained` and a point mass at `w`. Move the normal to `w`
-            # itself, and leave the auxiliary site without density.
-            self.unconstrained[target] = msg["fn"]
-            msg["mask"] = False
+        if msg["infer"].get("is_auxiliary"):
+            self.joint = msg["fn"], msg
+            if target in self.sharing.sites:
+                # AutoNormal samples `w_unconstrained` and a point mass at `w`. Move the normal to
+                # `w` itself, and leave the auxiliary site without density.
+                self.unconstrained[target] = msg["fn"]
+                msg["mask"] = False
         if name not in self.sharing.sites:
             return
+        if name in msg["infer"].get("expected", {}):
+            raise ValueError(
+                f"The guide hands over the KL of site {name!r} from a prior of its own, expected "
+                "one from the pool. Use a guide such as FullRankNormal."
+            )
         if isinstance(msg["fn"], dist.Delta) and name in self.unconstrained:
             msg["value"] = msg["fn"].v
             msg["fn"] = self.unconstrained.pop(name)
-        msg["fn"] = posterior = as_normal(msg, "guide")
+        fn = msg["fn"]
+        if isinstance(fn, dist.Delta) and self.joint is not None:
+            fn = marginals_of_part(msg, *self.joint) or fn
+        posterior = as_normal(fn, msg, "guide")
+        if isinstance(fn, dist.Normal):
+            msg["fn"] = posterior
         get_sources = msg["infer"].get("sources")
         if get_sources is None:
             check_all_tasks(msg)
         detach = self.sharing.detach_sources
         with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
             found = posterior if get_sources is None else get_sources()
+            found = marginals(found) or found
         if name not in self.sharing:
             of_cells = not isinstance(found, dist.Independent)
             self.sharing.add(name, posterior, task_frame(msg).full_size, of_cells)
@@ -182,7 +198,7 @@ class PoolPriors(SiteMessenger):
         name = msg["name"]
         if name not in self.sharing.sites:
             return
-        base = as_normal(msg, "model")
+        base = as_normal(msg["fn"], msg, "model")
         if name in self.sharing:
             check_num_tasks(msg, self.sharing[name].num_tasks)
             weights = self.sharing.draw_weights(name, msg)

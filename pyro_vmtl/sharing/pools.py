@@ -31,10 +31,11 @@ from typing import Any
 import torch
 from pyro.distributions.torch import Independent
 from torch import Tensor
-from torch.distributions import Categorical, Normal, register_kl
+from torch.distributions import Categorical, MultivariateNormal, Normal, register_kl
 from torch.distributions import Independent as TorchIndependent
 
 from pyro_vmtl.sharing.components import LOG_2_PI
+from pyro_vmtl.sharing.correlated import base_dist, marginals, total_correlation
 from pyro_vmtl.sharing.pool import Pool, once
 
 __all__ = ["GaussianSumPool", "LinearPool", "LogarithmicPool"]
@@ -164,13 +165,13 @@ class GaussianSumPool(Pool):
 
 @register_kl(TorchIndependent, LogarithmicPool)
 @register_kl(TorchIndependent, GaussianSumPool)
-def _kl(posterior: Independent, pool: LogarithmicPool | GaussianSumPool) -> Tensor:
+@register_kl(MultivariateNormal, LogarithmicPool)
+@register_kl(MultivariateNormal, GaussianSumPool)
+def _kl(posterior: Any, pool: LogarithmicPool | GaussianSumPool) -> Tensor:
     """Compute the KL, only once for particles that share their moments."""
-    normal: Any = posterior
-    while isinstance(normal, TorchIndependent):
-        normal = normal.base_dist
+    normal = base_dist(marginals(posterior))
     particles = len(posterior.batch_shape) - len(pool.cells)
     loc, scale = (once(moment, particles) for moment in (normal.loc, normal.scale))
     normal = Normal(loc, scale, validate_args=False)
     kl = pool.kl_from(Independent(normal, len(posterior.event_shape), validate_args=False))
-    return kl.expand(posterior.batch_shape)
+    return kl.expand(posterior.batch_shape) + total_correlation(posterior)

@@ -55,8 +55,11 @@ def share(
     ----------
     model, guide
         Pyro programs in which each shared site is inside ``pyro.plate("task", T, dim=...)``, the
-        outermost plate there, and is normal in both (``Normal(...).to_event(...)``). Pyro's
-        ``AutoNormal`` is a guide like others.
+        outermost plate there, and is normal in both: ``Normal(...).to_event(...)``, in the guide
+        also ``MultivariateNormal``, of whose marginals the pool is made. Of Pyro's autoguides
+        ``AutoNormal``, ``AutoDiagonalNormal``, ``AutoMultivariateNormal`` and
+        ``AutoLowRankMultivariateNormal`` are guides like others. The last three draw all sites at
+        once: the KL of a site is estimated from draws, its entropy is that of the whole vector.
     sites
         Names of the sites to share.
     pool

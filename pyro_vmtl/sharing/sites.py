@@ -14,12 +14,14 @@ from pyro.poutine.scale_messenger import ScaleMessenger
 from torch import Tensor
 
 from pyro_vmtl.data.plates import TASK_PLATE
+from pyro_vmtl.sharing.correlated import base_dist, marginals
 
 __all__ = [
     "as_normal",
     "check_all_tasks",
     "check_num_tasks",
     "is_inside_tasks",
+    "marginals_of_part",
     "task_frame",
     "tasks_of_plate",
 ]
@@ -80,20 +82,19 @@ def is_inside_tasks(messenger: Messenger, *, msg: Any) -> bool:
     return factor.shape[max(factor.ndim + task_frame(msg).dim + 1, 0) :].numel() > 1
 
 
-def as_normal(msg: Any, where: str) -> dist.Independent:
-    """Return the normal of a site of the ``"guide"`` or ``"model"``.
+def as_normal(fn: Any, msg: Any, where: str) -> dist.Independent:
+    """Return the normal of a site of the ``"model"``, or the marginals of one of the ``"guide"``.
 
     In the guide its batch shape is (T, ...); the prior in a model may broadcast over tasks.
     """
-    fn, frame = msg["fn"], task_frame(msg)
-    inner = fn
-    while isinstance(inner, torch.distributions.Independent):
-        inner = inner.base_dist
-    if not isinstance(inner, torch.distributions.Normal):
+    inner, frame = base_dist(fn), task_frame(msg)
+    independent = isinstance(inner, torch.distributions.Normal)
+    normal = marginals(fn) if independent or where == "guide" else None
+    if normal is None:
         raise ValueError(
             f"Site {msg['name']!r} is {type(inner).__name__} in the {where}, expected Normal: "
-            "share pools independent normals. Use a Normal prior and a mean-field normal "
-            "posterior; where a value must be positive, take exp() of it afterwards."
+            "share pools normals. Use a Normal prior and a Normal or MultivariateNormal posterior; "
+            "where a value must be positive, take exp() of it afterwards."
         )
     if where == "guide" and (len(fn.batch_shape) != -frame.dim or fn.batch_shape[0] != frame.size):
         raise ValueError(
@@ -101,4 +102,23 @@ def as_normal(msg: Any, where: str) -> dist.Independent:
             f"{frame.size} tasks at dimension {frame.dim} and nothing to its left. "
             "Use `.to_event()` for dimensions that are not plates."
         )
-    return fn if isinstance(fn, dist.Independent) else dist.Independent(fn, 0)
+    return normal
+
+
+def marginals_of_part(msg: Any, joint: Any, joint_msg: Any) -> dist.Independent | None:
+    """Return the marginals of a site that is a part of a normal vector; None if it is not.
+
+    Autoguides such as ``AutoMultivariateNormal`` draw one vector from ``joint``, in a site of its
+    own, and have point masses at its parts. Parts that are not transformed are views of the vector,
+    so that the same views of its moments are theirs.
+    """
+    part, whole, normal = msg["fn"].v, joint_msg["value"], marginals(joint)
+    if normal is None or part.untyped_storage().data_ptr() != whole.untyped_storage().data_ptr():
+        return None
+    num_dims = msg["fn"].event_dim - task_frame(msg).dim  # there may be particles to the left
+    offset = part.storage_offset() - whole.storage_offset()
+    loc, scale = (
+        moment.contiguous().as_strided(part.shape[-num_dims:], part.stride()[-num_dims:], offset)
+        for moment in (normal.base_dist.loc, normal.base_dist.scale)
+    )
+    return dist.Normal(loc, scale, validate_args=False).to_event(msg["fn"].event_dim)

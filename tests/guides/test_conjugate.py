@@ -5,7 +5,7 @@ import torch
 from pyro.distributions import Independent, MultivariateNormal, Normal
 from torch.distributions import kl_divergence
 
-from pyro_vmtl import MeanFieldELBO, TaskData
+from pyro_vmtl import MeanFieldELBO, TaskData, share
 from pyro_vmtl.data.plates import some_tasks
 from pyro_vmtl.guides import ConjugateNormal
 from pyro_vmtl.inference.elbo import evaluate
@@ -163,3 +163,9 @@ def test_kl_to_independent_normals_is_that_to_a_multivariate_normal():
     q = Normal(torch.tensor([1.0, 0.0]).double(), scale)
     wide = MultivariateNormal(q.loc, scale_tril=torch.diag(scale))
     torch.testing.assert_close(kl_divergence(p, Independent(q, 1)), kl_divergence(p, wide))
+
+
+def test_its_coefficients_are_not_shared_as_their_kl_is_from_its_own_prior():
+    data = make_data()
+    with pytest.raises(ValueError, match="hands over the KL of site 'w' from a prior of its own"):
+        share(*make_programs(data), sites=["w"])[1](data)
