@@ -11,6 +11,9 @@ symbol          meaning                              site         shape
 
 .. math:: w_t \sim p(w), \qquad y_{tn} \sim \mathrm{Poisson}(\exp(b + w_t^\top x_{tn}))
 
+Counts that vary more than a Poisson distribution, by a latent factor :math:`1 + \delta` of its
+variance, are gamma-Poisson (negative binomial), with the site ``excess`` for :math:`\delta`.
+
 Real targets can be standardized, counts cannot. So :math:`b` is about the logarithm of their mean:
 coefficients are then near 0, the mean of their prior. Log rates are clamped from -30 to 30
 (``MAX_LOG_RATE``), so that rates and their squares are finite in float32.
@@ -49,22 +52,37 @@ class LinearCounts(nn.Module):
         :class:`~pyro_vmtl.models.ZeroMeanNormal`.
     log_rate
         Logarithm of the rate where all coefficients are 0, such as that of the mean count.
+    overdispersed
+        Whether the variance may exceed the rate.
     """
 
     fixed_graph = True
     log_rate: Tensor
 
-    def __init__(self, prior: Callable[[], dist.Independent], *, log_rate: float = 0.0) -> None:
+    def __init__(
+        self,
+        prior: Callable[[], dist.Independent],
+        *,
+        log_rate: float = 0.0,
+        overdispersed: bool = False,
+    ) -> None:
         super().__init__()
         self.prior = prior
+        self.overdispersed = overdispersed
         self.register_buffer("log_rate", torch.tensor(log_rate))
 
     def forward(self, data: TaskData) -> None:
         """Sample coefficients and counts; condition on the counts where they are known."""
         prior = self.prior()
+        if self.overdispersed:
+            one = self.log_rate.new_ones(())
+            excess = pyro.sample("excess", dist.LogNormal(torch.zeros_like(one), one))
         with pyro.plate("task", data.num_tasks, dim=-2):
             w, rows = pyro.sample("w", prior), subsample_tasks(data)
             linear = linear_predictor(rows.x, w).to(w.dtype)
             log_rate = (self.log_rate + linear).clamp(-MAX_LOG_RATE, MAX_LOG_RATE)
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
-                pyro.sample("y", dist.Poisson(log_rate.exp()), obs=rows.y)
+                counts = dist.Poisson(rate := log_rate.exp())
+                if self.overdispersed:
+                    counts = dist.GammaPoisson(rate / excess, 1 / excess)
+                pyro.sample("y", counts, obs=rows.y)

@@ -51,7 +51,7 @@ class FixedPoints(Messenger):
     def __init__(self, num_points: int) -> None:
         super().__init__()
         self.num_points = num_points
-        self.num_columns = 0
+        self.num_sites = 0
         self.normals: dict[int, tuple[Tensor, Any, int]] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -98,7 +98,10 @@ class FixedPoints(Messenger):
             var = product(x**2, _first(fn.scale, particles) ** 2, event_dim)
         else:
             root = _first(fn.scale_tril, particles - 1)
-            var = ((x @ root.squeeze(-3)) ** 2).sum(-1)
+            if event_dim == 1:
+                var = ((x @ root.squeeze(-3)) ** 2).sum(-1)
+            else:  # (T, C, N, F) to (T, N, C)
+                var = ((x.unsqueeze(-3) @ root.squeeze(-4)) ** 2).sum(-1).mT
         shape = [1] * mean.ndim
         if event_dim == 2:
             shape[-1] = mean.shape[-1]
@@ -109,9 +112,11 @@ class FixedPoints(Messenger):
     def _points(self, shape: list[int], dim: int, like: Tensor) -> Tensor:
         """Return points of this shape, but with the particles at a dimension."""
         size = torch.Size(shape).numel()
-        first, self.num_columns = self.num_columns, self.num_columns + size
         points = _points(self.num_points)
-        points = points[:, torch.arange(first, first + size) % points.shape[1]].to(like)
+        # number j of the kth site has another column than number j of others
+        columns = (torch.arange(size) + self.num_sites) % points.shape[1]
+        points = points[:, columns].to(like)
+        self.num_sites += 1
         shape = [1] * (-dim - len(shape)) + shape
         return points.reshape(*shape[:dim], self.num_points, *shape[len(shape) + dim + 1 :])
 

@@ -18,15 +18,12 @@ from pyro_vmtl.handlers.schedules import Schedule, as_schedule
 from pyro_vmtl.handlers.temper import temper
 from pyro_vmtl.inference.elbo import MeanFieldELBO
 from pyro_vmtl.methods.fitted import Fitted
-from pyro_vmtl.methods.method import LARGE, ProgramMethod
+from pyro_vmtl.methods.method import LARGE, ProgramMethod, has_few_features
 from pyro_vmtl.predictive.families import family_named
 from pyro_vmtl.predictive.family import Family
 from pyro_vmtl.sharing.share import share
 
 __all__ = ["Preset"]
-
-FEW_FEATURES = 101
-"""With an intercept."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +57,16 @@ class Preset(ProgramMethod):
         Whether the prior mean of the coefficients is latent and common to all tasks, or 0.
     latent_scales
         Whether each coefficient has a prior scale of its own there, which is latent.
+    full_rank
+        Whether the posteriors of linear models have covariances.
     conjugate
         Whether to fit a linear mixed model: real targets, a common mean and a scale for each
         coefficient, noise that tasks have in common, and no KL weights. The posteriors of the
         coefficients are computed from the rows (:class:`~pyro_vmtl.guides.ConjugateNormal`), and
         L-BFGS fits those of the scales.
     few_features
-        Settings for data of up to 100 features and 200,000 rows, which replace all of these.
+        Settings that replace all of these for data of few features, see
+        :func:`~pyro_vmtl.methods.method.has_few_features`.
     pooled
         Whether to treat all rows as those of one task.
     likelihood
@@ -113,6 +113,7 @@ class Preset(ProgramMethod):
     hierarchical: bool = False
     conjugate: bool = False
     latent_scales: bool = False
+    full_rank: bool = False
     pooled: bool = False
     likelihood: str | None = None
     shared: tuple[str, ...] = ("w",)
@@ -175,8 +176,7 @@ class Preset(ProgramMethod):
 
     def for_data(self, data: TaskData) -> Preset:
         """Return the settings for training rows: others where these have few features."""
-        is_large = data.num_features > FEW_FEATURES or data.mask.numel() > LARGE
-        return self if is_large or self.few_features is None else self.few_features
+        return self.few_features if self.few_features and has_few_features(data) else self
 
     def fit(self, data: TaskData, **settings: Any) -> Fitted:
         """Make model and guide, and fit them. See :meth:`Method.fit`."""
@@ -232,7 +232,7 @@ class Preset(ProgramMethod):
                 common = {"w_mean": shape} if self.hierarchical else {}
                 guide = guides.MeanFieldNormal({"w": shape}, data.num_tasks, **init, common=common)
             else:
-                guide = guides.MeanFieldNormal.for_model(model, data, **init, common_scale=True)
+                guide = (guides.FullRankNormal if self.full_rank else guides.MeanFieldNormal).for_model(model, data, **init, common_scale=True)
                 start = self.start(model, data)
                 if start is not None:
                     guide.start_at("w", *start)

@@ -33,8 +33,8 @@ __all__ = [
     "ALONE",
     "BASELINES",
     "DEFAULT",
+    "FEW_FEATURES",
     "HIERARCHICAL",
-    "MIXED_MODEL",
     "OFFICIAL",
     "OFFICIAL_AC",
     "PAPER",
@@ -63,14 +63,41 @@ ALONE = replace(SHARED, shared=(), sharing={})
 HIERARCHICAL = replace(ALONE, hierarchical=True, kl_weights={"w": 0.2, "w_mean": 0.2})
 """Hierarchical Bayes: the tasks are exchangeable, about a mean that is learned."""
 
-MIXED_MODEL = replace(ALONE, conjugate=True)
-"""A linear mixed model with a scale for each coefficient; tasks alone above 100 features."""
-
 POOLED = replace(ALONE, pooled=True)
 """One linear model for all rows, as if there were no tasks."""
 
 DEFAULT = Stack({"shared": SHARED, "alone": ALONE, "hierarchical": HIERARCHICAL, "pooled": POOLED})
-"""Ours: four priors of the same linear model, weighed by what they predict of held-out rows."""
+"""Ours: four priors of the same linear model, weighed by what they predict of held-out rows. For
+data of few features there are two others, see :data:`FEW_FEATURES`."""
+
+_SHARED_POINTS = Preset(
+    sharing={"start": "nearest", "transfer": "dimension", "weights": "categorical"},
+    num_points=4,
+    fitting={"optimizer": "lbfgs", "num_steps": 300},
+)
+_MIXED_POINTS = replace(
+    _SHARED_POINTS, shared=(), sharing={}, hierarchical=True, latent_scales=True, full_rank=True
+)
+_NOISY_CLASSES = {"num_points": 16, "kl_weights": {"w": 0.5}}
+_VARYING_COUNTS = {"num_points": 8, "likelihood": "GammaPoisson"}
+
+FEW_FEATURES = {
+    "classification": {
+        "shared": replace(_SHARED_POINTS, **_NOISY_CLASSES),
+        "mixed-model": replace(_MIXED_POINTS, num_points=16),
+    },
+    "regression": {
+        "shared": _SHARED_POINTS,
+        "mixed-model": Preset(shared=(), hierarchical=True, conjugate=True),
+    },
+    "counts": {
+        "shared": replace(_SHARED_POINTS, **_VARYING_COUNTS),
+        "mixed-model": replace(_MIXED_POINTS, **_VARYING_COUNTS),
+    },
+}
+"""Members of the default for each kind of targets, where there are few features: some tasks are
+alike, or all are exchangeable, with a scale for each coefficient. Both have prior scales and noise
+that tasks share and are fitted without draws."""
 
 _VMTL = Preset(
     latent_size=32,
@@ -175,16 +202,17 @@ def presets(kind: Literal["classification", "regression", "counts"]) -> dict[str
     }
     if kind != "counts":
         methods |= BASELINES
+    methods["mixed-model"] = ALONE
     methods = {name: _change(method, _CHANGES[kind]) for name, method in methods.items()}
+    stack = cast(Stack, methods["default"])
+    members = dict(stack.members)
     if kind == "regression":
-        mixed_model = _for_real_targets(MIXED_MODEL)
         # With few features a normal posterior is right as it is, and a low weight would overfit.
-        members = dict(cast(Stack, methods["default"]).members)
         members["shared-kl-1"] = replace(SHARED, kl_weights={"w": 1.0})
-        del members["alone"]  # what it is good for, the mixed model is better at
-        members["mixed-model"] = mixed_model
-        methods["mixed-model"] = mixed_model
-        methods["default"] = replace(DEFAULT, members=members)
+    few = FEW_FEATURES[kind]
+    methods["default"] = replace(stack, members=members, few_features=Stack(few))
+    for name, preset in few.items():
+        methods[name] = replace(cast(Preset, methods[name]), few_features=preset)
     if kind != "counts":
         methods["paper"] = replace(PAPER)
     if kind == "classification":

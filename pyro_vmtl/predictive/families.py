@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from pyro.distributions import GammaPoisson
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, Normal, Poisson
 
@@ -20,7 +21,8 @@ _FAMILIES: dict[type[Distribution], Family] = {
     Categorical: CategoricalFamily(),
     Normal: NormalFamily(),
     Poisson: PoissonFamily(),
-    OverdispersedPoisson: PoissonFamily(overdispersed=True),
+    GammaPoisson: PoissonFamily(GammaPoisson),
+    OverdispersedPoisson: PoissonFamily(OverdispersedPoisson),
 }
 
 

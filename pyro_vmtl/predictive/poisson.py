@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pyro.distributions import GammaPoisson
 from scipy import special
 from torch import Tensor, nn
 from torch.distributions import Distribution, Poisson
@@ -21,20 +22,23 @@ from pyro_vmtl.predictive.overdispersed_poisson import LEAST_EXCESS, Overdispers
 
 __all__ = ["PoissonFamily", "count_cdf"]
 
+PARAMETERS: dict[type[Distribution], list[str]] = {
+    Poisson: ["rate"],
+    GammaPoisson: ["concentration", "rate"],
+    OverdispersedPoisson: ["rate", "dispersion"],
+}
+
 ROUNDING = 1e-12
 """Relative error of sums of probabilities, so that a probability near 1 is reached."""
 
 
 class PoissonFamily(Family):
-    """Counts, with rates; a calibration or a mixture makes them overdispersed."""
+    """Counts, with rates; a calibration or a mixture makes them overdispersed Poisson."""
 
     min_temperature = 1.0
 
-    def __init__(self, *, overdispersed: bool = False) -> None:
-        if overdispersed:
-            super().__init__(OverdispersedPoisson, ["rate", "dispersion"])
-        else:
-            super().__init__(Poisson, ["rate"])
+    def __init__(self, distribution: type[Distribution] = Poisson) -> None:
+        super().__init__(distribution, PARAMETERS[distribution])
 
     def check(self, data: TaskData) -> None:
         """Check that targets are whole numbers from 0."""
@@ -42,7 +46,8 @@ class PoissonFamily(Family):
 
     def linear_model(self, prior: Callable[[], Any], data: TaskData) -> nn.Module:
         """Return Poisson regression in every task, about the mean count."""
-        return LinearCounts(prior, log_rate=usual_log_rate(data))
+        overdispersed = self.distribution is not Poisson
+        return LinearCounts(prior, log_rate=usual_log_rate(data), overdispersed=overdispersed)
 
     def initialize(self, model: Any, data: TaskData, kl_weight: float) -> tuple[Tensor, Tensor]:
         """Return iteratively reweighted least-squares estimates of every task."""
@@ -61,7 +66,7 @@ class PoissonFamily(Family):
         """Mix counts, each overdispersed."""
         if self.distribution is OverdispersedPoisson:
             return super().mixture(parts, weights)
-        overdispersed = PoissonFamily(overdispersed=True)
+        overdispersed = PoissonFamily(OverdispersedPoisson)
         return overdispersed.mixture([_overdispersed(part) for part in parts], weights)
 
     def quantile(
@@ -88,6 +93,9 @@ def _overdispersed(draws: Any) -> OverdispersedPoisson:
     """Return counts as overdispersed ones, also of a Poisson distribution."""
     if isinstance(draws, OverdispersedPoisson):
         return draws
+    if isinstance(draws, GammaPoisson):
+        rate, dispersion = draws.concentration / draws.rate, 1 + 1 / draws.rate
+        return OverdispersedPoisson(rate, dispersion, validate_args=False)
     return OverdispersedPoisson(draws.rate, validate_args=False)
 
 
