@@ -139,9 +139,34 @@ def test_aic_chooses_the_slope_that_varies():
 
 
 def test_the_search_for_slopes_ends_in_time(monkeypatch):
-    (X, y, tasks, _, _), _ = rows(real)
+    tried = []
+
+    def fit(y, rows, slopes, likelihood):
+        tried.append(slopes)
+        return real_fit(y, rows, slopes, likelihood)
+
+    real_fit = mixed_model._fit
+    monkeypatch.setattr(mixed_model, "_fit", fit)
     monkeypatch.setattr(mixed_model, "MAX_SECONDS", 0.0)
-    assert mixed_model._chosen_slopes(y, (X, tasks), "gaussian") == []
+    (X, y, tasks, _, _), _ = rows(real)
+    # a choice between none and all, as one of the two slopes varies
+    assert mixed_model._chosen_slopes(y, (X, tasks), "gaussian") == [0, 1]
+    assert tried == [[], [0, 1]]
+
+
+def test_slopes_that_cannot_be_fitted_are_not_chosen(monkeypatch):
+    class Model:
+        def __init__(self, loss):
+            self.get_current_neg_log_likelihood = lambda: loss
+
+    def fit(y, rows, slopes, likelihood):
+        if 1 in slopes:
+            raise RuntimeError
+        # slope 2 is the best alone, and slope 0 is worth more than 1 beside it
+        return Model({(): 10.0, (0,): 7.0, (2,): 6.0, (2, 0): 4.5}[tuple(slopes)])
+
+    monkeypatch.setattr(mixed_model, "_fit", fit)
+    assert mixed_model._chosen_slopes(np.zeros(3), (np.zeros((3, 3)), "abc"), "gaussian") == [2, 0]
 
 
 def test_gpboost_refuses_three_classes():
