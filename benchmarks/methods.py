@@ -27,7 +27,7 @@ from pyro_vmtl.methods.method import Method
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.presets import presets
 
-__all__ = ["BASELINES", "ablations", "all_presets", "methods_for"]
+__all__ = ["BASELINES", "ON_REQUEST", "ablations", "all_presets", "methods_for"]
 
 BASELINES: dict[str, dict[str, Callable[..., Any]]] = {
     "classification": {
@@ -63,6 +63,10 @@ BASELINES: dict[str, dict[str, Callable[..., Any]]] = {
 Each predicts class probabilities (rows, C); mean and standard deviation of real targets, each
 (rows,); or rate and dispersion of draws of counts, each (S, rows).
 """
+
+
+ON_REQUEST = ("linear-mixed-model", "linear-mixed-model-selected", "lightgbm-task", "nuts")
+"""Baselines for few features, with many of which they take hours: run only where asked for."""
 
 
 def ablations(kind: Literal["classification", "regression", "counts"]) -> dict[str, Preset]:

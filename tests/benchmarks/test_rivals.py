@@ -4,13 +4,16 @@ import sys
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import nbinom, norm
+from typer.testing import CliRunner
 
-from benchmarks import lightgbm_task, mixed_model, nuts
+from benchmarks import lightgbm_task, mixed_model, nuts, runs
+from benchmarks.command import app
 from benchmarks.datasets import GroupedTable
 from benchmarks.lightgbm_task import lightgbm_classes, lightgbm_counts, lightgbm_regression
-from benchmarks.methods import BASELINES, methods_for
+from benchmarks.methods import BASELINES, ON_REQUEST, methods_for
 from benchmarks.mixed_model import (
     linear_mixed_model,
     linear_mixed_model_classes,
@@ -198,10 +201,19 @@ def test_a_task_without_rows_is_predicted():
 
 
 @pytest.mark.parametrize("table", ["epil", "Contraception", "radon"])
-def test_every_kind_of_targets_has_all_rivals(table):
-    data_set = GroupedTable(table=table)
-    names = {"linear-mixed-model", "linear-mixed-model-selected", "lightgbm-task", "nuts"}
-    assert names <= {*methods_for(data_set)}
+def test_every_kind_of_targets_has_all_rivals_on_request(table, monkeypatch, tmp_path):
+    def record(trials, out, *, jobs):
+        run.extend(trial.method for trial in trials)
+        return runs.Outcome(pd.DataFrame(), {})
+
+    run = []
+    monkeypatch.setattr(runs, "run_benchmark", record)
+    args = ["grouped-table", "--table", table, "--seeds", "1", "--out", str(tmp_path)]
+    assert CliRunner().invoke(app, args).exit_code == 0
+    assert set(run) == {*methods_for(GroupedTable(table=table))} - {*ON_REQUEST} and run
+    run.clear()
+    assert CliRunner().invoke(app, [*args, "--methods", ",".join(ON_REQUEST)]).exit_code == 0
+    assert run == [*ON_REQUEST]
 
 
 def test_coverage_of_counts_is_that_of_the_randomised_transform(monkeypatch):
