@@ -16,6 +16,7 @@ __all__ = [
     "boosted_trees_regression",
     "ridge_per_task",
     "ridge_pooled",
+    "with_task",
 ]
 
 ALPHA_GRID = np.logspace(-3, 5, 25)
@@ -104,7 +105,7 @@ def boosted_trees_classification(
     ndarray
         (rows, C).
     """
-    train, test = _with_task(X_train, tasks_train, X_test, tasks_test)
+    train, test = with_task(X_train, tasks_train, X_test, tasks_test)
     trees = HistGradientBoostingClassifier(
         **TREES, categorical_features=[train.shape[1] - 1], random_state=0
     )
@@ -138,7 +139,7 @@ def boosted_trees_regression(
     tuple of ndarray
         Mean and standard deviation, each (rows,).
     """
-    train, test = _with_task(X_train, tasks_train, X_test, tasks_test)
+    train, test = with_task(X_train, tasks_train, X_test, tasks_test)
     trees = HistGradientBoostingRegressor(
         **TREES, categorical_features=[train.shape[1] - 1], random_state=0
     )
@@ -148,13 +149,13 @@ def boosted_trees_regression(
     return trees.fit(train, y_train).predict(test), np.full(len(test), std)
 
 
-def _with_task(
+def with_task(
     X_train: np.ndarray,
     tasks_train: Sequence[Hashable],
     X_test: np.ndarray,
     tasks_test: Sequence[Hashable],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Append the number of the task as a feature."""
+    """Append the number of the task as a feature of training and of test rows."""
     number = {task: i for i, task in enumerate(dict.fromkeys([*tasks_train, *tasks_test]))}
     return (
         np.column_stack([X_train, [number[task] for task in tasks_train]]),

@@ -46,7 +46,8 @@ def benchmark(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated names of methods; all by default, for the suite a selection."
+            help="Comma-separated names of methods. By default all but linear-mixed-model, "
+            "linear-mixed-model-selected, lightgbm-task and nuts; for the suite a selection."
         ),
     ] = None,
     jobs: Annotated[int, typer.Option(help="Number of fits in parallel; -1 uses all cores.")] = -1,
@@ -103,14 +104,16 @@ def _run_data_set(
 ) -> bool:
     """Run one data set; return whether any trial failed."""
     from benchmarks.datasets import DATA_SETS
-    from benchmarks.methods import methods_for
+    from benchmarks.methods import ON_REQUEST, methods_for
     from benchmarks.output import show_benchmark, write_benchmark
     from benchmarks.runs import make_trials, run_benchmark
 
     with _user_errors(out):
         data_set = DATA_SETS[name](**options)
         data_set.check()
-    chosen = _chosen(methods, methods_for(data_set))
+    possible = methods_for(data_set)
+    default = [method for method in possible if method not in ON_REQUEST]
+    chosen = default if methods is None else _chosen(methods, possible)
     limit = data_set.num_splits
     if limit is not None and splits["seeds"] > limit:
         user_error(f"--seeds is {splits['seeds']}, expected at most {limit} published splits.")
@@ -136,7 +139,7 @@ def _run_suite(
 
     with _user_errors(out):
         check_suite()
-    chosen = _chosen(methods, METHODS)
+    chosen = [*METHODS] if methods is None else _chosen(methods, METHODS)
     with _user_errors(out):
         outcome = run_suite(out, chosen, jobs=jobs, **splits)
     if not outcome.results.empty:
@@ -179,9 +182,9 @@ def _user_errors(out: Path) -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _chosen(methods: str | None, possible: Sequence[str]) -> list[str]:
+def _chosen(methods: str, possible: Sequence[str]) -> list[str]:
     """Return the requested methods."""
-    chosen = list(possible) if methods is None else [m.strip() for m in methods.split(",")]
+    chosen = [method.strip() for method in methods.split(",")]
     for method in chosen:
         if method not in possible:
             user_error(f"--methods has {method!r}, expected some of {', '.join(possible)}.")

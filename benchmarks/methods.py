@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from benchmarks.baselines import (
@@ -14,13 +15,19 @@ from benchmarks.baselines import (
 )
 from benchmarks.datasets.data_set import DataSet
 from benchmarks.gaussian_process import gaussian_process
-from benchmarks.mixed_model import linear_mixed_model
+from benchmarks.lightgbm_task import lightgbm_classes, lightgbm_counts, lightgbm_regression
+from benchmarks.mixed_model import (
+    linear_mixed_model,
+    linear_mixed_model_classes,
+    linear_mixed_model_counts,
+)
+from benchmarks.nuts import nuts_classes, nuts_counts, nuts_regression
 from pyro_vmtl.analysis.baselines import logistic_regression_per_task, logistic_regression_pooled
 from pyro_vmtl.methods.method import Method
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.presets import presets
 
-__all__ = ["BASELINES", "ablations", "all_presets", "methods_for"]
+__all__ = ["BASELINES", "ON_REQUEST", "ablations", "all_presets", "methods_for"]
 
 BASELINES: dict[str, dict[str, Callable[..., Any]]] = {
     "classification": {
@@ -29,6 +36,10 @@ BASELINES: dict[str, dict[str, Callable[..., Any]]] = {
             X, y, X_new, classes
         ),
         "boosted-trees": boosted_trees_classification,
+        "linear-mixed-model": linear_mixed_model_classes,
+        "linear-mixed-model-selected": partial(linear_mixed_model_classes, selected=True),
+        "lightgbm-task": lightgbm_classes,
+        "nuts": nuts_classes,
     },
     "regression": {
         "per-task": ridge_per_task,
@@ -36,16 +47,35 @@ BASELINES: dict[str, dict[str, Callable[..., Any]]] = {
         "boosted-trees": boosted_trees_regression,
         "gaussian-process": gaussian_process,
         "linear-mixed-model": linear_mixed_model,
+        "linear-mixed-model-selected": partial(linear_mixed_model, selected=True),
+        "lightgbm-task": lightgbm_regression,
+        "nuts": nuts_regression,
+    },
+    "counts": {
+        "linear-mixed-model": linear_mixed_model_counts,
+        "linear-mixed-model-selected": partial(linear_mixed_model_counts, selected=True),
+        "lightgbm-task": lightgbm_counts,
+        "nuts": nuts_counts,
     },
 }
-"""Models of other libraries, which are no presets, for each kind of targets."""
+"""Models of other libraries, which are no presets, for each kind of targets.
+
+Each predicts class probabilities (rows, C); mean and standard deviation of real targets, each
+(rows,); or rate and dispersion of draws of counts, each (S, rows).
+"""
 
 
-def ablations(kind: Literal["classification", "regression"]) -> dict[str, Preset]:
-    """Return variants of ``vmtl`` that differ in one respect.
+ON_REQUEST = ("linear-mixed-model", "linear-mixed-model-selected", "lightgbm-task", "nuts")
+"""Baselines for few features, with many of which they take hours: run only where asked for."""
+
+
+def ablations(kind: Literal["classification", "regression", "counts"]) -> dict[str, Preset]:
+    """Return variants of ``vmtl`` that differ in one respect; counts have none.
 
     They vary which sites are shared, the weights of the sources, and the number of draws.
     """
+    if kind == "counts":
+        return {}
     vmtl = presets(kind)["vmtl"]
     assert isinstance(vmtl, Preset)
     five = {"num_particles": 5}
@@ -62,7 +92,7 @@ def ablations(kind: Literal["classification", "regression"]) -> dict[str, Preset
     }
 
 
-def all_presets(kind: Literal["classification", "regression"]) -> dict[str, Method]:
+def all_presets(kind: Literal["classification", "regression", "counts"]) -> dict[str, Method]:
     """Return all presets and ablations by name."""
     return {**presets(kind), **ablations(kind)}
 

@@ -19,9 +19,12 @@ def standardized(split: Split) -> tuple[np.ndarray, np.ndarray]:
 
 
 def to_task_data(
-    split: Split, kind: Literal["classification", "regression"], *, intercept: bool = True
+    split: Split,
+    kind: Literal["classification", "regression", "counts"],
+    *,
+    intercept: bool = True,
 ) -> tuple[TaskData, TaskData]:
-    """Return training and test rows, with standardized targets unless these are classes.
+    """Return training and test rows; real targets are standardized.
 
     Parameters
     ----------
@@ -32,12 +35,9 @@ def to_task_data(
     intercept
         Whether to add a feature that is constant 1.
     """
-    if kind == "classification":
-        y_train, y_test = split.y_train, split.y_test
-        data = TaskData.classification(split.X_train, y_train, split.tasks_train)
-    else:
-        y_train, y_test = standardized(split)
-        data = TaskData.regression(split.X_train, y_train, split.tasks_train)
+    y_train, y_test = standardized(split) if kind == "regression" else (split.y_train, split.y_test)
+    make = TaskData.classification if kind == "classification" else TaskData.regression
+    data = make(split.X_train, y_train, split.tasks_train)
     if intercept:
         data = data.with_intercept()
     return data, data.new_rows(split.X_test, split.tasks_test, y_test)

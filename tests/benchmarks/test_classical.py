@@ -16,9 +16,21 @@ def test_a_table_is_split_within_groups(table):
     assert set(split.tasks_test) <= set(split.tasks_train)
     assert not set(split.origin_train) & set(split.origin_test)
     np.testing.assert_allclose(split.X_train.mean(axis=0), 0.0, atol=1e-6)
-    assert np.isfinite(split.X_test).all() and np.isfinite(split.y_test).all()
+    assert np.isfinite(split.X_test).all()
+    if TABLES[table].kind == "classification":
+        assert {*split.y_train} == {*split.y_test} == {"N", "Y"}
+    else:
+        assert np.isfinite(split.y_test).all()
     rows = len(split.y_train) / (len(split.y_train) + len(split.y_test))
     assert abs(rows - TABLES[table].train) < 0.06  # groups have whole numbers of rows
+
+
+def test_tables_have_the_features_that_their_columns_say():
+    widths = {"Contraception": 6, "guImmun": 15, "epil": 5, "grouseticks": 3}
+    for table, width in widths.items():
+        assert GroupedTable(table=table).split(0).X_train.shape[1] == width
+    X = GroupedTable(table="grouseticks").split(0).X_train
+    assert [len(np.unique(column)) for column in X.T[1:]] == [2, 2]  # two indicators of three years
 
 
 def test_rows_for_validation_are_training_rows():
@@ -56,9 +68,18 @@ def test_the_mixed_model_finds_random_slopes():
     assert 0.84 < inside.mean() < 0.95
 
 
-def test_the_command_compares_them(tmp_path):
-    args = ["grouped-table", "--table", "sleepstudy", "--seeds", "1", "--jobs", "1"]
-    methods = ["--methods", "mixed-model,linear-mixed-model", "--out", str(tmp_path / "run")]
-    result = CliRunner().invoke(app, args + methods)
+@pytest.mark.parametrize(
+    ("table", "methods", "metrics"),
+    [
+        ("sleepstudy", "mixed-model,linear-mixed-model", ["nmse", "nll", "in 90 %"]),
+        ("Contraception", "pooled,linear-mixed-model", ["accuracy", "nll", "ece"]),
+        ("epil", "shared,linear-mixed-model", ["nmse", "nll", "in 90 %"]),
+    ],
+)
+def test_the_command_compares_them(table, methods, metrics, tmp_path):
+    args = ["grouped-table", "--table", table, "--seeds", "1", "--jobs", "1"]
+    result = CliRunner().invoke(app, [*args, "--methods", methods, "--out", str(tmp_path / "run")])
     assert result.exit_code == 0, result.output
     assert "linear-mixed-model" in result.output
+    for metric in metrics:
+        assert metric in result.output

@@ -167,6 +167,7 @@ def test_missing_and_damaged_files_are_told_with_the_remedy(folder, monkeypatch)
 
 def test_every_data_set_says_where_it_comes_from():
     for name, data_set in DATA_SETS.items():
-        assert data_set.name == name and data_set.kind in ("classification", "regression")
+        assert data_set.name == name
+        assert data_set().kind in ("classification", "regression")
         assert len(data_set.provenance) > 20 and data_set.licence
         assert all(len(checksum) == 64 for checksum in getattr(data_set, "files", {}).values())
