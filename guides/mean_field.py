@@ -85,6 +85,7 @@ class MeanFieldNormal(nn.Module):
         shapes = {site: torch.Size([num_tasks, 1, *event]) for site, event in event_shapes.items()}
         self.common = tuple(common or ())
         self.positive = tuple(positive)
+        self.sites = tuple(event_shapes)  # a ParameterDict would sort them
         shapes |= {site: torch.Size(event) for site, event in (common or {}).items()}
         self.locs = nn.ParameterDict(
             {site: init_loc_scale * torch.randn(s) for site, s in shapes.items()}
@@ -153,8 +154,7 @@ class MeanFieldNormal(nn.Module):
 
     def draw(self) -> dict[str, Tensor]:
         """Sample every other site, inside a plate over tasks."""
-        sites = (site for site in self.locs if site not in self.common)
-        return {site: sample_posterior(site, self.posterior(site)) for site in sites}
+        return {site: sample_posterior(site, self.posterior(site)) for site in self.sites}
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample every site; the model's arguments are ignored."""

@@ -125,7 +125,7 @@ class Sources(Scheduled):
     @property
     def location(self) -> Tensor:
         """Pool weights, (T, T + 1), at the probability of each source to have the most weight."""
-        return self.pool_weights(self.logits.detach().softmax(-1))
+        return self.pool_weights(self.logits.softmax(-1)).detach()
 
     @property
     def graph_key(self) -> bool:

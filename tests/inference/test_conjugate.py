@@ -6,7 +6,8 @@ from conjugate_programs import NOISE, PRIOR, F, problem, programs
 from problems import F64, many_draws
 from pyro.infer import Trace_ELBO
 
-from pyro_vmtl import LogarithmicPool, fit, share
+from pyro_vmtl import LogarithmicPool, TaskData, fit, share
+from pyro_vmtl.sharing.components import other_tasks
 
 
 def exact(x, y):
@@ -80,13 +81,38 @@ def test_equal_tasks_pay_for_one_prior_as_the_pooled_model_does(num_tasks):
     guide, (shared_model, shared_guide) = anchored(data)
     set_posterior(guide, mean.expand(num_tasks, F), scale.expand(num_tasks, F))
     shared_guide(data)
-    with torch.no_grad():
-        shared_guide.state["w"].logits.normal_()  # whom they borrow from makes no difference
     for seed in range(3):
         torch.manual_seed(seed)
         assert -Trace_ELBO().loss(shared_model, shared_guide, data) == pytest.approx(
             evidence.item(), abs=1e-9
         )
+
+
+def test_groups_of_equal_tasks_pay_for_one_prior_each():
+    sizes = [2, 3]
+    parts = [problem(size, equal=True) for size in sizes]
+    labels = [(group, t) for group, size in enumerate(sizes) for t in range(size)]
+    x, y = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "y"))
+    x[2:], y[2:] = 0.5 * x[2:], -y[2:]  # another group
+    rows = [label for label in labels for _ in range(x.shape[1])]
+    data = TaskData.regression(x.reshape(-1, F), y.reshape(-1), rows)
+    blocks = [slice(0, 2), slice(2, 5)]
+    found = [exact(data.x[b].reshape(-1, F), data.y[b].reshape(-1)) for b in blocks]
+    guide, (shared_model, shared_guide) = anchored(data)
+    mean, scale = (
+        torch.stack([found[group][k] for group, _ in labels]).reshape(5, F) for k in (0, 1)
+    )
+    set_posterior(guide, mean, scale)
+    shared_guide(data)
+    group = torch.tensor([group for group, _ in labels])
+    others = other_tasks(5)
+    with torch.no_grad():  # nothing from the other group
+        same = group[others] == group[:, None]
+        shared_guide.state["w"].logits.copy_(torch.where(same, 0.0, -80.0))
+        shared_guide.state["w"].weights = "softmax"
+    evidence = sum(each[2].item() for each in found)
+    loss = Trace_ELBO().loss(shared_model, shared_guide, data)
+    assert -loss == pytest.approx(evidence, abs=1e-9)
 
 
 def test_fit_of_equal_tasks_finds_the_pooled_posterior():

@@ -10,7 +10,7 @@ from pyro_vmtl import MeanFieldELBO, TaskData, fit
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.inference.step import Step
-from pyro_vmtl.methods.preset import Preset
+from pyro_vmtl.handlers.point_estimates import point_estimates
 from pyro_vmtl.models import LinearRegressor, ZeroMeanNormal
 from pyro_vmtl.models.task_noise import TaskNoise
 
@@ -76,23 +76,17 @@ def test_without_larger_tasks_half_of_them_are_fitted_and_bound_the_others():
 
 def test_the_history_is_of_the_model_that_predicts(lines):
     """With point estimates the loss is a function of the parameters alone."""
-    fitted = Preset(deterministic=True, shared=()).fit(lines)
-    noise = next(m for m in fitted.model.modules() if isinstance(m, TaskNoise))
+    noise = TaskNoise(4, rows_per_task=lines.rows_per_task)
+    pair = LinearRegressor(ZeroMeanNormal([5]), noise), point_estimates(MeanFieldNormal({"w": [5]}, 4))
+    result = fit(*pair, lines)
     scale = noise.noise_scale.flatten().tolist()
     usual = math.sqrt(scale[1] * scale[2])
     assert scale[0] == pytest.approx(usual) and scale[3] > 1.5 * usual
-    loss = MeanFieldELBO().loss(fitted.model, fitted.guide, lines)
+    loss = MeanFieldELBO().loss(*pair, lines)
     # the last step is a hundredth of the learning rate, near an optimum
-    assert loss == pytest.approx(fitted.result.history.loss[-1].item(), abs=0.01)
-    free = MeanFieldELBO().loss(*without_bound(fitted), lines)
-    assert abs(free - loss) > 1
-
-
-def without_bound(fitted):
-    for module in fitted.model.modules():
-        if isinstance(module, TaskNoise):
-            module.few_rows = torch.zeros_like(module.few_rows)
-    return fitted.model, fitted.guide
+    assert loss == pytest.approx(result.history.loss[-1].item(), abs=0.01)
+    noise.few_rows = torch.zeros_like(noise.few_rows)
+    assert abs(MeanFieldELBO().loss(*pair, lines) - loss) > 1
 
 
 def test_recorded_steps_are_those_that_are_traced(lines):
