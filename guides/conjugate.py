@@ -102,6 +102,7 @@ class ConjugateNormal(nn.Module):
 
     fixed_graph = True
     common = ("w_scale", "w_mean")
+    sites = ("w", "noise_scale")
 
     xx: Tensor
     xy: Tensor

@@ -19,6 +19,7 @@ References
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -110,8 +111,9 @@ class MeanFieldNormal(nn.Module):
         """
         shapes: dict[bool, dict[str, Sequence[int]]] = {True: {}, False: {}}
         positive = []
+        rows = replace(data, x=data.x.to(torch.get_default_dtype()))  # that of new parameters
         with torch.no_grad(), isolated(0):
-            sites = sample_sites(poutine.trace(model).get_trace(data))
+            sites = sample_sites(poutine.trace(model).get_trace(rows))
         for name, site in sites.items():
             if site["is_observed"]:
                 continue

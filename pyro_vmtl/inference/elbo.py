@@ -50,8 +50,8 @@ class MeanFieldELBO(TraceMeanField_ELBO):
         Numbers of draws of sites that are drawn less often than S times. With M draws of one site
         and L of another [1]_ all M * L pairs are used; the product of all numbers divides S.
     num_points
-        S, an even number: fixed points of every normal site, and of sites that transform a normal, in
-        place of draws (:mod:`pyro_vmtl.inference.fixed_points`). The loss of a program with no
+        S, an even number: fixed points of every normal site, and of sites that transform a normal,
+        in place of draws (:mod:`pyro_vmtl.inference.fixed_points`). The loss of a program with no
         other sites then does not depend on draws, and :func:`~pyro_vmtl.fit` can use L-BFGS.
     max_plate_nesting
         Bound on the number of nested plates in model and guide.

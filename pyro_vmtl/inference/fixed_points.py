@@ -58,7 +58,7 @@ class FixedPoints(Messenger):
         if msg["done"] or msg["is_observed"] or not is_sample(msg):
             return
         dims = {frame.name: frame.dim for frame in msg["cond_indep_stack"] if frame.vectorized}
-        fn, transforms = msg["fn"], []
+        fn, transforms = msg["fn"], list[Any]()
         while isinstance(fn, Independent | TransformedDistribution):
             transforms = [*getattr(fn, "transforms", []), *transforms]
             fn = fn.base_dist

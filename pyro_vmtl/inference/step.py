@@ -15,7 +15,9 @@ from operator import getitem
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.infer.elbo import ELBOModule
+from pyro.poutine import Trace
 from torch import Tensor
 from torch.fx import Graph, GraphModule
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,6 +29,7 @@ from pyro_vmtl.data.row_batches import Batches
 from pyro_vmtl.data.task_batches import Part, TaskBatches, first_rows
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.fixed_graph import has_fixed_graph
+from pyro_vmtl.handlers.isolation import validation
 from pyro_vmtl.handlers.schedules import Scheduled
 from pyro_vmtl.inference.elbo import ELBOTerms, evaluate
 from pyro_vmtl.sharing.messengers import Sharing
@@ -88,6 +91,14 @@ class Step:
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         return loss, ELBOTerms(**terms)
+
+    def start_weights(self, guide_trace: Trace | None = None) -> None:
+        """Set the source weights to their start, from a trace of the guide: now, by default."""
+        if guide_trace is None:
+            with torch.no_grad(), validation(False):
+                guide_trace = poutine.trace(self.loss_of.guide).get_trace(*self.args)
+        for sharing in self.sharing:
+            sharing.initialize_logits(guide_trace)
 
     def choose_precision(self) -> None:
         """Decide whether to compare tasks in float32; this waits for the device."""

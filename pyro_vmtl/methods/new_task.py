@@ -69,16 +69,16 @@ def new_task_draws(
         weights = _weights(fitted, guide.num_tasks, without).to(rows.x.device)
         drawn = torch.multinomial(weights, num_samples, replacement=True)
         from_source = drawn < guide.num_tasks
-        # Without a source, the noise is that of any task.
-        others = [t for t in range(guide.num_tasks) if t != without] or [0]
-        place = torch.randint(len(others), drawn.shape)
-        source = drawn.where(from_source, torch.tensor(others, device=drawn.device)[place])
+        source = drawn.where(from_source, 0)
         model = copy.deepcopy(unwrap(fitted.model)).eval()
         # sites common to all tasks, such as the latent mean
         given = {site: guide.posterior(site).sample((num_samples, 1, 1)) for site in guide.common}
-        w = _run(model, rows, given, num_samples)["w"]["value"]
-        from_source = from_source.reshape(-1, *[1] * (w.ndim - 1))
-        given["w"] = _of_sources(fitted, guide, source).unsqueeze(1).where(from_source, w)
+        of_prior = _run(model, rows, given, num_samples)
+        for site in guide.sites:
+            value = of_prior[site]["value"]
+            is_source = from_source.reshape(-1, *[1] * (value.ndim - 1))
+            of_source = _of_sources(fitted, guide, site, source).unsqueeze(1)
+            given[site] = of_source.where(is_source, value)
         likelihood: Distribution = _run(model, rows, given, num_samples)[fitted.method.site]["fn"]
         return family_of(likelihood).map(lambda values: values[0], likelihood)
 
@@ -129,9 +129,11 @@ def _weights(fitted: Member, num_tasks: int, without: int | None) -> Tensor:
     return weights
 
 
-def _of_sources(fitted: Member, guide: LinearGuide, source: Tensor) -> Tensor:
-    """Draw coefficients of sources, widened by their transfer scales, (S, 1, *event)."""
-    posterior = guide.posterior("w")
+def _of_sources(fitted: Member, guide: LinearGuide, site: str, source: Tensor) -> Tensor:
+    """Draw values of sources, those of ``w`` widened by transfer scales, (S, 1, *event)."""
+    posterior = guide.posterior(site)
+    if site != "w":
+        return posterior.sample(source.shape)[torch.arange(len(source)), source]
     loc = posterior.mean
     var = torch.zeros_like(loc) if fitted.method.deterministic else posterior.variance
     for sources in parts(fitted.guide, Sources):

@@ -232,7 +232,9 @@ class Preset(ProgramMethod):
                 common = {"w_mean": shape} if self.hierarchical else {}
                 guide = guides.MeanFieldNormal({"w": shape}, data.num_tasks, **init, common=common)
             else:
-                guide = (guides.FullRankNormal if self.full_rank else guides.MeanFieldNormal).for_model(model, data, **init, common_scale=True)
+                guide = (
+                    guides.FullRankNormal if self.full_rank else guides.MeanFieldNormal
+                ).for_model(model, data, **init, common_scale=True)
                 start = self.start(model, data)
                 if start is not None:
                     guide.start_at("w", *start)

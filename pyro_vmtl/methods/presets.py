@@ -78,12 +78,10 @@ _SHARED_POINTS = Preset(
 _MIXED_POINTS = replace(
     _SHARED_POINTS, shared=(), sharing={}, hierarchical=True, latent_scales=True, full_rank=True
 )
-_NOISY_CLASSES = {"num_points": 16, "kl_weights": {"w": 0.5}}
-_VARYING_COUNTS = {"num_points": 8, "likelihood": "GammaPoisson"}
 
-FEW_FEATURES = {
+FEW_FEATURES: dict[str, dict[str, Preset]] = {
     "classification": {
-        "shared": replace(_SHARED_POINTS, **_NOISY_CLASSES),
+        "shared": replace(_SHARED_POINTS, num_points=16, kl_weights={"w": 0.5}),
         "mixed-model": replace(_MIXED_POINTS, num_points=16),
     },
     "regression": {
@@ -91,13 +89,12 @@ FEW_FEATURES = {
         "mixed-model": Preset(shared=(), hierarchical=True, conjugate=True),
     },
     "counts": {
-        "shared": replace(_SHARED_POINTS, **_VARYING_COUNTS),
-        "mixed-model": replace(_MIXED_POINTS, **_VARYING_COUNTS),
+        "shared": replace(_SHARED_POINTS, num_points=8, likelihood="GammaPoisson"),
+        "mixed-model": replace(_MIXED_POINTS, num_points=8, likelihood="GammaPoisson"),
     },
 }
-"""Members of the default for each kind of targets, where there are few features: some tasks are
-alike, or all are exchangeable, with a scale for each coefficient. Both have prior scales and noise
-that tasks share and are fitted without draws."""
+"""Members of the default for each kind of targets where there are few features: tasks are like some
+others, or exchangeable with a scale for each coefficient. Both are fitted without draws."""
 
 _VMTL = Preset(
     latent_size=32,

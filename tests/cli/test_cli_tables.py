@@ -59,7 +59,9 @@ def few_steps(monkeypatch):
     """Let fits end soon, after some recorded steps."""
 
     def quick(kind):
-        return {"shared": replace(presets(kind)["shared"], fitting={"num_steps": 80})}
+        return {
+            "shared": replace(presets(kind)["shared"], fitting={"num_steps": 80}, few_features=None)
+        }
 
     monkeypatch.setattr(base, "presets", quick)
 

@@ -21,7 +21,8 @@ CLOSE = {"rtol": 2e-4, "atol": 2e-4}
 
 
 def quick(kind, num_steps=20, **changes):
-    return replace(presets(kind)["shared"], fitting={"num_steps": num_steps}, **changes)
+    steps = {"num_steps": num_steps}
+    return replace(presets(kind)["shared"], fitting=steps, few_features=None, **changes)
 
 
 def quick_stack(kind):

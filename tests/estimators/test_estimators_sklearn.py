@@ -22,7 +22,7 @@ from pyro_vmtl.methods.presets import presets
 
 def quick(kind, name="shared", num_steps=20):
     """A preset that is fitted in a moment."""
-    return replace(presets(kind)[name], fitting={"num_steps": num_steps})
+    return replace(presets(kind)[name], fitting={"num_steps": num_steps}, few_features=None)
 
 
 ESTIMATORS = {

@@ -121,9 +121,8 @@ def test_a_stack_does_not_calibrate_it(data):
 def test_with_many_features_the_other_settings_count():
     x = torch.randn(12, 150, generator=torch.Generator().manual_seed(0))
     many = TaskData.regression(x, x[:, 0], list("aabbcc") * 2)
-    alone = replace(CONJUGATE, conjugate=False)
-    settings = {"fitting": {"num_steps": 20}}
-    one, other = (replace(preset, **settings).fit(many) for preset in (CONJUGATE, alone))
+    alone = Preset(shared=(), fitting={"num_steps": 20})
+    one, other = (preset.fit(many) for preset in (replace(alone, few_features=CONJUGATE), alone))
     assert torch.equal(one.predictive(many).mean, other.predictive(many).mean)
 
 

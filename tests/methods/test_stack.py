@@ -271,15 +271,14 @@ def test_settings_of_stacks_are_checked():
 
 
 def test_the_default_is_one_object_for_each_kind():
-    assert presets("classification")["default"] == DEFAULT
+    assert presets("classification")["default"].members == DEFAULT.members
     real = presets("regression")["default"].members
-    assert [*real] == ["shared", "hierarchical", "pooled", "shared-kl-1", "mixed-model"]
+    assert [*real] == ["shared", "alone", "hierarchical", "pooled", "shared-kl-1"]
     assert {m.kl_weights["w"] for m in DEFAULT.members.values()} == {0.2}
     assert {name: m.kl_weights["w"] for name, m in real.items()} == {
         **dict.fromkeys(real, 0.5),
         "shared-kl-1": 1.0,
     }
-    assert [name for name, member in real.items() if member.conjugate] == ["mixed-model"]
     assert real["hierarchical"].kl_weights["w_mean"] == 0.5
 
 
@@ -324,3 +323,12 @@ def test_the_right_prior_counts_most(kind):
     fitted = Stack(members, num_folds=3).fit(data)
     counts = dict(zip(fitted.members, fitted.weights.mean(0).tolist(), strict=True))
     assert counts["pooled" if kind == "copies" else "alone"] > 0.75
+
+
+@pytest.mark.parametrize(("num_features", "members"), [(2, 2), (7, 5)])
+def test_data_of_few_features_have_other_members(num_features, members):
+    x = torch.randn(30, num_features, generator=torch.Generator().manual_seed(0))
+    data = TaskData.regression(x, x[:, 0], list("abc") * 10)
+    stack = presets("regression")["default"].for_data(data)
+    assert len(stack.members) == members
+    assert ("mixed-model" in stack.members) == (members == 2)

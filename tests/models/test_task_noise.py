@@ -9,8 +9,8 @@ from problems import F64
 from pyro_vmtl import MeanFieldELBO, TaskData, fit
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.handlers.isolation import isolated, validation
-from pyro_vmtl.inference.step import Step
 from pyro_vmtl.handlers.point_estimates import point_estimates
+from pyro_vmtl.inference.step import Step
 from pyro_vmtl.models import LinearRegressor, ZeroMeanNormal
 from pyro_vmtl.models.task_noise import TaskNoise
 
@@ -77,7 +77,10 @@ def test_without_larger_tasks_half_of_them_are_fitted_and_bound_the_others():
 def test_the_history_is_of_the_model_that_predicts(lines):
     """With point estimates the loss is a function of the parameters alone."""
     noise = TaskNoise(4, rows_per_task=lines.rows_per_task)
-    pair = LinearRegressor(ZeroMeanNormal([5]), noise), point_estimates(MeanFieldNormal({"w": [5]}, 4))
+    pair = (
+        LinearRegressor(ZeroMeanNormal([5]), noise),
+        point_estimates(MeanFieldNormal({"w": [5]}, 4)),
+    )
     result = fit(*pair, lines)
     scale = noise.noise_scale.flatten().tolist()
     usual = math.sqrt(scale[1] * scale[2])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from problems import F64
 from pyro import poutine
+from pyro.distributions import GammaPoisson
 from scipy import stats
 from sklearn.linear_model import PoissonRegressor
 from torch.distributions import Poisson
@@ -306,3 +307,28 @@ def test_the_default_predicts_better_than_tasks_alone_and_its_intervals_hold():
     low, high = quantiles(predictive, [0.05, 0.95])
     inside = ((test.y >= low) & (test.y <= high)).double().mean().item()
     assert 0.85 <= inside <= 0.97  # whole numbers hold a little more than 90 %
+
+
+def test_gamma_poisson_counts_are_the_same_distribution():
+    rate, excess = torch.tensor([0.5, 3.0, 20.0]), 1.5
+    counts = GammaPoisson(rate / excess, torch.full((3,), 1 / excess))
+    ours = OverdispersedPoisson(rate, 1 + excess)
+    y = torch.tensor([0.0, 4.0, 31.0])
+    torch.testing.assert_close(counts.log_prob(y), ours.log_prob(y))
+    draws = counts.expand((5, 1, 3))
+    mixed = predictive_mixture([draws])
+    torch.testing.assert_close(mixed.log_prob(y[None]), ours.log_prob(y)[None])
+
+
+def test_few_features_and_varying_counts_learn_their_dispersion():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(600, 1, generator=generator)
+    rate = (1.5 + 0.5 * x[:, 0]).exp()
+    torch.manual_seed(0)
+    y = OverdispersedPoisson(rate, 3.0).sample()
+    data = TaskData.regression(x, y, [f"t{n % 20}" for n in range(600)]).with_intercept()
+    fitted = presets("counts")["mixed-model"].fit(data)
+    excess = unwrap(fitted.guide).posterior("excess")
+    # 2, and its posterior's own width
+    assert abs(excess.mean.item() - 2.0) < 3 * excess.stddev.item() + 0.1
+    assert 0.05 < excess.stddev.item() < 0.5
