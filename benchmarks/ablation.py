@@ -43,8 +43,9 @@ def trial(row: str, seed: int) -> list[dict]:
     first = 0 if data_set.num_splits else 100
     split = data_set.split(first + seed, validation=True)
     data, test = to_task_data(split, data_set.kind)
-    stack = presets(data_set.kind)["default"]
-    assert isinstance(stack, Stack)
+    default = presets(data_set.kind)["default"]
+    assert isinstance(default, Stack)
+    stack = default.for_data(data)
     shared = stack.members["shared"]
     even = replace(shared, sharing={**shared.sharing, "start": "even"})
     stack = replace(stack, members={**stack.members, "even start": even})

@@ -66,7 +66,7 @@ class Preset(ProgramMethod):
         L-BFGS fits those of the scales.
     few_features
         Settings that replace all of these for data of few features, see
-        :func:`~pyro_vmtl.methods.method.has_few_features`.
+        :func:`~pyro_vmtl.methods.method.has_few_features`. Set it to None if you change others.
     pooled
         Whether to treat all rows as those of one task.
     likelihood

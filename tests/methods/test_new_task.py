@@ -13,7 +13,7 @@ from pyro_vmtl import Stack, TaskData, relatedness
 from pyro_vmtl.estimators import VMTLClassifier, VMTLRegressor
 from pyro_vmtl.methods.add_task import add_task
 from pyro_vmtl.methods.new_task import new_task_draws, new_task_member_weights
-from pyro_vmtl.methods.presets import ALONE, HIERARCHICAL, POOLED, SHARED, presets
+from pyro_vmtl.methods.presets import ALONE, FEW_FEATURES, HIERARCHICAL, POOLED, SHARED, presets
 from pyro_vmtl.models.task_noise import LogNormalNoise
 from pyro_vmtl.sharing.sources import Sources
 
@@ -24,6 +24,7 @@ S = 40_000
 
 
 def quick(preset, num_steps=50, **changes):
+    changes = {"few_features": None, **changes}
     return replace(preset, fitting={"num_steps": num_steps}, **changes)
 
 
@@ -222,6 +223,7 @@ VARIANTS = {
     "softmax": quick(SHARED, sharing={"weights": "softmax", "base": False, "min_base_weight": 0.0}),
     "points": quick(ALONE, deterministic=True, learned_prior=False),
     "weight decay": replace(SHARED, fitting={"num_steps": 50, "weight_decay": 0.1}),
+    "points in place of draws": FEW_FEATURES["regression"]["shared"],
 }
 
 

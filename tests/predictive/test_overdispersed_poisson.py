@@ -316,8 +316,8 @@ def test_gamma_poisson_counts_are_the_same_distribution():
     y = torch.tensor([0.0, 4.0, 31.0])
     torch.testing.assert_close(counts.log_prob(y), ours.log_prob(y))
     draws = counts.expand((5, 1, 3))
-    mixed = predictive_mixture([draws])
-    torch.testing.assert_close(mixed.log_prob(y[None]), ours.log_prob(y)[None])
+    found = predictive_mixture([draws])
+    torch.testing.assert_close(found.log_prob(y[None]), ours.log_prob(y)[None])
 
 
 def test_few_features_and_varying_counts_learn_their_dispersion():

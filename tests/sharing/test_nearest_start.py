@@ -92,7 +92,7 @@ def test_groups_of_32_tasks_are_found():
     preset = presets("regression")["default"].members["shared-kl-1"]
     fitted = preset.fit(data)
     share_of_own = own_group_share(fitted.relatedness().mean(0).numpy(), data_set.group)
-    assert share_of_own.min() > 0.9
+    assert share_of_own.min() > 0.85
 
 
 def test_a_fit_of_programs_of_its_own_can_start_at_the_nearest():
