@@ -88,7 +88,8 @@ class FixedPoints(Messenger):
                 msg["value"] = _first(msg["value"], particles)
 
     def _pyro_linear_predictor(self, msg: Any) -> None:
-        x, w, event_dim = (*msg["args"], 1)[:3]
+        given = dict(zip(("x", "w", "event_dim"), msg["args"], strict=False)) | msg["kwargs"]
+        x, w, event_dim = given["x"], given["w"], given.get("event_dim", 1)
         _, fn, particles = self.normals.get(id(w), (w, None, 0))
         if fn is None:
             return

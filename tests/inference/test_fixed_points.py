@@ -176,6 +176,29 @@ def test_wrong_numbers_are_refused(settings):
         MeanFieldELBO(**settings)
 
 
+def test_arguments_of_the_linear_predictor_can_be_named():
+    x, y = torch.randn(4, 5, 3), torch.zeros(4, 5, dtype=torch.long)
+    prior = StandardNormal([2, 3])
+    guide = MeanFieldNormal({"w": (2, 3)}, 4)
+
+    def model(named):
+        with pyro.plate("task", 4, dim=-2):
+            w = pyro.sample("w", prior())
+            logits = (
+                linear_predictor(**{"w": w, "x": x, "event_dim": 2})
+                if named
+                else (linear_predictor(x, w, 2))
+            )
+            with pyro.plate("data", 5, dim=-1):
+                pyro.sample("y", dist.Categorical(logits=logits), obs=y)
+
+    elbo = MeanFieldELBO(num_points=8)
+    losses = [
+        elbo.differentiable_loss(model, lambda named: guide(), named) for named in (True, False)
+    ]
+    torch.testing.assert_close(*losses)
+
+
 def test_without_a_handler_the_linear_predictor_is_a_product():
     x = torch.randn(4, 5, 3)
     w, classes = torch.randn(4, 1, 3), torch.randn(4, 1, 2, 3)
