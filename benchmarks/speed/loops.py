@@ -76,10 +76,8 @@ def loop_step(prepared: Prepared, kl_weight: float) -> Callable[[], Tensor]:
             )
             total = total + q.log_prob(log_weights) - p.log_prob(log_weights)
 
-            of_sources = logits[t].softmax(0)[:-1]
-            least = 1 / (1 + of_sources.sum() ** 2 / (of_sources**2).sum())
-            weights = log_weights.exp() * (1 - least)
-            kl = (weights[-1] + least) * kl_divergence(posterior, base).sum()
+            weights = log_weights.exp() * (1 - 1 / num_tasks)
+            kl = (weights[-1] + 1 / num_tasks) * kl_divergence(posterior, base).sum()
             for k, i in enumerate(i for i in range(num_tasks) if i != t):
                 kl = kl + weights[k] * kl_divergence(posterior, sources[i]).sum()
             total = total + kl_weight * kl

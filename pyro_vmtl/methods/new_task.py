@@ -123,7 +123,7 @@ def _weights(fitted: Member, num_tasks: int, without: int | None) -> Tensor:
             weights[without] = 0.0
         weights /= weights.sum()
         least = sources.min_base_weight
-        if least is None:
+        if least in (None, "tasks"):
             least = 1 / (num_tasks - (without is not None) + 1)
         weights = torch.lerp(weights, torch.eye(num_tasks + 1)[-1], least)
     return weights

@@ -44,7 +44,11 @@ __all__ = [
 ]
 
 SHARED = Preset(
-    sharing={"start": "nearest", "temperature": Exponential(1.0, 0.5, steps=250)},
+    sharing={
+        "start": "nearest",
+        "temperature": Exponential(1.0, 0.5, steps=250),
+        "min_base_weight": "tasks",
+    },
     kl_weights={"w": 0.2},
     fitting={"tasks": TaskBlocks(512)},  # with a thousand tasks, all at once take twice the memory
     # The noise of batches moves the means, at the usual rate by more than is unknown of them.
@@ -100,6 +104,7 @@ _VMTL = Preset(
     latent_size=32,
     dropout=0.2,
     shared=("w", "z"),
+    sharing={"min_base_weight": "tasks"},
     kl_weights={"w": 0.2, "z": 1e-4},
     fitting={"learning_rate": 0.01, "num_steps": 600, "batches": RandomRows(32, max_total=300)},
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import get_args
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
@@ -33,7 +33,7 @@ def share(
     pool: type[Pool] = LogarithmicPool,
     base: bool = True,
     transfer: Transfer | None = "source",
-    min_base_weight: float | None = None,
+    min_base_weight: float | Literal["tasks"] | None = None,
     weights: WeightsPosterior = "concrete",
     weights_prior: bool = True,
     detach_sources: bool = False,
@@ -73,7 +73,8 @@ def share(
     min_base_weight
         Least weight of the base, from 0 to 1; None for 1 / n, where n is the effective number of
         tasks that a task borrows from, itself included. With the default, n equal tasks pay for one
-        prior together, and n unrelated tasks for n priors.
+        prior together, and n unrelated tasks for n priors. ``"tasks"`` is 1 / T, which is less and
+        suits small KL weights.
     weights
         Posterior of the source weights: ``"concrete"``, the Gumbel-softmax [2]_ of learned logits;
         ``"categorical"``, the probabilities that a task has each source as its only one, which
@@ -133,8 +134,11 @@ def share(
     ):
         if value not in choices:
             raise ValueError(f"{name} is {value!r}, expected one of {list(choices)}.")
-    if min_base_weight is not None and not 0 <= min_base_weight <= 1:
-        raise ValueError(f"min_base_weight is {min_base_weight}, expected from 0 to 1, or None.")
+    is_number = isinstance(min_base_weight, int | float) and 0 <= min_base_weight <= 1
+    if min_base_weight not in (None, "tasks") and not is_number:
+        raise ValueError(
+            f"min_base_weight is {min_base_weight!r}, expected from 0 to 1, 'tasks', or None."
+        )
     if not (isinstance(pool, type) and issubclass(pool, Pool)):
         raise TypeError(f"pool is {pool!r}, expected a class such as LogarithmicPool.")
     sites = (sites,) if isinstance(sites, str) else tuple(sites)

@@ -7,7 +7,7 @@ distribution (``RelaxedOneHotCategorical``) with learned logits; in their prior 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pyro.distributions as dist
 import torch
@@ -79,7 +79,7 @@ class Sources(Scheduled):
         transfer_shape: tuple[int, ...] | None,
         *,
         base: bool,
-        min_base_weight: float | None = None,
+        min_base_weight: float | Literal["tasks"] | None = None,
         temperature: Schedule,
         weights: WeightsPosterior = "concrete",
         start: WeightsStart = "even",
@@ -200,7 +200,7 @@ class Sources(Scheduled):
         after = functional.pad(weights, (1, without_base))
         pooled = torch.where(place < tasks[:, None], before, after)
         pooled = pooled.masked_fill(place == tasks[:, None], 0.0)
-        least: Tensor | float | None = self.min_base_weight
+        least: Any = 1 / num_tasks if self.min_base_weight == "tasks" else self.min_base_weight
         if least is None:
             sources = self.logits[tasks].softmax(-1)[:, : weights.shape[-1] - self.base]
             square = (sources**2).sum(-1, keepdim=True)

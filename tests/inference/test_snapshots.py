@@ -32,10 +32,8 @@ def by_hand(fitted, site=0):
         names = [other for other in range(num_tasks) if other != task]
         for name, share in zip([*names, num_tasks], shares, strict=True):
             weights[task, name] += share
-    of_sources = weights[:, :-1] / weights[:, :-1].sum(1, keepdims=True)
-    least = 1 / (1 + 1 / (of_sources**2).sum(1, keepdims=True))
-    anchored = (1 - least) * weights
-    anchored[:, -1:] += least
+    anchored = (1 - 1 / num_tasks) * weights
+    anchored[:, -1] += 1 / num_tasks
     return anchored
 
 
