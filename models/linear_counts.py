@@ -82,7 +82,9 @@ class LinearCounts(nn.Module):
             linear = linear_predictor(rows.x, w).to(w.dtype)
             log_rate = (self.log_rate + linear).clamp(-MAX_LOG_RATE, MAX_LOG_RATE)
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
-                counts = dist.Poisson(rate := log_rate.exp())
+                rate = log_rate.exp()
                 if self.overdispersed:
                     counts = dist.GammaPoisson(rate / excess, 1 / excess)
+                else:
+                    counts = dist.Poisson(rate)
                 pyro.sample("y", counts, obs=rows.y)

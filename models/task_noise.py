@@ -88,13 +88,6 @@ class TaskNoise(nn.Module):
             self._counted = few, few._version, number
         return number
 
-    @torch.no_grad()
-    def fix_log_noise_scale(self, values: Tensor) -> None:
-        """Set the logarithms of all standard deviations, (T, 1), from now on without a bound."""
-        self.raw_noise_scale = nn.Parameter(values.clone())
-        if self.few_rows is not None:
-            self.few_rows = torch.zeros_like(self.few_rows)
-
 
 class _AtLeast(torch.autograd.Function):
     """Clamp from below, with gradients for values below the bound that would rise."""

@@ -227,17 +227,15 @@ class Preset(ProgramMethod):
         guide: guides.MeanFieldNormal | guides.AmortizedNormal
         if self.amortized:
             guide = guides.AmortizedNormal(self._amortizer(data, init), data)
+        elif self.latent_size is not None:
+            common = {"w_mean": shape} if self.hierarchical else {}
+            guide = guides.MeanFieldNormal({"w": shape}, data.num_tasks, **init, common=common)
         else:
-            if self.latent_size is not None:
-                common = {"w_mean": shape} if self.hierarchical else {}
-                guide = guides.MeanFieldNormal({"w": shape}, data.num_tasks, **init, common=common)
-            else:
-                guide = (
-                    guides.FullRankNormal if self.full_rank else guides.MeanFieldNormal
-                ).for_model(model, data, **init, common_scale=True)
-                start = self.start(model, data)
-                if start is not None:
-                    guide.start_at("w", *start)
+            kind = guides.FullRankNormal if self.full_rank else guides.MeanFieldNormal
+            guide = kind.for_model(model, data, **init, common_scale=True)
+            start = self.start(model, data)
+            if start is not None:
+                guide.start_at("w", *start)
         if self.latent_size is None:
             return guide
         per_task = {"num_tasks": data.num_tasks} if self.encoder_per_task else {}
