@@ -34,10 +34,10 @@ def share(
     base: bool = True,
     transfer: Transfer | None = "source",
     min_base_weight: float | Literal["tasks"] | None = None,
-    weights: WeightsPosterior = "concrete",
+    weights: WeightsPosterior = "categorical",
     weights_prior: bool = True,
     detach_sources: bool = False,
-    start: WeightsStart = "even",
+    start: WeightsStart = "alone",
     temperature: float | Schedule = Exponential(1.0, 0.5, steps=500),
 ) -> tuple[ProgramWithHandler, ProgramWithHandler]:
     """Let the tasks of a model borrow from one another.
