@@ -40,10 +40,11 @@ def lbfgs(
     report: Callable[[int, int, ELBOTerms], None],
     *,
     recordable: bool,
+    restart: bool = False,
 ) -> None:
     """Minimize a loss, counting evaluations as steps.
 
-    Where tasks share, the source weights start anew on the way, see :data:`RESTARTS`.
+    ``restart`` says whether source weights start anew on the way, see :data:`RESTARTS`.
     """
     terms = ELBOTerms()
 
@@ -70,7 +71,7 @@ def lbfgs(
             "elbo=MeanFieldELBO(num_points=4), with weights='categorical' where tasks share, or "
             "optimizer='adam'."
         )
-    restarts = [end for end in RESTARTS if step_of.sharing and end < done.end]
+    restarts = [end for end in RESTARTS if restart and end < done.end]
     step_of.set_alone(bool(restarts))
     for end in (*restarts, done.end):
         done.stopped = "steps"

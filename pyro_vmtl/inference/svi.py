@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from pyro.infer import Trace_ELBO
 from pyro.infer.elbo import ELBOModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vmtl.data.plates import some_tasks
 from pyro_vmtl.data.row_batches import Batches
@@ -75,6 +75,7 @@ def fit(
     batches: Batches | None = None,
     tasks: TaskBatches | None = None,
     compile: bool = False,
+    start: tuple[Program, Program] | None = None,
     seed: int = 0,
     progress: bool = False,
     checkpoint: Path | None = None,
@@ -122,6 +123,9 @@ def fit(
         that the programs and ``batches`` do the same tensor operations at every step, whether or
         not they declare it (``fixed_graph = True``): none may count its steps or branch on what it
         drew.
+    start
+        Model and guide to start from, such as those of a fit to more rows: the parameters of the
+        same names and shapes are copied, and source weights are not started anew.
     seed
         Seed of the random numbers.
     progress
@@ -197,9 +201,13 @@ def fit(
         cooling = min(COOL_DOWN, num_steps // 5)
         cool_down = Cosine(learning_rate, learning_rate / 100, max(cooling, 1))
         recordable = compile or can_be_recorded(loss_of, batches)
-        step_of.start_weights(before.traces[-1].guide)
-        starts_alone = any(sources.start == "alone" for sources in step_of.sources.values())
-        alone = min(ALONE, num_steps // 5) if starts_alone else 0
+        alone = 0
+        if start is None:
+            step_of.start_weights(before.traces[-1].guide)
+            starts_alone = any(sources.start == "alone" for sources in step_of.sources.values())
+            alone = min(ALONE, num_steps // 5) if starts_alone else 0
+        else:
+            _copy_parameters(elbo(*start), loss_of)
         snapshots = Snapshots(loss_of, TERMS_EVERY)
         keeper = None
         if checkpoint is not None:
@@ -212,7 +220,8 @@ def fit(
         unread: list[tuple[Tensor, ELBOTerms]] = []
         try:
             if optimizer == "lbfgs" and not done.over:
-                lbfgs(step_of, done, report, recordable=recordable)
+                restart = bool(step_of.sharing) and start is None
+                lbfgs(step_of, done, report, recordable=recordable, restart=restart)
                 if keeper is not None:
                     keeper.write(done)
             while done.step < done.end and not done.over:
@@ -256,6 +265,15 @@ def fit(
         loss_of.eval()
     history = History.from_records(done.losses, done.terms, done.snapshots)
     return FitResult(history, done.elapsed, done.stopped)
+
+
+@torch.no_grad()
+def _copy_parameters(source: nn.Module, target: nn.Module) -> None:
+    """Copy the parameters that have the same names and shapes."""
+    values = dict(source.named_parameters())
+    for name, parameter in target.named_parameters():
+        if name in values and values[name].shape == parameter.shape:
+            parameter.copy_(values[name])
 
 
 def _read(
