@@ -99,8 +99,8 @@ def fit(
     optimizer
         ``"lbfgs"`` takes a fraction of Adam's time, and needs a loss that does not depend on draws:
         with ``elbo=MeanFieldELBO(num_points=8)`` that of any program with normal posteriors, which
-        :func:`~pyro_vmtl.share` leaves so with ``weights="categorical"``. Source weights start at
-        the nearest sources three times, from better posteriors each time. It has no
+        :func:`~pyro_vmtl.share` leaves so but for ``weights="concrete"``. Source weights start
+        anew twice, at the sources that are then the nearest. It has no
         ``learning_rate``, ``weight_decay`` or ``batches``.
     num_steps
         Maximum number of steps; of evaluations of the loss, for L-BFGS.
@@ -226,12 +226,12 @@ def fit(
                     keeper.write(done)
             while done.step < done.end and not done.over:
                 step, end = done.step, done.end
-                if step % TERMS_EVERY == 0:
-                    snapshots.take(step, done.snapshots)
                 step_of.at_step(step)
                 step_of.set_alone(step < alone)
                 if step == alone > 0:
                     step_of.start_weights()
+                if step % TERMS_EVERY == 0:
+                    snapshots.take(step, done.snapshots)
                 step_of.recording = recordable and step >= RECORD_AFTER
                 for group in adam.param_groups:
                     group["lr"] = cool_down(max(0, step - (end - cooling)))

@@ -241,6 +241,7 @@ def nearness(posterior: dist.Independent, transfer_var: Tensor | float) -> Tenso
     """
     extra_var = torch.as_tensor(transfer_var).to(posterior.mean).expand_as(posterior.mean)
     loc, var, extra = (
-        moment.reshape(len(moment), -1)[None] for moment in (posterior.mean, posterior.variance, extra_var)
+        moment.reshape(len(moment), -1)[None]
+        for moment in (posterior.mean, posterior.variance, extra_var)
     )
     return TaskComponents(loc, var, extra).log_probs(loc, var)[0].fill_diagonal_(-torch.inf)
