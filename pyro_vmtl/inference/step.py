@@ -117,7 +117,7 @@ class Step:
                 sources.choose_precision(float(rounding))
 
     def finish(self) -> None:
-        """Compare tasks in float64 again: float32 is checked during a fit only."""
+        """End what is for a fit only: tasks that are alone, and float32, which is checked there."""
         self.set_alone(False)
         for sources in self.sources.values():
             sources.use_float64 = True

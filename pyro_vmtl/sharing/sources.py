@@ -1,7 +1,8 @@
 """The learned parameters of a shared site: source weights and transfer scales.
 
-The weights of a task over its sources are a latent variable. Their posterior is a Concrete
-distribution (``RelaxedOneHotCategorical``) with learned logits; in their prior all are equal.
+The weights of a task over its sources are a latent variable. Their posterior is a categorical or
+a Concrete distribution (``RelaxedOneHotCategorical``) with learned logits; in their prior all are
+equal.
 """
 
 from __future__ import annotations

@@ -95,8 +95,8 @@ def test_lbfgs_finds_them_in_the_same_line():
 def test_tasks_are_alone_at_first():
     rng = np.random.RandomState(0)
     data, _ = problem(regression, two_groups(4, rng), 4, 10, rng)
-    model, guide = share(regression, AutoNormal(regression), sites=["w"])
-    plain = AutoNormal(regression)
+    guide, plain = (MeanFieldNormal({"w": (4,)}, 4) for _ in range(2))
+    model, guide = share(regression, guide, sites=["w"])
     history = fit(model, guide, data, num_steps=100).history
     base = history.relatedness["w"][..., -1]
     assert (base[history.snapshot_step < 20] == 1).all()
@@ -105,6 +105,7 @@ def test_tasks_are_alone_at_first():
     assert (history.kl["w_sources"][history.step < 20] == 0).all()
     alone = fit(regression, plain, data, num_steps=100).history
     torch.testing.assert_close(history.kl["w"][:2], alone.kl["w"][:2])
+    assert (history.kl["w"][2:] != alone.kl["w"][2:]).all()
 
 
 def test_weights_start_alone_however_short_a_fit_is():
