@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,52 +13,40 @@ from torch import Tensor
 __all__ = ["Curvature"]
 
 MOST_DENSE = 8_000
-"""Parameters up to which the Hessian is a matrix, of half a GB then."""
+"""Numbers up to which the Hessian is a matrix, of half a GB then."""
 
 AT_ONCE = 64
 """Vectors that go through the graph of the gradient together."""
 
 LEAST_DAMPING = 1e-9
-"""Added to the diagonal, as a factor of it: for flat directions, as of two parameters of which only
-the product counts."""
+"""Added to the diagonal, as a factor of it, for flat directions."""
 
-PROBES = 32
-"""Random vectors from which the diagonal of a large Hessian is estimated."""
-
-MOST_ITERATIONS, TOLERANCE = 1_000, 1e-6
-"""Of conjugate gradients, and the accepted residual, relative to the right-hand side."""
+PROBES, MOST_ITERATIONS, TOLERANCE = 32, 1_000, 1e-6
+"""Of conjugate gradients: random vectors that estimate the diagonal, iterations, and the residual
+that will do, relative to the right-hand side."""
 
 
 class Curvature:
-    """The Hessian of a loss with respect to n free numbers among its parameters.
+    """The Hessian of a loss with respect to the n ``free`` numbers among its parameters.
 
-    A small one is factorized. A large one is not made: each solution takes some hundred products
-    with vectors, by conjugate gradients that are preconditioned by an estimate of the diagonal.
-
-    Parameters
-    ----------
-    loss
-        (), with a graph. Double precision is needed.
-    parameters
-        What it depends on.
-    free
-        True for the numbers of each parameter that are not held at their values.
+    A small one is factorized. A large one is never made: conjugate gradients take some 50 products
+    with vectors for a solution.
 
     Attributes
     ----------
     gradient
-        (n,).
+        (n,), that of the loss.
     damping
-        What was added to the diagonal, as a factor of it.
+        What was added to the diagonal, as a factor of it: large where the loss has descents.
     residual
-        Largest relative residual of the solutions so far.
+        Largest residual of the solutions so far, relative to the right-hand sides.
     """
 
     def __init__(self, loss: Tensor, parameters: Sequence[Tensor], free: Sequence[Tensor]) -> None:
         self.parameters = tuple(parameters)
         self.free = torch.cat([mask.flatten() for mask in free])
         found = torch.autograd.grad(loss, self.parameters, create_graph=True, allow_unused=True)
-        self._gradient = self._restrict(found, ())
+        self._gradient = self._join(found, ())
         self.gradient = self._gradient.detach()
         self.damping = self.residual = 0.0
         self._unit, self._factor = self._factorize()
@@ -66,15 +55,11 @@ class Curvature:
         """Multiply vectors (K, M) by the Jacobian of values (M,) that have a graph, (K, n)."""
         products = []
         for some in vectors.split(AT_ONCE):
-            found = torch.autograd.grad(
-                values,
-                self.parameters,
-                some,
-                is_grads_batched=True,
-                retain_graph=True,
-                allow_unused=True,
+            grad: Any = torch.autograd.grad
+            found = grad(
+                values, self.parameters, some, True, allow_unused=True, is_grads_batched=True
             )
-            products.append(self._restrict(found, some.shape[:1]))
+            products.append(self._join(found, some.shape[:1]))
         return torch.cat(products)
 
     def times(self, vectors: Tensor) -> Tensor:
@@ -87,19 +72,18 @@ class Curvature:
             solution, residual = self._conjugate_gradients(vectors)
         else:
             solution = self._unit * torch.cholesky_solve((self._unit * vectors).T, self._factor).T
-            residual = vectors[:1] - self.times(solution[:1]) * (self._unit > 0)  # as a check
+            residual = vectors[:1] - self.times(solution[:1]) * (self._unit > 0)  # of one, to check
         size = vectors[: len(residual)].norm(dim=1).clamp_min(1e-300)
         self.residual = max(self.residual, float((residual.norm(dim=1) / size).max()))
         if self.residual > 1e-3:
             warnings.warn(
-                f"A linear system with the Hessian was solved with a residual of "
-                f"{self.residual:.2g} of its right-hand side: the loss has a direction that "
-                "descends, or is nearly flat.",
+                f"A system with the Hessian has a relative residual of {self.residual:.2g}: the "
+                "loss has a direction that descends, or is nearly flat.",
                 stacklevel=3,
             )
         return solution
 
-    def _restrict(self, found: Sequence[Tensor | None], batch: Sequence[int]) -> Tensor:
+    def _join(self, found: Sequence[Tensor | None], batch: Sequence[int]) -> Tensor:
         """Join gradients, of a batch of vectors, to those of the free numbers."""
         parts = [
             p.new_zeros(*batch, p.numel()) if g is None else g.reshape(*batch, -1)
@@ -127,9 +111,8 @@ class Curvature:
         if failed:
             # twice as much as will do: with less, the inverse would be huge there
             more = 2 * max(LEAST_DAMPING, -float(torch.linalg.eigvalsh(matrix)[0]))
-            matrix.diagonal().add_(more)
             self.damping += more
-            factor = torch.linalg.cholesky(matrix)
+            factor = torch.linalg.cholesky(matrix + more * torch.eye(size).to(matrix))
         return unit, factor
 
     def _conjugate_gradients(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,14 +125,13 @@ class Curvature:
         for _ in range(MOST_ITERATIONS):
             product = self.times(step)
             curvature = (step * product).sum(1)
-            # a direction that descends is left at what was found before
+            # where it descends, what was found before is left
             going = (residual.norm(dim=1) > enough) & (curvature > 0)
             if not going.any():
                 break
             length = torch.where(going, size / curvature, 0.0)[:, None]
             solution += length * step
             residual -= length * product
-            next_step = precondition * residual
-            before, size = size, (residual * next_step).sum(1)
-            step = next_step + torch.where(going, size / before, 0.0)[:, None] * step
+            before, size = size, (precondition * residual**2).sum(1)
+            step = precondition * residual + torch.where(going, size / before, 0.0)[:, None] * step
         return solution, residual

@@ -1,17 +1,17 @@
-r"""Covariances by linear response.
+r"""Covariances by linear response [1]_.
 
-A fit minimizes :math:`F(\eta) = -\mathrm{ELBO}`, and :math:`m(\eta)` are posterior means. If the log
-density of the model had the further term :math:`\epsilon^\top \theta`, the exact posterior mean would
-change by :math:`\mathrm{Cov}(\theta)\, \epsilon`. That of the approximate posterior changes by
-:math:`\Sigma \epsilon` with [1]_
+A fit minimizes :math:`F(\eta) = -\mathrm{ELBO}`, and :math:`m(\eta)` are posterior means. If the
+log density of a model had a further term :math:`\epsilon^\top \theta`, its exact posterior mean
+would change by :math:`\mathrm{Cov}(\theta)\, \epsilon`, and that of the fit changes by
+:math:`\Sigma \epsilon` with
 
-.. math:: \Sigma = \Big(\frac{\partial m}{\partial \eta}\Big)^\top H^{-1}
-    \frac{\partial m}{\partial \eta}, \qquad H = \frac{\partial^2 F}{\partial \eta\, \partial \eta^\top}
+.. math:: \Sigma = \frac{\partial m}{\partial \eta}^\top
+    \Big(\frac{\partial^2 F}{\partial \eta\, \partial \eta^\top}\Big)^{-1}
+    \frac{\partial m}{\partial \eta}
 
-at the optimum. So where a guide has the right means, and goes on having them, :math:`\Sigma` is the
-covariance, although the guide itself has none. Between tasks, too, and with what is not known of
-numbers that are learned as points, such as scales of priors and transfer scales: they are in
-:math:`\eta`.
+at the optimum. So where the means are right, and go on being so, :math:`\Sigma` is the covariance,
+whatever that of the guide. It has covariances between tasks, and what is not known of numbers that
+are learned as points, such as scales of priors, as these are in :math:`\eta`.
 
 References
 ----------
@@ -38,27 +38,24 @@ from pyro_vmtl.handlers.tracing import sample_sites, trace_guide_and_model
 from pyro_vmtl.inference.elbo import MeanFieldELBO, evaluate
 from pyro_vmtl.inference.step import batch_of
 from pyro_vmtl.linear_response.curvature import AT_ONCE, Curvature
-from pyro_vmtl.linear_response.normals import AtMeans, Covariances, NewCovariances
+from pyro_vmtl.linear_response.normals import AtMeans, NewCovariances, NewNormals
 from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources
 
 __all__ = ["LinearResponse"]
 
 LEAST_WEIGHT = 0.05
-"""Weight of a source, over that of the nearest one, below which its logit is held: it runs to minus
-infinity, and has no optimum."""
+"""Weight of a source, relative to the largest, below which its logit is held: it has no optimum."""
 
 FAR = 0.5
 """Standard deviations from the optimum that matter."""
 
-Quantity = str | Callable[[Mapping[str, Tensor]], Tensor]
-"""Name of a site, or a function of the posterior means of all sites, by name."""
-
 
 class LinearResponse:
-    """Linear response of a fit: covariances of its posterior means.
+    """Covariances of the posterior means of a fit, by linear response.
 
-    Programs are copied, in double precision. The fit is not changed.
+    Means are those of normal posteriors; of a positive site, of its logarithm. Point masses have
+    the covariances of Laplace's approximation. The programs are copied, in double precision.
 
     Parameters
     ----------
@@ -67,32 +64,26 @@ class LinearResponse:
     *args
         Arguments of both, targets included.
     elbo
-        That of the fit, without draws, such as ``MeanFieldELBO(num_points=4)``; by default
-        :class:`~pyro_vmtl.MeanFieldELBO`.
+        That of the fit, without draws; by default :class:`~pyro_vmtl.MeanFieldELBO`.
 
     Attributes
     ----------
     distance
-        How far the optimum is at most, in standard deviations of any linear function of the means.
+        Bound on how far the optimum is: standard deviations of any linear function of the means.
     curvature
-        The Hessian of the loss; ``curvature.residual`` says how well systems were solved.
+        The Hessian of the loss. ``curvature.residual`` says how well systems were solved.
 
     Raises
     ------
     ValueError
-        If the loss depends on draws, sources are detached, or latent sites have different KL
-        weights. With the same weight everywhere, the covariance is that of the generalised
-        posterior, whose likelihood has the power one over the weight.
+        If the loss depends on draws, sources are detached, or KL weights differ between sites. With
+        the same weight for all, the covariances are those of the generalised posterior, whose
+        likelihood has the power one over the weight.
 
     Warns
     -----
     UserWarning
         If the fit is not at its optimum, where alone the formula holds.
-
-    Notes
-    -----
-    The means are those of normal posteriors; of positive sites, those of the logarithms. Point
-    masses have the covariances of Laplace's approximation.
 
     Examples
     --------
@@ -118,19 +109,18 @@ class LinearResponse:
         self, model: Program, guide: Program, *args: Any, elbo: Trace_ELBO | None = None
     ) -> None:
         elbo = MeanFieldELBO() if elbo is None else elbo
-        self.guide = guide
+        self._fitted_guide = guide
         self._args = tuple(map(_as_double, args))
-        self._model, self._guide = map(_module_as_double, copy.deepcopy((model, guide)))
-        loss_of = elbo(self._model, self._guide).eval()
-        modules = list(loss_of.modules())
+        self._model, self._guide = map(_as_double, copy.deepcopy((model, guide)))
+        self._kl_weight = self._common_kl_weight()
+        modules = list(elbo(self._model, self._guide).eval().modules())
         if any(isinstance(m, Sharing) and m.detach_sources for m in modules):
             raise ValueError(
-                "The sources of the sharing model are detached from the gradient, so that its steps "
-                "minimize no single loss. Use share(detach_sources=False)."
+                "The sources are detached from the gradient, so that steps minimize no single "
+                "loss. Use share(detach_sources=False)."
             )
-        self._kl_weight = self._common_kl_weight()
+        parameters = [p for p in modules[0].parameters() if p.requires_grad]
         shifts = [getattr(m, name) for m in modules for name in getattr(m, "shifts", ())]
-        parameters = [p for p in loss_of.parameters() if p.requires_grad]
         parameters += [shift.requires_grad_() for shift in shifts]
         loss, again = (self._loss(elbo, seed) for seed in (0, 1))
         if loss.item() != again.item():
@@ -144,84 +134,77 @@ class LinearResponse:
         self.curvature = Curvature(loss, parameters, free)
         step = self.curvature.solve(self.curvature.gradient[None])[0]
         self.distance = max(0.0, float(self.curvature.gradient @ step)) ** 0.5
-        if self.curvature.damping > 1e-3 or self.distance > FAR:
+        if self.distance > FAR or self.curvature.damping > 1e-3:
             warnings.warn(
                 f"The optimum of the ELBO is up to {self.distance:.2g} standard deviations away, "
-                f"with damping {self.curvature.damping:.1g}, expected at most {FAR} and 0.001. "
-                "Covariances by linear response hold at the optimum. Fit again from here, by "
-                "optimizer='lbfgs' or more steps.",
+                f"with damping {self.curvature.damping:.1g}, expected at most {FAR} and 0.001, as "
+                "linear response holds at the optimum. Fit again from here, by optimizer='lbfgs' "
+                "or with more steps.",
                 stacklevel=2,
             )
 
-    def covariance(self, of: Quantity) -> Tensor:
+    def covariance(self, of: str | Callable[[Mapping[str, Tensor]], Tensor]) -> Tensor:
         r"""Compute the covariances of a quantity of any shape, (\*shape, \*shape).
 
         Parameters
         ----------
         of
             A site, or a function of the posterior means by site, such as
-            ``lambda means: means["w"][0] - means["w"][1]``. If it is not linear, this is the delta
-            method.
+            ``lambda means: means["w"][0] - means["w"][1]``; by the delta method if not linear.
         """
         values, _ = self._values(of)
-        flat = values.flatten()
-        covariance = self._covariance(flat, torch.eye(len(flat)).to(flat)[None])[0]
-        return covariance.reshape(*values.shape, *values.shape)
+        rows = torch.eye(values.numel()).to(values)[None]
+        return self._covariances(values, rows).reshape(*values.shape, *values.shape)
 
-    def stddev(self, of: Quantity) -> Tensor:
-        """Compute the standard deviations of a quantity, in its shape.
+    def stddev(self, of: str | Callable[[Mapping[str, Tensor]], Tensor]) -> Tensor:
+        """Compute the standard deviations of a quantity, in its shape, one by one.
 
-        They take little memory, however many they are.
+        See :meth:`covariance`.
         """
         values, _ = self._values(of)
-        flat = values.flatten()
-        each = self._covariance(flat, torch.eye(len(flat)).to(flat)[:, None])
-        return each.clamp_min(0).sqrt().reshape(values.shape)
+        rows = torch.eye(values.numel()).to(values)[:, None]
+        return self._covariances(values, rows).clamp_min(0).sqrt().reshape(values.shape)
 
     def correct(self, *sites: str) -> ProgramWithHandler:
-        """Return the guide with these covariances at some of its sites.
+        """Return the guide with these covariances at some sites, to draw from and to export.
 
-        Draws from it, as :func:`~pyro_vmtl.analysis.from_pyro_svi` makes them of
-        ``model, response.correct("w")``, have the intervals of linear response. Within each cell
-        of the plates, such as a task, the numbers of a site have the covariances among them; sites
-        and cells are independent of each other. The pools of a sharing model stay as they are.
+        ``from_pyro_svi(model, response.correct("w"), data)`` has intervals by linear response. The
+        numbers of a site in one cell of its plates, such as a task, have covariances; cells and
+        sites are independent. The pools of a sharing model stay as they are.
 
         Parameters
         ----------
         *sites
             Names of sites with normal or log-normal posteriors.
         """
-        found = Covariances()
+        normals = {}
         for site in sites:
             loc, event_dim = self._values(site)
-            size = loc.shape[loc.ndim - event_dim :].numel()
-            rows = torch.eye(loc.numel()).to(loc).unflatten(0, (-1, size))
-            root = torch.linalg.cholesky(self._covariance(loc.flatten(), rows))
             batch = loc.shape[: loc.ndim - event_dim]
-            found.add(site, loc.detach(), root.reshape(*batch, size, size))
-        return ProgramWithHandler(self.guide, NewCovariances, found)
+            rows = torch.eye(loc.numel()).to(loc).reshape(batch.numel(), -1, loc.numel())
+            root = torch.linalg.cholesky(self._covariances(loc, rows))
+            normals[site] = loc.detach(), root.reshape(*batch, *root.shape[1:])
+        return ProgramWithHandler(self._fitted_guide, NewCovariances, NewNormals(normals))
 
-    def _covariance(self, flat: Tensor, rows: Tensor) -> Tensor:
-        """Compute covariances of products of rows (B, P, M) with values (M,), (B, P, P)."""
+    def _covariances(self, values: Tensor, rows: Tensor) -> Tensor:
+        """Compute covariances of products of rows (B, P, M) with M values, (B, P, P)."""
         found = []
         for some in rows.split(max(1, AT_ONCE // rows.shape[1])):
-            moved = self.curvature.pull_back(flat, some.flatten(0, 1))
+            moved = self.curvature.pull_back(values.flatten(), some.flatten(0, 1))
             solved = self.curvature.solve(moved).unflatten(0, some.shape[:2])
             covariance = moved.unflatten(0, some.shape[:2]) @ solved.mT
             found.append(self._kl_weight * (covariance + covariance.mT) / 2)
         return torch.cat(found)
 
-    def _values(self, of: Quantity) -> tuple[Tensor, int]:
-        """Return a quantity, with a graph, and the number of event dimensions of a site."""
+    def _values(self, of: str | Callable[..., Tensor]) -> tuple[Tensor, int]:
+        """Return a quantity, with a graph, and the event dimensions of a site."""
         handler = AtMeans()
         with isolated(0), validation(False), handler, batch_of(self._args, None) as args:
             self._guide(*args)
-        if not isinstance(of, str):
+        if callable(of):
             return of(handler.means), 0
         if of not in handler.means:
-            raise ValueError(
-                f"The guide has no normal posterior of {of!r}, found {sorted(handler.means)}."
-            )
+            raise ValueError(f"No normal posterior of {of!r}, found {sorted(handler.means)}.")
         return handler.means[of], handler.event_dims[of]
 
     def _loss(self, elbo: Trace_ELBO, seed: int) -> Tensor:
@@ -233,35 +216,31 @@ class LinearResponse:
         with isolated(0), torch.no_grad(), batch_of(self._args, None) as args:
             trace = trace_guide_and_model(self._model, self._guide, *args).model
             check_no_bare_parameters(self._model, self._guide)
-        tempered = kl_weights_of(self._model) if isinstance(self._model, nn.Module) else {}
-        found = {
+        tempered = kl_weights_of(self._model)
+        weights = {
             name: tempered.get(name, 1.0)
             for name, node in sample_sites(trace).items()
             # source weights without a prior are masked
             if not node["is_observed"] and (name in tempered or node["mask"] is not False)
         }
-        if len(set(found.values())) != 1 or not min(found.values()) > 0:
+        if len(set(weights.values())) != 1 or not min(weights.values()) > 0:
             raise ValueError(
-                f"The KL weights of the latent sites are {found}, expected one number above 0 for "
-                "all of them: otherwise the ELBO has no posterior to be the approximation of. "
-                "Temper all latent sites alike."
+                f"The KL weights are {weights}, expected one number above 0 for all latent sites: "
+                "otherwise the ELBO approximates no posterior. Temper all alike."
             )
-        return min(found.values())
+        return min(weights.values())
 
 
 def _held(logits: Tensor) -> Tensor:
     """Return which logits are held: of unused sources, and one of each task, as a sum is free."""
     weights = logits.softmax(-1)
     most = weights.max(-1, keepdim=True)
-    held = weights < LEAST_WEIGHT * most.values
-    return held.scatter_(-1, most.indices, True)
+    return (weights < LEAST_WEIGHT * most.values).scatter_(-1, most.indices, True)
 
 
-def _as_double(arg: Any) -> Any:
-    if isinstance(arg, TaskData):
-        return arg.map_rows(_as_double)
-    return arg.double() if isinstance(arg, Tensor) and arg.is_floating_point() else arg
-
-
-def _module_as_double(program: Program) -> Program:
-    return program.double() if isinstance(program, nn.Module) else program
+def _as_double(value: Any) -> Any:
+    if isinstance(value, TaskData):
+        return value.map_rows(_as_double)
+    if isinstance(value, nn.Module) or (isinstance(value, Tensor) and value.is_floating_point()):
+        return value.double()
+    return value
