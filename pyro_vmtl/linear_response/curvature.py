@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,36 +17,24 @@ MOST_DENSE = 8_000
 AT_ONCE = 64
 """Vectors that go through the graph of the gradient together."""
 
-LEAST_DAMPING = 1e-9
-"""Added to the diagonal, as a factor of it, for flat directions."""
-
-PROBES, MOST_ITERATIONS, TOLERANCE = 32, 1_000, 1e-6
-"""Of conjugate gradients: random vectors that estimate the diagonal, iterations, and the residual
-that will do, relative to the right-hand side."""
+LEAST_DAMPING = 1e-9  # for flat directions
+PROBES, MOST_ITERATIONS, TOLERANCE = 32, 1_000, 1e-6  # of conjugate gradients
 
 
 class Curvature:
     """The Hessian of a loss with respect to the n ``free`` numbers among its parameters.
 
     A small one is factorized. A large one is never made: conjugate gradients take some 50 products
-    with vectors for a solution.
-
-    Attributes
-    ----------
-    gradient
-        (n,), that of the loss.
-    damping
-        What was added to the diagonal, as a factor of it: large where the loss has descents.
-    residual
-        Largest residual of the solutions so far, relative to the right-hand sides.
+    with vectors for a solution. ``damping`` was added to the diagonal, as a factor of it, where it
+    is not positive definite; ``residual`` is the largest relative one of all solutions.
     """
 
     def __init__(self, loss: Tensor, parameters: Sequence[Tensor], free: Sequence[Tensor]) -> None:
         self.parameters = tuple(parameters)
         self.free = torch.cat([mask.flatten() for mask in free])
         found = torch.autograd.grad(loss, self.parameters, create_graph=True, allow_unused=True)
-        self._gradient = self._join(found, ())
-        self.gradient = self._gradient.detach()
+        self._graph = self._join(found, ())
+        self.gradient = self._graph.detach()
         self.damping = self.residual = 0.0
         self._unit, self._factor = self._factorize()
 
@@ -55,8 +42,7 @@ class Curvature:
         """Multiply vectors (K, M) by the Jacobian of values (M,) that have a graph, (K, n)."""
         products = []
         for some in vectors.split(AT_ONCE):
-            grad: Any = torch.autograd.grad
-            found = grad(
+            found = torch.autograd.grad(
                 values, self.parameters, some, True, allow_unused=True, is_grads_batched=True
             )
             products.append(self._join(found, some.shape[:1]))
@@ -64,7 +50,7 @@ class Curvature:
 
     def times(self, vectors: Tensor) -> Tensor:
         """Multiply vectors (K, n) by the Hessian."""
-        return self.pull_back(self._gradient, vectors)
+        return self.pull_back(self._graph, vectors)
 
     def solve(self, vectors: Tensor) -> Tensor:
         """Multiply vectors (K, n) by the inverse of the Hessian."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from pyro import distributions as dist
 from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions import LowRankMultivariateNormal as LowRankNormal
 from torch.distributions.transforms import ReshapeTransform
@@ -15,7 +15,7 @@ from torch.distributions.transforms import ReshapeTransform
 from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, SiteMessenger
 from pyro_vmtl.handlers.tracing import is_sample
 
-__all__ = ["AtMeans", "NewCovariances", "NewNormals"]
+__all__ = ["AtMeans", "NewCovariances"]
 
 
 class AtMeans(Messenger):
@@ -48,18 +48,13 @@ class AtMeans(Messenger):
             msg["value"], msg["done"] = value, True
 
 
-class NewNormals(nn.Module):
-    r"""Means (\*batch, \*event) and Cholesky factors (\*batch, P, P) by site."""
-
-    def __init__(self, normals: dict[str, tuple[Tensor, Tensor]]) -> None:
-        super().__init__()
-        self.normals = normals
-
-
 class NewCovariances(SiteMessenger):
-    """Replace normals of a guide by others, of which sites are transforms as before."""
+    r"""Replace normals of a guide by others, of which sites are transforms as before.
 
-    def __init__(self, state: NewNormals) -> None:
+    ``state.normals`` are means (\*batch, \*event) and Cholesky factors (\*batch, P, P) by site.
+    """
+
+    def __init__(self, state: Any) -> None:
         super().__init__(state.normals)
         self.normals = state.normals
         self.auxiliary: set[str] = set()

@@ -38,7 +38,7 @@ from pyro_vmtl.handlers.tracing import sample_sites, trace_guide_and_model
 from pyro_vmtl.inference.elbo import MeanFieldELBO, evaluate
 from pyro_vmtl.inference.step import batch_of
 from pyro_vmtl.linear_response.curvature import AT_ONCE, Curvature
-from pyro_vmtl.linear_response.normals import AtMeans, NewCovariances, NewNormals
+from pyro_vmtl.linear_response.normals import AtMeans, NewCovariances
 from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources
 
@@ -46,9 +46,6 @@ __all__ = ["LinearResponse"]
 
 LEAST_WEIGHT = 0.05
 """Weight of a source, relative to the largest, below which its logit is held: it has no optimum."""
-
-FAR = 0.5
-"""Standard deviations from the optimum that matter."""
 
 
 class LinearResponse:
@@ -134,48 +131,36 @@ class LinearResponse:
         self.curvature = Curvature(loss, parameters, free)
         step = self.curvature.solve(self.curvature.gradient[None])[0]
         self.distance = max(0.0, float(self.curvature.gradient @ step)) ** 0.5
-        if self.distance > FAR or self.curvature.damping > 1e-3:
+        if self.distance > 0.5 or self.curvature.damping > 1e-3:
             warnings.warn(
                 f"The optimum of the ELBO is up to {self.distance:.2g} standard deviations away, "
-                f"with damping {self.curvature.damping:.1g}, expected at most {FAR} and 0.001, as "
-                "linear response holds at the optimum. Fit again from here, by optimizer='lbfgs' "
-                "or with more steps.",
+                f"with damping {self.curvature.damping:.1g}, expected at most 0.5 and 0.001: "
+                "linear response holds at the optimum only. Fit again from here.",
                 stacklevel=2,
             )
 
     def covariance(self, of: str | Callable[[Mapping[str, Tensor]], Tensor]) -> Tensor:
         r"""Compute the covariances of a quantity of any shape, (\*shape, \*shape).
 
-        Parameters
-        ----------
-        of
-            A site, or a function of the posterior means by site, such as
-            ``lambda means: means["w"][0] - means["w"][1]``; by the delta method if not linear.
+        It is a site, or a function of the posterior means by site, such as
+        ``lambda means: means["w"][0] - means["w"][1]``; by the delta method if not linear.
         """
         values, _ = self._values(of)
         rows = torch.eye(values.numel()).to(values)[None]
         return self._covariances(values, rows).reshape(*values.shape, *values.shape)
 
     def stddev(self, of: str | Callable[[Mapping[str, Tensor]], Tensor]) -> Tensor:
-        """Compute the standard deviations of a quantity, in its shape, one by one.
-
-        See :meth:`covariance`.
-        """
+        """Compute the standard deviations of such a quantity, in its shape, one by one."""
         values, _ = self._values(of)
         rows = torch.eye(values.numel()).to(values)[:, None]
         return self._covariances(values, rows).clamp_min(0).sqrt().reshape(values.shape)
 
     def correct(self, *sites: str) -> ProgramWithHandler:
-        """Return the guide with these covariances at some sites, to draw from and to export.
+        """Return the guide with these covariances at normal or log-normal sites, to draw from.
 
         ``from_pyro_svi(model, response.correct("w"), data)`` has intervals by linear response. The
         numbers of a site in one cell of its plates, such as a task, have covariances; cells and
         sites are independent. The pools of a sharing model stay as they are.
-
-        Parameters
-        ----------
-        *sites
-            Names of sites with normal or log-normal posteriors.
         """
         normals = {}
         for site in sites:
@@ -184,7 +169,9 @@ class LinearResponse:
             rows = torch.eye(loc.numel()).to(loc).reshape(batch.numel(), -1, loc.numel())
             root = torch.linalg.cholesky(self._covariances(loc, rows))
             normals[site] = loc.detach(), root.reshape(*batch, *root.shape[1:])
-        return ProgramWithHandler(self._fitted_guide, NewCovariances, NewNormals(normals))
+        state = nn.Module()
+        state.normals = normals  # type: ignore[assignment]
+        return ProgramWithHandler(self._fitted_guide, NewCovariances, state)
 
     def _covariances(self, values: Tensor, rows: Tensor) -> Tensor:
         """Compute covariances of products of rows (B, P, M) with M values, (B, P, P)."""
