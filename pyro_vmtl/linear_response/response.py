@@ -24,6 +24,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -108,7 +109,10 @@ class LinearResponse:
         elbo = MeanFieldELBO() if elbo is None else elbo
         self._fitted_guide = guide
         self._args = tuple(map(_as_double, args))
-        self._model, self._guide = map(_as_double, copy.deepcopy((model, guide)))
+        self._model, self._guide = copy.deepcopy((model, guide))
+        for program in (self._model, self._guide):
+            if isinstance(program, nn.Module):
+                program.double()
         self._kl_weight = self._common_kl_weight()
         modules = list(elbo(self._model, self._guide).eval().modules())
         if any(isinstance(m, Sharing) and m.detach_sources for m in modules):
@@ -225,9 +229,7 @@ def _held(logits: Tensor) -> Tensor:
     return (weights < LEAST_WEIGHT * most.values).scatter_(-1, most.indices, True)
 
 
-def _as_double(value: Any) -> Any:
-    if isinstance(value, TaskData):
-        return value.map_rows(_as_double)
-    if isinstance(value, nn.Module) or (isinstance(value, Tensor) and value.is_floating_point()):
-        return value.double()
-    return value
+def _as_double(arg: Any) -> Any:
+    if isinstance(arg, TaskData):
+        return replace(arg.map_rows(_as_double), attended=_as_double(arg.attended))
+    return arg.double() if isinstance(arg, Tensor) and arg.is_floating_point() else arg
