@@ -22,7 +22,6 @@ from pyro_vmtl import Stack, TaskData
 from pyro_vmtl.analysis import expected_calibration_error
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.presets import presets
-from pyro_vmtl.methods.stacking_weights import stacking_weights
 
 ROWS = (
     "digits 4 angles 5 %",
@@ -57,17 +56,12 @@ def trial(row: str, seed: int) -> list[dict]:
         some = replace(held_out, draws={name: held_out.draws[name] for name in names})
         chosen = {name: stack.members[name] for name in names}
         variant_of = replace(stack, members=chosen, calibrated=calibrated)
-        calibrations = variant_of.calibrations(some, data)
+        needing = variant_of.calibrated_members(data)
         fitted = Fitted(
             {name: members[name] for name in names},
-            stacking_weights(
-                some.log_density(calibrations),
-                some.task,
-                data.num_tasks,
-                sample_weight=some.weight,
-            ),
+            some.cross_fitted_weights(data.num_tasks, needing),
             members["shared"].result,
-            calibrations,
+            some.calibrations(needing),
         )
         scores = _scores(fitted.predictive(test), test)
         rows.append({"row": row, "seed": seed, "variant": variant, **scores})

@@ -29,6 +29,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from pyro_vmtl.analysis.arviz_api import az as _az  # noqa: F401  it adds `azstats` to arrays
 from pyro_vmtl.analysis.canvas import COLORS, INK, label_axes, on_axes
 from pyro_vmtl.analysis.tree_parts import SAMPLE_DIMS, get_variable, shorten
 

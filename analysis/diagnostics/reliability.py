@@ -67,9 +67,9 @@ def main_member(data: xr.DataTree) -> str | None:
 
 
 def _predictions(data: xr.DataTree) -> tuple[str, str, str]:
-    group = data.children.get("predictions")
-    names = set() if group is None else set(group.data_vars)
-    if group is None or "y" not in names or not names & {"proba", "pit"}:
+    group = data["predictions"].dataset if "predictions" in data.children else xr.Dataset()
+    names = set(group.data_vars)
+    if "y" not in names or not names & {"proba", "pit"}:
         way_out = "Hold rows out (--holdout 0.2), or pass rows with their targets."
         return "not tested", "There are no rows with targets that were not fitted.", way_out
     if "proba" in names:

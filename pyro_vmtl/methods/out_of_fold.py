@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -52,6 +53,19 @@ class OutOfFold:
         }
         return cls(draws, y, task, weight)
 
+    def where(self, chosen: Tensor) -> OutOfFold:
+        """Select rows, by a mask (rows,)."""
+        draws = {
+            name: family_of(each).map(lambda values: values[0][:, chosen], each)
+            for name, each in self.draws.items()
+        }
+        return OutOfFold(draws, self.y[chosen], self.task[chosen], self.weight[chosen])
+
+    def calibrations(self, names: Iterable[str]) -> dict[str, Calibration]:
+        """Learn the calibrations of members."""
+        learn = partial(Calibration.learn, y=self.y, weight=self.weight)
+        return {name: learn(self.draws[name]) for name in names}
+
     def weights(
         self,
         num_tasks: int,
@@ -60,10 +74,25 @@ class OutOfFold:
         prior_mean: Tensor | None = None,
     ) -> Tensor:
         """Compute the stacking weights of every task, or of all rows as one task, (T, M)."""
+        return self._weights(self.log_density(calibrations), num_tasks, prior_mean)
+
+    def cross_fitted_weights(self, num_tasks: int, names: Collection[str]) -> Tensor:
+        """Compute stacking weights with calibrations of members learned on other rows.
+
+        On the same rows, calibrated members would seem better than others. Every second row is
+        calibrated by the rest.
+        """
+        density = self.y.new_empty(len(self.y), len(self.draws), dtype=self.weight.dtype)
+        every_second = torch.arange(len(self.y), device=self.y.device) % 2 == 0
+        for half in (every_second, ~every_second):
+            if half.any():
+                density[half] = self.where(half).log_density(self.where(~half).calibrations(names))
+        return self._weights(density, num_tasks)
+
+    def _weights(self, density: Tensor, num_tasks: int, prior_mean: Tensor | None = None) -> Tensor:
         task = self.task if num_tasks > 1 else torch.zeros_like(self.task)
-        density, weight = self.log_density(calibrations), self.weight
         return stacking_weights(
-            density, task, num_tasks, sample_weight=weight, prior_mean=prior_mean
+            density, task, num_tasks, sample_weight=self.weight, prior_mean=prior_mean
         )
 
     def log_density(self, calibrations: Mapping[str, Calibration]) -> Tensor:

@@ -23,7 +23,6 @@ from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.method import ProgramMethod, has_few_features
 from pyro_vmtl.methods.new_task import new_task_member_weights
 from pyro_vmtl.methods.out_of_fold import OutOfFold
-from pyro_vmtl.predictive.calibration import Calibration
 
 __all__ = ["Stack"]
 
@@ -139,18 +138,16 @@ class Stack:
         if held_out is None:
             even = torch.full((data.num_tasks, len(members)), 1 / len(members))
             return Fitted(members, even, result)
-        calibrations = self.calibrations(held_out, data)
-        weights = held_out.weights(data.num_tasks, calibrations)
+        names = self.calibrated_members(data)
+        calibrations = held_out.calibrations(names)
+        weights = held_out.cross_fitted_weights(data.num_tasks, names)
         of_new_tasks = new_task_member_weights(members, data, seed=seed)
         return Fitted(members, weights, result, calibrations, of_new_tasks)
 
-    def calibrations(self, held_out: OutOfFold, data: TaskData) -> dict[str, Calibration]:
-        """Learn the calibrations of the members that need one."""
-        return {
-            name: Calibration.learn(held_out.draws[name], held_out.y, weight=held_out.weight)
-            for name, method in self.members.items()
-            if self.calibrated and method.needs_calibration(data)
-        }
+    def calibrated_members(self, data: TaskData) -> list[str]:
+        """Return the names of the members that need a calibration."""
+        members = self.members.items()
+        return [name for name, m in members if self.calibrated and m.needs_calibration(data)]
 
     def _fit_members(
         self,

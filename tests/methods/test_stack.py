@@ -303,6 +303,23 @@ def test_held_out_predictions_decide():
     assert weights[0, 0] > 0.8 and weights[1, 1] > 0.8
 
 
+def test_weights_are_of_rows_that_calibrations_have_not_seen():
+    """Two equal members, one of them calibrated on pure noise: it gains nothing by that."""
+    generator = torch.Generator().manual_seed(0)
+    gain = {"same rows": [], "other rows": []}
+    for _ in range(200):
+        y = torch.randn(12, generator=generator)
+        centers = 0.5 * torch.randn(30, 12, generator=generator)
+        draws = {name: Normal(centers, 1.0) for name in ("plain", "calibrated")}
+        held_out = OutOfFold(draws, y, torch.zeros(12, dtype=torch.long), torch.ones(12))
+        calibrations = held_out.calibrations(["calibrated"])
+        gain["same rows"].append(held_out.weights(1, calibrations)[0, 1])
+        gain["other rows"].append(held_out.cross_fitted_weights(1, ["calibrated"])[0, 1])
+    same, other = (torch.stack(values) for values in gain.values())
+    assert same.mean() > 0.5 + 4 * same.std() / math.sqrt(200)
+    assert other.mean() < 0.5 + 2 * other.std() / math.sqrt(200)
+
+
 def test_shared_representations_and_single_rows_can_be_stacked(rows):
     vmtl = presets("regression")["vmtl"]
     small = replace(vmtl, latent_size=2, fitting={"num_steps": 5})
