@@ -12,6 +12,7 @@ from .diagnostics.leave_one_out import compare_fits as compare_fits
 from .diagnostics.leave_one_out import loo as loo
 from .diagnostics.leave_one_out import loo_by_task as loo_by_task
 from .diagnostics.nuts import nuts_reference as nuts_reference
+from .diagnostics.reliability import assess_reliability as assess_reliability
 from .diagnostics.restarts import restart_spread as restart_spread
 from .diagnostics.simulation import simulate_ranks as simulate_ranks
 from .export.datatree import to_datatree as to_datatree

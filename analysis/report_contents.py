@@ -15,6 +15,7 @@ from pyro_vmtl.analysis.calibration.predictive_checks import plot_ppc_by_task
 from pyro_vmtl.analysis.diagnostics.history_plots import plot_elbo, plot_elbo_terms
 from pyro_vmtl.analysis.diagnostics.khat import plot_khat, psis_khat
 from pyro_vmtl.analysis.diagnostics.leave_one_out import loo
+from pyro_vmtl.analysis.diagnostics.reliability import assess_reliability, main_member
 from pyro_vmtl.analysis.predictions.shrinkage_plots import plot_shrinkage
 from pyro_vmtl.analysis.predictions.uncertainty_plots import plot_uncertain_rows, plot_uncertainty
 from pyro_vmtl.analysis.relatedness.evolution_plot import plot_relatedness_evolution
@@ -41,7 +42,7 @@ def report_sections(data: xr.DataTree) -> list[Section]:
     --------
     write_report
     """
-    name = _main_member(data)
+    name = main_member(data)
     fit = data if name is None else data.children[name]
     which = "" if name is None else f" This is about {name}, the member with the largest weight."
     members = [] if name is None else [_members(data)]
@@ -69,18 +70,16 @@ def report_sections(data: xr.DataTree) -> list[Section]:
             "Can the posterior be trusted?",
             "Predictions are tested above, on rows that were not fitted. This section is about the "
             f"draws of the coefficients themselves.{which}",
-            tables=[*members, *_lowest_rows(fit)],
+            tables=[_reliability(data), *members, *_lowest_rows(fit)],
             pictures=list(_trust(fit)),
         ),
     ]
 
 
-def _main_member(data: xr.DataTree) -> str | None:
-    """Return the name of the member of a stack with the largest weight; None for a single fit."""
-    if "stack" not in data:
-        return None
-    weights = get_variable(data, "stack", "member_weights").mean("task")
-    return str(weights["member"].values[int(weights.values.argmax())])
+def _reliability(data: xr.DataTree) -> ReportTable:
+    table = assess_reliability(data)
+    table["otherwise"] = table["otherwise"].where(table["reliable"] != "yes", "")
+    return ReportTable("What can be relied on", table)
 
 
 def _members(data: xr.DataTree) -> ReportTable:

@@ -11,8 +11,9 @@ symbol          meaning                              site         shape
 
 .. math:: w_t \sim p(w), \qquad y_{tn} \sim \mathrm{Poisson}(\exp(b + w_t^\top x_{tn}))
 
-Counts that vary more than a Poisson distribution, by a latent factor :math:`1 + \delta` of its
-variance, are gamma-Poisson (negative binomial), with the site ``excess`` for :math:`\delta`.
+Overdispersed counts are gamma-Poisson (negative binomial) with variance
+:math:`\mu + \delta\mu^2`, where :math:`\mu` is the rate, as if what the features do not say
+multiplied it; the site of :math:`\delta` is ``overdispersion``.
 
 Real targets can be standardized, counts cannot. So :math:`b` is about the logarithm of their mean:
 coefficients are then near 0, the mean of their prior. Log rates are clamped from -30 to 30
@@ -76,7 +77,7 @@ class LinearCounts(nn.Module):
         prior = self.prior()
         if self.overdispersed:
             one = self.log_rate.new_ones(())
-            excess = pyro.sample("excess", dist.LogNormal(torch.zeros_like(one), one))
+            overdispersion = pyro.sample("overdispersion", dist.LogNormal(-one, one))
         with pyro.plate("task", data.num_tasks, dim=-2):
             w, rows = pyro.sample("w", prior), subsample_tasks(data)
             linear = linear_predictor(rows.x, w).to(w.dtype)
@@ -84,7 +85,8 @@ class LinearCounts(nn.Module):
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 rate = log_rate.exp()
                 if self.overdispersed:
-                    counts = dist.GammaPoisson(rate / excess, 1 / excess)
+                    shape = (1 / overdispersion).expand_as(rate)
+                    counts = dist.GammaPoisson(shape, shape / rate)
                 else:
                     counts = dist.Poisson(rate)
                 pyro.sample("y", counts, obs=rows.y)

@@ -75,7 +75,7 @@ def test_there_are_at_most_eight_floors():
     assert len(chain) <= 8, chain
 
 
-MAX_LINES = 19_180
+MAX_LINES = 19_360
 """Lines outside tests and benchmarks."""
 
 

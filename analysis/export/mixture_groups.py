@@ -50,10 +50,11 @@ def predictions_group(
     """Return the predictions of rows."""
     each = num_samples if len(fitted.members) == 1 else min(num_samples, MAX_PREDICTION_DRAWS)
     return predictions(
-        lambda some: fitted.draws(some, num_samples=each, seed=seed),
+        lambda some: fitted.draws(some, num_samples=each, seed=seed, calibrated=False),
         *(fitted.weights, rows, Labels(rows, coords)),
         num_draws=each * len(fitted.members),
         seed=seed,
+        calibrate=fitted.calibrate,
     )
 
 

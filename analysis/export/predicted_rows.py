@@ -11,6 +11,9 @@ With draws :math:`s` from the posterior that predict :math:`p_s(y)`, and their m
 If draws agree, only the first part is left: the classes overlap, or the targets are noisy. If they
 do not, the posterior is still uncertain. In a stack each draw has the weight of its member, so that
 disagreement between members adds to the second part.
+
+The share of the second part is that of the posterior. A calibration changes the total, but would
+make the draws agree where that predicts better, whatever the posterior is uncertain of.
 """
 
 from __future__ import annotations
@@ -36,18 +39,31 @@ MOST_NUMBERS = 20_000_000
 
 INTERVAL = 0.05, 0.95
 
+TINY = 1e-30
+
 Draws = Callable[[TaskData], Sequence[Distribution]]
-"""Returns, for rows, what draws of each member predict, (S, T, N)."""
+"""Returns, for rows, what draws of each member predict before calibration, (S, T, N)."""
+
+Calibrate = Callable[[Sequence[Distribution]], Sequence[Distribution]]
+"""Corrects these predictions."""
 
 
 @torch.no_grad()
 def predictions(
-    draws: Draws, weights: Tensor, rows: TaskData, labels: Labels, *, num_draws: int, seed: int
+    draws: Draws,
+    weights: Tensor,
+    rows: TaskData,
+    labels: Labels,
+    *,
+    num_draws: int,
+    seed: int,
+    calibrate: Calibrate = list,
 ) -> xr.Dataset:
     """Predict rows by ``num_draws`` draws of all members together, whose weights are (T, M)."""
     generator = torch.Generator().manual_seed(seed)
     parts = [
-        summarize_draws(draws(some), weights, some.y, generator) for some in chunks(rows, num_draws)
+        summarize_draws(draws(some), weights, some.y, generator, calibrate)
+        for some in chunks(rows, num_draws)
     ]
     variables = {}
     for name in parts[0]:
@@ -67,10 +83,15 @@ def chunks(rows: TaskData, num_draws: int) -> list[TaskData]:
 
 
 def summarize_draws(
-    draws: Sequence[Distribution], weights: Tensor, y: Tensor | None, generator: torch.Generator
+    draws: Sequence[Distribution],
+    weights: Tensor,
+    y: Tensor | None,
+    generator: torch.Generator,
+    calibrate: Calibrate = list,
 ) -> dict[str, Tensor]:
     """Compute all variables of :func:`predictions` in the layout of the draws, (T, N)."""
-    found = split_uncertainty(draws, weights, INTERVAL)
+    posterior, draws = draws, calibrate(draws)
+    found = split_uncertainty(draws, weights, INTERVAL, posterior=posterior)
     if "quantile" in found:
         found["lower"], found["upper"] = found.pop("quantile").unbind(-1)
         if y is not None:
@@ -81,30 +102,40 @@ def summarize_draws(
 
 @torch.no_grad()
 def split_uncertainty(
-    draws: Sequence[Distribution], weights: Tensor, probabilities: Sequence[float] = ()
+    draws: Sequence[Distribution],
+    weights: Tensor,
+    probabilities: Sequence[float] = (),
+    *,
+    posterior: Sequence[Distribution] | None = None,
 ) -> dict[str, Tensor]:
     """Split the uncertainty of what draws (S, T, N) of members with weights (T, M) predict, (T, N).
 
-    Quantiles, (T, N, probabilities), are of likelihoods that have a distribution function.
+    The shares are those of ``posterior``, the same draws before calibration. Quantiles, (T, N,
+    probabilities), are of likelihoods that have a distribution function.
     """
     predictive: Any = predictive_mixture(draws, weights)
+    of_posterior: Any = predictive if posterior is None else predictive_mixture(posterior, weights)
+    posterior = draws if posterior is None else posterior
     if isinstance(predictive, Categorical):
-        entropy = torch.special.entr(predictive.probs).sum(-1)
-        expected = torch.minimum(_average((d.entropy() for d in draws), weights), entropy)
+        entropy, total = (torch.special.entr(p.probs).sum(-1) for p in (predictive, of_posterior))
+        noise = _average((d.entropy() for d in posterior), weights)
+        # larger by rounding only
+        share = (noise / total.clamp_min(TINY)).clamp_max(1.0)
         return {
             "proba": predictive.probs,
             "entropy": entropy,
-            "expected_entropy": expected,  # larger by rounding only
-            "mutual_information": entropy - expected,
+            "expected_entropy": share * entropy,
+            "mutual_information": (1 - share) * entropy,
         }
-    mean = predictive.mean
-    aleatoric = _average((d.variance for d in draws), weights)
-    epistemic = _average(((d.mean - mean) ** 2 for d in draws), weights)
+    noise = _average((d.variance for d in posterior), weights)
+    unknown = _average(((d.mean - of_posterior.mean) ** 2 for d in posterior), weights)
+    share = noise / (noise + unknown)
+    var = _average((d.variance + (d.mean - predictive.mean) ** 2 for d in draws), weights)
     found = {
-        "mean": mean,
-        "std": (aleatoric + epistemic).sqrt(),
-        "epistemic_std": epistemic.sqrt(),
-        "aleatoric_std": aleatoric.sqrt(),
+        "mean": predictive.mean,
+        "std": var.sqrt(),
+        "epistemic_std": ((1 - share) * var).sqrt(),
+        "aleatoric_std": (share * var).sqrt(),
     }
     if probabilities:
         with suppress(NotImplementedError):  # such as for StudentT, which has no cdf in torch

@@ -122,7 +122,9 @@ def _predict(predict: Any, X: Any, tasks: Sequence[Hashable]) -> xr.Dataset:
     classes = getattr(predict, "classes_", None)
     if hasattr(predict, "map_predictions"):
         found = predict.map_predictions(
-            lambda batch: split_uncertainty(batch.draws, batch.weights, PROBABILITIES),
+            lambda batch: split_uncertainty(
+                batch.draws, batch.weights, PROBABILITIES, posterior=batch.posterior
+            ),
             *(X, list(tasks)),
         )
         for name in found if classes is None else ():

@@ -46,6 +46,7 @@ class PredictionBatch:
 
     rows: np.ndarray  # (n,), positions in the user's arrays
     draws: Sequence[Distribution]  # of each member, calibrated, batch (S, B, N)
+    posterior: Sequence[Distribution]  # the same before calibration
     weights: Tensor  # (B, M), of the members in each task
     mask: Tensor  # (B, N), True for the n rows, in the order of `rows`
 
@@ -137,14 +138,15 @@ class PredictionMixin:
     ) -> PredictionBatch:
         settings: dict[str, Any] = {"num_samples": self.num_samples, "seed": self.random_state}
         if chosen is None:
-            draws = self.fitted_.new_task_draws(data, **settings)
+            posterior = draws = self.fitted_.new_task_draws(data, **settings)
             weights = self.fitted_.new_task_weights[None]
         else:
             weights, chosen = self.fitted_.weights[chosen], chosen.to(self.device)
-            draws = self.fitted_.draws(data, tasks=chosen, **settings)
+            posterior = self.fitted_.draws(data, tasks=chosen, calibrated=False, **settings)
+            draws = self.fitted_.calibrate(posterior)
             data = data.map_rows(partial(torch.Tensor.index_select, dim=0, index=chosen))
         index = rows[data.row[data.mask].cpu().numpy()]
-        return PredictionBatch(index, draws, weights, data.mask)
+        return PredictionBatch(index, draws, posterior, weights, data.mask)
 
 
 def prediction_batches(

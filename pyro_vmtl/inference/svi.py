@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from pyro.infer import Trace_ELBO
 from pyro.infer.elbo import ELBOModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vmtl.data.plates import some_tasks
 from pyro_vmtl.data.row_batches import Batches
@@ -72,6 +72,7 @@ def fit(
     batches: Batches | None = None,
     tasks: TaskBatches | None = None,
     compile: bool = False,
+    start: tuple[Program, Program] | None = None,
     seed: int = 0,
     progress: bool = False,
     checkpoint: Path | None = None,
@@ -119,6 +120,9 @@ def fit(
         that the programs and ``batches`` do the same tensor operations at every step, whether or
         not they declare it (``fixed_graph = True``): none may count its steps or branch on what it
         drew.
+    start
+        Model and guide to start from, such as those of a fit to more rows: the parameters of the
+        same names and shapes are copied, and source weights are not started anew.
     seed
         Seed of the random numbers.
     progress
@@ -194,7 +198,10 @@ def fit(
         cooling = min(COOL_DOWN, num_steps // 5)
         cool_down = Cosine(learning_rate, learning_rate / 100, max(cooling, 1))
         recordable = compile or can_be_recorded(loss_of, batches)
-        step_of.start_weights(before.traces[-1].guide)
+        if start is None:
+            step_of.start_weights(before.traces[-1].guide)
+        else:
+            _copy_parameters(elbo(*start), loss_of)
         snapshots = Snapshots(loss_of, TERMS_EVERY)
         keeper = None
         if checkpoint is not None:
@@ -207,7 +214,7 @@ def fit(
         unread: list[tuple[Tensor, ELBOTerms]] = []
         try:
             if optimizer == "lbfgs" and not done.over:
-                restart = step_of.start_weights if step_of.sharing else None
+                restart = step_of.start_weights if step_of.sharing and start is None else None
                 lbfgs(step_of, done, report, recordable=recordable, restart=restart)
                 if keeper is not None:
                     keeper.write(done)
@@ -249,6 +256,15 @@ def fit(
         loss_of.eval()
     history = History.from_records(done.losses, done.terms, done.snapshots)
     return FitResult(history, done.elapsed, done.stopped)
+
+
+@torch.no_grad()
+def _copy_parameters(source: nn.Module, target: nn.Module) -> None:
+    """Copy the parameters that have the same names and shapes."""
+    values = dict(source.named_parameters())
+    for name, parameter in target.named_parameters():
+        if name in values and values[name].shape == parameter.shape:
+            parameter.copy_(values[name])
 
 
 def _read(

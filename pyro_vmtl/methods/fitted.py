@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -92,8 +92,9 @@ class Fitted:
         num_samples: int = 200,
         seed: int = 0,
         tasks: Tensor | None = None,
+        calibrated: bool = True,
     ) -> list[Distribution]:
-        """Return the calibrated predictions of each member's posterior draws.
+        """Return the predictions of each member's posterior draws.
 
         Parameters
         ----------
@@ -105,17 +106,23 @@ class Fitted:
             Seed of the draws.
         tasks
             (B,), indices in ascending order of the tasks to predict; all by default.
+        calibrated
+            Whether to correct them by the calibrations of the members, see :meth:`calibrate`.
 
         Returns
         -------
         list of Distribution
             One for each member, batch (S, T, N) or (S, B, N).
         """
-        draws = {
-            name: member.draws(rows, num_samples=num_samples, seed=seed, tasks=tasks)
-            for name, member in self.members.items()
-        }
-        return calibrate(draws, self.calibrations)
+        draws = [
+            member.draws(rows, num_samples=num_samples, seed=seed, tasks=tasks)
+            for member in self.members.values()
+        ]
+        return self.calibrate(draws) if calibrated else draws
+
+    def calibrate(self, draws: Sequence[Distribution]) -> list[Distribution]:
+        """Correct the predictions of draws of each member."""
+        return calibrate(dict(zip(self.members, draws, strict=True)), self.calibrations)
 
     def new_task_draws(
         self, rows: TaskData, *, num_samples: int = 200, seed: int = 0

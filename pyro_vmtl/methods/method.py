@@ -23,6 +23,9 @@ __all__ = ["Method", "ProgramMethod", "Programs", "has_few_features"]
 LARGE = 200_000
 """Rows, with padding, of large data: all of them take 30 ms a step."""
 
+EVALUATIONS_FROM_START = 100
+"""Evaluations of L-BFGS that are enough from the parameters of a fit to similar rows."""
+
 FEW = 101
 """Features, with an intercept, above which covariances take too long."""
 
@@ -83,10 +86,18 @@ class ProgramMethod(PairMethod):
         seed: int = 0,
         progress: bool = False,
         checkpoints: Path | None = None,
+        start: Member | None = None,
     ) -> Fitted:
-        """Make model and guide, and fit them. See :meth:`Method.fit`."""
+        """Make model and guide, and fit them. See :meth:`Method.fit`.
+
+        L-BFGS starts at the parameters of ``start``, a fit of this method to similar rows, from
+        where it reaches its optimum. Adam might keep some of what only those rows said.
+        """
         rows_per_task = data.rows_per_task.float().cpu()
         settings = self.fit_settings(data)
+        if start is not None and settings.get("optimizer") == "lbfgs":
+            settings["start"] = start.model, start.guide
+            settings["num_steps"] = EVALUATIONS_FROM_START
         data = self.prepare(data)
         model, guide = self.initial_programs(data, seed)
         result = fit(

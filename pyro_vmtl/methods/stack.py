@@ -97,7 +97,7 @@ class Stack:
         checkpoints: Path | None = None,
         validation: TaskData | None = None,
     ) -> Fitted:
-        """Fit all members to all rows, then to all folds but one.
+        """Fit all members to all rows, and from there to all folds but one.
 
         Ctrl-C ends it, and keeps the members and folds that were done.
 
@@ -129,7 +129,7 @@ class Stack:
                 held_out = _predict_held_out(members, data, some, seed)
             elif not stopped and data.mask.sum() > 1:
                 held_out, stopped = self.out_of_fold(
-                    data, seed=seed, report=report, checkpoints=checkpoints
+                    data, members, seed=seed, report=report, checkpoints=checkpoints
                 )
         result = FitResult(
             next(iter(members.values())).result.history,
@@ -160,6 +160,7 @@ class Stack:
         checkpoints: Path | None,
         *,
         fold: int | None = None,
+        starts: Mapping[str, Member] | None = None,
     ) -> tuple[dict[str, Member], set[str]]:
         """Fit the members to all rows, or to those of other folds; say why these fits ended."""
         members: dict[str, Member] = {}
@@ -169,7 +170,8 @@ class Stack:
             folder = None
             if checkpoints is not None:
                 folder = checkpoints / (name if fold is None else f"{name}-without-fold-{fold}")
-            fitted = method.fit(data, seed=seed, checkpoints=folder)
+            start = None if starts is None else starts[name]
+            fitted = method.fit(data, seed=seed, checkpoints=folder, start=start)
             members[name] = fitted.member
             ends.add(fitted.result.stopped)
             if "interrupted" in ends:
@@ -179,6 +181,7 @@ class Stack:
     def out_of_fold(
         self,
         data: TaskData,
+        members: Mapping[str, Member] | None = None,
         *,
         seed: int = 0,
         report: Callable[[str], None] = lambda name: None,
@@ -186,17 +189,20 @@ class Stack:
     ) -> tuple[OutOfFold | None, bool]:
         """Predict rows by fits that did not see them: all rows, or 20,000.
 
+        These fits start at the parameters of ``members``, fits to all rows, if there are any.
         Return predictions of the folds that were done, or None, and whether it was interrupted.
         """
         parts: list[OutOfFold] = []
         stopped = False
         for train, held in folds(data, self.num_folds, seed=seed, enough=MAX_HELD_OUT):
             number = len(parts) + 1
-            members, ends = self._fit_members(train, seed, report, checkpoints, fold=number)
+            fits, ends = self._fit_members(
+                train, seed, report, checkpoints, fold=number, starts=members
+            )
             stopped = "interrupted" in ends
             if stopped:
                 break
-            parts.append(_predict_held_out(members, train, held, seed))
+            parts.append(_predict_held_out(fits, train, held, seed))
             del train, held  # before the rows of the next fold are copied
         return OutOfFold.concat(parts) if any(len(part.y) for part in parts) else None, stopped
 

@@ -79,8 +79,7 @@ class Calibration:
     def learn(cls, draws: Distribution, y: Tensor, *, weight: Tensor | None = None) -> Calibration:
         """Maximise the predictive density of held-out rows.
 
-        A weak prior bounds both numbers where rows are few: log-normal about 1 for the temperature
-        and half-normal from 0 for the posterior scale, each with scale 1.
+        A weak prior bounds both numbers where rows are few: log-normal about 1, with scale 1.
 
         Parameters
         ----------
@@ -101,27 +100,27 @@ class Calibration:
             return cls()
         # A temperature of at least 1 has a logarithm that is a square.
         at_least_1 = family.min_temperature >= 1
-        start = [0.5, 0.5 if at_least_1 else 0.0]
+        start = [0.0, 0.5 if at_least_1 else 0.0]
         parameters = [torch.tensor(each, device=y.device, requires_grad=True) for each in start]
         optimizer = torch.optim.LBFGS(parameters, max_iter=50, line_search_fn="strong_wolfe")
 
-        def factors() -> tuple[Tensor, Tensor]:
-            return parameters[0].abs(), parameters[1] ** (2 if at_least_1 else 1)
+        def log_factors() -> tuple[Tensor, Tensor]:
+            return parameters[0], parameters[1] ** (2 if at_least_1 else 1)
 
         def loss() -> Tensor:
             optimizer.zero_grad()
-            posterior_scale, log_temperature = factors()
-            corrected = family.calibrate(draws, posterior_scale, log_temperature.exp())
+            log_scale, log_temperature = log_factors()
+            corrected = family.calibrate(draws, log_scale.exp(), log_temperature.exp())
             density = corrected.log_prob(y).logsumexp(0) - math.log(draws.batch_shape[0])
             density = density if weight is None else weight * density
-            value = 0.5 * (posterior_scale**2 + log_temperature**2) - density.sum()
+            value = 0.5 * (log_scale**2 + log_temperature**2) - density.sum()
             value.backward()
             return value
 
         with torch.enable_grad():
             optimizer.step(loss)
-        posterior_scale, log_temperature = factors()
-        found = cls(posterior_scale.item(), log_temperature.exp().item())
+        log_scale, log_temperature = log_factors()
+        found = cls(log_scale.exp().item(), log_temperature.exp().item())
         if math.isfinite(found.posterior_scale) and 0 < found.temperature < math.inf:
             return found
         return cls()

@@ -18,6 +18,7 @@ from scipy.special import logsumexp
 from torch.distributions import Categorical, Normal
 
 from pyro_vmtl import (
+    Calibration,
     GaussianSumPool,
     LinearPool,
     LogarithmicPool,
@@ -33,7 +34,7 @@ from pyro_vmtl import (
 from pyro_vmtl.analysis import from_pyro_svi, read_netcdf, to_datatree, write_netcdf
 from pyro_vmtl.analysis.arviz_api import az
 from pyro_vmtl.analysis.export.labels import as_labels
-from pyro_vmtl.analysis.export.predicted_rows import summarize_draws
+from pyro_vmtl.analysis.export.predicted_rows import split_uncertainty, summarize_draws
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.point_estimates import point_estimates
 from pyro_vmtl.inference.elbo import MeanFieldELBO, evaluate
@@ -329,6 +330,29 @@ def test_parts_of_the_uncertainty_of_real_targets():
 
     assert found["pit"] == pytest.approx(below(1.0), abs=1e-6)
     assert [below(found["lower"]), below(found["upper"])] == pytest.approx([0.05, 0.95], abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["real", "classes"])
+def test_a_calibration_changes_the_total_and_not_the_shares(kind):
+    """With posterior scale 0 draws agree, and the posterior is as uncertain as before."""
+    generator = torch.Generator().manual_seed(0)
+    center = torch.randn(50, 2, 3, *([4] if kind == "classes" else []), generator=generator)
+    draws = [Normal(center, 0.5) if kind == "real" else Categorical(logits=2 * center)]
+    weights = torch.ones(2, 1)
+    corrected = [Calibration(posterior_scale=0.0, temperature=1.5)(draws[0])]
+    before = split_uncertainty(draws, weights)
+    after = split_uncertainty(corrected, weights, posterior=draws)
+    total = split_uncertainty(corrected, weights)
+    if kind == "real":
+        share = [(f["epistemic_std"] / f["std"]) ** 2 for f in (before, after)]
+        torch.testing.assert_close(after["std"], total["std"])
+        assert (total["epistemic_std"] < 1e-3).all()
+    else:
+        share = [f["mutual_information"] / f["entropy"] for f in (before, after)]
+        torch.testing.assert_close(after["entropy"], total["entropy"])
+        assert (total["mutual_information"] < 1e-3).all()
+    torch.testing.assert_close(*share)
+    assert (share[0] > 0.1).all()
 
 
 def test_the_place_of_counts_is_uniform():

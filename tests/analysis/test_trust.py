@@ -138,7 +138,7 @@ def test_fits_of_the_same_rows_are_ranked(tasks):
 def test_a_report_lists_the_rows_with_the_lowest_density(tasks):
     data = tree(tasks, width=[1.2, 0.7])
     result = loo(data)
-    (table,) = report_sections(data)[-1].tables
+    _, table = report_sections(data)[-1].tables
     lowest = np.sort(result.elpd_i.values)[:10]
     np.testing.assert_allclose(table.frame["log density"], lowest)
     assert table.frame.index[0] == result.elpd_i.values.argmin()
@@ -149,4 +149,4 @@ def test_a_report_lists_the_rows_with_the_lowest_density(tasks):
         == result.elpd_i["task"].sel(row=table.frame.index).values.tolist()
     )
     untrusted = tree(tasks, width=0.02)
-    assert report_sections(untrusted)[-1].tables == []
+    assert len(report_sections(untrusted)[-1].tables) == 1

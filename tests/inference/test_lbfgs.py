@@ -1,9 +1,11 @@
 """L-BFGS finds the optimum that Adam finds, and says where it cannot be used."""
 
+import math
+
 import pytest
 import torch
 
-from pyro_vmtl import MeanFieldELBO, TaskData, fit
+from pyro_vmtl import MeanFieldELBO, TaskData, fit, share
 from pyro_vmtl.data.row_batches import RandomRows
 from pyro_vmtl.guides import ConjugateNormal, MeanFieldNormal
 from pyro_vmtl.inference.elbo import evaluate
@@ -74,3 +76,49 @@ def test_a_loss_that_depends_on_draws_is_refused(data):
 def test_settings_that_do_not_go_together_are_refused(data, settings):
     with pytest.raises(ValueError, match="expected 'adam', or 'lbfgs' with all rows"):
         fit(*make_programs(data), data, **settings)
+
+
+def test_a_fit_starts_at_another(data):
+    """The first loss is the last of the other fit, and parameters of other shapes start anew."""
+    first, again = make_programs(data), make_programs(data)
+    done = fit(*first, data, optimizer="lbfgs")
+    more = fit(*again, data, optimizer="lbfgs", start=first)
+    best = done.history.loss.min().item()
+    assert more.history.loss[0].item() == pytest.approx(
+        best, abs=0.05
+    )  # the last may be of a line search
+    assert len(more.history.loss) < len(done.history.loss)
+    wide = TaskData.regression(data.x[data.mask].repeat(1, 2), data.unpad(data.y), list("abc") * 20)
+    other, same = make_programs(wide), make_programs(wide)
+    losses = [
+        fit(*pair, wide, optimizer="lbfgs", num_steps=20, **start).history.loss[0]
+        for pair, start in ((other, {}), (same, {"start": first}))
+    ]
+    assert math.isfinite(losses[1]) and losses[1] != losses[0]  # noise is of the same shape
+
+
+def test_a_start_keeps_the_source_weights():
+    """What is known of groups is not found anew, under Adam neither."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(80, 2, generator=generator)
+    slope = torch.tensor([[3.0, 0.0], [3.0, 0.0], [0.0, -3.0], [0.0, -3.0]]).repeat_interleave(
+        20, 0
+    )
+    rows = TaskData.regression(x, (x * slope).sum(1), [t for t in range(4) for _ in range(20)])
+
+    def programs():
+        model = LinearRegressor(ZeroMeanNormal([2]), LogNormalNoise())
+        guide = MeanFieldNormal.for_model(model, rows)
+        settings = {"weights": "categorical", "start": "nearest", "transfer": "dimension"}
+        return share(model, guide, sites=["w"], **settings)
+
+    points = MeanFieldELBO(num_points=4)
+    first = programs()
+    fit(*first, rows, elbo=points, optimizer="lbfgs")
+    (logits,) = (v for name, v in first[1].named_parameters() if name.endswith("logits"))
+    for settings in ({"optimizer": "lbfgs"}, {"learning_rate": 1e-9}):
+        pair = programs()
+        fit(*pair, rows, elbo=points, num_steps=1, start=first, **settings)
+        (same,) = (v for name, v in pair[1].named_parameters() if name.endswith("logits"))
+        # ten iterations of L-BFGS move them a little; a start from the nearest sources would by 8
+        torch.testing.assert_close(same, logits, rtol=0, atol=0.5)

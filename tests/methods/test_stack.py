@@ -156,6 +156,15 @@ def test_the_spread_and_noise_of_real_targets_are_found():
     assert found.posterior_scale == pytest.approx(0.5, abs=0.1)
 
 
+def test_what_rows_do_not_tell_stays_as_it_is():
+    """Draws that agree have no spread to learn, and no rows leave both numbers at 1."""
+    draws = Normal(torch.zeros(20, 500), torch.ones(20, 500))
+    found = Calibration.learn(draws, torch.randn(500, generator=torch.Generator().manual_seed(0)))
+    assert found.posterior_scale == pytest.approx(1.0)
+    none = Calibration.learn(Normal(torch.randn(20, 1), 1.0), torch.zeros(1), weight=torch.zeros(1))
+    assert (none.posterior_scale, none.temperature) == pytest.approx((1.0, 1.0))
+
+
 def test_a_calibration_of_one_and_one_changes_nothing():
     draws = Normal(torch.randn(5, 2, 3), torch.rand(5, 2, 3))
     same = Calibration()(draws)
@@ -332,3 +341,33 @@ def test_data_of_few_features_have_other_members(num_features, members):
     stack = presets("regression")["default"].for_data(data)
     assert len(stack.members) == members
     assert ("mixed-model" in stack.members) == (members == 2)
+
+
+@pytest.mark.slow
+def test_folds_start_at_the_fit_of_all_rows():
+    """In fewer evaluations they predict as fits from their own start do, groups included."""
+    generator = torch.Generator().manual_seed(0)
+    centers = torch.tensor([[2.0, 0.0, 1.0], [0.0, -2.0, -1.0]])
+    w = centers[torch.arange(6) % 2] + 0.1 * torch.randn(6, 3, generator=generator)
+    x = torch.randn(6, 20, 3, generator=generator)
+    y = torch.einsum("tnf,tf->tn", x, w) + torch.randn(6, 20, generator=generator)
+    tasks = [t for t in range(6) for _ in range(20)]
+    data = TaskData.regression(x.reshape(-1, 3), y.flatten(), tasks)
+    stack = replace(presets("regression")["default"].for_data(data), num_folds=2)
+    members = {name: method.fit(data).member for name, method in stack.members.items()}
+    from_there, anew = (stack.out_of_fold(data, start)[0] for start in (members, None))
+    difference = (from_there.log_density({}) - anew.log_density({})).mean(0)
+    assert difference.abs().max() < 0.02  # nats a row
+    train, _ = next(folds(data, 2))
+    shared = stack.members["shared"]
+    more, own = (shared.fit(train, start=start).result for start in (members["shared"], None))
+    assert len(more.history.loss) < 0.6 * len(own.history.loss)
+
+
+def test_adam_does_not_start_at_another_fit(rows):
+    """It would keep some of what held-out rows said."""
+    preset = quick(ALONE)
+    member = preset.fit(rows).member
+    train, _ = next(folds(rows, 3))
+    losses = [preset.fit(train, start=start).result.history.loss for start in (member, None)]
+    assert torch.equal(*losses)

@@ -325,10 +325,10 @@ def test_few_features_and_varying_counts_learn_their_dispersion():
     x = torch.randn(600, 1, generator=generator)
     rate = (1.5 + 0.5 * x[:, 0]).exp()
     torch.manual_seed(0)
-    y = OverdispersedPoisson(rate, 3.0).sample()
+    y = OverdispersedPoisson(rate, 1 + 0.5 * rate).sample()
     data = TaskData.regression(x, y, [f"t{n % 20}" for n in range(600)]).with_intercept()
     fitted = presets("counts")["mixed-model"].fit(data)
-    excess = unwrap(fitted.guide).posterior("excess")
-    # 2, and its posterior's own width
-    assert abs(excess.mean.item() - 2.0) < 3 * excess.stddev.item() + 0.1
-    assert 0.05 < excess.stddev.item() < 0.5
+    overdispersion = unwrap(fitted.guide).posterior("overdispersion")
+    # 0.5, and its posterior's own width
+    assert abs(overdispersion.mean.item() - 0.5) < 3 * overdispersion.stddev.item() + 0.05
+    assert 0.02 < overdispersion.stddev.item() < 0.1
