@@ -83,10 +83,10 @@ def ablations(kind: Literal["classification", "regression", "counts"]) -> dict[s
     return {
         "vmtl-w-only": replace(vmtl, shared=("w",)),
         "vmtl-z-only": replace(vmtl, shared=("z",)),
-        "vmtl-even": replace(vmtl, sharing={"weights": "even"}),
-        "vmtl-softmax": replace(vmtl, sharing={"weights": "softmax"}),
-        "vmtl-temperature-0.1": replace(vmtl, sharing={"temperature": 0.1}),
-        "vmtl-temperature-1": replace(vmtl, sharing={"temperature": 1.0}),
+        "vmtl-even": replace(vmtl, sharing={**vmtl.sharing, "weights": "even"}),
+        "vmtl-softmax": replace(vmtl, sharing={**vmtl.sharing, "weights": "softmax"}),
+        "vmtl-temperature-0.1": replace(vmtl, sharing={**vmtl.sharing, "temperature": 0.1}),
+        "vmtl-temperature-1": replace(vmtl, sharing={**vmtl.sharing, "temperature": 1.0}),
         "vmtl-5-draws-of-w": replace(vmtl, num_draws={"z": 1, **one_of_weights}, **five),
         "vmtl-5-draws-of-z": replace(vmtl, num_draws={"w": 1, **one_of_weights}, **five),
     }

@@ -28,7 +28,7 @@ MUCH_WORSE = 1e6
 """Nats by which a point where the loss is not finite is worse than the last."""
 
 RESTARTS = (60, 120)
-"""Evaluations after which there is a restart."""
+"""Evaluations after which the source weights start anew."""
 
 PROBE = 1e-3
 """Difference of parameters from which their curvature is estimated."""
@@ -40,11 +40,11 @@ def lbfgs(
     report: Callable[[int, int, ELBOTerms], None],
     *,
     recordable: bool,
-    restart: Callable[[], None] | None = None,
+    restart: bool = False,
 ) -> None:
     """Minimize a loss, counting evaluations as steps.
 
-    ``restart`` changes parameters for a better optimum, :data:`RESTARTS` times on the way.
+    ``restart`` says whether source weights start anew on the way, see :data:`RESTARTS`.
     """
     terms = ELBOTerms()
 
@@ -71,7 +71,9 @@ def lbfgs(
             "elbo=MeanFieldELBO(num_points=4), with weights='categorical' where tasks share, or "
             "optimizer='adam'."
         )
-    for end in (*(() if restart is None else RESTARTS), done.end):
+    restarts = [end for end in RESTARTS if restart and end < done.end]
+    step_of.set_alone(bool(restarts))
+    for end in (*restarts, done.end):
         done.stopped = "steps"
         variables = _Variables(step_of.parameters, evaluate)
         optimizer = torch.optim.LBFGS(
@@ -82,7 +84,7 @@ def lbfgs(
             tolerance_change=0.0,
             line_search_fn="strong_wolfe",
         )
-        while done.step < min(end, done.end):
+        while done.step < end:
             optimizer.step(variables.closure)
             before, after = variables.best, variables.closure()
             variables.best = after
@@ -90,8 +92,9 @@ def lbfgs(
             if not before - after >= TOLERANCE:
                 done.stopped = "settled"
                 break
-        if restart is not None and end < done.end:
-            restart()
+        if end < done.end:
+            step_of.set_alone(False)
+            step_of.start_weights()
     done.over = True
 
 

@@ -33,6 +33,7 @@ from pyro_vmtl.handlers.isolation import validation
 from pyro_vmtl.handlers.schedules import Scheduled
 from pyro_vmtl.inference.elbo import ELBOTerms, evaluate
 from pyro_vmtl.sharing.messengers import Sharing
+from pyro_vmtl.sharing.sources import Sources
 
 __all__ = ["Step", "batch_of", "can_be_recorded", "rows_of"]
 
@@ -72,6 +73,7 @@ class Step:
         self._recorded: dict[Hashable, Any] = {}
         self._tasks_at: dict[tuple[int, int], Tensor] = {}
         self._rounding: list[Tensor | None] = []
+        self._alone: list[Sources] = []
 
     def at_step(self, step: int) -> None:
         """Set all schedules to a step of the fit."""
@@ -90,6 +92,8 @@ class Step:
         loss, terms, gradients, self._rounding = outcome
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
+        for parameter in (p for sources in self._alone for p in sources.parameters()):
+            parameter.grad = None
         return loss, ELBOTerms(**terms)
 
     def start_weights(self, guide_trace: Trace | None = None) -> None:
@@ -100,6 +104,12 @@ class Step:
         for sharing in self.sharing:
             sharing.initialize_logits(guide_trace)
 
+    def set_alone(self, alone: bool) -> None:
+        """Let tasks whose weights start so be alone, with sources that do not change; or end it."""
+        self._alone = [s for s in self.sources.values() if alone and s.start == "alone"]
+        for sources in self.sources.values():
+            sources.alone.fill_(sources in self._alone)
+
     def choose_precision(self) -> None:
         """Decide whether to compare tasks in float32; this waits for the device."""
         for sources, rounding in zip(self.sources.values(), self._rounding, strict=True):
@@ -107,7 +117,8 @@ class Step:
                 sources.choose_precision(float(rounding))
 
     def finish(self) -> None:
-        """Compare tasks in float64 again: float32 is checked during a fit only."""
+        """End what is for a fit only: tasks that are alone, and float32, which is checked there."""
+        self.set_alone(False)
         for sources in self.sources.values():
             sources.use_float64 = True
 

@@ -33,6 +33,9 @@ __all__ = ["FitResult", "NonFiniteLossError", "fit"]
 COOL_DOWN = 200
 """Steps over which the learning rate falls at the end, or a fifth of all steps if that is less."""
 
+ALONE = 200
+"""Steps in which tasks are alone before the source weights start, or a fifth if that is less."""
+
 TERMS_EVERY = 10
 """Steps between two entries of the terms in the history."""
 
@@ -96,8 +99,8 @@ def fit(
     optimizer
         ``"lbfgs"`` takes a fraction of Adam's time, and needs a loss that does not depend on draws:
         with ``elbo=MeanFieldELBO(num_points=8)`` that of any program with normal posteriors, which
-        :func:`~pyro_vmtl.share` leaves so with ``weights="categorical"``. Source weights start at
-        the nearest sources three times, from better posteriors each time. It has no
+        :func:`~pyro_vmtl.share` leaves so but for ``weights="concrete"``. Source weights start
+        anew twice, at the sources that are then the nearest. It has no
         ``learning_rate``, ``weight_decay`` or ``batches``.
     num_steps
         Maximum number of steps; of evaluations of the loss, for L-BFGS.
@@ -198,8 +201,11 @@ def fit(
         cooling = min(COOL_DOWN, num_steps // 5)
         cool_down = Cosine(learning_rate, learning_rate / 100, max(cooling, 1))
         recordable = compile or can_be_recorded(loss_of, batches)
+        alone = 0
         if start is None:
             step_of.start_weights(before.traces[-1].guide)
+            starts_alone = any(sources.start == "alone" for sources in step_of.sources.values())
+            alone = min(ALONE, num_steps // 5) if starts_alone else 0
         else:
             _copy_parameters(elbo(*start), loss_of)
         snapshots = Snapshots(loss_of, TERMS_EVERY)
@@ -214,15 +220,18 @@ def fit(
         unread: list[tuple[Tensor, ELBOTerms]] = []
         try:
             if optimizer == "lbfgs" and not done.over:
-                restart = step_of.start_weights if step_of.sharing and start is None else None
+                restart = bool(step_of.sharing) and start is None
                 lbfgs(step_of, done, report, recordable=recordable, restart=restart)
                 if keeper is not None:
                     keeper.write(done)
             while done.step < done.end and not done.over:
                 step, end = done.step, done.end
+                step_of.at_step(step)
+                step_of.set_alone(step < alone)
+                if step == alone > 0:
+                    step_of.start_weights()
                 if step % TERMS_EVERY == 0:
                     snapshots.take(step, done.snapshots)
-                step_of.at_step(step)
                 step_of.recording = recordable and step >= RECORD_AFTER
                 for group in adam.param_groups:
                     group["lr"] = cool_down(max(0, step - (end - cooling)))
@@ -241,7 +250,7 @@ def fit(
                     report(step + 1, end, terms)
                     schedules = (s for m in step_of.scheduled for s in m.schedules.values())
                     is_constant = all(schedule(step) == schedule(end) for schedule in schedules)
-                    if end - step > cooling and is_constant and _settled(done.losses):
+                    if end - step > cooling and is_constant and _settled(done.losses[alone:]):
                         done.end, done.stopped = step + 1 + cooling, "settled"
                 done.step += 1
                 done.over = done.step == done.end

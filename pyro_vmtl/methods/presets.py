@@ -46,6 +46,7 @@ __all__ = [
 SHARED = Preset(
     sharing={
         "start": "nearest",
+        "weights": "concrete",
         "temperature": Exponential(1.0, 0.5, steps=250),
         "min_base_weight": "tasks",
     },
@@ -104,7 +105,7 @@ _VMTL = Preset(
     latent_size=32,
     dropout=0.2,
     shared=("w", "z"),
-    sharing={"min_base_weight": "tasks"},
+    sharing={"start": "even", "weights": "concrete", "min_base_weight": "tasks"},
     kl_weights={"w": 0.2, "z": 1e-4},
     fitting={"learning_rate": 0.01, "num_steps": 600, "batches": RandomRows(32, max_total=300)},
 )
@@ -132,6 +133,8 @@ PAPER = replace(
     _VMTL,
     learned_prior=False,
     sharing={
+        "start": "even",
+        "weights": "concrete",
         "pool": LinearPool,
         "base": False,
         "transfer": None,

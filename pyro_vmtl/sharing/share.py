@@ -34,10 +34,10 @@ def share(
     base: bool = True,
     transfer: Transfer | None = "source",
     min_base_weight: float | Literal["tasks"] | None = None,
-    weights: WeightsPosterior = "concrete",
+    weights: WeightsPosterior = "categorical",
     weights_prior: bool = True,
     detach_sources: bool = False,
-    start: WeightsStart = "even",
+    start: WeightsStart = "alone",
     temperature: float | Schedule = Exponential(1.0, 0.5, steps=500),
 ) -> tuple[ProgramWithHandler, ProgramWithHandler]:
     """Let the tasks of a model borrow from one another.
@@ -49,7 +49,8 @@ def share(
     named ``{site}_sources``, sampled on a log scale.
 
     Without ``base``, ``transfer`` and ``weights_prior``, with ``min_base_weight=0.0``, the
-    :class:`~pyro_vmtl.LinearPool` and ``detach_sources`` this is the prior of Shen et al. [1]_.
+    :class:`~pyro_vmtl.LinearPool`, ``detach_sources``, ``"concrete"`` weights and an ``"even"``
+    start this is the prior of Shen et al. [1]_.
 
     Parameters
     ----------
@@ -76,9 +77,11 @@ def share(
         prior together, and n unrelated tasks for n priors. ``"tasks"`` is 1 / T, which is less and
         suits small KL weights.
     weights
-        Posterior of the source weights: ``"concrete"``, the Gumbel-softmax [2]_ of learned logits;
-        ``"categorical"``, the probabilities that a task has each source as its only one, which
-        needs no draws; ``"softmax"``, the point mass at the softmax; ``"even"``, equal weights.
+        Posterior of the source weights: ``"categorical"``, the probabilities that a task has each
+        source as its only one, without draws; ``"concrete"``, a ``RelaxedOneHotCategorical`` (the
+        Gumbel-softmax [2]_) of learned logits, whose KL grows with every source that is left out,
+        so that groups of tasks are found without ``weights_prior`` only; ``"softmax"``, the point
+        mass at the softmax; ``"even"``, equal weights.
     weights_prior
         Whether the KL of the source weights from equal weights is part of the ELBO. Point masses
         have none.
@@ -86,10 +89,12 @@ def share(
         Whether to detach the sources from the gradient, as if they were data. The steps then no
         longer minimize one loss: with ``transfer`` the scales grow without bound.
     start
-        Source weights when :func:`~pyro_vmtl.fit` starts: ``"even"``, or most on the ``"nearest"``
-        sources. This finds groups of tasks if the guide starts at estimates from the data.
+        How :func:`~pyro_vmtl.fit` starts the source weights. ``"alone"``: in the first steps tasks
+        have the base as their only source; then most weight goes to the nearest posteriors.
+        ``"nearest"``: so from the first step, for guides that start at estimates of each task.
+        ``"even"``: from equal weights, groups of tasks are rarely found.
     temperature
-        Temperature of the source weights, or a schedule of the step.
+        Temperature of ``"concrete"`` source weights, or a schedule of the step.
 
     Returns
     -------
@@ -183,7 +188,8 @@ def relatedness(
     Returns
     -------
     Tensor
-        (S, T, T + 1), rows on the simplex; the last column is the base, and the diagonal is 0.
+        (S, T, T + 1), rows on the simplex; the last column is the base, and the diagonal is 0. With
+        ``weights="categorical"`` all draws are the same: the probabilities.
     """
     modules = program.modules() if isinstance(program, nn.Module) else ()
     sharings = [module for module in modules if isinstance(module, Sharing)]

@@ -1,11 +1,14 @@
 """The learned parameters of a shared site: source weights and transfer scales.
 
-The weights of a task over its sources are a latent variable. Their posterior is a Concrete
-distribution (``RelaxedOneHotCategorical``) with learned logits; in their prior all are equal.
+The weights of a task over its sources are a latent variable. Their posterior is a categorical or
+a Concrete distribution (``RelaxedOneHotCategorical``) with learned logits; in their prior all are
+equal.
 """
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +27,7 @@ __all__ = ["CellSources", "Sources", "Transfer", "WeightsPosterior", "WeightsSta
 Transfer = Literal["source", "dimension"]
 """What has a transfer scale of its own: each source, or each dimension of the site."""
 
-WeightsStart = Literal["even", "nearest"]
+WeightsStart = Literal["alone", "nearest", "even"]
 """Initial source weights."""
 
 WeightsPosterior = Literal["concrete", "categorical", "softmax", "even"]
@@ -67,11 +70,12 @@ class Sources(Scheduled):
     settings are those of :func:`~pyro_vmtl.share`.
 
     ``use_float64`` says whether tasks are compared in float64. A fit sets it to False for as long
-    as it runs, if float32 is accurate enough.
+    as it runs, if float32 is accurate enough. While ``alone`` is 1, the base has all weight.
     """
 
     fixed_graph = True
     temperature: Tensor
+    alone: Tensor
 
     def __init__(
         self,
@@ -105,6 +109,7 @@ class Sources(Scheduled):
             log_scale = torch.full(transfer_shape, INITIAL_TRANSFER_SCALE).log()
             self.raw_transfer_scale = nn.Parameter(log_scale)
         self.register_buffer("temperature", torch.tensor(float(temperature(0))))
+        self.register_buffer("alone", torch.tensor(0.0), persistent=False)
         self.use_float64 = True
 
     @property
@@ -143,7 +148,10 @@ class Sources(Scheduled):
         From even weights all posteriors would first move to their common mean, and groups of tasks
         might never be found: a local optimum. The nearest start is half the expected log density of
         each source: as both posteriors are uncertain, the full one would count a distance twice.
-        In many dimensions it is less, so that the nearest is not the only one.
+        In many dimensions it is less, so that the nearest is not the only one. After tasks were
+        alone, it is the expected log density in units of its standard deviation among P numbers of
+        equal sources, the root of 2 P: as the farthest source does not matter, groups that are near
+        each other are told apart.
         """
         size = self.logits.shape[1] - self.base
         even = "even" in (self.start, self.weights)
@@ -152,8 +160,19 @@ class Sources(Scheduled):
         others = other_tasks(self.num_tasks, self.logits.device)
         near = nearness(posterior, self.transfer_var).gather(1, others)
         near = near - near.amax(1, keepdim=True)
-        farthest = near.amin(1, keepdim=True).clamp_max(-1e-9)
-        self.logits[:, :size] = near * (MIN_LOGIT / farthest).clamp_max(0.5)
+        if self.start == "alone":
+            num = posterior.mean[0].numel()
+            self.logits[:, :size] = (near / math.sqrt(2 * num)).clamp_min(MIN_LOGIT)
+        else:
+            farthest = near.amin(1, keepdim=True).clamp_max(-1e-9)
+            self.logits[:, :size] = near * (MIN_LOGIT / farthest).clamp_max(0.5)
+            if size > 1 and farthest.amin() > -1e-6:
+                warnings.warn(
+                    "All posteriors are alike where start='nearest' compares them, so that the "
+                    "source weights start even. Start the guide at estimates of each task, or use "
+                    "start='alone'.",
+                    stacklevel=2,
+                )
         if self.base:
             self.logits[:, -1] = self.logits[:, :size].mean(1)
 
@@ -206,6 +225,7 @@ class Sources(Scheduled):
             square = (sources**2).sum(-1, keepdim=True)
             # where there are no sources, the base has all weight already
             least = square / (square + sources.sum(-1, keepdim=True) ** 2).clamp_min(1e-30)
+        least = self.alone + (1 - self.alone) * least
         return pooled + least * ((place == num_tasks).to(pooled) - pooled)
 
     @torch.no_grad()
@@ -222,6 +242,7 @@ def nearness(posterior: dist.Independent, transfer_var: Tensor | float) -> Tenso
     """
     extra_var = torch.as_tensor(transfer_var).to(posterior.mean).expand_as(posterior.mean)
     loc, var, extra = (
-        moment.flatten(1)[None] for moment in (posterior.mean, posterior.variance, extra_var)
+        moment.reshape(len(moment), -1)[None]
+        for moment in (posterior.mean, posterior.variance, extra_var)
     )
     return TaskComponents(loc, var, extra).log_probs(loc, var)[0].fill_diagonal_(-torch.inf)

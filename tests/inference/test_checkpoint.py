@@ -67,9 +67,12 @@ def assert_same(one, other):
         preset(HIERARCHICAL),
         preset(batches=RandomRows(5)),
         preset(tasks=RandomTasks(2)),
+        # tasks are alone in the first 16 steps
+        preset(replace(SHARED, sharing={})),
+        preset(replace(SHARED, sharing={"weights": "concrete"}), tasks=RandomTasks(2)),
         replace(presets("classification")["vmtl"], latent_size=3, fitting={"num_steps": STEPS}),
     ],
-    ids=["shared", "hierarchical", "batches", "tasks", "representations"],
+    ids=["shared", "hierarchical", "batches", "tasks", "alone", "alone-tasks", "representations"],
 )
 def test_a_fit_goes_on_to_the_same_numbers(method, data, tmp_path, monkeypatch):
     whole = method.fit(data)

@@ -122,13 +122,13 @@ def shared(data, **settings):
     torch.manual_seed(0)
     model = LinearRegressor(StandardNormal([3]), LogNormalNoise(spread=0.3))
     guide = MeanFieldNormal.for_model(model, data)
-    pair = share(model, guide, sites=["w"], start="nearest", weights="categorical", **settings)
+    pair = share(model, guide, sites=["w"], **settings)
     return temper(*pair, kl_weights={})
 
 
 def test_lbfgs_fits_tasks_that_share_and_finds_their_groups(data):
     data = data.map_rows(lambda v: v.float() if v.is_floating_point() else v)
-    model, guide = shared(data, transfer="dimension")
+    model, guide = shared(data)
     result = fit(model, guide, data, elbo=MeanFieldELBO(num_points=4), optimizer="lbfgs")
     assert result.stopped == "settled"
     weights = relatedness(guide).mean(0)

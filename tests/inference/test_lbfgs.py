@@ -109,8 +109,7 @@ def test_a_start_keeps_the_source_weights():
     def programs():
         model = LinearRegressor(ZeroMeanNormal([2]), LogNormalNoise())
         guide = MeanFieldNormal.for_model(model, rows)
-        settings = {"weights": "categorical", "start": "nearest", "transfer": "dimension"}
-        return share(model, guide, sites=["w"], **settings)
+        return share(model, guide, sites=["w"], transfer="dimension")
 
     points = MeanFieldELBO(num_points=4)
     first = programs()

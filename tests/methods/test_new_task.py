@@ -219,8 +219,9 @@ def test_of_a_single_task_nothing_is_learned_about_new_ones(data):
 
 VARIANTS = {
     **{name: quick(preset) for name, preset in MEMBERS.items()},
-    "even": quick(SHARED, sharing={"weights": "even"}),
+    "even": quick(SHARED, sharing={"weights": "even", "start": "even"}),
     "softmax": quick(SHARED, sharing={"weights": "softmax", "base": False, "min_base_weight": 0.0}),
+    "categorical": quick(SHARED, sharing={}),
     "points": quick(ALONE, deterministic=True, learned_prior=False),
     "weight decay": replace(SHARED, fitting={"num_steps": 50, "weight_decay": 0.1}),
     "points in place of draws": FEW_FEATURES["regression"]["shared"],

@@ -56,12 +56,26 @@ def test_logits_start_at_half_the_expected_log_density():
     assert sources.logits.requires_grad
 
 
+def test_after_tasks_were_alone_logits_are_in_units_of_their_spread():
+    """The log density of a source that is equal varies by the root of 2 P, P = 3, among equals."""
+    sources, posterior, loc, scale = make(start="alone")
+    sources.initialize_logits(posterior)
+    every = expected_log_density(loc, scale, 0.1)
+    for t in range(5):
+        others = [i for i in range(5) if i != t]
+        logits = (every[t, others] - every[t, others].max()) / 6**0.5
+        logits = logits.clamp_min(MIN_LOGIT)
+        torch.testing.assert_close(sources.logits[t, :4], logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(sources.logits[t, 4], logits.mean(), rtol=1e-4, atol=1e-4)
+
+
 def test_even_and_equal_starts_are_even():
     sources, posterior, _, _ = make(start="even")
     sources.initialize_logits(posterior)
     assert (sources.logits == 0).all()
     sources, _, _, _ = make(base=False)
-    sources.initialize_logits(dist.Normal(torch.zeros(5, 1, 3), 1.0).to_event(1))
+    with pytest.warns(UserWarning, match="All posteriors are alike .* use start='alone'"):
+        sources.initialize_logits(dist.Normal(torch.zeros(5, 1, 3), 1.0).to_event(1))
     assert (sources.logits == 0).all()
 
 
@@ -77,7 +91,7 @@ def test_a_task_is_not_near_itself():
     assert (nearness(posterior, 0.0).diagonal() == -torch.inf).all()
 
 
-def test_the_start_is_one_of_two():
+def test_the_start_is_one_of_three():
     with pytest.raises(ValueError, match="start is 'near', expected one of"):
         share(lambda: None, lambda: None, sites=["w"], start="near")
 

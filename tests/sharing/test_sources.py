@@ -65,7 +65,13 @@ def logistic_kl(shift):
 @pytest.mark.parametrize("gap", [0.5, 3.0, 30.0, 200.0])
 def test_kl_of_the_weights_against_quadrature(ragged, temperature, gap):
     # three tasks, no base: two sources each
-    model, guide = share(*classifier(ragged), sites=["w"], base=False, temperature=temperature)
+    model, guide = share(
+        *classifier(ragged),
+        sites=["w"],
+        base=False,
+        weights="concrete",
+        temperature=temperature,
+    )
     guide(ragged)
     with torch.no_grad():
         guide.state["w"].logits[:, 0] = gap
@@ -170,7 +176,9 @@ def test_a_copied_draw_has_the_same_density(change):
 
 
 def test_relatedness_follows_logits_and_temperature(ragged):
-    _, guide = share(*classifier(ragged), sites=["w"], min_base_weight=0.0, temperature=1.0)
+    _, guide = share(
+        *classifier(ragged), sites=["w"], min_base_weight=0.0, weights="concrete", temperature=1.0
+    )
     guide(ragged)
     sources = guide.state["w"]
     assert isinstance(sources, Sources)
