@@ -24,6 +24,7 @@ FLOORS = (
     ("sharing",),
     ("models", "guides"),
     ("inference",),
+    ("linear_response",),
     ("predictive",),
     ("methods",),
     ("analysis",),

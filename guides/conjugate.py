@@ -109,6 +109,12 @@ class ConjugateNormal(nn.Module):
     yy: Tensor
     num_rows: Tensor
     informs_mean: Tensor
+    shift: Tensor
+    mean_shift: Tensor
+    of_dtype: Tensor  # draws have its type
+
+    shifts = ("shift", "mean_shift")
+    """Zeros in the computed means, which are at their optimum: linear response moves them."""
 
     def __init__(
         self, data: TaskData, *, init_scale: float = 0.3, init_noise_scale: float = 0.6
@@ -124,7 +130,9 @@ class ConjugateNormal(nn.Module):
         self.register_buffer("yy", (weight * y**2).sum(1))
         self.register_buffer("num_rows", weight.sum(1))
         self.register_buffer("informs_mean", torch.ones_like(self.yy))
-        self.dtype = data.x.dtype
+        self.register_buffer("shift", torch.zeros_like(self.xy), persistent=False)
+        self.register_buffer("mean_shift", torch.zeros_like(self.xy[0]), persistent=False)
+        self.register_buffer("of_dtype", data.x.new_empty(()), persistent=False)
         num_tasks = torch.full((data.num_features,), float(data.num_tasks))
         self.scale = _LogNormals(init_scale, num_tasks)
         self.noise = _LogNormals(init_noise_scale, self.num_rows.float().unsqueeze(1))
@@ -142,13 +150,13 @@ class ConjugateNormal(nn.Module):
         inverse = torch.cholesky_inverse(lower)
         cov = root[:, None] * inverse * root
         gain = root[:, None] * inverse / root
-        offset = (cov @ (s * self.xy)[..., None]).squeeze(-1)
+        offset = (cov @ (s * self.xy)[..., None]).squeeze(-1) + self.shift
         informs = self.informs_mean
         precision = torch.einsum("t,tij->ij", informs, gain.mT @ data_precision)
         precision = precision + (-2 * self.raw_mean_scale.double()).exp() * inner
         mean_cov = torch.cholesky_inverse(torch.linalg.cholesky((precision + precision.mT) / 2))
         right = (gain.mT @ (s * self.xy)[..., None]).squeeze(-1)
-        mean_loc = mean_cov @ (informs[:, None] * right).sum(0)
+        mean_loc = mean_cov @ (informs[:, None] * right).sum(0) + self.mean_shift
         half_log_det = root.log().sum() - lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return _Posterior(offset, gain, cov, half_log_det, mean_loc, mean_cov, cov @ data_precision)
 
@@ -188,9 +196,9 @@ class ConjugateNormal(nn.Module):
         mean = pyro.sample("w_mean", self._normal(w.mean_loc, w.mean_cov))
         scale = pyro.sample("w_scale", self.posterior("w_scale"))
         terms = self.expected_terms(w)
-        gain = w.gain.to(self.dtype).unsqueeze(1)
-        loc = w.offset.to(self.dtype).unsqueeze(1) + (gain @ mean.unsqueeze(-1)).squeeze(-1)
-        root = _root(w.cov).to(self.dtype).unsqueeze(1)
+        gain = w.gain.to(self.of_dtype).unsqueeze(1)
+        loc = w.offset.to(self.of_dtype).unsqueeze(1) + (gain @ mean.unsqueeze(-1)).squeeze(-1)
+        root = _root(w.cov).to(self.of_dtype).unsqueeze(1)
         with pyro.plate("task", self.num_tasks, dim=-2):
             loc, root = pyro.subsample(loc, event_dim=1), pyro.subsample(root, event_dim=2)
             terms = {site: pyro.subsample(value, event_dim=0) for site, value in terms.items()}
@@ -202,7 +210,9 @@ class ConjugateNormal(nn.Module):
         return {"w_scale": scale, "w_mean": mean, "noise_scale": noise, "w": value}
 
     def _normal(self, loc: Tensor, cov: Tensor) -> dist.MultivariateNormal:
-        return dist.MultivariateNormal(loc.to(self.dtype), scale_tril=_root(cov).to(self.dtype))
+        return dist.MultivariateNormal(
+            loc.to(self.of_dtype), scale_tril=_root(cov).to(self.of_dtype)
+        )
 
 
 def _root(cov: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ from .inference.history import History as History
 from .inference.svi import FitResult as FitResult
 from .inference.svi import NonFiniteLossError as NonFiniteLossError
 from .inference.svi import fit as fit
+from .linear_response.response import LinearResponse as LinearResponse
 from .methods.add_task import add_task as add_task
 from .methods.fitted import Fitted as Fitted
 from .methods.method import Method as Method

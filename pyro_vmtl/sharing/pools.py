@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.distributions import Categorical, MultivariateNormal, Normal, register_kl
 from torch.distributions import Independent as TorchIndependent
 
-from pyro_vmtl.sharing.components import LOG_2_PI
+from pyro_vmtl.sharing.components import LOG_2_PI, TaskComponents
 from pyro_vmtl.sharing.correlated import base_dist, marginals, total_correlation
 from pyro_vmtl.sharing.pool import Pool, once
 
@@ -88,6 +88,11 @@ class LogarithmicPool(Pool):
     Its log density :math:`\sum_i a_{ti} \log q_i(w)` is at most that of the linear pool (Jensen),
     so an ELBO with it stays a lower bound of the linear pool's; normalized, it would not. The KL is
     :math:`\sum_i a_{ti}\, \mathrm{KL}(q_t \| q_i)`, in closed form.
+
+    With transfer scales, :math:`\log q_i(w)` is the mean of :math:`\log N(w; w_i, \sigma_i^2 +
+    s_i^2)` over :math:`w_i \sim N(\mu_i, \sigma_i^2)`: less by half of :math:`\sigma_i^2 /
+    (\sigma_i^2 + s_i^2)` for each number. The variance that fits best is then the mean square of
+    :math:`w_t - w_i`; that of :math:`w_t - \mu_i` takes the source for known, and is too small.
     """
 
     fixed_graph = True
@@ -108,8 +113,18 @@ class LogarithmicPool(Pool):
 
     def _weighted_log_prob(self, loc: Tensor, var: Tensor | float) -> Tensor:
         from_sources, from_base = self._weights[..., :-1], self._weights[..., -1]
-        pooled = (from_sources * self._components.log_probs(loc, var)).sum(-1)
+        log_probs = self._components.log_probs(loc, var) - self._width
+        pooled = (from_sources * log_probs).sum(-1)
         return pooled + from_base * self._base_log_prob(loc, var)
+
+    @cached_property
+    def _width(self) -> Tensor | float:
+        """What the expectation over each source takes from its log density."""
+        if isinstance(self.transfer_var, float):  # there is no transfer scale to learn
+            return 0.0
+        sources = self._components
+        width = (sources.source_var / sources.var).sum(-1) / 2
+        return width.unsqueeze(-2) if isinstance(sources, TaskComponents) else width
 
     def _draw(self, sample_shape: torch.Size) -> Tensor:
         """Draw from the normalized geometric mean, a normal of weighted mean precision."""

@@ -59,8 +59,16 @@ def naive_log_prob(pool, value):
             if isinstance(pool, LinearPool):
                 out[t, r] = sum(a[i] * logs[i].exp() for i in range(T + 1)).log()
             else:
-                out[t, r] = sum(a[i] * logs[i] for i in range(T + 1))
+                out[t, r] = sum(a[i] * (logs[i] - width(pool, i, r)) for i in range(T + 1))
     return out
+
+
+def width(pool, i, r=0):
+    """What the expectation over source i takes from its log density: half its share of variance."""
+    _, var, transfer = flat_components(pool)
+    if i == T or isinstance(pool.transfer_var, float) or not isinstance(pool, LogarithmicPool):
+        return 0.0
+    return 0.5 * (var[i, r] / (var[i, r] + transfer[i, r])).sum()
 
 
 def posterior_of(pool, seed=9):
@@ -95,7 +103,8 @@ def test_kl_is_that_of_the_double_loop(pool_class):
             expected[t] = normal_kl(q_loc[t], q_var[t], mean, variance)
         else:
             for i in range(T + 1):
-                expected[t] += a[i] * normal_kl(q_loc[t], q_var[t], loc[i], var[i] + transfer[i])
+                kl = normal_kl(q_loc[t], q_var[t], loc[i], var[i] + transfer[i])
+                expected[t] += a[i] * (kl + width(pool, i))
     kl = kl_divergence(posterior, pool)
     torch.testing.assert_close(kl, expected[:, None], rtol=1e-10, atol=1e-10)
 
@@ -135,8 +144,27 @@ def test_one_hot_weights_give_that_source(pool_class, chosen):
     pool = make(pool_class, weights=weights)
     value = posterior_of(pool).sample()
     loc, var, transfer = (m[chosen, 0] for m in flat_components(pool))
-    expected = normal_log_density(value.reshape(T, 6), loc, var + transfer)
+    expected = normal_log_density(value.reshape(T, 6), loc, var + transfer) - width(pool, chosen)
     torch.testing.assert_close(pool.log_prob(value), expected[:, None], rtol=1e-10, atol=1e-10)
+
+
+def test_the_variance_that_fits_best_is_the_mean_square_of_the_differences():
+    loc = torch.tensor([[0.0, 0.5, 1.0], [2.0, 2.5, 2.0]], dtype=F64)
+    posterior = dist.Normal(loc, 0.6).to_event(1)
+    base = dist.Normal(torch.zeros(3, dtype=F64), 1.0).to_event(1)
+    weights = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]], dtype=F64)
+    raw = torch.zeros(1, 3, dtype=F64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([raw], line_search_fn="strong_wolfe", max_iter=100)
+
+    def closure():
+        optimizer.zero_grad()
+        kl = kl_divergence(posterior, LogarithmicPool(weights, posterior, base, raw.exp())).sum()
+        kl.backward()
+        return kl
+
+    optimizer.step(closure)
+    differences = (loc[0] - loc[1]) ** 2 + 2 * 0.6**2
+    torch.testing.assert_close(0.6**2 + raw.exp()[0], differences, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("pool_class", [LinearPool, LogarithmicPool])

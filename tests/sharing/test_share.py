@@ -90,7 +90,8 @@ def test_the_closed_form_kl_is_used(ragged, pool):
             continue
         for i in range(3):
             s = sources.transfer_var.reshape(3)[i]
-            kl += weights[t, i] * normal_kl(loc[t], var[t], loc[i], var[i] + s)
+            width = 0.5 * (var[i] / (var[i] + s)).sum()  # of the source itself
+            kl += weights[t, i] * (normal_kl(loc[t], var[t], loc[i], var[i] + s) + width)
         kl += weights[t, 3] * normal_kl(loc[t], var[t], torch.zeros(9, dtype=F64), base_var)
     log_likelihood = model_trace.nodes["y"]["log_prob"].sum()
     # A sampled KL would differ by several nats; float64 sums agree to 1e-9.

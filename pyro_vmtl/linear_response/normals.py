@@ -1,0 +1,88 @@
+"""Two handlers of the normal sites of a guide: to read their means, and to change covariances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro import distributions as dist
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import Independent, Normal, TransformedDistribution
+from torch.distributions import LowRankMultivariateNormal as LowRankNormal
+from torch.distributions.transforms import ReshapeTransform
+
+from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, SiteMessenger
+from pyro_vmtl.handlers.tracing import is_sample
+
+__all__ = ["AtMeans", "NewCovariances"]
+
+
+class AtMeans(Messenger):
+    """Put normal sites of a guide, and sites that transform a normal, at their means.
+
+    ``means`` are those of the normals by site, and ``event_dims`` their event dimensions. A point
+    mass of Pyro's autoguides has the mean of its auxiliary site.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.means: dict[str, Tensor] = {}
+        self.event_dims: dict[str, int] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or not is_sample(msg):
+            return
+        name, inner, transforms = _parts(msg)
+        if isinstance(inner, dist.Delta):
+            value = inner.v
+            self.means.setdefault(name, value)
+        elif isinstance(inner, Normal | dist.MultivariateNormal | LowRankNormal):
+            self.means[name] = value = inner.loc
+            for transform in transforms:
+                value = transform(value)
+        else:
+            return
+        self.event_dims[name] = len(msg["fn"].event_shape)
+        if msg["value"] is None:
+            msg["value"], msg["done"] = value, True
+
+
+class NewCovariances(SiteMessenger):
+    r"""Replace normals of a guide by others, of which sites are transforms as before.
+
+    ``state.normals`` are means (\*batch, \*event) and Cholesky factors (\*batch, P, P) by site.
+    """
+
+    def __init__(self, state: Any) -> None:
+        super().__init__(state.normals)
+        self.normals = state.normals
+        self.auxiliary: set[str] = set()
+
+    def _pyro_sample(self, msg: Any) -> None:
+        super()._pyro_sample(msg)
+        name, inner, transforms = _parts(msg)
+        if name != msg["name"]:
+            self.auxiliary.add(name)
+        if name not in self.normals or (isinstance(inner, dist.Delta) and name in self.auxiliary):
+            return
+        loc, root = (values.to(inner.mean) for values in self.normals[name])
+        event, batch = msg["fn"].event_shape, msg["fn"].batch_shape
+        flat = loc.reshape(*loc.shape[: loc.ndim - len(event)], -1)
+        normal: Any = dist.MultivariateNormal(flat, scale_tril=root)
+        if event != flat.shape[-1:]:
+            transforms = [ReshapeTransform(flat.shape[-1:], event), *transforms]
+        if transforms:
+            normal = dist.TransformedDistribution(normal, transforms)
+        msg["fn"] = normal.expand(torch.broadcast_shapes(normal.batch_shape, batch))
+
+
+def _parts(msg: Any) -> tuple[str, Any, list[Any]]:
+    """Return the site that a message is about, the innermost distribution, and all transforms."""
+    name, fn, transforms = msg["name"], msg["fn"], list[Any]()
+    if msg["infer"].get("is_auxiliary"):
+        name = name.removesuffix(UNCONSTRAINED)
+    while isinstance(fn, Independent | TransformedDistribution):
+        transforms = [*getattr(fn, "transforms", []), *transforms]
+        fn = fn.base_dist
+    return name, fn, transforms
