@@ -61,6 +61,9 @@ from .predictive.posterior_predictive import (
 )
 from .predictive.quantiles import quantiles as quantiles
 from .sharing.pools import (
+    ExpectedLogarithmicPool as ExpectedLogarithmicPool,
+)
+from .sharing.pools import (
     GaussianSumPool as GaussianSumPool,
 )
 from .sharing.pools import (

@@ -27,7 +27,7 @@ from pyro_vmtl.data.task_batches import TaskBlocks
 from pyro_vmtl.handlers.schedules import Exponential, Linear, Stairs
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.stack import Stack
-from pyro_vmtl.sharing.pools import GaussianSumPool, LinearPool
+from pyro_vmtl.sharing.pools import ExpectedLogarithmicPool, GaussianSumPool, LinearPool
 
 __all__ = [
     "ALONE",
@@ -76,7 +76,12 @@ DEFAULT = Stack({"shared": SHARED, "alone": ALONE, "hierarchical": HIERARCHICAL,
 data of few features there are two others, see :data:`FEW_FEATURES`."""
 
 _SHARED_POINTS = Preset(
-    sharing={"start": "nearest", "transfer": "dimension", "weights": "categorical"},
+    sharing={
+        "pool": ExpectedLogarithmicPool,
+        "start": "nearest",
+        "transfer": "dimension",
+        "weights": "categorical",
+    },
     num_points=4,
     fitting={"optimizer": "lbfgs", "num_steps": 300},
 )

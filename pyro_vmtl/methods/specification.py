@@ -12,7 +12,12 @@ from pyro_vmtl.handlers.schedules import Constant, Cosine, Exponential, Linear, 
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.stack import Stack
 from pyro_vmtl.predictive.calibration import Calibration
-from pyro_vmtl.sharing.pools import GaussianSumPool, LinearPool, LogarithmicPool
+from pyro_vmtl.sharing.pools import (
+    ExpectedLogarithmicPool,
+    GaussianSumPool,
+    LinearPool,
+    LogarithmicPool,
+)
 
 __all__ = ["from_json", "to_json"]
 
@@ -24,7 +29,9 @@ OBJECTS: dict[str, Any] = {
         *(RandomRows, BalancedRows, RandomTasks, TaskBlocks),
     )
 }
-CLASSES = {kind.__name__: kind for kind in (GaussianSumPool, LinearPool, LogarithmicPool)}
+POOLS = (ExpectedLogarithmicPool, GaussianSumPool, LinearPool, LogarithmicPool)
+
+CLASSES = {kind.__name__: kind for kind in POOLS}
 
 
 def to_json(value: Any) -> Any:

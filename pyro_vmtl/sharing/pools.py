@@ -3,15 +3,16 @@ r"""Pools: priors made of the posteriors of other tasks.
 Task :math:`t` has sources :math:`q_i = N(\mu_i, \mathrm{diag}\,\sigma_i^2)`, the posteriors of the
 other tasks, and a base :math:`q_0`, the plain prior. Source :math:`i` is widened by its transfer
 variance to :math:`N(\mu_i, \sigma_i^2 + s_i^2)`. With weights :math:`a_{ti}` on the simplex there
-are three ways to pool them:
+are four ways to pool them:
 
-======================== ============================================ =====================
-pool                     log density at :math:`w`                     KL from :math:`q_t`
-======================== ============================================ =====================
-:class:`LinearPool`      :math:`\log \sum_i a_{ti}\, q_i(w)`          by Monte Carlo
-:class:`LogarithmicPool` :math:`\sum_i a_{ti} \log q_i(w)`            closed form
-:class:`GaussianSumPool` that of the sum :math:`\sum_i a_{ti} w_i`    closed form
-======================== ============================================ =====================
+================================ ============================================ =================
+pool                             log density at :math:`w`                     KL from :math:`q_t`
+================================ ============================================ =================
+:class:`LinearPool`              :math:`\log \sum_i a_{ti}\, q_i(w)`          by Monte Carlo
+:class:`LogarithmicPool`         :math:`\sum_i a_{ti} \log q_i(w)`            closed form
+:class:`ExpectedLogarithmicPool` the same, expected over the sources          closed form
+:class:`GaussianSumPool`         that of the sum :math:`\sum_i a_{ti} w_i`    closed form
+================================ ============================================ =================
 
 References
 ----------
@@ -38,7 +39,7 @@ from pyro_vmtl.sharing.components import LOG_2_PI, TaskComponents
 from pyro_vmtl.sharing.correlated import base_dist, marginals, total_correlation
 from pyro_vmtl.sharing.pool import Pool, once
 
-__all__ = ["GaussianSumPool", "LinearPool", "LogarithmicPool"]
+__all__ = ["ExpectedLogarithmicPool", "GaussianSumPool", "LinearPool", "LogarithmicPool"]
 
 
 class LinearPool(Pool):
@@ -88,11 +89,6 @@ class LogarithmicPool(Pool):
     Its log density :math:`\sum_i a_{ti} \log q_i(w)` is at most that of the linear pool (Jensen),
     so an ELBO with it stays a lower bound of the linear pool's; normalized, it would not. The KL is
     :math:`\sum_i a_{ti}\, \mathrm{KL}(q_t \| q_i)`, in closed form.
-
-    With transfer scales, :math:`\log q_i(w)` is the mean of :math:`\log N(w; w_i, \sigma_i^2 +
-    s_i^2)` over :math:`w_i \sim N(\mu_i, \sigma_i^2)`: less by half of :math:`\sigma_i^2 /
-    (\sigma_i^2 + s_i^2)` for each number. The variance that fits best is then the mean square of
-    :math:`w_t - w_i`; that of :math:`w_t - \mu_i` takes the source for known, and is too small.
     """
 
     fixed_graph = True
@@ -113,18 +109,11 @@ class LogarithmicPool(Pool):
 
     def _weighted_log_prob(self, loc: Tensor, var: Tensor | float) -> Tensor:
         from_sources, from_base = self._weights[..., :-1], self._weights[..., -1]
-        log_probs = self._components.log_probs(loc, var) - self._width
-        pooled = (from_sources * log_probs).sum(-1)
+        pooled = (from_sources * self._source_log_probs(loc, var)).sum(-1)
         return pooled + from_base * self._base_log_prob(loc, var)
 
-    @cached_property
-    def _width(self) -> Tensor | float:
-        """What the expectation over each source takes from its log density."""
-        if isinstance(self.transfer_var, float):  # there is no transfer scale to learn
-            return 0.0
-        sources = self._components
-        width = (sources.source_var / sources.var).sum(-1) / 2
-        return width.unsqueeze(-2) if isinstance(sources, TaskComponents) else width
+    def _source_log_probs(self, loc: Tensor, var: Tensor | float) -> Tensor:
+        return self._components.log_probs(loc, var)
 
     def _draw(self, sample_shape: torch.Size) -> Tensor:
         """Draw from the normalized geometric mean, a normal of weighted mean precision."""
@@ -136,6 +125,27 @@ class LogarithmicPool(Pool):
         natural = natural + from_base * base_loc / base_var
         scale = precision.rsqrt().expand(*sample_shape, *precision.shape)
         return self._from_rows(torch.normal(natural / precision, scale))
+
+
+class ExpectedLogarithmicPool(LogarithmicPool):
+    r"""The logarithmic pool, with the expectation over its uncertain sources.
+
+    In place of :math:`\log q_i(w)` it has the mean of :math:`\log N(w; w_i, \sigma_i^2 + s_i^2)`
+    over :math:`w_i \sim N(\mu_i, \sigma_i^2)`, which is less by half of :math:`\sigma_i^2 /
+    (\sigma_i^2 + s_i^2)` for each number. The variance that fits best is then the mean square of
+    :math:`w_t - w_i`; that of :math:`w_t - \mu_i`, as if the source were known, is too small.
+    """
+
+    fixed_graph = True
+
+    def _source_log_probs(self, loc: Tensor, var: Tensor | float) -> Tensor:
+        return super()._source_log_probs(loc, var) - self._width
+
+    @cached_property
+    def _width(self) -> Tensor:
+        sources = self._components
+        width = (sources.source_var / sources.var).sum(-1) / 2
+        return width.unsqueeze(-2) if isinstance(sources, TaskComponents) else width
 
 
 class GaussianSumPool(Pool):

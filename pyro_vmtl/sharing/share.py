@@ -64,7 +64,8 @@ def share(
     sites
         Names of the sites to share.
     pool
-        :class:`~pyro_vmtl.LogarithmicPool`, :class:`~pyro_vmtl.LinearPool` or
+        :class:`~pyro_vmtl.LogarithmicPool`, :class:`~pyro_vmtl.ExpectedLogarithmicPool` (better
+        with one transfer scale per ``"dimension"``), :class:`~pyro_vmtl.LinearPool` or
         :class:`~pyro_vmtl.GaussianSumPool`.
     base
         Whether the plain prior is one of the components, so that a task can stand alone.

@@ -40,13 +40,6 @@ def cell(parts, t, n):
     return a / a.sum(), loc, var, transfer
 
 
-def width(var, transfer):
-    """What the expectation over each source takes from its log density, the base last."""
-    taken = 0.5 * (var / (var + transfer)).sum(1)
-    taken[-1] = 0.0
-    return taken
-
-
 def cells():
     return [(t, n) for t in range(T) for n in range(N)]
 
@@ -65,7 +58,7 @@ def test_log_density_in_every_cell(parts, pool_class):
         )
         expected = {
             LinearPool: (each.exp() * a[:, None]).sum(0).log(),
-            LogarithmicPool: ((each - width(var, transfer)[:, None]) * a[:, None]).sum(0),
+            LogarithmicPool: (each * a[:, None]).sum(0),
             GaussianSumPool: normal_log_density(
                 z, a @ loc, a**2 @ var + (a[:, None] * transfer).sum(0)
             ),
@@ -83,7 +76,7 @@ def test_closed_form_kl_in_every_cell(parts, pool_class):
         a, loc, var, transfer = cell(parts, t, n)
         q = posterior.mean[t, n], posterior.variance[t, n]
         if pool_class is LogarithmicPool:
-            expected = a @ (normal_kl(*q, loc, var + transfer) + width(var, transfer))
+            expected = a @ normal_kl(*q, loc, var + transfer)
         else:
             expected = normal_kl(*q, a @ loc, a**2 @ var + (a[:, None] * transfer).sum(0))
         torch.testing.assert_close(kl[t, n], expected)
