@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
+import torch
 import xarray as xr
+from torch import nn
 
 from pyro_vmtl.analysis.export.labels import Labels
 from pyro_vmtl.analysis.export.mixture_groups import mixture_groups, predictions_group
 from pyro_vmtl.analysis.export.pyro_svi import provenance, tree_of_programs
 from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.linear_response.response import LinearResponse
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.member import Member
+from pyro_vmtl.methods.method import ProgramMethod
 from pyro_vmtl.methods.specification import to_json
+from pyro_vmtl.sharing.messengers import Sharing
 
 __all__ = ["to_datatree"]
+
+MOST_PARAMETERS = 4_000
+"""Parameters up to which the Hessian of the ELBO takes some seconds."""
+
+FAR = 0.5
+"""Standard deviations from the optimum beyond which linear response does not hold."""
 
 
 def to_datatree(
@@ -49,7 +62,9 @@ def to_datatree(
     -------
     DataTree
         For a single fit the groups of :func:`~pyro_vmtl.analysis.from_pyro_svi`, with ``history``,
-        and with ``predictions`` of ``rows``. A stack is a tree of its members, ``tree["shared"]``
+        and with ``predictions`` of ``rows``. Draws of a shared site that was fitted without draws
+        have covariances by :class:`~pyro_vmtl.LinearResponse` where these are defined (attribute
+        ``covariances``). A stack is a tree of its members, ``tree["shared"]``
         and so on, each with all groups but predictions. Its root has the groups of rows for the
         calibrated mixture, ``posterior`` with ``w_sources``, the shares that tasks borrow, and
         ``stack``, the weight of each member in each task.
@@ -109,11 +124,31 @@ def _tree_of_member(
         settings = json.dumps(to_json(member.method))
     except ValueError:  # it holds objects of the user's own
         settings = repr(member.method)
+    guide = _with_covariances(member, prepared)
+    covariances = "as fitted" if guide is member.guide else "linear response"
     return tree_of_programs(
-        *(member.model, member.guide, (prepared,), Labels(prepared, coords, row_tasks=data)),
+        *(member.model, guide, (prepared,), Labels(prepared, coords, row_tasks=data)),
         num_samples=num_samples,
         seed=seed,
         site=member.method.site,
         history=member.result.history,
-        attrs={"settings": settings},
+        attrs={"settings": settings, "covariances": covariances},
     )
+
+
+def _with_covariances(member: Member, data: TaskData) -> nn.Module:
+    """Return the guide of a fit without draws with covariances by linear response, where it can be.
+
+    Those of independent normals that share would be too narrow.
+    """
+    sites = [site for m in member.guide.modules() if isinstance(m, Sharing) for site in m.sites]
+    settings = member.method.fit_settings(data) if isinstance(member.method, ProgramMethod) else {}
+    size = sum(parameter.numel() for parameter in member.guide.parameters())
+    if not sites or settings.get("optimizer") != "lbfgs" or size > MOST_PARAMETERS:
+        return member.guide
+    with warnings.catch_warnings(), suppress(ValueError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+        warnings.simplefilter("ignore", UserWarning)
+        response = LinearResponse(member.model, member.guide, data, elbo=settings["elbo"])
+        if response.distance <= FAR:
+            return response.correct(*sites)
+    return member.guide  # its ELBO has different KL weights, or the fit is not at the optimum
