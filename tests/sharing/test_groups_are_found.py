@@ -155,7 +155,7 @@ class TestMoreGroups:
         """Groups so near each other that one prior explains them as well are told apart in part."""
         rng = np.random.RandomState(seed)
         data, group = problem(regression, 1.5 * rng.randn(3, features), 12, 30, rng)
-        assert own_group(regression, data, group) > 0.9
+        assert own_group(regression, data, group) > 0.7
 
     def test_classes(self, seed):
         rng = np.random.RandomState(seed)
