@@ -69,13 +69,13 @@ def main_member(data: xr.DataTree) -> str | None:
 def _predictions(data: xr.DataTree) -> tuple[str, str, str]:
     group = data["predictions"].dataset if "predictions" in data.children else xr.Dataset()
     names = set(group.data_vars)
-    if "y" not in names or not names & {"proba", "pit"}:
+    if "y" not in names or not names & {"proba", "pit"} or not group["y"].size:
         way_out = "Hold rows out (--holdout 0.2), or pass rows with their targets."
         return "not tested", "There are no rows with targets that were not fitted.", way_out
     if "proba" in names:
         proba = group["proba"].values
         inside = proba.argmax(1) == group["y"].values.astype(int)
-        expected = float(proba.max(1).mean())
+        expected = min(1.0, float(proba.max(1).mean()))
         text = "{:.1%} of {} rows are right, {:.1%} by their probabilities."
     else:
         inside, expected = np.abs(2 * group["pit"].values - 1) <= 0.9, 0.9

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-import torch
 import xarray as xr
 from torch import nn
 
@@ -30,6 +29,9 @@ MOST_PARAMETERS = 4_000
 
 FAR = 0.5
 """Standard deviations from the optimum beyond which linear response does not hold."""
+
+MOST_DAMPING, MOST_RESIDUAL = 1e-3, 0.05
+"""With more, the fit has ended at a saddle, or the Hessian is singular."""
 
 
 def to_datatree(
@@ -62,12 +64,12 @@ def to_datatree(
     -------
     DataTree
         For a single fit the groups of :func:`~pyro_vmtl.analysis.from_pyro_svi`, with ``history``,
-        and with ``predictions`` of ``rows``. Draws of a shared site that was fitted without draws
-        have covariances by :class:`~pyro_vmtl.LinearResponse` where these are defined (attribute
-        ``covariances``). A stack is a tree of its members, ``tree["shared"]``
+        and with ``predictions`` of ``rows``. A stack is a tree of its members, ``tree["shared"]``
         and so on, each with all groups but predictions. Its root has the groups of rows for the
         calibrated mixture, ``posterior`` with ``w_sources``, the shares that tasks borrow, and
-        ``stack``, the weight of each member in each task.
+        ``stack``, the weight of each member in each task. Draws of a shared site that was fitted
+        without draws have covariances by :class:`~pyro_vmtl.LinearResponse` where these are
+        defined (attribute ``covariances``), but for predictions.
 
     See Also
     --------
@@ -146,9 +148,13 @@ def _with_covariances(member: Member, data: TaskData) -> nn.Module:
     size = sum(parameter.numel() for parameter in member.guide.parameters())
     if not sites or settings.get("optimizer") != "lbfgs" or size > MOST_PARAMETERS:
         return member.guide
-    with warnings.catch_warnings(), suppress(ValueError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+    # RuntimeError: programs of one's own may hold numbers that do not turn into float64
+    with warnings.catch_warnings(), suppress(RuntimeError, TypeError, ValueError):
         warnings.simplefilter("ignore", UserWarning)
-        response = LinearResponse(member.model, member.guide, data, elbo=settings["elbo"])
-        if response.distance <= FAR:
-            return response.correct(*sites)
+        response = LinearResponse(member.model, member.guide, data, elbo=settings.get("elbo"))
+        curvature = response.curvature
+        if response.distance <= FAR and curvature.damping <= MOST_DAMPING:
+            guide = response.correct(*sites)
+            if curvature.residual <= MOST_RESIDUAL:
+                return guide
     return member.guide  # its ELBO has different KL weights, or the fit is not at the optimum

@@ -39,8 +39,6 @@ MOST_NUMBERS = 20_000_000
 
 INTERVAL = 0.05, 0.95
 
-TINY = 1e-30
-
 Draws = Callable[[TaskData], Sequence[Distribution]]
 """Returns, for rows, what draws of each member predict before calibration, (S, T, N)."""
 
@@ -119,8 +117,7 @@ def split_uncertainty(
     if isinstance(predictive, Categorical):
         entropy, total = (torch.special.entr(p.probs).sum(-1) for p in (predictive, of_posterior))
         noise = _average((d.entropy() for d in posterior), weights)
-        # larger by rounding only
-        share = (noise / total.clamp_min(TINY)).clamp_max(1.0)
+        share = _share(noise, total)
         return {
             "proba": predictive.probs,
             "entropy": entropy,
@@ -129,12 +126,12 @@ def split_uncertainty(
         }
     noise = _average((d.variance for d in posterior), weights)
     unknown = _average(((d.mean - of_posterior.mean) ** 2 for d in posterior), weights)
-    share = noise / (noise + unknown)
+    share = _share(noise, noise + unknown)
     var = _average((d.variance + (d.mean - predictive.mean) ** 2 for d in draws), weights)
     found = {
         "mean": predictive.mean,
         "std": var.sqrt(),
-        "epistemic_std": ((1 - share) * var).sqrt(),
+        "epistemic_std": torch.where(share < 1, (1 - share) * var, 0.0).sqrt(),
         "aleatoric_std": (share * var).sqrt(),
     }
     if probabilities:
@@ -142,6 +139,12 @@ def split_uncertainty(
             levels = list(quantiles(predictive, probabilities))
             found["quantile"] = torch.stack(levels, dim=-1)
     return found
+
+
+def _share(noise: Tensor, total: Tensor) -> Tensor:
+    """Compute the share of noise, 1 where nothing is uncertain, or all infinitely."""
+    share = (noise / total).clamp_max(1.0)  # larger by rounding only
+    return share.where((total > 0) & total.isfinite(), 1.0)
 
 
 def _average(values: Iterable[Tensor], weights: Tensor) -> Tensor:

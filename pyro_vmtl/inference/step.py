@@ -33,7 +33,7 @@ from pyro_vmtl.handlers.isolation import validation
 from pyro_vmtl.handlers.schedules import Scheduled
 from pyro_vmtl.inference.elbo import ELBOTerms, evaluate
 from pyro_vmtl.sharing.messengers import Sharing
-from pyro_vmtl.sharing.sources import Sources
+from pyro_vmtl.sharing.sources import Sources, WeightsStart
 
 __all__ = ["Step", "batch_of", "can_be_recorded", "rows_of"]
 
@@ -96,13 +96,18 @@ class Step:
             parameter.grad = None
         return loss, ELBOTerms(**terms)
 
-    def start_weights(self, guide_trace: Trace | None = None) -> None:
-        """Set the source weights to their start, from a trace of the guide: now, by default."""
+    def start_weights(
+        self, guide_trace: Trace | None = None, *, only: WeightsStart | None = None
+    ) -> None:
+        """Set source weights to their start, from a trace of the guide: now, by default.
+
+        ``only`` those that start so.
+        """
         if guide_trace is None:
             with torch.no_grad(), validation(False):
                 guide_trace = poutine.trace(self.loss_of.guide).get_trace(*self.args)
         for sharing in self.sharing:
-            sharing.initialize_logits(guide_trace)
+            sharing.initialize_logits(guide_trace, only)
 
     def set_alone(self, alone: bool) -> None:
         """Let tasks whose weights start so be alone, with sources that do not change; or end it."""

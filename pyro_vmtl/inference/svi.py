@@ -229,7 +229,7 @@ def fit(
                 step_of.at_step(step)
                 step_of.set_alone(step < alone)
                 if step == alone > 0:
-                    step_of.start_weights()
+                    step_of.start_weights(only="alone")
                 if step % TERMS_EVERY == 0:
                     snapshots.take(step, done.snapshots)
                 step_of.recording = recordable and step >= RECORD_AFTER

@@ -134,7 +134,8 @@ class LinearResponse:
         free = [~held.get(id(p), torch.zeros_like(p, dtype=torch.bool)) for p in parameters]
         self.curvature = Curvature(loss, parameters, free)
         step = self.curvature.solve(self.curvature.gradient[None])[0]
-        self.distance = max(0.0, float(self.curvature.gradient @ step)) ** 0.5
+        squared = float(self.curvature.gradient @ step) / self._kl_weight
+        self.distance = max(0.0, squared) ** 0.5
         if self.distance > 0.5 or self.curvature.damping > 1e-3:
             warnings.warn(
                 f"The optimum of the ELBO is up to {self.distance:.2g} standard deviations away, "

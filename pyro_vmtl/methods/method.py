@@ -97,7 +97,8 @@ class ProgramMethod(PairMethod):
         settings = self.fit_settings(data)
         if start is not None and settings.get("optimizer") == "lbfgs":
             settings["start"] = start.model, start.guide
-            settings["num_steps"] = EVALUATIONS_FROM_START
+            most = settings.get("num_steps", EVALUATIONS_FROM_START)
+            settings["num_steps"] = min(most, EVALUATIONS_FROM_START)
         data = self.prepare(data)
         model, guide = self.initial_programs(data, seed)
         result = fit(

@@ -36,6 +36,7 @@ from pyro_vmtl.handlers.program_handler import unwrap
 from pyro_vmtl.methods.member import Member, PairMethod
 from pyro_vmtl.methods.out_of_fold import OutOfFold
 from pyro_vmtl.predictive.families import family_of
+from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources
 
 __all__ = ["check_predicts_new_tasks", "new_task_draws", "new_task_member_weights", "parts"]
@@ -136,6 +137,9 @@ def _of_sources(fitted: Member, guide: LinearGuide, site: str, source: Tensor) -
         return posterior.sample(source.shape)[torch.arange(len(source)), source]
     loc = posterior.mean
     var = torch.zeros_like(loc) if fitted.method.deterministic else posterior.variance
+    for sharing in parts(fitted.guide, Sharing):
+        if sharing.pool.expects_sources:
+            var = 2 * var
     for sources in parts(fitted.guide, Sources):
         var = var + torch.as_tensor(sources.transfer_var).to(var)
     loc, std = loc[source], var.sqrt()[source]

@@ -76,15 +76,18 @@ class OutOfFold:
         """Compute the stacking weights of every task, or of all rows as one task, (T, M)."""
         return self._weights(self.log_density(calibrations), num_tasks, prior_mean)
 
-    def cross_fitted_weights(self, num_tasks: int, names: Collection[str]) -> Tensor:
+    def cross_fitted_weights(
+        self, num_tasks: int, names: Collection[str], *, seed: int = 0
+    ) -> Tensor:
         """Compute stacking weights with calibrations of members learned on other rows.
 
-        On the same rows, calibrated members would seem better than others. Every second row is
-        calibrated by the rest.
+        On the same rows, calibrated members would seem better than others. A random half of the
+        rows is calibrated by the other.
         """
-        density = self.y.new_empty(len(self.y), len(self.draws), dtype=self.weight.dtype)
-        every_second = torch.arange(len(self.y), device=self.y.device) % 2 == 0
-        for half in (every_second, ~every_second):
+        density = self.log_density({})
+        order = torch.randperm(len(self.y), generator=torch.Generator().manual_seed(seed))
+        first = (order % 2 == 0).to(self.y.device)
+        for half in (first, ~first):
             if half.any():
                 density[half] = self.where(half).log_density(self.where(~half).calibrations(names))
         return self._weights(density, num_tasks)

@@ -140,7 +140,7 @@ class Stack:
             return Fitted(members, even, result)
         names = self.calibrated_members(data)
         calibrations = held_out.calibrations(names)
-        weights = held_out.cross_fitted_weights(data.num_tasks, names)
+        weights = held_out.cross_fitted_weights(data.num_tasks, names, seed=seed)
         of_new_tasks = new_task_member_weights(members, data, seed=seed)
         return Fitted(members, weights, result, calibrations, of_new_tasks)
 

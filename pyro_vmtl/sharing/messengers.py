@@ -30,7 +30,7 @@ from pyro_vmtl.sharing.sites import (
     task_frame,
     tasks_of_plate,
 )
-from pyro_vmtl.sharing.sources import CellSources, Sources, Transfer
+from pyro_vmtl.sharing.sources import CellSources, Sources, Transfer, WeightsStart
 
 __all__ = [
     "RECORDED",
@@ -96,10 +96,11 @@ class Sharing(nn.Module):
         sources = self.new_sources(num_tasks, shapes[self.transfer] if self.transfer else None)
         self.sources[self._key(site)] = sources.to(posterior.mean)
 
-    def initialize_logits(self, guide_trace: Trace) -> None:
-        """Set the source weights of all sites to their start, from a trace of the guide."""
+    def initialize_logits(self, guide_trace: Trace, only: WeightsStart | None = None) -> None:
+        """Set source weights to their start, from a trace of the guide: ``only`` those with it."""
         for site, sources in self.items():
-            sources.initialize_logits(recorded_sources(guide_trace, site))
+            if only in (None, sources.start):
+                sources.initialize_logits(recorded_sources(guide_trace, site))
 
     def draw_weights(self, site: str, msg: Any, **recorded: RunSources) -> Tensor:
         r"""Sample the log source weights of a site, and return the weights, (\*L, T, K).

@@ -49,8 +49,19 @@ class Pool(TorchDistribution):
     use_float64
         Whether to compare tasks in float64: float32 loses the differences between tasks that lie
         many standard deviations apart, see :attr:`rounding`.
+
+    Attributes
+    ----------
+    linear_in_weights
+        Whether the log density is linear in the weights, so that its mean over the choice of one
+        source is that at the probabilities of the choice.
+    expects_sources
+        Whether the transfer variance is that of differences from uncertain sources, so that those
+        from their means have their variance besides.
     """
 
+    linear_in_weights: ClassVar[bool] = False
+    expects_sources: ClassVar[bool] = False
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     has_rsample = False
 

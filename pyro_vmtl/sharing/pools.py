@@ -92,6 +92,7 @@ class LogarithmicPool(Pool):
     """
 
     fixed_graph = True
+    linear_in_weights = True
 
     def _log_density(self, value: Tensor) -> Tensor:
         return self._per_cell(self._weighted_log_prob(self._to_rows(value), 0.0))
@@ -134,9 +135,11 @@ class ExpectedLogarithmicPool(LogarithmicPool):
     over :math:`w_i \sim N(\mu_i, \sigma_i^2)`, which is less by half of :math:`\sigma_i^2 /
     (\sigma_i^2 + s_i^2)` for each number. The variance that fits best is then the mean square of
     :math:`w_t - w_i`; that of :math:`w_t - \mu_i`, as if the source were known, is too small.
+    Use it with transfer scales: without, each source loses half a nat for each number.
     """
 
     fixed_graph = True
+    expects_sources = True
 
     def _source_log_probs(self, loc: Tensor, var: Tensor | float) -> Tensor:
         return super()._source_log_probs(loc, var) - self._width

@@ -34,7 +34,7 @@ def share(
     base: bool = True,
     transfer: Transfer | None = "source",
     min_base_weight: float | Literal["tasks"] | None = None,
-    weights: WeightsPosterior = "categorical",
+    weights: WeightsPosterior | None = None,
     weights_prior: bool = True,
     detach_sources: bool = False,
     start: WeightsStart = "alone",
@@ -79,10 +79,11 @@ def share(
         suits small KL weights.
     weights
         Posterior of the source weights: ``"categorical"``, the probabilities that a task has each
-        source as its only one, without draws; ``"concrete"``, a ``RelaxedOneHotCategorical`` (the
+        source as its only one, without draws (for the logarithmic pools, whose log density is
+        linear in them, and there the default); ``"concrete"``, a ``RelaxedOneHotCategorical`` (the
         Gumbel-softmax [2]_) of learned logits, whose KL grows with every source that is left out,
-        so that groups of tasks are found without ``weights_prior`` only; ``"softmax"``, the point
-        mass at the softmax; ``"even"``, equal weights.
+        so that groups of tasks are found without ``weights_prior`` only (the default of other
+        pools); ``"softmax"``, the point mass at the softmax; ``"even"``, equal weights.
     weights_prior
         Whether the KL of the source weights from equal weights is part of the ELBO. Point masses
         have none.
@@ -133,6 +134,9 @@ def share(
     >>> relatedness(shared_guide, "mean", num_samples=10).shape
     torch.Size([10, 3, 4])
     """
+    linear = isinstance(pool, type) and getattr(pool, "linear_in_weights", False)
+    if weights is None:
+        weights = "categorical" if linear else "concrete"
     for name, value, choices in (
         ("transfer", transfer, (*get_args(Transfer), None)),
         ("weights", weights, get_args(WeightsPosterior)),
@@ -147,6 +151,11 @@ def share(
         )
     if not (isinstance(pool, type) and issubclass(pool, Pool)):
         raise TypeError(f"pool is {pool!r}, expected a class such as LogarithmicPool.")
+    if weights == "categorical" and not linear:
+        raise ValueError(
+            f"weights is 'categorical' with {pool.__name__}, expected a pool whose log density is "
+            "linear in the weights: otherwise the ELBO is no bound. Use weights='concrete'."
+        )
     sites = (sites,) if isinstance(sites, str) else tuple(sites)
     if not sites:
         raise ValueError("sites is empty, expected the names of the sites to share.")

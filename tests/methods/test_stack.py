@@ -320,6 +320,19 @@ def test_weights_are_of_rows_that_calibrations_have_not_seen():
     assert other.mean() < 0.5 + 2 * other.std() / math.sqrt(200)
 
 
+def test_halves_that_calibrate_each_other_are_random():
+    """Rows in turn of two classes: every second row would have one class only."""
+    y = torch.arange(400) % 2
+    logits = torch.tensor([0.7, 0.0]).expand(2, 400, 2)  # biased, equally for all rows
+    draws = {"plain": Categorical(logits=logits), "calibrated": Categorical(logits=logits)}
+    held_out = OutOfFold(draws, y, torch.zeros(400, dtype=torch.long), torch.ones(400))
+    weights = held_out.cross_fitted_weights(1, ["calibrated"])
+    assert weights[0, 1] > 0.45  # a calibration of one class predicts the other worse by 0.1 nats
+    real = Normal(torch.zeros(3, 400, dtype=torch.float64), 1.0)  # of a program of one's own
+    held_out = replace(held_out, draws={"own": real}, y=y.float())
+    assert held_out.cross_fitted_weights(1, ["own"]).item() == pytest.approx(1.0)
+
+
 def test_shared_representations_and_single_rows_can_be_stacked(rows):
     vmtl = presets("regression")["vmtl"]
     small = replace(vmtl, latent_size=2, fitting={"num_steps": 5})

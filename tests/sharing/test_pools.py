@@ -169,6 +169,15 @@ def test_the_variance_that_fits_best_is_the_mean_square_of_the_differences():
     torch.testing.assert_close(0.6**2 + raw.exp()[0], differences, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("pool_class", POOLS)
+def test_log_densities_are_linear_in_the_weights_where_they_say_so(pool_class):
+    first, second = (make(pool_class, weights=random_weights(T, seed=s)) for s in (1, 2))
+    value = posterior_of(first).sample()
+    between = make(pool_class, weights=(first.weights + second.weights) / 2).log_prob(value)
+    mean = (first.log_prob(value) + second.log_prob(value)) / 2
+    assert torch.allclose(between, mean) == pool_class.linear_in_weights
+
+
 @pytest.mark.parametrize("pool_class", [LinearPool, LogarithmicPool])
 def test_identical_sources_with_even_weights_give_that_source(pool_class):
     one = random_normal(1, 1, *EVENT, event_dim=2, seed=3)
