@@ -126,6 +126,15 @@ def test_a_guide_that_starts_alike_is_warned_of():
 
 
 @pytest.mark.slow
+def test_a_long_fit_does_not_dissolve_them(monkeypatch):
+    monkeypatch.setattr(svi, "_settled", lambda losses: False)
+    rng = np.random.RandomState(0)
+    data, group = problem(regression, two_groups(4, rng), 8, 30, rng)
+    make_guide = lambda model: MeanFieldNormal.for_model(model, data)  # noqa: E731
+    assert own_group(regression, data, group, make_guide, num_steps=5000) > 0.9
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 class TestMoreGroups:
     def test_two_groups(self, seed):
@@ -171,13 +180,6 @@ class TestMoreGroups:
             lambda model: MeanFieldNormal.for_model(model, data),
         ):
             assert own_group(counts, data, group, make_guide) > 0.9
-
-    def test_a_long_fit_does_not_dissolve_them(self, seed, monkeypatch):
-        monkeypatch.setattr(svi, "_settled", lambda losses: False)
-        rng = np.random.RandomState(seed)
-        data, group = problem(regression, two_groups(4, rng), 8, 30, rng)
-        make_guide = lambda model: MeanFieldNormal.for_model(model, data)  # noqa: E731
-        assert own_group(regression, data, group, make_guide, num_steps=5000) > 0.9
 
     def test_strangers_are_predicted_as_without_sharing(self, seed):
         rng = np.random.RandomState(seed)
