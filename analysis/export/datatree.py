@@ -27,11 +27,8 @@ __all__ = ["to_datatree"]
 MOST_PARAMETERS = 4_000
 """Parameters up to which the Hessian of the ELBO takes some seconds."""
 
-FAR = 0.5
-"""Standard deviations from the optimum beyond which linear response does not hold."""
-
-MOST_DAMPING, MOST_RESIDUAL = 1e-3, 0.05
-"""With more, the fit has ended at a saddle, or the Hessian is singular."""
+MOST_RESIDUAL = 0.05
+"""With more, the Hessian is singular."""
 
 
 def to_datatree(
@@ -152,9 +149,8 @@ def _with_covariances(member: Member, data: TaskData) -> nn.Module:
     with warnings.catch_warnings(), suppress(RuntimeError, TypeError, ValueError):
         warnings.simplefilter("ignore", UserWarning)
         response = LinearResponse(member.model, member.guide, data, elbo=settings.get("elbo"))
-        curvature = response.curvature
-        if response.distance <= FAR and curvature.damping <= MOST_DAMPING:
+        if response.at_optimum:
             guide = response.correct(*sites)
-            if curvature.residual <= MOST_RESIDUAL:
+            if response.curvature.residual <= MOST_RESIDUAL:
                 return guide
     return member.guide  # its ELBO has different KL weights, or the fit is not at the optimum

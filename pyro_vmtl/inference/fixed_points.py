@@ -35,7 +35,7 @@ from torch.distributions import (
 from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.handlers.tracing import is_sample
 
-__all__ = ["FixedPoints"]
+__all__ = ["FixedPoints", "untransformed"]
 
 PARTICLES = "num_particles_vectorized"
 """Name of Pyro's plate over vectorized particles."""
@@ -58,10 +58,7 @@ class FixedPoints(Messenger):
         if msg["done"] or msg["is_observed"] or not is_sample(msg):
             return
         dims = {frame.name: frame.dim for frame in msg["cond_indep_stack"] if frame.vectorized}
-        fn, transforms = msg["fn"], list[Any]()
-        while isinstance(fn, Independent | TransformedDistribution):
-            transforms = [*getattr(fn, "transforms", []), *transforms]
-            fn = fn.base_dist
+        fn, transforms = untransformed(msg["fn"])
         if not isinstance(fn, Normal | MultivariateNormal) or PARTICLES not in dims:
             return
         event_dim = len(msg["fn"].event_shape)
@@ -120,6 +117,15 @@ class FixedPoints(Messenger):
         self.num_sites += 1
         shape = [1] * (-dim - len(shape)) + shape
         return points.reshape(*shape[:dim], self.num_points, *shape[len(shape) + dim + 1 :])
+
+
+def untransformed(fn: Any) -> tuple[Any, list[Any]]:
+    """Return the innermost distribution, and the transforms of its values in order."""
+    transforms: list[Any] = []
+    while isinstance(fn, Independent | TransformedDistribution):
+        transforms = [*getattr(fn, "transforms", []), *transforms]
+        fn = fn.base_dist
+    return fn, transforms
 
 
 def _first(values: Tensor, dim: int) -> Tensor:

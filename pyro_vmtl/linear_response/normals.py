@@ -8,12 +8,13 @@ import torch
 from pyro import distributions as dist
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions import LowRankMultivariateNormal as LowRankNormal
+from torch.distributions import Normal
 from torch.distributions.transforms import ReshapeTransform
 
 from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, SiteMessenger
 from pyro_vmtl.handlers.tracing import is_sample
+from pyro_vmtl.inference.fixed_points import untransformed
 
 __all__ = ["AtMeans", "NewCovariances"]
 
@@ -79,10 +80,7 @@ class NewCovariances(SiteMessenger):
 
 def _parts(msg: Any) -> tuple[str, Any, list[Any]]:
     """Return the site that a message is about, the innermost distribution, and all transforms."""
-    name, fn, transforms = msg["name"], msg["fn"], list[Any]()
+    name = msg["name"]
     if msg["infer"].get("is_auxiliary"):
         name = name.removesuffix(UNCONSTRAINED)
-    while isinstance(fn, Independent | TransformedDistribution):
-        transforms = [*getattr(fn, "transforms", []), *transforms]
-        fn = fn.base_dist
-    return name, fn, transforms
+    return name, *untransformed(msg["fn"])

@@ -48,6 +48,9 @@ __all__ = ["LinearResponse"]
 LEAST_WEIGHT = 0.05
 """Weight of a source, relative to the largest, below which its logit is held: it has no optimum."""
 
+FAR, MOST_DAMPING = 0.5, 1e-3
+"""Standard deviations from the optimum, and damping, beyond which the formula does not hold."""
+
 
 class LinearResponse:
     """Covariances of the posterior means of a fit, by linear response.
@@ -68,6 +71,8 @@ class LinearResponse:
     ----------
     distance
         Bound on how far the optimum is: standard deviations of any linear function of the means.
+    at_optimum
+        Whether that is near enough, and the loss does not descend in any direction.
     curvature
         The Hessian of the loss. ``curvature.residual`` says how well systems were solved.
 
@@ -136,11 +141,12 @@ class LinearResponse:
         step = self.curvature.solve(self.curvature.gradient[None])[0]
         squared = float(self.curvature.gradient @ step) / self._kl_weight
         self.distance = max(0.0, squared) ** 0.5
-        if self.distance > 0.5 or self.curvature.damping > 1e-3:
+        self.at_optimum = self.distance <= FAR and self.curvature.damping <= MOST_DAMPING
+        if not self.at_optimum:
             warnings.warn(
                 f"The optimum of the ELBO is up to {self.distance:.2g} standard deviations away, "
-                f"with damping {self.curvature.damping:.1g}, expected at most 0.5 and 0.001: "
-                "linear response holds at the optimum only. Fit again from here.",
+                f"with damping {self.curvature.damping:.1g}, expected at most {FAR} and "
+                f"{MOST_DAMPING}: linear response holds at the optimum only. Fit again from here.",
                 stacklevel=2,
             )
 

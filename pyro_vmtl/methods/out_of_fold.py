@@ -35,11 +35,7 @@ class OutOfFold:
         assert rows.y is not None
         known = rows.mask if known is None else known
         weight = torch.ones_like(rows.x[..., 0]) if rows.weight is None else rows.weight
-        single = {
-            name: family_of(each).map(lambda values: values[0][:, known], each)
-            for name, each in draws.items()
-        }
-        return cls(single, rows.y[known], known.nonzero()[:, 0], weight[known])
+        return cls(_select(draws, known), rows.y[known], known.nonzero()[:, 0], weight[known])
 
     @classmethod
     def concat(cls, parts: Sequence[OutOfFold]) -> OutOfFold:
@@ -55,10 +51,7 @@ class OutOfFold:
 
     def where(self, chosen: Tensor) -> OutOfFold:
         """Select rows, by a mask (rows,)."""
-        draws = {
-            name: family_of(each).map(lambda values: values[0][:, chosen], each)
-            for name, each in self.draws.items()
-        }
+        draws = _select(self.draws, chosen)
         return OutOfFold(draws, self.y[chosen], self.task[chosen], self.weight[chosen])
 
     def calibrations(self, names: Iterable[str]) -> dict[str, Calibration]:
@@ -102,3 +95,11 @@ class OutOfFold:
         """Compute log predictive densities up to a constant, (rows, M)."""
         calibrated = calibrate(self.draws, calibrations)
         return torch.stack([draws.log_prob(self.y).logsumexp(0) for draws in calibrated], dim=1)
+
+
+def _select(draws: Mapping[str, Distribution], chosen: Tensor) -> dict[str, Distribution]:
+    """Select rows of predictions, batch (S, *chosen), by a mask."""
+    return {
+        name: family_of(each).map(lambda values: values[0][:, chosen], each)
+        for name, each in draws.items()
+    }
