@@ -36,6 +36,7 @@ from pyro_vmtl.sharing.fixed_pools import with_fixed_pools
 
 __all__ = ["nuts_reference"]
 
+
 def nuts_reference(
     model: Program,
     guide: Program,

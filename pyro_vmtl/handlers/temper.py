@@ -30,9 +30,9 @@ def temper(
 
     The ELBO becomes ``E[log p(y | ...)] - sum_site kl_weights[site] * KL(site)``. A weight of 1 is
     Bayesian inference, 0 excludes the site's KL. With the same weight ``b`` for all latent sites a
-    fit approximates the generalised posterior [1]_ ``p(theta) * p(y | theta) ** (1 / b)``: ``1 / b``
-    is the learning rate of the likelihood. A ``b`` below 1 is a cold posterior [2]_. With different
-    weights there is no posterior that the fit approximates, see :func:`target_learning_rate`.
+    fit approximates the generalised posterior [1]_ ``p(theta) * p(y | theta) ** (1 / b)``, where
+    ``1 / b`` is the learning rate of the likelihood. A ``b`` below 1 is a cold posterior [2]_. With
+    different weights a fit approximates no posterior, see :func:`target_learning_rate`.
 
     Model and guide need the same weights, or the objective is silently wrong: hence one call for
     both.

@@ -248,9 +248,9 @@ class Preset(ProgramMethod):
         """Compute initial means and scales of the coefficients; None for those of the guide."""
         if self.deterministic or (self.init_loc_scale, self.init_scale) != (None, None):
             return None
-        by_site = isinstance(self.kl_weights, Mapping)
-        kl_weight = self.kl_weights.get("w", 1.0) if by_site else self.kl_weights
-        at_the_end = max(as_schedule(kl_weight)(self.fitting.get("num_steps", 2000)), 1e-3)
+        weights = self.kl_weights
+        weight = as_schedule(weights.get("w", 1.0) if isinstance(weights, Mapping) else weights)
+        at_the_end = max(weight(self.fitting.get("num_steps", 2000)), 1e-3)
         return self.family(data).initialize(model, data, at_the_end)
 
     def _event_shape(self, data: TaskData) -> tuple[int, ...]:
