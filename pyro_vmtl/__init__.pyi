@@ -27,6 +27,7 @@ from .handlers.schedules import (
 from .handlers.schedules import (
     Stairs as Stairs,
 )
+from .handlers.target import target_learning_rate as target_learning_rate
 from .handlers.temper import temper as temper
 from .handlers.tracing import trace_guide_and_model as trace_guide_and_model
 from .inference.elbo import MeanFieldELBO as MeanFieldELBO
