@@ -20,7 +20,12 @@ from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.handlers.schedules import Cosine
 from pyro_vmtl.handlers.tracing import trace_guide_and_model
 from pyro_vmtl.inference.checkpoint import Checkpoint, Progress, Stopped, fingerprint
-from pyro_vmtl.inference.checks import NonFiniteLossError, check_latent_sites, non_finite
+from pyro_vmtl.inference.checks import (
+    NonFiniteLossError,
+    check_latent_sites,
+    check_padding,
+    non_finite,
+)
 from pyro_vmtl.inference.elbo import ELBOTerms, MeanFieldELBO, evaluate
 from pyro_vmtl.inference.history import History
 from pyro_vmtl.inference.lbfgs import lbfgs
@@ -144,9 +149,9 @@ def fit(
     NonFiniteLossError
         If the loss is infinite or nan. The message names step, site and task.
     ValueError
-        If model and guide do not have the same latent sites, there is no parameter to learn, a
-        parameter is a bare ``pyro.param``, an ELBO of Pyro is to be compiled, or the checkpoint is
-        broken or of another fit.
+        If model and guide do not have the same latent sites, padding counts as data, there is no
+        parameter to learn, a parameter is a bare ``pyro.param``, an ELBO of Pyro is to be compiled,
+        or the checkpoint is broken or of another fit.
     RuntimeError
         If a sharing model comes with another guide than ``share`` returned with it.
 
@@ -185,10 +190,12 @@ def fit(
         with (
             validation(True),
             torch.no_grad(),
-            some_tasks(None if first is None else first.tasks),
+            some_tasks(some := None if first is None else first.tasks),
             batch_of(args, batches) as batch,
         ):
-            check_latent_sites(trace_guide_and_model(model, guide, *batch))
+            traces = trace_guide_and_model(model, guide, *batch)
+            check_latent_sites(traces)
+            check_padding(traces, model, batch, some)
             before = evaluate(elbo, model, guide, *batch)
         check_no_bare_parameters(loss_of)
         step_of = Step(loss_of, args, batches, tasks, compile=compile)
