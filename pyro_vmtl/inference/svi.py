@@ -16,6 +16,7 @@ from pyro_vmtl.data.plates import some_tasks
 from pyro_vmtl.data.row_batches import Batches
 from pyro_vmtl.data.task_batches import TaskBatches
 from pyro_vmtl.handlers.isolation import check_no_bare_parameters, isolated, validation
+from pyro_vmtl.handlers.own_parameters import own_parameters
 from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.handlers.schedules import Cosine
 from pyro_vmtl.handlers.tracing import trace_guide_and_model
@@ -88,14 +89,15 @@ def fit(
     """Fit a model and guide, in place.
 
     The learning rate is constant until the loss has settled, and then decays to almost 0. The same
-    seed gives the same result. Nothing global is changed: neither Pyro's parameter store nor its
-    settings nor torch's random state. Ctrl-C ends the fit and keeps what was learned so far.
+    seed gives the same result. Nothing global is changed: neither Pyro's settings nor torch's
+    random state nor Pyro's parameter store, which only the programs' own parameters leave. Ctrl-C
+    ends the fit and keeps what was learned so far.
 
     Parameters
     ----------
     model, guide
-        Pyro programs whose learnable numbers are module parameters, as ``share`` and ``temper``
-        return them.
+        Pyro programs whose learnable numbers are module parameters, as ``share``, ``temper`` and
+        :func:`~pyro_vmtl.as_module` return them.
     *args
         Arguments of model and guide, such as a :class:`~pyro_vmtl.TaskData`.
     elbo
@@ -181,6 +183,7 @@ def fit(
             f"compile is True with {type(elbo).__name__}, expected MeanFieldELBO: Pyro's own ELBOs "
             "depend on values during a step. Use MeanFieldELBO, or do not compile."
         )
+    own_parameters(model, guide)
     loss_of = elbo(model, guide)
     done = Progress(num_steps)
     with isolated(seed), progress_bar(num_steps, visible=progress) as report:
