@@ -167,13 +167,19 @@ def parametrize_with_checks(
 
 
 def _copied(*programs: Program) -> Any:
-    """Copy programs together: Pyro's autoguides lose their model on the way, and get it back."""
+    """Copy programs together. Pyro's autoguides lose their model by that, and get it back."""
+    kept = [
+        [vars(module).get("_model") for module in program.modules()]
+        for program in programs
+        if isinstance(program, nn.Module)
+    ]
     copies = copy.deepcopy(programs)
-    for old, new in zip(programs, copies, strict=True):
-        if isinstance(old, nn.Module):
-            for before, after in zip(old.modules(), new.modules(), strict=True):
-                if "_model" in vars(before):
-                    vars(after)["_model"] = vars(before)["_model"]
+    for of in (programs, copies):
+        modules = (program.modules() for program in of if isinstance(program, nn.Module))
+        for found, models in zip(modules, kept, strict=True):
+            for module, model in zip(found, models, strict=True):
+                if model is not None:
+                    vars(module)["_model"] = model
     return copies
 
 
