@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import check_no_bare_parameters, isolated, validation
 from pyro_vmtl.handlers.program_handler import Program, ProgramWithHandler
-from pyro_vmtl.handlers.temper import kl_weights_of
+from pyro_vmtl.handlers.target import learning_rate_of
 from pyro_vmtl.handlers.tracing import sample_sites, trace_guide_and_model
 from pyro_vmtl.inference.elbo import MeanFieldELBO, evaluate
 from pyro_vmtl.inference.step import batch_of
@@ -79,9 +79,8 @@ class LinearResponse:
     Raises
     ------
     ValueError
-        If the loss depends on draws, sources are detached, or KL weights differ between sites. With
-        the same weight for all, the covariances are those of the generalised posterior, whose
-        likelihood has the power one over the weight.
+        If the loss depends on draws, sources are detached, or KL weights differ between sites. The
+        covariances are those of the target, see :func:`~pyro_vmtl.target_learning_rate`.
 
     Warns
     -----
@@ -118,7 +117,10 @@ class LinearResponse:
         for program in (self._model, self._guide):
             if isinstance(program, nn.Module):
                 program.double()
-        self._kl_weight = self._common_kl_weight()
+        with isolated(0), torch.no_grad(), batch_of(self._args, None) as args:
+            trace = trace_guide_and_model(self._model, self._guide, *args).model
+            check_no_bare_parameters(self._model, self._guide)
+        self._kl_weight = 1 / learning_rate_of(sample_sites(trace))
         modules = list(elbo(self._model, self._guide).eval().modules())
         if any(isinstance(m, Sharing) and m.detach_sources for m in modules):
             raise ValueError(
@@ -208,25 +210,6 @@ class LinearResponse:
     def _loss(self, elbo: Trace_ELBO, seed: int) -> Tensor:
         with isolated(seed), validation(False), batch_of(self._args, None) as args:
             return evaluate(elbo, self._model, self._guide, *args).loss
-
-    def _common_kl_weight(self) -> float:
-        """Return the KL weight that all latent sites have."""
-        with isolated(0), torch.no_grad(), batch_of(self._args, None) as args:
-            trace = trace_guide_and_model(self._model, self._guide, *args).model
-            check_no_bare_parameters(self._model, self._guide)
-        tempered = kl_weights_of(self._model)
-        weights = {
-            name: tempered.get(name, 1.0)
-            for name, node in sample_sites(trace).items()
-            # source weights without a prior are masked
-            if not node["is_observed"] and (name in tempered or node["mask"] is not False)
-        }
-        if len(set(weights.values())) != 1 or not min(weights.values()) > 0:
-            raise ValueError(
-                f"The KL weights are {weights}, expected one number above 0 for all latent sites: "
-                "otherwise the ELBO approximates no posterior. Temper all alike."
-            )
-        return min(weights.values())
 
 
 def _held(logits: Tensor) -> Tensor:

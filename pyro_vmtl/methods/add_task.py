@@ -97,7 +97,19 @@ def add_task(fitted: Fitted, rows: TaskData, *, seed: int = 0) -> Fitted:
         weights = _member_weights(fitted, rows, seed)
     weights = torch.cat([fitted.weights, weights[None]])
     result = fitted.result if len(members) > 1 else next(iter(members.values())).result
-    return replace(fitted, members=members, weights=weights, result=result)
+    extended = replace(
+        fitted, members=members, weights=weights, result=result, shares_of_folds=None
+    )
+    if fitted.shares_of_folds is None:
+        return extended
+    # No fit without a fold has the new task: there it borrows as in the one of all rows.
+    new = extended.relatedness(seed=seed).mean(0)[-1:]
+    folds_of = fitted.shares_of_folds
+    wide = torch.cat(
+        [folds_of[..., :-1], torch.zeros_like(folds_of[..., :1]), folds_of[..., -1:]], 2
+    )
+    shares = torch.cat([wide, new.expand(len(wide), 1, -1)], 1)
+    return replace(extended, shares_of_folds=shares)
 
 
 def _member_weights(fitted: Fitted, rows: TaskData, seed: int) -> Tensor:

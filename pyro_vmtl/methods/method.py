@@ -12,6 +12,7 @@ from torch import nn
 
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated
+from pyro_vmtl.handlers.own_parameters import as_module
 from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.inference.svi import fit
 from pyro_vmtl.methods.borrowing import Borrowing
@@ -118,23 +119,8 @@ class ProgramMethod(PairMethod):
     def initial_programs(self, data: TaskData, seed: int = 0) -> tuple[nn.Module, nn.Module]:
         """Make the programs for prepared rows, as modules on their device."""
         with isolated(seed):
-            model, guide = map(_as_module, self.programs(data))
+            model, guide = map(as_module, self.programs(data))
         return model.to(data.x.device), guide.to(data.x.device)
-
-
-class _Function(nn.Module):
-    """A program that is a plain function, as a module without parameters."""
-
-    def __init__(self, function: Program) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args: Any) -> Any:
-        return self.function(*args)
-
-
-def _as_module(program: Program) -> nn.Module:
-    return program if isinstance(program, nn.Module) else _Function(program)
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ class Preset(ProgramMethod):
     sharing
         Arguments of :func:`~pyro_vmtl.share`.
     kl_weights
-        Argument of :func:`~pyro_vmtl.temper`.
+        Argument of :func:`~pyro_vmtl.temper`: one number for all latent sites, or by site.
     num_particles
         Draws of all latent sites in a step.
     num_draws
@@ -95,7 +95,7 @@ class Preset(ProgramMethod):
     Examples
     --------
     >>> from dataclasses import replace
-    >>> alone = replace(Preset(kl_weights={"w": 0.2}), shared=())
+    >>> alone = replace(Preset(kl_weights=0.2), shared=())
     >>> data = TaskData.regression([[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0], ["a", "a", "b"])
     >>> model, guide = alone.programs(data)
     """
@@ -118,7 +118,7 @@ class Preset(ProgramMethod):
     likelihood: str | None = None
     shared: tuple[str, ...] = ("w",)
     sharing: Mapping[str, Any] = field(default_factory=dict)
-    kl_weights: Mapping[str, float | Schedule] = field(default_factory=dict)
+    kl_weights: float | Schedule | Mapping[str, float | Schedule] = 1.0
     num_particles: int = 1
     num_draws: Mapping[str, int] = field(default_factory=dict)
     num_points: int | None = None
@@ -144,7 +144,8 @@ class Preset(ProgramMethod):
         if self.pooled and self.shared and self.latent_size is None:
             object.__setattr__(self, "shared", ())  # a single task has nobody to share with
         for name in ("sharing", "kl_weights", "num_draws", "fitting", "fitting_large"):
-            object.__setattr__(self, name, dict(getattr(self, name)))
+            value = getattr(self, name)
+            object.__setattr__(self, name, dict(value) if isinstance(value, Mapping) else value)
 
     @property
     def predicts_new_tasks(self) -> bool:
@@ -247,8 +248,9 @@ class Preset(ProgramMethod):
         """Compute initial means and scales of the coefficients; None for those of the guide."""
         if self.deterministic or (self.init_loc_scale, self.init_scale) != (None, None):
             return None
-        kl_weight = as_schedule(self.kl_weights.get("w", 1.0))
-        at_the_end = max(kl_weight(self.fitting.get("num_steps", 2000)), 1e-3)
+        weights = self.kl_weights
+        weight = as_schedule(weights.get("w", 1.0) if isinstance(weights, Mapping) else weights)
+        at_the_end = max(weight(self.fitting.get("num_steps", 2000)), 1e-3)
         return self.family(data).initialize(model, data, at_the_end)
 
     def _event_shape(self, data: TaskData) -> tuple[int, ...]:

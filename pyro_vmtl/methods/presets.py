@@ -18,7 +18,7 @@ representation, one way to fit and one set of KL weights for all of them, chosen
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal, cast
 
@@ -50,7 +50,7 @@ SHARED = Preset(
         "temperature": Exponential(1.0, 0.5, steps=250),
         "min_base_weight": "tasks",
     },
-    kl_weights={"w": 0.2},
+    kl_weights=0.2,
     fitting={"tasks": TaskBlocks(512)},  # with a thousand tasks, all at once take twice the memory
     # The noise of batches moves the means, at the usual rate by more than is unknown of them.
     fitting_large={
@@ -65,7 +65,7 @@ SHARED = Preset(
 ALONE = replace(SHARED, shared=(), sharing={})
 """The same with nothing in common but the prior's scale."""
 
-HIERARCHICAL = replace(ALONE, hierarchical=True, kl_weights={"w": 0.2, "w_mean": 0.2})
+HIERARCHICAL = replace(ALONE, hierarchical=True)
 """Hierarchical Bayes: the tasks are exchangeable, about a mean that is learned."""
 
 POOLED = replace(ALONE, pooled=True)
@@ -91,7 +91,7 @@ _MIXED_POINTS = replace(
 
 FEW_FEATURES: dict[str, dict[str, Preset]] = {
     "classification": {
-        "shared": replace(_SHARED_POINTS, num_points=16, kl_weights={"w": 0.5}),
+        "shared": replace(_SHARED_POINTS, num_points=16, kl_weights=0.5),
         "mixed-model": replace(_MIXED_POINTS, num_points=16),
     },
     "regression": {
@@ -147,7 +147,7 @@ PAPER = replace(
         "weights_prior": False,
         "detach_sources": True,
     },
-    kl_weights={},
+    kl_weights=1.0,
 )
 """The equations of the paper: mixtures of the other tasks' posteriors, their KL by Monte Carlo with
 weight 1, no refinement."""
@@ -218,7 +218,7 @@ def presets(kind: Literal["classification", "regression", "counts"]) -> dict[str
     members = dict(stack.members)
     if kind == "regression":
         # With few features a normal posterior is right as it is, and a low weight would overfit.
-        members["shared-kl-1"] = replace(SHARED, kl_weights={"w": 1.0})
+        members["shared-kl-1"] = replace(SHARED, kl_weights=1.0)
     few = FEW_FEATURES[kind]
     methods["default"] = replace(stack, members=members, few_features=Stack(few))
     for name, preset in few.items():
@@ -239,11 +239,11 @@ def _change(method: Preset | Stack, change: Callable[[Preset], Preset]) -> Prese
 
 
 def _for_real_targets(preset: Preset) -> Preset:
-    """Increase the KL weight: a learned noise does part of what a low weight is for."""
+    """Increase the KL weight: a latent noise does part of what a low weight is for."""
     if preset.deterministic:
         return preset
-    coefficients = ("w", "w_mean") if "w_mean" in preset.kl_weights else ("w",)
-    return replace(preset, kl_weights={**preset.kl_weights, **dict.fromkeys(coefficients, 0.5)})
+    by_site = preset.kl_weights if isinstance(preset.kl_weights, Mapping) else None
+    return replace(preset, kl_weights={**by_site, "w": 0.5} if by_site else 0.5)
 
 
 def _for_counts(preset: Preset) -> Preset:
@@ -251,7 +251,7 @@ def _for_counts(preset: Preset) -> Preset:
 
     With less, coefficients would overfit that noise.
     """
-    return replace(preset, likelihood="Poisson", kl_weights=dict.fromkeys(preset.kl_weights, 1.0))
+    return replace(preset, likelihood="Poisson", kl_weights=1.0)
 
 
 _CHANGES: dict[str, Callable[[Preset], Preset]] = {

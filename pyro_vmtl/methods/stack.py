@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -150,7 +150,8 @@ class Stack:
         calibrations = held_out.calibrations(names)
         weights = held_out.cross_fitted_weights(data.num_tasks, names, seed=seed)
         of_new_tasks = new_task_member_weights(members, data, seed=seed)
-        return Fitted(members, weights, result, calibrations, of_new_tasks)
+        of_folds = held_out.mean_shares(weights)
+        return Fitted(members, weights, result, calibrations, of_new_tasks, of_folds)
 
     def calibrated_members(self, data: TaskData) -> list[str]:
         """Return the names of the members that need a calibration."""
@@ -207,7 +208,11 @@ class Stack:
             stopped = "interrupted" in ends
             if stopped:
                 break
-            parts.append(_predict_held_out(fits, train, held, seed))
+            shares = {
+                name: member.borrowing.draw(member.guide, seed=seed).mean(0, keepdim=True)
+                for name, member in fits.items()
+            }
+            parts.append(replace(_predict_held_out(fits, train, held, seed), shares=shares))
             del train, held  # before the rows of the next fold are copied
         return OutOfFold.concat(parts) if any(len(part.y) for part in parts) else None, stopped
 
