@@ -28,7 +28,7 @@ from torch.distributions import Categorical, Distribution
 
 from pyro_vmtl.analysis.export.labels import Labels, Variable
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.predictive.families import predictive_mixture
+from pyro_vmtl.predictive.families import family_of, predictive_mixture
 from pyro_vmtl.predictive.mixtures import pit
 from pyro_vmtl.predictive.quantiles import quantiles
 
@@ -92,9 +92,8 @@ def summarize_draws(
     found = split_uncertainty(draws, weights, INTERVAL, posterior=posterior)
     if "quantile" in found:
         found["lower"], found["upper"] = found.pop("quantile").unbind(-1)
-        if y is not None:
-            mixture = predictive_mixture(draws, weights)
-            found["pit"] = pit(mixture, y, generator)
+    if y is not None and family_of(draws[0]).ordered:
+        found["pit"] = pit(predictive_mixture(draws, weights), y, generator)
     return found if y is None else {**found, "y": y}
 
 

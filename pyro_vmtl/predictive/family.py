@@ -38,9 +38,12 @@ class Family:
     ----------
     min_temperature
         Least temperature of a calibration; None where predictions are not calibrated.
+    ordered
+        Whether targets have an order, and so quantiles and a distribution function.
     """
 
     min_temperature: float | None = None
+    ordered: bool = True
 
     def __init__(self, distribution: type[Distribution], parameters: Sequence[str]) -> None:
         self.distribution: Any = distribution
