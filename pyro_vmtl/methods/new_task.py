@@ -138,7 +138,7 @@ def _of_sources(fitted: Member, guide: LinearGuide, site: str, source: Tensor) -
     loc = posterior.mean
     var = torch.zeros_like(loc) if fitted.method.deterministic else posterior.variance
     for sharing in parts(fitted.guide, Sharing):
-        if sharing.pool.expects_sources:
+        if getattr(sharing.pool, "expects_sources", False):
             var = 2 * var
     for sources in parts(fitted.guide, Sources):
         var = var + torch.as_tensor(sources.transfer_var).to(var)
