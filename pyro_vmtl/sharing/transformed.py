@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import (
     AffineTransform,
     ComposeTransform,
+    Distribution,
     Independent,
     TransformedDistribution,
     biject_to,
@@ -61,7 +62,7 @@ class BijectedPoint(dist.Delta):
     Which transform it was is not known in the guide, only the logarithm of its Jacobian.
     """
 
-    def __init__(self, point: dist.Delta, normal: Independent, value: Tensor) -> None:
+    def __init__(self, point: dist.Delta, normal: dist.Independent, value: Tensor) -> None:
         super().__init__(point.v, event_dim=len(point.event_shape), validate_args=False)
         self.normal = normal
         self.unconstrained = value
@@ -80,7 +81,9 @@ class BijectedPoint(dist.Delta):
 
 
 @register_kl(BijectedPoint, TransformedDistribution)
-def _kl(point: BijectedPoint, pool: TransformedDistribution) -> Tensor:
-    if not isinstance(pool.base_dist, Pool):
+@register_kl(BijectedPoint, Distribution)
+def _kl(point: BijectedPoint, prior: Distribution) -> Tensor:
+    pool = pool_of(prior)
+    if not isinstance(pool, Pool):
         raise NotImplementedError
-    return kl_divergence(point.normal, pool.base_dist)
+    return kl_divergence(point.normal, pool)
