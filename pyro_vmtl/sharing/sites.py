@@ -95,7 +95,7 @@ def as_normal(fn: Any, msg: Any, where: str) -> tuple[dist.Independent, list[Any
     (inner, transforms), frame = untransformed(fn), task_frame(msg)
     independent = isinstance(inner, torch.distributions.Normal)
     normal = marginals(inner) if independent or where == "guide" else None
-    if normal is None or any(transform.domain.event_dim for transform in transforms):
+    if normal is None or any(each.domain.event_dim or not each.bijective for each in transforms):
         raise ValueError(
             f"Site {msg['name']!r} is {type(base_dist(fn)).__name__} in the {where}, expected "
             "Normal: share pools normals, and bijections of their numbers such as LogNormal. Use "
