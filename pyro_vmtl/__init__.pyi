@@ -28,6 +28,7 @@ from .handlers.schedules import (
 from .handlers.schedules import (
     Stairs as Stairs,
 )
+from .handlers.target import target_learning_rate as target_learning_rate
 from .handlers.temper import temper as temper
 from .handlers.tracing import trace_guide_and_model as trace_guide_and_model
 from .inference.elbo import MeanFieldELBO as MeanFieldELBO
@@ -39,6 +40,7 @@ from .inference.svi import NonFiniteLossError as NonFiniteLossError
 from .inference.svi import fit as fit
 from .linear_response.response import LinearResponse as LinearResponse
 from .methods.add_task import add_task as add_task
+from .methods.by_features import ByFeatures as ByFeatures
 from .methods.fitted import Fitted as Fitted
 from .methods.method import Method as Method
 from .methods.method import Programs as Programs

@@ -110,10 +110,20 @@ def _coefficients(data: xr.DataTree) -> tuple[str, str, str]:
     way_out = "Take their intervals as rough; nuts_reference draws exact ones of small models."
     try:
         found = psis_khat(fit)
-    except (KeyError, ValueError):  # few draws, or densities that are not finite
-        return "not tested", "There are no log densities of draws.", way_out
+    except ValueError as error:  # no target, few draws, or densities that are not finite
+        return "not tested", str(error), way_out
     good = found["khat_task"].values <= found.attrs["good_k"]
     verdict = "yes" if good.mean() >= MOST else "in part" if good.any() else "no"
     of_member = "" if name is None else f", in {name}"
     text = f"Pareto k is good in {good.sum()} of {len(good)} tasks{of_member}."
+    numbers = _numbers_of_a_task(fit)
+    if verdict != "yes" and numbers:
+        text += f" The {numbers} numbers of a task depend on each other as the guide does not."
     return verdict, text, way_out
+
+
+def _numbers_of_a_task(fit: xr.DataTree) -> int:
+    """Count the latent numbers of a task, without its source weights."""
+    variables = fit["posterior"].data_vars if "posterior" in fit else {}
+    own = [v for name, v in variables.items() if "task" in v.dims and "source" not in v.dims]
+    return sum(v.isel(chain=0, draw=0, task=0).size for v in own)

@@ -32,6 +32,8 @@ def to_state(fitted: Fitted) -> State:
     config["calibrations"] = {name: asdict(c) for name, c in fitted.calibrations.items()}
     config["members"] = {}
     tensors["weights"], tensors["new_task_weights"] = fitted.weights, fitted.new_task_weights
+    if fitted.shares_of_folds is not None:
+        tensors["shares_of_folds"] = fitted.shares_of_folds
     for name, member in fitted.members.items():
         config["members"][name], own = _member_state(member)
         tensors |= {f"{name}/{key}": value for key, value in own.items()}
@@ -62,7 +64,9 @@ def from_state(
                 f"{tuple(new_task_weights.shape)}, expected {(like.num_tasks, len(members))} and "
                 f"{(len(members),)}."
             )
-        return Fitted(members, weights, _result(config, tensors), calibrations, new_task_weights)
+        of_folds = tensors.get("shares_of_folds")
+        result = _result(config, tensors)
+        return Fitted(members, weights, result, calibrations, new_task_weights, of_folds)
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"Settings and weights do not belong together ({reason}).") from error

@@ -71,6 +71,8 @@ class Sharing(nn.Module):
         super().__init__()
         self.sites = tuple(sites)
         self.pool = pool
+        kind: Any = pool.func if isinstance(pool, partial) else pool
+        self.expects_sources: bool = kind.expects_sources
         self.transfer = transfer
         self.weights_prior = weights_prior
         self.detach_sources = detach_sources
