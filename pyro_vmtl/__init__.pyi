@@ -65,6 +65,7 @@ from .predictive.posterior_predictive import (
     predict_proba as predict_proba,
 )
 from .predictive.quantiles import quantiles as quantiles
+from .sharing.pool import Pool as Pool
 from .sharing.pools import (
     ExpectedLogarithmicPool as ExpectedLogarithmicPool,
 )

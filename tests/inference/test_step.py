@@ -220,9 +220,9 @@ def make_pool(distance, *, use_float64, dtype=torch.float32):
 def test_rounding_tells_what_float32_loses(distance):
     pool, posterior = make_pool(distance, use_float64=False)
     loc, var = (moment.transpose(0, 1) for moment in (posterior.mean, posterior.variance))
-    rough = pool._components.log_probs(loc, var)[0].double()
+    rough = pool.components.log_probs(loc, var)[0].double()
     right, _ = make_pool(distance, use_float64=True)
-    fine = right._components.log_probs(loc, var)[0].double()
+    fine = right.components.log_probs(loc, var)[0].double()
     own = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]).bool()
     lost = (rough - fine)[own].abs().max().item()  # within a group; between, all is far anyway
     # Sums of 200 products are rounded some 200 times, mostly in different directions. Log densities
