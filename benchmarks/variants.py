@@ -124,7 +124,9 @@ def table(results: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]) ->
                 values = np.array([seed[site][kind] for seed in seeds])
                 error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
                 cells.append(f"{values.mean():.3f} ± {error:.3f}")
-            cells.append(f"{np.mean([seed[site]['seconds'] for seed in seeds]):.1f}" if first else "")
+            cells.append(
+                f"{np.mean([seed[site]['seconds'] for seed in seeds]):.1f}" if first else ""
+            )
             rows.append(cells)
     columns = ["variant", "lines", "what it needed", "of", "its guide", "linear response", "s"]
     return markdown(columns, rows)

@@ -18,13 +18,11 @@ class RightCensored(dist.Normal):
     """Normal whose rows without ``event`` are only known to lie above their value."""
 
     def expand(self, batch_shape, _instance=None):
-        """Expand the batch; the events are as they were."""
         expanded = super().expand(batch_shape, _instance)
         expanded.event = self.event
         return expanded
 
     def log_prob(self, value):
-        """Compute the log density, or the log probability of a longer time."""
         longer = torch.special.log_ndtr((self.loc - value) / self.scale)
         return super().log_prob(value).where(self.event, longer)
 
