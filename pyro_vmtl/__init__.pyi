@@ -40,6 +40,7 @@ from .inference.svi import NonFiniteLossError as NonFiniteLossError
 from .inference.svi import fit as fit
 from .linear_response.response import LinearResponse as LinearResponse
 from .methods.add_task import add_task as add_task
+from .methods.by_features import ByFeatures as ByFeatures
 from .methods.fit_files import load_fitted as load_fitted
 from .methods.fit_files import save_fitted as save_fitted
 from .methods.fitted import Fitted as Fitted
@@ -66,6 +67,7 @@ from .predictive.posterior_predictive import (
     predict_proba as predict_proba,
 )
 from .predictive.quantiles import quantiles as quantiles
+from .sharing.pool import Pool as Pool
 from .sharing.pools import (
     ExpectedLogarithmicPool as ExpectedLogarithmicPool,
 )

@@ -68,7 +68,7 @@ def unwrap(program: nn.Module) -> nn.Module:
     while isinstance(program, ProgramWithHandler) and not getattr(
         program.handler, "changes_posterior", True
     ):
-        program = program.program  # type: ignore[assignment]
+        program = program.program
     return program
 
 

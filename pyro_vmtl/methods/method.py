@@ -19,27 +19,13 @@ from pyro_vmtl.methods.borrowing import Borrowing
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.member import Member, PairMethod
 
-__all__ = ["Method", "ProgramMethod", "Programs", "has_few_features"]
+__all__ = ["Method", "ProgramMethod", "Programs"]
 
 LARGE = 200_000
 """Rows, with padding, of large data: all of them take 30 ms a step."""
 
 EVALUATIONS_FROM_START = 100
 """Evaluations of L-BFGS that are enough from the parameters of a fit to similar rows."""
-
-FEW = 101
-"""Features, with an intercept, above which covariances take too long."""
-
-
-def has_few_features(data: TaskData) -> bool:
-    """Whether rows are few enough for fits without draws, and enough for KL weights of 1.
-
-    There are at most 100 features, and at least five rows for each coefficient of a task. With
-    fewer rows, normal posteriors without covariances have to be tempered.
-    """
-    num_coefficients = data.num_features * (1 if data.classes is None else data.num_classes)
-    has_rows = 5 * num_coefficients <= int(data.rows_per_task.sum())
-    return data.num_features <= FEW and has_rows and data.mask.numel() <= LARGE
 
 
 class Method(Protocol):

@@ -54,7 +54,7 @@ def draw_sources(
             return sample_sites(poutine.trace(guide).get_trace(every))
 
     shared = {site: each for each in parts(fitted.guide, Sharing) for site, _ in each.items()}
-    doubled = any(sharing.pool.expects_sources for sharing in shared.values())
+    doubled = any(sharing.expects_sources for sharing in shared.values())
     drawn = [draw() for _ in range(3 if doubled else 1)]
     found = SourceDraws({}, {})
     for site in of_model.keys() & drawn[0].keys():
@@ -70,9 +70,7 @@ def draw_sources(
         if site in shared:
             transform = biject_to(of_model[site]["fn"].support)
             first, *others = (transform.inv(v) for v in values)
-            if shared[
-                site
-            ].pool.expects_sources:  # a difference of two draws has twice the variance
+            if shared[site].expects_sources:  # a difference of two draws has twice the variance
                 first = first + (others[0] - others[1]) / math.sqrt(2)
             scale = shared[site][site].transfer_scale
             if scale is not None:

@@ -20,7 +20,7 @@ from pyro_vmtl.inference.progress import fits_bar
 from pyro_vmtl.inference.svi import FitResult
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.member import Member
-from pyro_vmtl.methods.method import ProgramMethod, has_few_features
+from pyro_vmtl.methods.method import ProgramMethod
 from pyro_vmtl.methods.new_task import new_task_member_weights
 from pyro_vmtl.methods.out_of_fold import OutOfFold
 from pyro_vmtl.predictive.families import check_mixable
@@ -44,9 +44,6 @@ class Stack:
         Parts of the rows that are held out in turn.
     calibrated
         Whether to learn a :class:`~pyro_vmtl.Calibration` of each member that needs one.
-    few_features
-        The stack that replaces this one for data of few features, see
-        :func:`~pyro_vmtl.methods.method.has_few_features`.
 
     Raises
     ------
@@ -69,7 +66,6 @@ class Stack:
     members: Mapping[str, ProgramMethod]
     num_folds: int = 5
     calibrated: bool = True
-    few_features: Stack | None = None
 
     def __post_init__(self) -> None:
         """Copy the members, so that changing those of one stack leaves others alone."""
@@ -82,7 +78,11 @@ class Stack:
                     "programs anew for each fold. Pass a function that returns model and guide for "
                     "rows: Programs(make)."
                 )
-        nested = [name for name, method in self.members.items() if isinstance(method, Stack)]
+        nested = [
+            name
+            for name, method in self.members.items()
+            if isinstance(getattr(method, "few_features", method), Stack)
+        ]
         if nested:
             raise ValueError(
                 f"Member {nested[0]!r} is a Stack, expected a single method. Add its members."
@@ -90,10 +90,6 @@ class Stack:
         if self.num_folds < 2:
             raise ValueError(f"num_folds is {self.num_folds}, expected at least 2.")
         object.__setattr__(self, "members", dict(self.members))
-
-    def for_data(self, data: TaskData) -> Stack:
-        """Return the stack for training rows."""
-        return self.few_features if self.few_features and has_few_features(data) else self
 
     def fit(
         self,
@@ -116,15 +112,6 @@ class Stack:
             Other rows of the same tasks, with their targets, held out in place of the folds: then
             each member is fitted once.
         """
-        chosen = self.for_data(data)
-        if chosen is not self:
-            return chosen.fit(
-                data,
-                seed=seed,
-                progress=progress,
-                checkpoints=checkpoints,
-                validation=validation,
-            )
         started = time.perf_counter()
         num_held_out = needed_folds(data, self.num_folds, enough=MAX_HELD_OUT)
         num_fits = len(self.members) * (1 if validation is not None else num_held_out + 1)

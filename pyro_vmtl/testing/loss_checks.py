@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from torch import Tensor, nn

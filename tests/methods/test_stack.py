@@ -298,8 +298,8 @@ def test_settings_of_stacks_are_checked():
 
 
 def test_the_default_is_one_object_for_each_kind():
-    assert presets("classification")["default"].members == DEFAULT.members
-    real = presets("regression")["default"].members
+    assert presets("classification")["default"].many_features.members == DEFAULT.members
+    real = presets("regression")["default"].many_features.members
     assert [*real] == ["shared", "alone", "hierarchical", "pooled", "shared-kl-1"]
     assert {m.kl_weights for m in DEFAULT.members.values()} == {0.2}
     weights = {**dict.fromkeys(real, 0.5), "shared-kl-1": 1.0}

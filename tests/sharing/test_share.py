@@ -10,7 +10,7 @@ import torch
 from problems import F64, classifier, many_draws, normal_kl, random_weights, randomize_sources
 from pyro import poutine
 from pyro.infer import Predictive, Trace_ELBO, TraceMeanField_ELBO
-from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal
+from pyro.infer.autoguide import AutoDiagonalNormal, AutoMultivariateNormal, AutoNormal
 from torch import nn
 
 from pyro_vmtl import (
