@@ -55,7 +55,7 @@ FAR, MOST_DAMPING = 0.5, 1e-3
 class LinearResponse:
     """Covariances of the posterior means of a fit, by linear response.
 
-    Means are those of normal posteriors; of a positive site, of its logarithm. Point masses have
+    Means are those of unconstrained values: of a positive site, of its logarithm. Point masses have
     the covariances of Laplace's approximation. The programs are copied, in double precision.
 
     Parameters
@@ -120,7 +120,9 @@ class LinearResponse:
         with isolated(0), torch.no_grad(), batch_of(self._args, None) as args:
             trace = trace_guide_and_model(self._model, self._guide, *args).model
             check_no_bare_parameters(self._model, self._guide)
-        self._kl_weight = 1 / learning_rate_of(sample_sites(trace))
+        nodes = sample_sites(trace)
+        self._supports = {name: node["fn"].support for name, node in nodes.items()}
+        self._kl_weight = 1 / learning_rate_of(nodes)
         modules = list(elbo(self._model, self._guide).eval().modules())
         if any(isinstance(m, Sharing) and m.detach_sources for m in modules):
             raise ValueError(
@@ -183,7 +185,7 @@ class LinearResponse:
             root = torch.linalg.cholesky(self._covariances(loc, rows))
             normals[site] = loc.detach(), root.reshape(*batch, *root.shape[1:])
         state = nn.Module()
-        state.normals = normals  # type: ignore[assignment]
+        state.normals, state.supports = normals, self._supports  # type: ignore[assignment]
         return ProgramWithHandler(self._fitted_guide, NewCovariances, state)
 
     def _covariances(self, values: Tensor, rows: Tensor) -> Tensor:
@@ -198,7 +200,7 @@ class LinearResponse:
 
     def _values(self, of: str | Callable[..., Tensor]) -> tuple[Tensor, int]:
         """Return a quantity, with a graph, and the event dimensions of a site."""
-        handler = AtMeans()
+        handler = AtMeans(self._supports)
         with isolated(0), validation(False), handler, batch_of(self._args, None) as args:
             self._guide(*args)
         if callable(of):

@@ -17,8 +17,7 @@ from pyro_vmtl.handlers.point_estimates import point_estimates
 from pyro_vmtl.handlers.schedules import Schedule, as_schedule
 from pyro_vmtl.handlers.temper import temper
 from pyro_vmtl.inference.elbo import MeanFieldELBO
-from pyro_vmtl.methods.fitted import Fitted
-from pyro_vmtl.methods.method import LARGE, ProgramMethod, has_few_features
+from pyro_vmtl.methods.method import LARGE, ProgramMethod
 from pyro_vmtl.predictive.families import family_named
 from pyro_vmtl.predictive.family import Family
 from pyro_vmtl.sharing.share import share
@@ -64,9 +63,6 @@ class Preset(ProgramMethod):
         coefficient, noise that tasks have in common, and no KL weights. The posteriors of the
         coefficients are computed from the rows (:class:`~pyro_vmtl.guides.ConjugateNormal`), and
         L-BFGS fits those of the scales.
-    few_features
-        Settings that replace all of these for data of few features, see
-        :func:`~pyro_vmtl.methods.method.has_few_features`. Set it to None if you change others.
     pooled
         Whether to treat all rows as those of one task.
     likelihood
@@ -124,7 +120,6 @@ class Preset(ProgramMethod):
     num_points: int | None = None
     fitting: Mapping[str, Any] = field(default_factory=dict)
     fitting_large: Mapping[str, Any] = field(default_factory=dict)
-    few_features: Preset | None = None
 
     subsamples_tasks = True
 
@@ -173,16 +168,7 @@ class Preset(ProgramMethod):
 
     def needs_calibration(self, data: TaskData) -> bool:
         """Whether the posterior is tempered, mean field, or of a wrong likelihood."""
-        return not self.for_data(data).conjugate
-
-    def for_data(self, data: TaskData) -> Preset:
-        """Return the settings for training rows: others where these have few features."""
-        return self.few_features if self.few_features and has_few_features(data) else self
-
-    def fit(self, data: TaskData, **settings: Any) -> Fitted:
-        """Make model and guide, and fit them. See :meth:`Method.fit`."""
-        chosen = self.for_data(data)
-        return super().fit(data, **settings) if chosen is self else chosen.fit(data, **settings)
+        return not self.conjugate
 
     def programs(self, data: TaskData) -> tuple[nn.Module, nn.Module]:
         """Return model and guide for prepared training rows, not yet fitted."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from problems import F64
+from single_presets import single_presets
 
 from pyro_vmtl import MeanFieldELBO, TaskData, attend, log_predictive_density, predict_proba
 from pyro_vmtl.guides import LinearEncoder
@@ -36,8 +37,8 @@ def real(data):
     return replace(data, y=data.x.sum(-1), classes=None)
 
 
-CLASSES = {n: m for n, m in presets("classification").items() if isinstance(m, Preset)}
-REAL = {n: m for n, m in presets("regression").items() if isinstance(m, Preset)}
+CLASSES = single_presets("classification")
+REAL = single_presets("regression")
 
 
 @pytest.mark.parametrize("name", CLASSES)
