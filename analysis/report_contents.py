@@ -250,9 +250,9 @@ def _trust(fit: xr.DataTree) -> Iterator[Picture]:
             "Is the posterior's shape right?",
             "Pareto k of the importance weights: how far the fitted distribution of all numbers of "
             "a task is from its target. Below 0.5 it is close, above 0.7 it is not.",
-            "Values above 0.7, common with more than some 20 coefficients a task: take their "
-            "intervals as rough, and judge predictions by the plots above. For exact intervals of "
-            "a small model see nuts_reference.",
+            "Values above 0.7, common with more than some 20 coefficients a task, as each adds to "
+            "k: intervals of single ones may be about right, and predictions are judged by the "
+            "plots above. For exact intervals of a small model see nuts_reference.",
             partial(plot_khat, fit),
         )
     if "posterior_predictive" in fit:

@@ -41,6 +41,8 @@ from .inference.svi import fit as fit
 from .linear_response.response import LinearResponse as LinearResponse
 from .methods.add_task import add_task as add_task
 from .methods.by_features import ByFeatures as ByFeatures
+from .methods.fit_files import load_fitted as load_fitted
+from .methods.fit_files import save_fitted as save_fitted
 from .methods.fitted import Fitted as Fitted
 from .methods.method import Method as Method
 from .methods.method import Programs as Programs

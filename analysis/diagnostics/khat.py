@@ -196,6 +196,7 @@ def plot_khat(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     ax.set(xlim=(-0.03, MAX_KHAT + 0.03), ylim=(-0.6, rows[-1] + 0.6))
     shown = "" if len(order) == len(by_task) else f", the worst {len(order)} tasks"
     label_axes(ax, xlabel=rf"Pareto $\hat k$ of the importance ratios{shown}", ylabel="task")
-    title = f"Draws can be trusted in {(by_task <= good_k).sum()} of {len(by_task)} tasks"
+    good = f"good in {(by_task <= good_k).sum()} of {len(by_task)} tasks"
+    title = f"All numbers of a task together: {good}"
     ax.set_title(title, fontsize=13, color=INK, loc="left", pad=20)
     return ax

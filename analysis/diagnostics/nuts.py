@@ -27,7 +27,7 @@ from pyro.infer import MCMC, NUTS
 from torch import Tensor
 
 from pyro_vmtl.analysis.tree_parts import get_variable
-from pyro_vmtl.handlers.isolation import isolated, validation
+from pyro_vmtl.handlers.isolation import evaluating, isolated, validation
 from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.handlers.target import learning_rate_of
 from pyro_vmtl.handlers.tracing import sample_sites, trace_guide_and_model
@@ -83,7 +83,7 @@ def nuts_reference(
     """
     draws: dict[str, list[Tensor]] = {}
     diverging = np.zeros((num_chains, num_samples), dtype=bool)
-    with validation(False):
+    with validation(False), evaluating(model, guide):
         with isolated(seed), torch.no_grad():
             traces = trace_guide_and_model(model, guide, *args)
             fixed = with_fixed_pools(model, traces.guide)

@@ -43,7 +43,8 @@ def assess_reliability(data: xr.DataTree) -> pd.DataFrame:
         - Relatedness is if members of the stack that share have more than half of the weight, which
           is by their predictions of rows that they did not see.
         - Coefficients are if the Pareto k of nine in ten tasks is good, in the member with the
-          largest weight.
+          largest weight. It is that of all numbers of a task together, against the target of the
+          fit, and not tested where that has none.
 
     See Also
     --------
@@ -107,7 +108,7 @@ def _has_sources(fit: xr.DataTree | None) -> bool:
 def _coefficients(data: xr.DataTree) -> tuple[str, str, str]:
     name = main_member(data)
     fit = data if name is None else data.children[name]
-    way_out = "Take their intervals as rough; nuts_reference draws exact ones of small models."
+    way_out = "Take their intervals as rough; nuts_reference tests them, in small models."
     try:
         found = psis_khat(fit)
     except ValueError as error:  # no target, few draws, or densities that are not finite
@@ -118,7 +119,10 @@ def _coefficients(data: xr.DataTree) -> tuple[str, str, str]:
     text = f"Pareto k is good in {good.sum()} of {len(good)} tasks{of_member}."
     numbers = _numbers_of_a_task(fit)
     if verdict != "yes" and numbers:
-        text += f" The {numbers} numbers of a task depend on each other as the guide does not."
+        text += (
+            f" That is about all {numbers} numbers of a task together: each adds to k, and "
+            "intervals of single ones may be about right."
+        )
     return verdict, text, way_out
 
 

@@ -25,7 +25,7 @@ from pyro_vmtl.handlers.own_parameters import own_parameters
 from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.handlers.tracing import trace_guide_and_model
 
-__all__ = ["load_program", "save_program"]
+__all__ = ["describe", "load_program", "make_like", "save_program", "without_rows"]
 
 OBJECTS = {kind.__name__: kind for kind in (TaskData, Attended)}
 """Containers of rows, of which the shapes are saved."""
@@ -55,7 +55,7 @@ def save_program(path: Path | str, model: Program, guide: Program, *args: Any) -
     --------
     load_program : Read the file in another process.
     """
-    config = json.dumps([_describe(arg) for arg in args])
+    config = json.dumps([describe(arg) for arg in args])
     _run(model, guide, args)
     state = _modules(model, guide).state_dict()
     unshared = {name: v.detach().cpu().contiguous().clone() for name, v in state.items()}
@@ -107,7 +107,7 @@ def load_program(path: Path | str, model: Program, guide: Program) -> Any:
     """
     try:
         with safe_open(path, "pt") as file:
-            args = tuple(map(_make, json.loads(file.metadata()["arguments"])))
+            args = tuple(map(make_like, json.loads(file.metadata()["arguments"])))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} was not written by `save_program`, or is broken.") from error
@@ -123,7 +123,7 @@ def load_program(path: Path | str, model: Program, guide: Program) -> Any:
             "guide by the code that made those that were saved."
         ) from error
     modules.eval()
-    empty = tuple(_without_rows(arg) if isinstance(arg, TaskData) else arg for arg in args)
+    empty = tuple(without_rows(arg) if isinstance(arg, TaskData) else arg for arg in args)
     return empty[0] if len(empty) == 1 else empty
 
 
@@ -140,37 +140,38 @@ def _modules(model: Program, guide: Program) -> nn.ModuleDict:
     return nn.ModuleDict({n: p for n, p in programs.items() if isinstance(p, nn.Module)})
 
 
-def _without_rows(data: TaskData) -> TaskData:
+def without_rows(data: TaskData) -> TaskData:
+    """Drop all rows, but keep the labels."""
     return replace(data.map_rows(lambda values: values[:, :0]), attended=None)
 
 
-def _describe(value: Any) -> Any:
+def describe(value: Any) -> Any:
     """Describe an argument by lists, numbers and texts; of tensors only shape and type."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Tensor):
         return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
     if OBJECTS.get(type(value).__name__) is type(value):
-        content = {f.name: _describe(getattr(value, f.name)) for f in fields(value)}
+        content = {f.name: describe(getattr(value, f.name)) for f in fields(value)}
         return {"object": type(value).__name__, "content": content}
     if isinstance(value, Mapping):
-        return {"content": {str(name): _describe(v) for name, v in value.items()}}
+        return {"content": {str(name): describe(v) for name, v in value.items()}}
     if isinstance(value, tuple | list):
-        return [_describe(each) for each in value]
+        return [describe(each) for each in value]
     raise ValueError(
         f"An argument has {value!r} in it, expected TaskData, tensors, numbers or texts: only "
         "these can be described in the file. Pass it to the program when you make it."
     )
 
 
-def _make(value: Any) -> Any:
+def make_like(value: Any) -> Any:
     """Make an argument like the one that was described, with zeros in it."""
     if isinstance(value, list):
-        return tuple(map(_make, value))
+        return tuple(map(make_like, value))
     if not isinstance(value, dict):
         return value
     if "shape" in value:
         dtype = getattr(torch, value["dtype"])
         return torch.full(value["shape"], dtype == torch.bool, dtype=dtype)  # no row is padding
-    content = {name: _make(v) for name, v in value["content"].items()}
+    content = {name: make_like(v) for name, v in value["content"].items()}
     return OBJECTS[value["object"]](**content) if "object" in value else content

@@ -152,7 +152,7 @@ def _extend(member: Member, rows: TaskData, seed: int, *, learns_noise: bool) ->
     if method.subsamples_tasks:
         settings["tasks"] = _only(num_tasks)
     else:
-        last = partial(_LastTask, wide.x.device)
+        last = partial(_LastTask, wide)
         programs = [ProgramWithHandler(each, last, nn.Module()) for each in programs]
     with _only_last_learns(new, old, but=() if learns_noise else ("raw_noise_scale",)):
         result = fit(*programs, wide, seed=seed, **settings)
@@ -172,12 +172,17 @@ class _LastTask(Messenger):
 
     fixed_graph = True
 
-    def __init__(self, device: torch.device, state: nn.Module) -> None:
+    def __init__(self, like: TaskData, state: nn.Module) -> None:
         super().__init__()
-        self.device = device
+        self.num_tasks, self.device = like.num_tasks, like.x.device
 
     def _pyro_sample(self, msg: Any) -> None:
         for frame in msg["cond_indep_stack"]:
+            if frame.name == TASK_PLATE and frame.size != self.num_tasks:
+                raise ValueError(
+                    f"Plate {TASK_PLATE!r} has {frame.size} tasks with one more, expected the "
+                    f"{self.num_tasks} of `data.num_tasks`. Make it of as many."
+                )
             if frame.name == TASK_PLATE and msg["mask"] is not False:
                 last = torch.arange(frame.size, device=self.device) == frame.size - 1
                 last = last.reshape(-1, *[1] * (-frame.dim - 1))

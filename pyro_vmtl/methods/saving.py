@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.handlers.isolation import isolated
+from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.inference.history import History, with_prefix
 from pyro_vmtl.inference.svi import FitResult
 from pyro_vmtl.methods.borrowing import Borrowing
@@ -114,7 +114,7 @@ def _member(
         raise ValueError(f"There are {like.num_tasks} tasks, expected {borrowing.num_tasks}.")
     rows = method.prepare(like)
     model, guide = method.initial_programs(rows)
-    with isolated(0):
+    with isolated(0), validation(False):
         guide(rows)  # makes the lazy parameters
     for part, program in (("model", model), ("guide", guide)):
         program.load_state_dict(with_prefix(tensors, f"{part}."))

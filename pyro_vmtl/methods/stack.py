@@ -23,6 +23,7 @@ from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.method import ProgramMethod
 from pyro_vmtl.methods.new_task import new_task_member_weights
 from pyro_vmtl.methods.out_of_fold import OutOfFold
+from pyro_vmtl.predictive.families import check_mixable
 
 __all__ = ["Stack"]
 
@@ -70,6 +71,13 @@ class Stack:
         """Copy the members, so that changing those of one stack leaves others alone."""
         if not self.members:
             raise ValueError("members is empty, expected at least one method.")
+        for name, method in self.members.items():
+            if not callable(getattr(method, "fit", None)):
+                raise TypeError(
+                    f"Member {name!r} is a {type(method).__name__}, expected a method, which makes "
+                    "programs anew for each fold. Pass a function that returns model and guide for "
+                    "rows: Programs(make)."
+                )
         nested = [
             name
             for name, method in self.members.items()
@@ -203,4 +211,5 @@ def _predict_held_out(
     # What is not learned of a task without rows, such as its noise, is no prediction.
     known = held.mask & train.mask.any(1, keepdim=True)
     draws = {name: member.draws(held, seed=seed) for name, member in members.items()}
+    check_mixable(list(draws.values()))
     return OutOfFold.of_rows(draws, held, known)

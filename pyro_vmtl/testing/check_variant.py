@@ -107,7 +107,6 @@ def check_variant(
     Traceback (most recent call last):
     pyro_vmtl.testing.variant.VariantError: check_padding: the log_likelihood of site 'y' is ...
     """
-
     variant = Variant(lambda _: _copied(model, guide), data, site)
     checks = {name: check for name, check in CHECKS.items() if name not in _known(skip)}
     if simulations:

@@ -76,8 +76,10 @@ def check_plates_and_shapes(variant: Variant) -> None:
     name = "check_plates_and_shapes"
     model, guide = variant.programs()
     data, site = variant.data, variant.site
-    plates = f"with pyro.plate('task', data.num_tasks, dim=-2) and, for rows, {DATA!r}"
-    change = f"Sample inside `{plates}`; all other dimensions go into `.to_event(...)`."
+    change = (
+        f"Sample inside `{TASKS}`, rows inside `{DATA}`; all other dimensions are events: "
+        "`.to_event(...)`."
+    )
     doing = "model and guide do not run"
     with isolated(0), torch.no_grad(), variant.errors_of(name, doing, change):
         traces = trace_guide_and_model(model, guide, data)
@@ -124,7 +126,8 @@ def check_plates_and_shapes(variant: Variant) -> None:
         )
 
 
-DATA = "with pyro.plate('data', data.num_rows, dim=-1), poutine.mask(mask=data.mask)"
+TASKS = "with pyro.plate('task', data.num_tasks, dim=-2):"
+DATA = "with pyro.plate('data', data.num_rows, dim=-1), poutine.mask(mask=data.mask):"
 SIZES = {TASK_PLATE: "data.num_tasks", DATA_PLATE: "data.num_rows"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -58,9 +58,7 @@ class Variant:
         """Make the programs, as modules that have not run."""
         return Programs(self.make).initial_programs(self.data, seed)
 
-    def ready(
-        self, *, double: bool = True, seed: int = 0
-    ) -> tuple[nn.Module, nn.Module, TaskData]:
+    def ready(self, *, double: bool = True, seed: int = 0) -> tuple[nn.Module, nn.Module, TaskData]:
         """Make the programs with all parameters, at random numbers, and the rows for them.
 
         All checks of the loss are in double precision, so that it is told apart from rounding.
@@ -100,12 +98,10 @@ class Variant:
 
     def line_of(self, site: str) -> str | None:
         """Return the file and line that sample a site of the model, if it runs."""
-        model, _ = self.programs()
-        with SiteLines() as sites, isolated(0), validation(False):
-            try:
-                unwrap(model)(self.data)
-            except Exception:  # the line of what ran before is enough
-                pass
+        model, sites = self.programs()[0], SiteLines()
+        # where the model fails, the lines before it are enough
+        with suppress(Exception), sites, isolated(0), validation(False):
+            unwrap(model)(self.data)
         return sites.lines.get(site)
 
     def fails(self, check: str, found: str, change: str, site: str | None = None) -> VariantError:
