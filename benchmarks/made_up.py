@@ -137,7 +137,12 @@ def group_predictors(g: Generator) -> MadeUp:
     w = level + slope * soil + 0.3 * torch.randn(16, 2, generator=g)
     y = (X * w[task]).sum(1) + 0.5 * torch.randn(len(X), generator=g)
     data = TaskData.regression(X, y, task.tolist(), columns={"soil": soil[task, 0]})
-    return MadeUp(data, {"w": w, "level": level, "slope": slope})
+
+    def coefficients(model: Any, draws: Draws) -> Tensor:
+        return draws["level"] + draws["slope"] * soil[:, None] + draws["r"]
+
+    truth = {"coefficients": w, "level": level, "slope": slope}
+    return MadeUp(data, truth, {"coefficients": coefficients})
 
 
 def nested(g: Generator) -> MadeUp:
@@ -147,7 +152,11 @@ def nested(g: Generator) -> MadeUp:
     w = u[school] + 0.3 * torch.randn(20, generator=g)
     y = w[task] + slope * X[:, 0] + 0.7 * torch.randn(len(X), generator=g)
     data = TaskData.regression(X[:, :1], y, task.tolist(), columns={"school": school[task]})
-    return MadeUp(data, {"w": w, "school": u, "slope": slope})
+
+    def means(model: Any, draws: Draws) -> Tensor:
+        return draws["school"][..., school].reshape(*draws["r"].shape) + draws["r"]
+
+    return MadeUp(data, {"means": w, "school": u, "slope": slope}, {"means": means})
 
 
 MADE_UP: dict[str, Callable[[Generator], MadeUp]] = {
