@@ -119,7 +119,8 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
         self._check_settings()
         method = self._resolve_method()
         self.__dict__.pop("fitted_", None)  # if this fit fails, there is none
-        if validation_data is not None and not isinstance(method, Stack):
+        is_stack = isinstance(getattr(method, "few_features", method), Stack)
+        if validation_data is not None and not is_stack:
             raise ValueError(
                 f"validation_data is for weighing the members of a stack, but method is "
                 f"{self.method!r}. Leave it out, or use method='default'."

@@ -15,7 +15,7 @@ from torch import Tensor
 from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.tracing import is_sample
-from pyro_vmtl.inference.fixed_points import untransformed
+from pyro_vmtl.sharing.transformed import untransformed
 
 __all__ = ["AtLocations", "SiteLines", "is_machinery"]
 

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from single_presets import single_presets
 
-from pyro_vmtl import Preset, TaskData
+from pyro_vmtl import TaskData
 from pyro_vmtl.methods.presets import presets
 from pyro_vmtl.testing import CHECKS, NotApplicable, Variant
 
@@ -29,10 +30,8 @@ def rows(kind):
 def library():
     """Every preset and what replaces it where there are few features, one after the other."""
     for kind in ("classification", "regression", "counts"):
-        for name, preset in presets(kind).items():
-            for suffix, one in (("", preset), ("-few", preset.few_features or preset)):
-                if isinstance(one, Preset) and (not suffix or one is not preset):
-                    yield pytest.param(one, kind, id=f"{kind}-{name}{suffix}")
+        for name, preset in single_presets(kind, few=True).items():
+            yield pytest.param(preset, kind, id=f"{kind}-{name}")
 
 
 @pytest.mark.slow
@@ -55,5 +54,5 @@ def test_presets_pass(preset, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["classification", "regression", "counts"])
 def test_presets_are_read_in_a_fresh_process(kind):
-    shared = presets(kind)["shared"]
+    shared = presets(kind)["shared"].many_features
     CHECKS["check_reload"](Variant(shared.programs, rows(kind)))
