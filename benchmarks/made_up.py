@@ -124,7 +124,8 @@ def shared_heads(g: Generator) -> MadeUp:
     def curves(model: Any, draws: Draws) -> Tensor:
         hidden = next(module for module in model.modules() if isinstance(module, nn.Linear))
         z = hidden(grid).tanh()
-        return torch.cat([z, torch.ones_like(grid)], dim=1) @ draws["w"].squeeze(-2).mT
+        w = draws["w"].squeeze(-2)
+        return torch.cat([z, torch.ones_like(grid)], dim=1).to(w.dtype) @ w.mT
 
     truth = {"scale": torch.tensor(0.3), "curves": bends(grid) @ w.T}
     return MadeUp(TaskData.regression(x, y, task.tolist()), truth, {"curves": curves})
