@@ -52,7 +52,9 @@ class MeanFieldELBO(TraceMeanField_ELBO):
     num_points
         S, an even number: fixed points of every normal site, and of sites that transform a normal,
         in place of draws (:mod:`pyro_vmtl.inference.fixed_points`). The loss of a program with no
-        other sites then does not depend on draws, and :func:`~pyro_vmtl.fit` can use L-BFGS.
+        other sites then does not depend on draws, and :func:`~pyro_vmtl.fit` can use L-BFGS. 64 are
+        enough for most programs with independent normals, and a joint normal needs two for each of
+        its numbers.
     max_plate_nesting
         Bound on the number of nested plates in model and guide.
 
@@ -60,8 +62,9 @@ class MeanFieldELBO(TraceMeanField_ELBO):
     ------
     ValueError
         If a number of draws is below 1, or their product does not divide S, or if ``num_points`` is
-        odd, or comes with numbers of draws; when it runs, if there
-        is no such site, or, with Pyro's validation on, if draws of the guide have no gradient.
+        odd, or comes with numbers of draws; when it runs, if there is no such site, if a joint
+        normal needs more points, or, with Pyro's validation on, if draws of the guide have no
+        gradient.
 
     References
     ----------

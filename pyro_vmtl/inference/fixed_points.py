@@ -25,17 +25,13 @@ from typing import Any
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import (
-    Independent,
-    MultivariateNormal,
-    Normal,
-    TransformedDistribution,
-)
+from torch.distributions import MultivariateNormal, Normal
 
 from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.handlers.tracing import is_sample
+from pyro_vmtl.sharing.transformed import untransformed
 
-__all__ = ["FixedPoints", "untransformed"]
+__all__ = ["FixedPoints"]
 
 PARTICLES = "num_particles_vectorized"
 """Name of Pyro's plate over vectorized particles."""
@@ -53,6 +49,17 @@ class FixedPoints(Messenger):
         self.num_points = num_points
         self.num_sites = 0
         self.normals: dict[int, tuple[Tensor, Any, int]] = {}
+        self.too_large: dict[int, tuple[str, int]] = {}
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        if self.too_large and exception[0] is None:
+            name, size = next(iter(self.too_large.values()))
+            raise ValueError(
+                f"num_points is {self.num_points}, expected at least {2 * size}: the "
+                f"{size} numbers of {name!r} have covariances, which fewer points distort. "
+                "Use more points, or a guide of independent normals."
+            )
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["done"] or msg["is_observed"] or not is_sample(msg):
@@ -70,6 +77,8 @@ class FixedPoints(Messenger):
             value = fn.loc + fn.scale * points
         else:
             value = fn.loc + (fn.scale_tril @ points[..., None]).squeeze(-1)
+            if 2 * fn.event_shape[0] > self.num_points:
+                self.too_large[id(value)] = msg["name"], fn.event_shape[0]
         for transform in transforms:
             value = transform(value)
         if not transforms:
@@ -90,6 +99,7 @@ class FixedPoints(Messenger):
         _, fn, particles = self.normals.get(id(w), (w, None, 0))
         if fn is None:
             return
+        self.too_large.pop(id(w), None)
         product = msg["fn"]
         mean = product(x, _first(fn.loc, particles), event_dim)
         if isinstance(fn, Normal):
@@ -117,15 +127,6 @@ class FixedPoints(Messenger):
         self.num_sites += 1
         shape = [1] * (-dim - len(shape)) + shape
         return points.reshape(*shape[:dim], self.num_points, *shape[len(shape) + dim + 1 :])
-
-
-def untransformed(fn: Any) -> tuple[Any, list[Any]]:
-    """Return the innermost distribution, and the transforms of its values in order."""
-    transforms: list[Any] = []
-    while isinstance(fn, Independent | TransformedDistribution):
-        transforms = [*getattr(fn, "transforms", []), *transforms]
-        fn = fn.base_dist
-    return fn, transforms
 
 
 def _first(values: Tensor, dim: int) -> Tensor:

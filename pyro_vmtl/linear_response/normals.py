@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,12 +10,12 @@ from pyro import distributions as dist
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import LowRankMultivariateNormal as LowRankNormal
-from torch.distributions import Normal
+from torch.distributions import Normal, biject_to
 from torch.distributions.transforms import ReshapeTransform
 
 from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, SiteMessenger
 from pyro_vmtl.handlers.tracing import is_sample
-from pyro_vmtl.inference.fixed_points import untransformed
+from pyro_vmtl.sharing.transformed import untransformed
 
 __all__ = ["AtMeans", "NewCovariances"]
 
@@ -23,11 +24,13 @@ class AtMeans(Messenger):
     """Put normal sites of a guide, and sites that transform a normal, at their means.
 
     ``means`` are those of the normals by site, and ``event_dims`` their event dimensions. A point
-    mass of Pyro's autoguides has the mean of its auxiliary site.
+    mass has the mean of its auxiliary site, as in ``AutoNormal``, or else its value without the
+    transform onto the ``supports`` of the model.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, supports: Mapping[str, Any]) -> None:
         super().__init__()
+        self.supports = supports
         self.means: dict[str, Tensor] = {}
         self.event_dims: dict[str, int] = {}
 
@@ -37,7 +40,8 @@ class AtMeans(Messenger):
         name, inner, transforms = _parts(msg)
         if isinstance(inner, dist.Delta):
             value = inner.v
-            self.means.setdefault(name, value)
+            if name not in self.means:
+                self.means[name] = biject_to(self.supports[name]).inv(value)
         elif isinstance(inner, Normal | dist.MultivariateNormal | LowRankNormal):
             self.means[name] = value = inner.loc
             for transform in transforms:
@@ -52,12 +56,13 @@ class AtMeans(Messenger):
 class NewCovariances(SiteMessenger):
     r"""Replace normals of a guide by others, of which sites are transforms as before.
 
-    ``state.normals`` are means (\*batch, \*event) and Cholesky factors (\*batch, P, P) by site.
+    ``state.normals`` are means (\*batch, \*event) and Cholesky factors (\*batch, P, P) by site, and
+    ``state.supports`` those of the sites.
     """
 
     def __init__(self, state: Any) -> None:
         super().__init__(state.normals)
-        self.normals = state.normals
+        self.normals, self.supports = state.normals, state.supports
         self.auxiliary: set[str] = set()
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -67,6 +72,8 @@ class NewCovariances(SiteMessenger):
             self.auxiliary.add(name)
         if name not in self.normals or (isinstance(inner, dist.Delta) and name in self.auxiliary):
             return
+        if isinstance(inner, dist.Delta):
+            transforms = [biject_to(self.supports[name])]
         loc, root = (values.to(inner.mean) for values in self.normals[name])
         event, batch = msg["fn"].event_shape, msg["fn"].batch_shape
         flat = loc.reshape(*loc.shape[: loc.ndim - len(event)], -1)

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import check_no_bare_parameters, isolated, validation
 from pyro_vmtl.handlers.program_handler import Program, ProgramWithHandler
-from pyro_vmtl.handlers.temper import kl_weights_of
+from pyro_vmtl.handlers.target import learning_rate_of
 from pyro_vmtl.handlers.tracing import sample_sites, trace_guide_and_model
 from pyro_vmtl.inference.elbo import MeanFieldELBO, evaluate
 from pyro_vmtl.inference.step import batch_of
@@ -55,7 +55,7 @@ FAR, MOST_DAMPING = 0.5, 1e-3
 class LinearResponse:
     """Covariances of the posterior means of a fit, by linear response.
 
-    Means are those of normal posteriors; of a positive site, of its logarithm. Point masses have
+    Means are those of unconstrained values: of a positive site, of its logarithm. Point masses have
     the covariances of Laplace's approximation. The programs are copied, in double precision.
 
     Parameters
@@ -79,9 +79,8 @@ class LinearResponse:
     Raises
     ------
     ValueError
-        If the loss depends on draws, sources are detached, or KL weights differ between sites. With
-        the same weight for all, the covariances are those of the generalised posterior, whose
-        likelihood has the power one over the weight.
+        If the loss depends on draws, sources are detached, or KL weights differ between sites. The
+        covariances are those of the target, see :func:`~pyro_vmtl.target_learning_rate`.
 
     Warns
     -----
@@ -118,7 +117,12 @@ class LinearResponse:
         for program in (self._model, self._guide):
             if isinstance(program, nn.Module):
                 program.double()
-        self._kl_weight = self._common_kl_weight()
+        with isolated(0), torch.no_grad(), batch_of(self._args, None) as args:
+            trace = trace_guide_and_model(self._model, self._guide, *args).model
+            check_no_bare_parameters(self._model, self._guide)
+        nodes = sample_sites(trace)
+        self._supports = {name: node["fn"].support for name, node in nodes.items()}
+        self._kl_weight = 1 / learning_rate_of(nodes)
         modules = list(elbo(self._model, self._guide).eval().modules())
         if any(isinstance(m, Sharing) and m.detach_sources for m in modules):
             raise ValueError(
@@ -181,7 +185,7 @@ class LinearResponse:
             root = torch.linalg.cholesky(self._covariances(loc, rows))
             normals[site] = loc.detach(), root.reshape(*batch, *root.shape[1:])
         state = nn.Module()
-        state.normals = normals  # type: ignore[assignment]
+        state.normals, state.supports = normals, self._supports  # type: ignore[assignment]
         return ProgramWithHandler(self._fitted_guide, NewCovariances, state)
 
     def _covariances(self, values: Tensor, rows: Tensor) -> Tensor:
@@ -196,7 +200,7 @@ class LinearResponse:
 
     def _values(self, of: str | Callable[..., Tensor]) -> tuple[Tensor, int]:
         """Return a quantity, with a graph, and the event dimensions of a site."""
-        handler = AtMeans()
+        handler = AtMeans(self._supports)
         with isolated(0), validation(False), handler, batch_of(self._args, None) as args:
             self._guide(*args)
         if callable(of):
@@ -208,25 +212,6 @@ class LinearResponse:
     def _loss(self, elbo: Trace_ELBO, seed: int) -> Tensor:
         with isolated(seed), validation(False), batch_of(self._args, None) as args:
             return evaluate(elbo, self._model, self._guide, *args).loss
-
-    def _common_kl_weight(self) -> float:
-        """Return the KL weight that all latent sites have."""
-        with isolated(0), torch.no_grad(), batch_of(self._args, None) as args:
-            trace = trace_guide_and_model(self._model, self._guide, *args).model
-            check_no_bare_parameters(self._model, self._guide)
-        tempered = kl_weights_of(self._model)
-        weights = {
-            name: tempered.get(name, 1.0)
-            for name, node in sample_sites(trace).items()
-            # source weights without a prior are masked
-            if not node["is_observed"] and (name in tempered or node["mask"] is not False)
-        }
-        if len(set(weights.values())) != 1 or not min(weights.values()) > 0:
-            raise ValueError(
-                f"The KL weights are {weights}, expected one number above 0 for all latent sites: "
-                "otherwise the ELBO approximates no posterior. Temper all alike."
-            )
-        return min(weights.values())
 
 
 def _held(logits: Tensor) -> Tensor:

@@ -167,6 +167,29 @@ def test_a_joint_guide_has_its_covariance():
     torch.testing.assert_close(covariance, root @ root.T)
 
 
+@pytest.mark.parametrize("num_points", [6, 10])
+def test_covariances_need_a_point_pair_for_every_number(num_points):
+    """With fewer, numbers move together at all points, whatever their covariance."""
+
+    def model():
+        with pyro.plate("task", 4):
+            w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(w.sum(-1), 1.0), obs=torch.tensor(1.0))
+
+    elbo, guide = MeanFieldELBO(num_points=num_points), AutoMultivariateNormal(model)
+    if num_points < 8:
+        with pytest.raises(ValueError, match="num_points is 6, expected at least 8: the 4 numbers"):
+            fit(model, guide, elbo=elbo, optimizer="lbfgs")
+    else:
+        fit(model, guide, elbo=elbo, optimizer="lbfgs")
+        # a sum of 4 numbers N(0, 1), seen with noise 1: each has variance 1 - 1 / 5
+        covariance = torch.eye(4) - 0.2
+        root = guide.scale[:, None] * guide.scale_tril
+        torch.testing.assert_close(
+            root @ root.T, covariance, atol=0.1, rtol=0
+        )  # as the fit settles
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"num_points": 3}, {"num_points": 0}, {"num_points": 4, "num_particles": 2}],

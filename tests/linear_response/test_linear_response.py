@@ -110,6 +110,25 @@ def test_tempering_all_sites_gives_the_generalised_posterior():
     )
 
 
+@pytest.mark.parametrize("autoguide", [AutoNormal, AutoMultivariateNormal])
+def test_a_positive_site_of_any_autoguide_is_taken_by_its_logarithm(autoguide):
+    def model():
+        pyro.sample("tau", dist.LogNormal(torch.tensor(0.3, dtype=F64), 0.5))
+
+    guide = autoguide(model)
+    guide()
+    guide.double()
+    minimise(model, guide)
+    response = LinearResponse(model, guide, elbo=POINTS)
+    assert response.stddev("tau").item() == pytest.approx(0.5, rel=1e-6)
+    corrected = response.correct("tau")
+    torch.manual_seed(0)
+    draws = torch.stack([corrected()["tau"].detach() for _ in range(2000)]).log()
+    # means and standard deviations of 2000 draws, to 4 standard errors
+    assert draws.mean().item() == pytest.approx(0.3, abs=4 * 0.5 / 2000**0.5)
+    assert draws.std().item() == pytest.approx(0.5, rel=4 / 4000**0.5)
+
+
 SPREAD, MEAN_SCALE = 0.7, 1.5
 
 
@@ -422,7 +441,7 @@ def test_detached_sources_are_refused():
 def test_different_kl_weights_are_refused(weight, shared):
     model, guide, data = shared
     tempered = temper(model, guide, kl_weights={"w": weight})
-    with pytest.raises(ValueError, match="Temper all alike"):
+    with pytest.raises(ValueError, match="Use the same for all"):
         LinearResponse(*tempered, data, elbo=POINTS)
 
 
