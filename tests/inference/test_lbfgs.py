@@ -152,7 +152,7 @@ def test_tensors_of_other_scales_are_fitted_in_a_few_evaluations():
 
     guide = Points(a=mean + 0.3, b=torch.zeros(6))
     result = fit(model, guide, optimizer="lbfgs")
-    # two to compare, three to scale, and Newton's step; the rest is for the first step, of 1 at most
+    # two to compare and three to scale; the first step moves by 1 at most
     assert len(result.history.loss) <= 10
     for site, value in guide.values.items():
         # what is left is rounding of the sixth digit
