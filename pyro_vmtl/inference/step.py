@@ -48,8 +48,8 @@ class Step:
     """Compute loss, terms and gradients at the current values of the parameters.
 
     ``batches`` draws the rows of each step, and ``tasks`` the tasks of each of its parts; all by
-    default. Steps are recorded and replayed while ``recording`` is set; those of programs that do not
-    promise to be the same at every step, as long as they pass a ``check``.
+    default. Steps are recorded and replayed while ``recording`` is set; those of programs that do
+    not promise to be the same at every step, as long as they pass a ``check``.
     """
 
     def __init__(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from pyro_vmtl.handlers.program_handler import unwrap
 from pyro_vmtl.inference.svi import fit
 from pyro_vmtl.predictive.posterior_predictive import likelihood_draws, log_predictive_density
 from pyro_vmtl.sharing.messengers import Sharing, recorded_sources
+from pyro_vmtl.testing.site_messengers import is_machinery
 from pyro_vmtl.testing.variant import Variant, VariantError
 
 __all__ = [
@@ -155,20 +155,13 @@ def check_reload(variant: Variant) -> None:
 
 
 def _register_modules(*programs: Any) -> None:
-    """Pickle by value what a fresh process cannot import, such as a test file."""
-    for program in programs:
-        for module in program.modules():
-            for thing in (type(module), *vars(module).values()):
-                name = getattr(thing, "__module__", None)
-                if name in sys.modules and name != "__main__" and not _is_importable(name):
-                    cloudpickle.register_pickle_by_value(sys.modules[name])
-
-
-def _is_importable(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name.partition(".")[0]) is not None
-    except ValueError:
-        return False
+    """Pickle by value what a fresh process may not import, such as a test file."""
+    for module in (module for program in programs for module in program.modules()):
+        for thing in (type(module), *vars(module).values()):
+            found = sys.modules.get(getattr(thing, "__module__", None) or "")
+            file = getattr(found, "__file__", None)
+            if file and not found.__name__.startswith("pyro_vmtl.") and not is_machinery(file):
+                cloudpickle.register_pickle_by_value(found)
 
 
 def check_nearest_start(variant: Variant) -> None:
