@@ -224,8 +224,7 @@ def _trust(fit: xr.DataTree) -> Iterator[Picture]:
         yield Picture(
             "elbo",
             "Has the fit converged?",
-            "The loss (negative ELBO) at every step, and its running median. Lower is better; it "
-            "bounds the negative log evidence of the data.",
+            "The loss (negative ELBO) at every step, and its running median. Lower is better.",
             "A line that still falls at the end: fit with more steps.",
             partial(plot_elbo, fit),
         )

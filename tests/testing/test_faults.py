@@ -82,9 +82,7 @@ def penalty_outside_of_rows(data):
 
 def first_task_is_special(data):
     def mean(data, w):
-        w = w - torch.cat(
-            [torch.zeros_like(w[..., :1, :, :]), w[..., :1, :, :].expand_as(w[..., 1:, :, :])], -3
-        )
+        w = w - torch.cat([torch.zeros_like(w[..., :1, :, :]), w[..., :1, :, :].expand_as(w[..., 1:, :, :])], -3)
         return (data.x @ w.mT).squeeze(-1)
 
     right(data, mean=mean)
