@@ -43,13 +43,13 @@ from pyro_vmtl.linear_response.normals import AtMeans, NewCovariances
 from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources
 
-__all__ = ["LinearResponse"]
+__all__ = ["LinearResponse", "in_double", "kl_weight_and_supports"]
 
 LEAST_WEIGHT = 0.05
 """Weight of a source, relative to the largest, below which its logit is held: it has no optimum."""
 
-FAR, MOST_DAMPING = 0.5, 1e-3
-"""Standard deviations from the optimum, and damping, beyond which the formula does not hold."""
+FAR, MOST_DESCENT = 0.5, 1e-3
+"""Standard deviations from the optimum, and descent, beyond which the formula does not hold."""
 
 
 class LinearResponse:
@@ -113,12 +113,10 @@ class LinearResponse:
     ) -> None:
         elbo = MeanFieldELBO() if elbo is None else elbo
         self._fitted_guide = guide
-        self._args = tuple(map(_as_double, args))
-        self._model, self._guide = copy.deepcopy((model, guide))
-        for program in (self._model, self._guide):
-            if isinstance(program, nn.Module):
-                program.double()
-        self._kl_weight = self._common_kl_weight()
+        self._model, self._guide, self._args = in_double(model, guide, args)
+        self._kl_weight, self._supports = kl_weight_and_supports(
+            self._model, self._guide, self._args
+        )
         modules = list(elbo(self._model, self._guide).eval().modules())
         if any(isinstance(m, Sharing) and m.detach_sources for m in modules):
             raise ValueError(
@@ -141,12 +139,12 @@ class LinearResponse:
         step = self.curvature.solve(self.curvature.gradient[None])[0]
         squared = float(self.curvature.gradient @ step) / self._kl_weight
         self.distance = max(0.0, squared) ** 0.5
-        self.at_optimum = self.distance <= FAR and self.curvature.damping <= MOST_DAMPING
+        self.at_optimum = self.distance <= FAR and self.curvature.descent <= MOST_DESCENT
         if not self.at_optimum:
             warnings.warn(
                 f"The optimum of the ELBO is up to {self.distance:.2g} standard deviations away, "
-                f"with damping {self.curvature.damping:.1g}, expected at most {FAR} and "
-                f"{MOST_DAMPING}: linear response holds at the optimum only. Fit again from here.",
+                f"with a descent of {self.curvature.descent:.1g}, expected at most {FAR} and "
+                f"{MOST_DESCENT}: linear response holds at the optimum only. Fit again from here.",
                 stacklevel=2,
             )
 
@@ -209,32 +207,45 @@ class LinearResponse:
         with isolated(seed), validation(False), batch_of(self._args, None) as args:
             return evaluate(elbo, self._model, self._guide, *args).loss
 
-    def _common_kl_weight(self) -> float:
-        """Return the KL weight that all latent sites have."""
-        with isolated(0), torch.no_grad(), batch_of(self._args, None) as args:
-            trace = trace_guide_and_model(self._model, self._guide, *args).model
-            check_no_bare_parameters(self._model, self._guide)
-        nodes, tempered = sample_sites(trace), kl_weights_of(self._model)
-        self._supports = {name: node["fn"].support for name, node in nodes.items()}
-        weights = {
-            name: tempered.get(name, 1.0)
-            for name, node in nodes.items()
-            # source weights without a prior are masked
-            if not node["is_observed"] and (name in tempered or node["mask"] is not False)
-        }
-        if len(set(weights.values())) != 1 or not min(weights.values()) > 0:
-            raise ValueError(
-                f"The KL weights are {weights}, expected one number above 0 for all latent sites: "
-                "otherwise the ELBO approximates no posterior. Temper all alike."
-            )
-        return min(weights.values())
-
 
 def _held(logits: Tensor) -> Tensor:
     """Return which logits are held: of unused sources, and one of each task, as a sum is free."""
     weights = logits.softmax(-1)
     most = weights.max(-1, keepdim=True)
     return (weights < LEAST_WEIGHT * most.values).scatter_(-1, most.indices, True)
+
+
+def in_double(
+    model: Program, guide: Program, args: tuple[Any, ...]
+) -> tuple[Program, Program, tuple[Any, ...]]:
+    """Copy programs and their arguments, in double precision."""
+    model, guide = copy.deepcopy((model, guide))
+    for program in (model, guide):
+        if isinstance(program, nn.Module):
+            program.double()
+    return model, guide, tuple(map(_as_double, args))
+
+
+def kl_weight_and_supports(
+    model: Program, guide: Program, args: tuple[Any, ...]
+) -> tuple[float, dict[str, Any]]:
+    """Return the KL weight that all latent sites have, and the supports of all sites."""
+    with isolated(0), torch.no_grad(), batch_of(args, None) as batch:
+        trace = trace_guide_and_model(model, guide, *batch).model
+        check_no_bare_parameters(model, guide)
+    nodes, tempered = sample_sites(trace), kl_weights_of(model)
+    weights = {
+        name: tempered.get(name, 1.0)
+        for name, node in nodes.items()
+        # source weights without a prior are masked
+        if not node["is_observed"] and (name in tempered or node["mask"] is not False)
+    }
+    if len(set(weights.values())) != 1 or not min(weights.values()) > 0:
+        raise ValueError(
+            f"The KL weights are {weights}, expected one number above 0 for all latent sites: "
+            "otherwise the ELBO approximates no posterior. Temper all alike."
+        )
+    return min(weights.values()), {name: node["fn"].support for name, node in nodes.items()}
 
 
 def _as_double(arg: Any) -> Any:
