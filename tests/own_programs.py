@@ -73,7 +73,19 @@ def closure():
     return lambda data: hidden(data)
 
 
+def alone():
+    """Return programs that share nothing."""
+    model = Line()
+    return model, AutoNormal(model)
+
+
+def made(kind, own):
+    """Return the programs that are fitted."""
+    return own if kind == "alone" else share(*own, sites=["w"])
+
+
 KINDS = {
+    "alone": alone,
     "auto": lambda: (line, AutoNormal(line)),
     "module": lambda: (Line(), Guide()),
     "bare": lambda: (line, bare),
@@ -94,7 +106,7 @@ class Course:
             with torch.random.fork_rng():
                 self.own[1](self.data)
         elif step == "share":
-            self.pair = share(*self.own, sites=["w"])
+            self.pair = made(self.kind, self.own)
         elif step == "fit":
             fit(*self.pair, self.data, num_steps=15, seed=self.seed)
         elif step == "call_shared":
@@ -109,7 +121,7 @@ if __name__ == "__main__":
     kind, seed, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     if kind == "load":
         course = Course(folder.name.split("-")[0], seed)
-        pair = share(*KINDS[course.kind](), sites=["w"])
+        pair = made(course.kind, KINDS[course.kind]())
         like = load_program(folder / "fit.safetensors", *pair)
         new = like.new_rows([[0.5], [0.25]], ["c", "a"])
         torch.save(torch.stack(predict_moments(*pair, new)), folder / "loaded.pt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,7 @@ def describe(value: Any) -> Any:
     if OBJECTS.get(type(value).__name__) is type(value):
         content = {f.name: describe(getattr(value, f.name)) for f in fields(value)}
         return {"object": type(value).__name__, "content": content}
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {"content": {str(name): describe(v) for name, v in value.items()}}
     if isinstance(value, tuple | list):
         return [describe(each) for each in value]
