@@ -52,8 +52,7 @@ def report_sections(data: xr.DataTree) -> list[Section]:
             "relatedness",
             "Who borrows from whom?",
             "A task borrows from others as far as the model finds them alike. The base is what it "
-            "does not borrow: its own prior. Of others that are alike it may lean on any, by "
-            "chance: groups count, not single arrows within them.",
+            "does not borrow: its own prior.",
             pictures=list(_relatedness(data)),
         ),
         Section(
@@ -224,8 +223,7 @@ def _trust(fit: xr.DataTree) -> Iterator[Picture]:
         yield Picture(
             "elbo",
             "Has the fit converged?",
-            "The loss (negative ELBO) at every step, and its running median. Lower is better; it "
-            "bounds the negative log evidence of the data.",
+            "The loss (negative ELBO) at every step, and its running median. Lower is better.",
             "A line that still falls at the end: fit with more steps.",
             partial(plot_elbo, fit),
         )

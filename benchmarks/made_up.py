@@ -124,7 +124,8 @@ def shared_heads(g: Generator) -> MadeUp:
     def curves(model: Any, draws: Draws) -> Tensor:
         hidden = next(module for module in model.modules() if isinstance(module, nn.Linear))
         z = hidden(grid).tanh()
-        return torch.cat([z, torch.ones_like(grid)], dim=1) @ draws["w"].squeeze(-2).mT
+        w = draws["w"].squeeze(-2)
+        return torch.cat([z, torch.ones_like(grid)], dim=1).to(w.dtype) @ w.mT
 
     truth = {"scale": torch.tensor(0.3), "curves": bends(grid) @ w.T}
     return MadeUp(TaskData.regression(x, y, task.tolist()), truth, {"curves": curves})
@@ -137,7 +138,12 @@ def group_predictors(g: Generator) -> MadeUp:
     w = level + slope * soil + 0.3 * torch.randn(16, 2, generator=g)
     y = (X * w[task]).sum(1) + 0.5 * torch.randn(len(X), generator=g)
     data = TaskData.regression(X, y, task.tolist(), columns={"soil": soil[task, 0]})
-    return MadeUp(data, {"w": w, "level": level, "slope": slope})
+
+    def coefficients(model: Any, draws: Draws) -> Tensor:
+        return draws["level"] + draws["slope"] * soil[:, None] + draws["r"]
+
+    truth = {"coefficients": w, "level": level, "slope": slope}
+    return MadeUp(data, truth, {"coefficients": coefficients})
 
 
 def nested(g: Generator) -> MadeUp:
@@ -147,7 +153,11 @@ def nested(g: Generator) -> MadeUp:
     w = u[school] + 0.3 * torch.randn(20, generator=g)
     y = w[task] + slope * X[:, 0] + 0.7 * torch.randn(len(X), generator=g)
     data = TaskData.regression(X[:, :1], y, task.tolist(), columns={"school": school[task]})
-    return MadeUp(data, {"w": w, "school": u, "slope": slope})
+
+    def means(model: Any, draws: Draws) -> Tensor:
+        return draws["school"][..., school].reshape(*draws["r"].shape) + draws["r"]
+
+    return MadeUp(data, {"means": w, "school": u, "slope": slope}, {"means": means})
 
 
 MADE_UP: dict[str, Callable[[Generator], MadeUp]] = {

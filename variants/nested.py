@@ -22,11 +22,12 @@ def model(data: TaskData):
     zero = data.x.new_zeros(NUM_SCHOOLS)
     u = pyro.sample("school", dist.Normal(zero, 1.0).to_event(1))
     slope = pyro.sample("slope", dist.Normal(zero[0], 1.0))
-    w_scale = pyro.sample("w_scale", dist.LogNormal(zero[0] - 1, 1.0))
+    r_scale = pyro.sample("r_scale", dist.LogNormal(zero[0] - 1, 1.0))
     with pyro.plate("task", data.num_tasks, dim=-2):
-        w = pyro.sample("w", dist.Normal((in_school * u).sum(-1), w_scale))
+        r = pyro.sample("r", dist.Normal(zero[0], r_scale))  # of a class, beyond its school
+        mean = (in_school * u).sum(-1) + r + slope * data.x[..., 0]
         with pyro.plate("data", data.num_rows, dim=-1), pyro.poutine.mask(mask=data.mask):
-            pyro.sample("y", dist.Normal(w + slope * data.x[..., 0], 0.7), obs=data.y)
+            pyro.sample("y", dist.Normal(mean, 0.7), obs=data.y)
 
 
 model.fixed_graph = True  # every step does the same, and can be recorded
@@ -35,17 +36,17 @@ model.fixed_graph = True  # every step does the same, and can be recorded
 def programs(data: TaskData):
     """Return model and guide, not yet fitted."""
     guide = FullRankNormal.for_model(model, data)
-    return share(model, guide, sites=["w"], pool=ExpectedLogarithmicPool, transfer="dimension")
+    return share(model, guide, sites=["r"], pool=ExpectedLogarithmicPool, transfer="dimension")
 
 
 def picture(ax: Axes, model, guide, data: TaskData):
     """Draw the classes."""
-    posterior = unwrap(guide).posterior("w")
-    school = data.columns["school"][:, 0]
-    order = (school + 0.001 * posterior.mean[:, 0]).argsort()
-    mean, std = posterior.mean[order, 0].detach(), posterior.variance[order, 0].detach().sqrt()
-    ax.errorbar(range(len(mean)), mean, 1.6 * std, fmt="o", color="0.4", label="classes, 90 %")
-    u = unwrap(guide).posterior("school").mean.detach()
-    ax.step(range(len(mean)), u[school[order]], where="mid", label="schools")
+    order = data.columns["school"][:, 0].argsort(stable=True)
+    school = data.columns["school"][order, 0]
+    draws = [unwrap(guide)(data) for _ in range(200)]
+    u, r = (torch.stack([d[site] for d in draws]).detach() for site in ("school", "r"))
+    w = u[:, school] + r[:, order, 0]
+    ax.errorbar(range(len(order)), w.mean(0), 1.6 * w.std(0), fmt="o", color="0.4", label="classes")
+    ax.step(range(len(order)), u.mean(0)[school], where="mid", label="schools")
     ax.set(xlabel="class, by school", ylabel="mean", title="Classes lean on their school")
     ax.legend()

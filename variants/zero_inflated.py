@@ -47,9 +47,14 @@ def programs(data: TaskData):
 
 def picture(ax: Axes, model, guide, data: TaskData):
     """Draw the shares of zeros."""
-    draws = likelihood_draws(model, guide, data)
-    ax.plot((data.y == 0).float().mean(1), "o", color="0.4", label="rows")
-    ax.plot(draws.log_prob(torch.zeros(())).exp().mean((0, 2)), "+", ms=12, label="predicted")
-    ax.plot((-draws.rate).exp().mean((0, 2)), "v", label="by the Poisson part alone")
-    ax.set(xlabel="task", ylabel="share of zeros", title="A Poisson alone has too few zeros")
+    draws, num = likelihood_draws(model, guide, data), data.mask.sum(1)
+    zeros = draws.log_prob(torch.zeros(())).exp().mean(0)
+    ax.plot(((data.y == 0) * data.mask).sum(1) / num, "o", color="0.4", label="rows")
+    ax.plot((zeros * data.mask).sum(1) / num, "+", ms=12, label="predicted")
+    ax.plot(
+        ((-draws.rate).exp().mean(0) * data.mask).sum(1) / num, "v", label="by its Poisson part"
+    )
+    ax.set(
+        xlabel="task", ylabel="share of zeros", title="A Poisson alone has too few zeros", ylim=0
+    )
     ax.legend()

@@ -1,11 +1,19 @@
-"""L-BFGS, for losses that do not depend on draws."""
+"""L-BFGS, for losses that do not depend on draws.
+
+Evaluations of the loss are what costs, and are counted. SciPy's L-BFGS-B repeats none; torch's
+optimizer evaluates the loss anew at the end of one call and at the start of the next.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import count
+from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy.optimize import OptimizeResult, minimize
 from torch import Tensor
 
 from pyro_vmtl.handlers.isolation import validation
@@ -15,8 +23,8 @@ from pyro_vmtl.inference.step import Step
 
 __all__ = ["lbfgs"]
 
-RECORD_AFTER = 5
-"""Evaluations before the first is recorded: there are more of them than steps of most fits."""
+RECORD_AFTER = 2
+"""Evaluations before the first is recorded: the programs take several times as long."""
 
 ITERATIONS = 10
 """Iterations between two looks at the loss."""
@@ -26,6 +34,9 @@ TOLERANCE = 0.05
 
 MUCH_WORSE = 1e6
 """Nats by which a point where the loss is not finite is worse than the last."""
+
+HISTORY = 20
+"""Steps from which the Hessian is known."""
 
 RESTARTS = (60, 120)
 """Evaluations after which the source weights start anew."""
@@ -74,32 +85,64 @@ def lbfgs(
     restarts = [end for end in RESTARTS if restart and end < done.end]
     step_of.set_alone(bool(restarts))
     for end in (*restarts, done.end):
-        done.stopped = "steps"
-        variables = _Variables(step_of.parameters, evaluate)
-        optimizer = torch.optim.LBFGS(
-            variables.moved,
-            max_iter=ITERATIONS,
-            history_size=20,
-            tolerance_grad=0.0,
-            tolerance_change=0.0,
-            line_search_fn="strong_wolfe",
-        )
-        while done.step < end:
-            optimizer.step(variables.closure)
-            before, after = variables.best, variables.closure()
-            variables.best = after
-            record()
-            if not before - after >= TOLERANCE:
-                done.stopped = "settled"
-                break
+        scaled = _Scaled(step_of.parameters, evaluate)
+        scaled.set(_minimize(scaled, done, end, record))
+        record()
         if end < done.end:
             step_of.set_alone(False)
             step_of.start_weights()
     done.over = True
 
 
-class _Variables:
-    """Parameters in units of their own, in which steps of L-BFGS are of like length.
+def _minimize(loss_of: _Scaled, done: Progress, end: int, record: Callable[[], None]) -> Tensor:
+    """Return the point where the loss has settled, or the last before the end."""
+    like, looks = loss_of.start.point, [loss_of.start.loss]
+    iterations = count(1)
+    done.stopped = "steps"
+
+    def evaluate(values: np.ndarray) -> tuple[float, np.ndarray]:
+        there = loss_of(torch.from_numpy(values).to(like))
+        loss = there.loss if math.isfinite(there.loss) else looks[-1] + MUCH_WORSE
+        return loss, there.gradient.double().cpu().numpy()
+
+    def look(intermediate_result: OptimizeResult) -> None:
+        if next(iterations) % ITERATIONS == 0:
+            record()
+            looks.append(intermediate_result.fun)
+            if not looks[-2] - looks[-1] >= TOLERANCE:
+                raise StopIteration
+
+    found = minimize(
+        evaluate,
+        np.zeros(len(like)),
+        jac=True,
+        method="L-BFGS-B",
+        callback=look,
+        options={
+            "maxcor": HISTORY,
+            "maxfun": max(end - done.step, 1),
+            "maxiter": end,
+            "ftol": 0.0,
+            "gtol": 0.0,
+        },
+    )
+    done.stopped = "steps" if done.step >= end else "settled"
+    return torch.from_numpy(found.x).to(like)
+
+
+class _Point(NamedTuple):
+    """Parameters in their units, less those at the start, as one vector; loss and gradient there.
+
+    Where the loss is not finite it is infinite, and the gradient 0.
+    """
+
+    point: Tensor
+    loss: float
+    gradient: Tensor
+
+
+class _Scaled:
+    """The loss of parameters in units of their own, in which steps are of like length.
 
     The curvatures of a mean that all rows inform and of a weight that hardly matters differ by
     many orders of magnitude. The unit of each tensor is one over the root of its mean curvature at
@@ -109,36 +152,39 @@ class _Variables:
     def __init__(self, parameters: list[Tensor], evaluate: Callable[[], float]) -> None:
         self.parameters = parameters
         self.evaluate = evaluate
-        self.best = evaluate()
-        gradients = [parameter.grad for parameter in parameters]
-        self.units = [1.0] * len(parameters)
-        self.starts = [parameter.detach().clone() for parameter in parameters]
-        self.moved = [torch.zeros_like(start, requires_grad=True) for start in self.starts]
-        for place, (start, gradient) in enumerate(zip(self.starts, gradients, strict=True)):
-            signs = torch.where(torch.rand_like(start) < 0.5, -1.0, 1.0)
-            self._set(place, start + PROBE * signs)
-            evaluate()
-            self._set(place, start)
-            changed = parameters[place].grad
-            if gradient is not None and changed is not None:
-                curvature = float((signs * (changed - gradient)).mean()) / PROBE
-                # steps of flat directions, as of weights that are even, are not to be long
-                self.units[place] = 1 / math.sqrt(max(abs(curvature), 1.0))
+        self.sizes = [parameter.numel() for parameter in parameters]
+        self.origin = torch.cat([parameter.detach().flatten() for parameter in parameters])
+        self.units = torch.ones_like(self.origin)
+        zero = torch.zeros_like(self.origin)
+        start = self(zero)
+        curvatures = []
+        for part in zero.split(self.sizes):  # which changes in place
+            signs = torch.where(torch.rand_like(part) < 0.5, -1.0, 1.0)
+            part.copy_(PROBE * signs)
+            changed = self(zero).gradient - start.gradient
+            curvatures.append((changed * zero).sum() / (PROBE**2 * len(part)))
+            part.zero_()
+        # steps of flat directions, as of weights that are even, are not to be long
+        units = torch.stack(curvatures).abs().clamp_min(1.0).rsqrt()
+        self.units = units.repeat_interleave(torch.tensor(self.sizes, device=units.device))
+        self.start = start._replace(gradient=self.units * start.gradient)
 
-    def closure(self) -> float:
-        """Evaluate the loss where the optimizer is, and set its gradients."""
-        for place, start in enumerate(self.starts):
-            self._set(place, start + self.units[place] * self.moved[place].detach())
+    def __call__(self, point: Tensor) -> _Point:
+        """Evaluate the loss and its gradient."""
+        self.set(point)
         try:
             loss = self.evaluate()
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # too long a step
             loss = math.inf
-        finite = math.isfinite(loss)
-        for unit, moved, parameter in zip(self.units, self.moved, self.parameters, strict=True):
-            gradient = parameter.grad if finite else None  # which counts as 0
-            moved.grad = None if gradient is None else unit * gradient
-        return loss if finite else self.best + MUCH_WORSE
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        gradient = self.units * torch.cat([gradient.flatten() for gradient in gradients])
+        if not math.isfinite(loss) or not gradient.isfinite().all():
+            return _Point(point, math.inf, torch.zeros_like(point))
+        return _Point(point, loss, gradient)
 
     @torch.no_grad()
-    def _set(self, place: int, value: Tensor) -> None:
-        self.parameters[place].copy_(value)
+    def set(self, point: Tensor) -> None:
+        """Set the parameters."""
+        values = (self.origin + self.units * point).split(self.sizes)
+        for parameter, value in zip(self.parameters, values, strict=True):
+            parameter.copy_(value.view_as(parameter))

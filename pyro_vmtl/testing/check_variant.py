@@ -41,8 +41,8 @@ CHECKS: dict[str, Callable[[Variant], None]] = {
     check.__name__: check
     for check in (
         *(check_same_sites, check_plates_and_shapes, check_parameters_of_all_rows),
-        *(check_side_by_side, check_repeated_runs),
-        *(check_padding, check_batches, check_row_weights, check_task_blocks),
+        *(check_repeated_runs, check_padding, check_side_by_side),
+        *(check_batches, check_row_weights, check_task_blocks),
         *(check_permuted_tasks, check_gradients),
         *(check_new_rows, check_nearest_start, check_export, check_reload),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from pyro_vmtl.handlers.program_handler import unwrap
 from pyro_vmtl.inference.svi import fit
 from pyro_vmtl.predictive.posterior_predictive import likelihood_draws, log_predictive_density
 from pyro_vmtl.sharing.messengers import Sharing, recorded_sources
+from pyro_vmtl.testing.site_messengers import is_machinery
 from pyro_vmtl.testing.variant import Variant, VariantError
 
 __all__ = [
@@ -58,7 +58,9 @@ def check_new_rows(variant: Variant) -> None:
             programs = unwrap(model), unwrap(guide)
             new = replace(rows, y=None, weight=None)
             draws = likelihood_draws(*programs, new, site=variant.site, num_samples=DRAWS)
-            density = log_predictive_density(*programs, rows, site=variant.site, num_samples=DRAWS)
+            density = log_predictive_density(
+                *programs, rows, site=variant.site, num_samples=DRAWS
+            )
         if tuple(draws.batch_shape) != expected:
             raise variant.fails(
                 name,
@@ -69,9 +71,7 @@ def check_new_rows(variant: Variant) -> None:
             )
         if not torch.isfinite(density).all():
             raise variant.fails(
-                name,
-                "log densities of rows are not finite.",
-                "Clamp what can overflow.",
+                name, "log densities of rows are not finite.", "Clamp what can overflow.",
                 variant.site,
             )
 
@@ -155,20 +155,13 @@ def check_reload(variant: Variant) -> None:
 
 
 def _register_modules(*programs: Any) -> None:
-    """Pickle by value what a fresh process cannot import, such as a test file."""
-    for program in programs:
-        for module in program.modules():
-            for thing in (type(module), *vars(module).values()):
-                name = getattr(thing, "__module__", None)
-                if name in sys.modules and name != "__main__" and not _is_importable(name):
-                    cloudpickle.register_pickle_by_value(sys.modules[name])
-
-
-def _is_importable(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name.partition(".")[0]) is not None
-    except ValueError:
-        return False
+    """Pickle by value what a fresh process may not import, such as a test file."""
+    for module in (module for program in programs for module in program.modules()):
+        for thing in (type(module), *vars(module).values()):
+            found = sys.modules.get(getattr(thing, "__module__", None) or "")
+            file = getattr(found, "__file__", None)
+            if file and not found.__name__.startswith("pyro_vmtl.") and not is_machinery(file):
+                cloudpickle.register_pickle_by_value(found)
 
 
 def check_nearest_start(variant: Variant) -> None:
@@ -199,7 +192,9 @@ def check_nearest_start(variant: Variant) -> None:
                 )
 
 
-def check_simulation(variant: Variant, *, num_simulations: int = 20, **settings: Any) -> None:
+def check_simulation(
+    variant: Variant, *, num_simulations: int = 20, **settings: Any
+) -> None:
     """Check by simulation-based calibration that posteriors are as wide as they should be.
 
     Parameters and targets are drawn from the model and fitted again: the ranks of the true
@@ -215,7 +210,9 @@ def check_simulation(variant: Variant, *, num_simulations: int = 20, **settings:
     model, guide = variant.programs()
     with isolated(0):
         guide(variant.data)
-    ranks = simulate_ranks(unwrap(model), fit_again, variant.data, num_simulations=num_simulations)
+    ranks = simulate_ranks(
+        unwrap(model), fit_again, variant.data, num_simulations=num_simulations
+    )
     found = rank_uniformity(ranks)
     worst = found.sort_values("p_value").reset_index().iloc[0]
     if worst["p_value"] < LEAST_P:

@@ -58,7 +58,9 @@ class Variant:
         """Make the programs, as modules that have not run."""
         return Programs(self.make).initial_programs(self.data, seed)
 
-    def ready(self, *, double: bool = True, seed: int = 0) -> tuple[nn.Module, nn.Module, TaskData]:
+    def ready(
+        self, *, double: bool = True, seed: int = 0
+    ) -> tuple[nn.Module, nn.Module, TaskData]:
         """Make the programs with all parameters, at random numbers, and the rows for them.
 
         All checks of the loss are in double precision, so that it is told apart from rounding.

@@ -11,7 +11,7 @@ from pyro import poutine
 from pyro.infer.autoguide import AutoNormal
 from torch import nn
 
-from pyro_vmtl import TaskData, share
+from pyro_vmtl import MeanFieldELBO, TaskData, share
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.testing import CHECKS, VariantError, check_variant
 
@@ -82,9 +82,7 @@ def penalty_outside_of_rows(data):
 
 def first_task_is_special(data):
     def mean(data, w):
-        w = w - torch.cat(
-            [torch.zeros_like(w[..., :1, :, :]), w[..., :1, :, :].expand_as(w[..., 1:, :, :])], -3
-        )
+        w = w - torch.cat([torch.zeros_like(w[..., :1, :, :]), w[..., :1, :, :].expand_as(w[..., 1:, :, :])], -3)
         return (data.x @ w.mT).squeeze(-1)
 
     right(data, mean=mean)
@@ -182,7 +180,6 @@ FAULTS = {
         lambda data: SizedByTheBatch(),
         "check_parameters_of_all_rows",
     ),
-    "bare parameters": (right, lambda data: bare_parameters, "check_side_by_side"),
     "parameters of a class": (right, lambda data: OfTheClass(), "check_side_by_side"),
     "counts its steps": (CountsSteps, guide, "check_repeated_runs"),
     "declares too much": (DeclaresTooMuch, guide, "check_repeated_runs"),
@@ -223,6 +220,12 @@ def test_the_right_one_passes():
     assert others == {"check_task_blocks"}  # it reads data.x without pyro.subsample
 
 
+def test_bare_parameters_pass():
+    """A fit gives them to the program that has them, so that they are no fault."""
+    found = check_variant(right, bare_parameters, DATA)
+    assert found["check_side_by_side"] == found["check_reload"] == "passed"
+
+
 def test_nothing_to_go_by_is_a_warning():
     model, shared = share(right, AutoNormal(right), sites=["w"], start="nearest")
     with pytest.warns(UserWarning, match="check_nearest_start.*start='alone'"):
@@ -232,3 +235,26 @@ def test_nothing_to_go_by_is_a_warning():
 def test_unknown_checks_are_refused():
     with pytest.raises(ValueError, match="no check 'check_it'"):
         check_variant(right, guide(DATA), DATA, skip=["check_it"])
+
+
+class TooNarrow(MeanFieldNormal):
+    """A guide that knows more than it can: standard deviations a third of the right ones."""
+
+    def posterior(self, site):
+        found = super().posterior(site).base_dist
+        return dist.Normal(found.loc, found.scale.detach() * 0 + 0.03).to_event(1)
+
+
+@pytest.mark.slow
+def test_a_posterior_that_is_too_narrow_is_caught_on_request():
+    """The right standard deviations are about 0.5 / sqrt(5), or 0.2; the guide says 0.03."""
+    rest = [name for name in CHECKS if name != "check_same_sites"]
+    fitting = {"optimizer": "lbfgs", "elbo": MeanFieldELBO(num_points=4)}
+
+    def check(one):
+        return check_variant(right, one, DATA, skip=rest, simulations=20, **fitting)
+
+    assert check(guide(DATA))["check_simulation"] == "passed"
+    with pytest.raises(VariantError, match="posterior of 'w' is too narrow") as found:
+        check(TooNarrow({"w": [3]}, DATA.num_tasks))
+    assert found.value.check == "check_simulation"
