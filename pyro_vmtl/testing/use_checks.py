@@ -160,7 +160,12 @@ def _register_modules(*programs: Any) -> None:
         for thing in (type(module), *vars(module).values()):
             found = sys.modules.get(getattr(thing, "__module__", None) or "")
             file = getattr(found, "__file__", None)
-            if file and not found.__name__.startswith("pyro_vmtl.") and not is_machinery(file):
+            if (
+                found
+                and file
+                and not found.__name__.startswith("pyro_vmtl.")
+                and not is_machinery(file)
+            ):
                 cloudpickle.register_pickle_by_value(found)
 
 
