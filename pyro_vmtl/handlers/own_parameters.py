@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pyro
@@ -84,8 +85,9 @@ def as_module(program: Callable[..., Any]) -> nn.Module:
         own_parameters(program)
         return program
     if inspect.isfunction(program):
-        used = inspect.getclosurevars(program)
-        own_parameters(*used.nonlocals.values(), *used.globals.values())
+        with suppress(ValueError):  # of a variable that has no value yet
+            used = inspect.getclosurevars(program)
+            own_parameters(*used.nonlocals.values(), *used.globals.values())
     return _Function(program)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ MOST_DENSE = 8_000
 AT_ONCE = 64
 """Vectors that go through the graph of the gradient together."""
 
-LEAST_DAMPING = 1e-9  # for flat directions
+LEAST_CURVATURE, FLAT = 1e-9, 1e-6  # added, for flat directions; held beside some that descend
 PROBES, MOST_ITERATIONS, TOLERANCE = 32, 1_000, 1e-6  # of conjugate gradients
 
 
@@ -25,8 +25,9 @@ class Curvature:
     """The Hessian of a loss with respect to the n ``free`` numbers among its parameters.
 
     A small one is factorized. A large one is never made: conjugate gradients take some 50 products
-    with vectors for a solution. ``damping`` was added to the diagonal, as a factor of it, where it
-    is not positive definite; ``residual`` is the largest relative one of all solutions.
+    with vectors for a solution. Directions along which the loss descends have no optimum, and are
+    held; ``descent`` is the largest such curvature, relative to those of the numbers themselves.
+    ``residual`` is the largest relative one of all solutions.
     """
 
     def __init__(self, loss: Tensor, parameters: Sequence[Tensor], free: Sequence[Tensor]) -> None:
@@ -35,8 +36,8 @@ class Curvature:
         found = torch.autograd.grad(loss, self.parameters, create_graph=True, allow_unused=True)
         self._graph = self._join(found, ())
         self.gradient = self._graph.detach()
-        self.damping = self.residual = 0.0
-        self._unit, self._factor = self._factorize()
+        self.descent = self.residual = 0.0
+        self._unit, self._solve_in_units = self._factorize()
 
     def pull_back(self, values: Tensor, vectors: Tensor) -> Tensor:
         """Multiply vectors (K, M) by the Jacobian of values (M,) that have a graph, (K, n)."""
@@ -54,11 +55,13 @@ class Curvature:
 
     def solve(self, vectors: Tensor) -> Tensor:
         """Multiply vectors (K, n) by the inverse of the Hessian."""
-        if self._factor is None:
+        if self._solve_in_units is None:
             solution, residual = self._conjugate_gradients(vectors)
         else:
-            solution = self._unit * torch.cholesky_solve((self._unit * vectors).T, self._factor).T
-            residual = vectors[:1] - self.times(solution[:1]) * (self._unit > 0)  # of one, to check
+            solution = self._unit * self._solve_in_units(self._unit * vectors)
+            # of one, to check, but for what is held
+            missed = self._unit * (vectors[:1] - self.times(solution[:1]))
+            residual = self.times(self._unit * self._solve_in_units(missed)) * (self._unit > 0)
         size = vectors[: len(residual)].norm(dim=1).clamp_min(1e-300)
         self.residual = max(self.residual, float((residual.norm(dim=1) / size).max()))
         if self.residual > 1e-3:
@@ -77,8 +80,8 @@ class Curvature:
         ]
         return torch.cat(parts, -1)[..., self.free]
 
-    def _factorize(self) -> tuple[Tensor, Tensor | None]:
-        """Return units of the free numbers, and the Cholesky factor of the Hessian in them."""
+    def _factorize(self) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+        """Return units of the free numbers, and a function that solves systems in them."""
         size = len(self.gradient)
         if size > MOST_DENSE:
             signs = torch.randint(2, (PROBES, size)).to(self.gradient) * 2 - 1
@@ -88,18 +91,17 @@ class Curvature:
         matrix = self.times(torch.eye(size).to(self.gradient))
         matrix = (matrix + matrix.T) / 2
         diagonal = matrix.diagonal()
-        # numbers along which the loss descends have no optimum: they are held, by a unit of 0
+        # numbers along which the loss descends are held, by a unit of 0
         unit = torch.where(diagonal > 1e-12 * diagonal.max(), diagonal.rsqrt(), 0.0)
         matrix.mul_(unit).mul_(unit[:, None])
-        self.damping = LEAST_DAMPING
-        matrix.diagonal().add_(self.damping)
+        matrix.diagonal().add_(LEAST_CURVATURE)
         factor, failed = torch.linalg.cholesky_ex(matrix)
-        if failed:
-            # twice as much as will do: with less, the inverse would be huge there
-            more = 2 * max(LEAST_DAMPING, -float(torch.linalg.eigvalsh(matrix)[0]))
-            self.damping += more
-            factor = torch.linalg.cholesky(matrix + more * torch.eye(size).to(matrix))
-        return unit, factor
+        if not failed:
+            return unit, lambda vectors: torch.cholesky_solve(vectors.T, factor).T
+        values, directions = torch.linalg.eigh(matrix)
+        self.descent = -float(values[0])
+        inverse = torch.where(values > FLAT, 1 / values, 0.0)
+        return unit, lambda vectors: (vectors @ directions * inverse) @ directions.T
 
     def _conjugate_gradients(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Solve for all vectors (K, n) at once; return solutions and residuals."""

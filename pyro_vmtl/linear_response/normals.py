@@ -17,7 +17,7 @@ from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, SiteMessenger
 from pyro_vmtl.handlers.tracing import is_sample
 from pyro_vmtl.sharing.transformed import untransformed
 
-__all__ = ["AtMeans", "NewCovariances"]
+__all__ = ["AtMeans", "NewCovariances", "ShiftMean"]
 
 
 class AtMeans(Messenger):
@@ -83,6 +83,30 @@ class NewCovariances(SiteMessenger):
         if transforms:
             normal = dist.TransformedDistribution(normal, transforms)
         msg["fn"] = normal.expand(torch.broadcast_shapes(normal.batch_shape, batch))
+
+
+class ShiftMean(Messenger):
+    """Add ``shift`` to the mean of the normal of one site of a guide."""
+
+    def __init__(self, site: str, shift: Tensor) -> None:
+        super().__init__()
+        self.site, self.shift = site, shift
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or not is_sample(msg):
+            return
+        name, inner, transforms = _parts(msg)
+        if name != self.site or isinstance(inner, dist.Delta):
+            return
+        loc = inner.loc + self.shift
+        normal: Any = (
+            dist.Normal(loc, inner.scale)
+            if isinstance(inner, Normal)
+            else dist.MultivariateNormal(loc, scale_tril=inner.scale_tril)
+        )
+        if transforms:
+            normal = dist.TransformedDistribution(normal, transforms)
+        msg["fn"] = normal.to_event(len(msg["fn"].event_shape) - len(normal.event_shape))
 
 
 def _parts(msg: Any) -> tuple[str, Any, list[Any]]:

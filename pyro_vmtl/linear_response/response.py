@@ -43,13 +43,13 @@ from pyro_vmtl.linear_response.normals import AtMeans, NewCovariances
 from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources
 
-__all__ = ["LinearResponse"]
+__all__ = ["LinearResponse", "in_double", "kl_weight_and_supports"]
 
 LEAST_WEIGHT = 0.05
 """Weight of a source, relative to the largest, below which its logit is held: it has no optimum."""
 
-FAR, MOST_DAMPING = 0.5, 1e-3
-"""Standard deviations from the optimum, and damping, beyond which the formula does not hold."""
+FAR, MOST_DESCENT = 0.5, 1e-3
+"""Standard deviations from the optimum, and descent, beyond which the formula does not hold."""
 
 
 class LinearResponse:
@@ -112,17 +112,10 @@ class LinearResponse:
     ) -> None:
         elbo = MeanFieldELBO() if elbo is None else elbo
         self._fitted_guide = guide
-        self._args = tuple(map(_as_double, args))
-        self._model, self._guide = copy.deepcopy((model, guide))
-        for program in (self._model, self._guide):
-            if isinstance(program, nn.Module):
-                program.double()
-        with isolated(0), torch.no_grad(), batch_of(self._args, None) as args:
-            trace = trace_guide_and_model(self._model, self._guide, *args).model
-            check_no_bare_parameters(self._model, self._guide)
-        nodes = sample_sites(trace)
-        self._supports = {name: node["fn"].support for name, node in nodes.items()}
-        self._kl_weight = 1 / learning_rate_of(nodes)
+        self._model, self._guide, self._args = in_double(model, guide, args)
+        self._kl_weight, self._supports = kl_weight_and_supports(
+            self._model, self._guide, self._args
+        )
         modules = list(elbo(self._model, self._guide).eval().modules())
         if any(isinstance(m, Sharing) and m.detach_sources for m in modules):
             raise ValueError(
@@ -145,12 +138,12 @@ class LinearResponse:
         step = self.curvature.solve(self.curvature.gradient[None])[0]
         squared = float(self.curvature.gradient @ step) / self._kl_weight
         self.distance = max(0.0, squared) ** 0.5
-        self.at_optimum = self.distance <= FAR and self.curvature.damping <= MOST_DAMPING
+        self.at_optimum = self.distance <= FAR and self.curvature.descent <= MOST_DESCENT
         if not self.at_optimum:
             warnings.warn(
                 f"The optimum of the ELBO is up to {self.distance:.2g} standard deviations away, "
-                f"with damping {self.curvature.damping:.1g}, expected at most {FAR} and "
-                f"{MOST_DAMPING}: linear response holds at the optimum only. Fit again from here.",
+                f"with a descent of {self.curvature.descent:.1g}, expected at most {FAR} and "
+                f"{MOST_DESCENT}: linear response holds at the optimum only. Fit again from here.",
                 stacklevel=2,
             )
 
@@ -219,6 +212,28 @@ def _held(logits: Tensor) -> Tensor:
     weights = logits.softmax(-1)
     most = weights.max(-1, keepdim=True)
     return (weights < LEAST_WEIGHT * most.values).scatter_(-1, most.indices, True)
+
+
+def in_double(
+    model: Program, guide: Program, args: tuple[Any, ...]
+) -> tuple[Program, Program, tuple[Any, ...]]:
+    """Copy programs and their arguments, in double precision."""
+    model, guide = copy.deepcopy((model, guide))
+    for program in (model, guide):
+        if isinstance(program, nn.Module):
+            program.double()
+    return model, guide, tuple(map(_as_double, args))
+
+
+def kl_weight_and_supports(
+    model: Program, guide: Program, args: tuple[Any, ...]
+) -> tuple[float, dict[str, Any]]:
+    """Return the KL weight that all latent sites have, and the supports of all sites."""
+    with isolated(0), torch.no_grad(), batch_of(args, None) as batch:
+        trace = trace_guide_and_model(model, guide, *batch).model
+        check_no_bare_parameters(model, guide)
+    nodes = sample_sites(trace)
+    return 1 / learning_rate_of(nodes), {name: node["fn"].support for name, node in nodes.items()}
 
 
 def _as_double(arg: Any) -> Any:

@@ -50,6 +50,7 @@ from pyro_vmtl.handlers.point_estimates import point_estimates
 from pyro_vmtl.handlers.program_handler import unwrap
 from pyro_vmtl.inference.elbo import MeanFieldELBO, evaluate
 from pyro_vmtl.inference.step import batch_of
+from pyro_vmtl.linear_response.given_sources import given_sources
 from pyro_vmtl.methods.presets import HIERARCHICAL, POOLED, SHARED, presets
 from pyro_vmtl.predictive.overdispersed_poisson import OverdispersedPoisson
 from pyro_vmtl.sharing.fixed_pools import with_fixed_pools
@@ -365,7 +366,7 @@ def closure(data):
     return model
 
 
-def test_draws_of_fits_without_draws_have_covariances_by_linear_response():
+def test_draws_of_fits_without_draws_have_covariances_by_linear_response(monkeypatch):
     """Standard deviations of 1,000 draws are within 11 %, five of their standard errors."""
     generator = torch.Generator().manual_seed(0)
     x, w = torch.randn(6, 30, 2, generator=generator), torch.tensor([[1.0, 0.0], [0.0, -1.0]] * 3)
@@ -383,6 +384,15 @@ def test_draws_of_fits_without_draws_have_covariances_by_linear_response():
     torch.testing.assert_close(found.flatten(), response.stddev("w").flatten(), rtol=0.11, atol=0)
     own = unwrap(fitted.guide).posterior("w").stddev
     assert found.mean() > own.mean() * 1.02
+    # of more parameters, those of each task given its sources
+    monkeypatch.setattr("pyro_vmtl.analysis.export.datatree.MOST_PARAMETERS", 0)
+    tree = to_datatree(fitted, data, num_samples=1000)
+    assert tree.attrs["covariances"] == "given the sources"
+    guide = given_sources(fitted.model, fitted.guide, data, elbo=elbo)
+    expected = guide.state.normals["w"][1].norm(dim=-1)
+    given = torch.as_tensor(tree["posterior"]["w"].values[0]).double().std(0)
+    torch.testing.assert_close(given.flatten(), expected.flatten(), rtol=0.11, atol=0)
+    monkeypatch.undo()
     # where it does not hold, draws are those of the guide: with different KL weights, far from
     # the optimum, and in programs that hold float32 numbers
     early = replace(preset, fitting={"optimizer": "lbfgs", "num_steps": 5}).fit(data)

@@ -240,7 +240,7 @@ def shared():
 def test_a_shared_fit_responds_as_refits_of_tilted_models_do(shared):
     model, guide, data = shared
     response = LinearResponse(model, guide, data, elbo=POINTS)
-    assert response.curvature.damping < 1e-6 and response.curvature.residual < 1e-4
+    assert response.curvature.descent < 1e-6 and response.curvature.residual < 1e-4
     predicted = response.covariance("w")[..., 0, 0, 1]
     direction = torch.zeros_like(guide.program.locs["w"])
     direction[0, 0, 1] = 1.0
