@@ -45,13 +45,15 @@ def report_sections(data: xr.DataTree) -> list[Section]:
     name = main_member(data)
     fit = data if name is None else data.children[name]
     which = "" if name is None else f" This is about {name}, the member with the largest weight."
+    target = f" What it approximates: {fit.attrs['target']}" if "target" in fit.attrs else ""
     members = [] if name is None else [_members(data)]
     return [
         Section(
             "relatedness",
             "Who borrows from whom?",
             "A task borrows from others as far as the model finds them alike. The base is what it "
-            "does not borrow: its own prior.",
+            "does not borrow: its own prior. Of others that are alike it may lean on any, by "
+            "chance: groups count, not single arrows within them.",
             pictures=list(_relatedness(data)),
         ),
         Section(
@@ -69,7 +71,7 @@ def report_sections(data: xr.DataTree) -> list[Section]:
             "trust",
             "Can the posterior be trusted?",
             "Predictions are tested above, on rows that were not fitted. This section is about the "
-            f"draws of the coefficients themselves.{which}",
+            f"draws of the coefficients themselves.{which}{target}",
             tables=[_reliability(data), *members, *_lowest_rows(fit)],
             pictures=list(_trust(fit)),
         ),
@@ -89,13 +91,15 @@ def _members(data: xr.DataTree) -> ReportTable:
         "mean weight": weights.mean("task").values,
         "least": weights.min("task").values,
         "largest": weights.max("task").values,
+        "learning rate": [data.children[member].attrs.get("learning_rate") for member in members],
         "Pareto k": [_khat(data.children[member]) for member in members],
     }
     return ReportTable(
         "Members of the stack",
         pd.DataFrame(columns, pd.Index(members, name="member")),
-        note="Weights reflect how well each member predicted held-out rows, task by task. Pareto k "
-        "is explained below.",
+        note="Weights reflect how well each member predicted held-out rows, task by task. The "
+        "likelihood has the learning rate as its power in what a member approximates; without one, "
+        "it approximates no posterior. Pareto k is explained below.",
     )
 
 
@@ -220,8 +224,7 @@ def _trust(fit: xr.DataTree) -> Iterator[Picture]:
         yield Picture(
             "elbo",
             "Has the fit converged?",
-            "The loss (negative ELBO) at every step, and its running median. Lower is better; it "
-            "bounds the negative log evidence of the data.",
+            "The loss (negative ELBO) at every step, and its running median. Lower is better.",
             "A line that still falls at the end: fit with more steps.",
             partial(plot_elbo, fit),
         )
@@ -244,11 +247,11 @@ def _trust(fit: xr.DataTree) -> Iterator[Picture]:
         yield Picture(
             "khat",
             "Is the posterior's shape right?",
-            "Pareto k of the importance weights: how far the fitted normal distribution is from "
-            "the exact posterior of the same model. Below 0.5 it is close, above 0.7 it is not.",
-            "Values above 0.7, common for these tempered fits: take intervals of single "
-            "coefficients as rough, and judge predictions by the plots above. For exact intervals "
-            "of a small model see nuts_reference.",
+            "Pareto k of the importance weights: how far the fitted distribution of all numbers of "
+            "a task is from its target. Below 0.5 it is close, above 0.7 it is not.",
+            "Values above 0.7, common with more than some 20 coefficients a task, as each adds to "
+            "k: intervals of single ones may be about right, and predictions are judged by the "
+            "plots above. For exact intervals of a small model see nuts_reference.",
             partial(plot_khat, fit),
         )
     if "posterior_predictive" in fit:

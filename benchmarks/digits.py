@@ -19,12 +19,12 @@ from pyro_vmtl.analysis import ALL_TASKS
 from pyro_vmtl.methods.method import Method
 from pyro_vmtl.methods.presets import DEFAULT, PAPER, SHARED
 
-KL_WEIGHT = SHARED.kl_weights["w"]
+KL_WEIGHT = SHARED.kl_weights
 
 # What each row changes in the shared member, fitted alone.
 SETTINGS: dict[str, dict] = {
     f"shared (KL weight {KL_WEIGHT})": {},
-    **{f"KL weight {w}": {"kl_weights": {"w": w}} for w in (0.03, 0.1, 0.3, 0.5, 1.0)},
+    **{f"KL weight {w}": {"kl_weights": w} for w in (0.03, 0.1, 0.3, 0.5, 1.0)},
     "start at even weights": {"sharing": {"start": "even"}},
     "no prior on the source weights": {"sharing": {"weights_prior": False}},
     "no base": {"sharing": {"base": False}},
@@ -40,7 +40,6 @@ SETTINGS: dict[str, dict] = {
         "shared": (),
         "sharing": {},
         "hierarchical": True,
-        "kl_weights": {"w": KL_WEIGHT, "w_mean": KL_WEIGHT},
     },
 }
 

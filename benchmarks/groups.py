@@ -29,7 +29,7 @@ def share(data_set: GroupedTasks, seed: int) -> dict:
     """Compute the mean share of borrowed weight that comes from a task's own group."""
     torch.set_num_threads(1)
     data, _ = to_task_data(data_set.split(seed), "regression")
-    fitted = presets("regression")["default"].members["shared-kl-1"].fit(data)
+    fitted = presets("regression")["default"].many_features.members["shared-kl-1"].fit(data)
     own = own_group_share(fitted.relatedness().mean(0).numpy(), data_set.group)
     return {"tasks": data_set.tasks, "rows": data_set.rows, "seed": seed, "own group": own.mean()}
 

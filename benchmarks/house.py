@@ -28,7 +28,7 @@ FLOORS = (
     ("predictive",),
     ("methods",),
     ("analysis",),
-    ("estimators",),
+    ("estimators", "testing"),
     ("cli",),
 )
 """Rooms from the lowest floor up. A room imports from lower floors only, not from its own."""

@@ -21,7 +21,7 @@ from pyro_vmtl import predictive_mixture
 from pyro_vmtl.analysis import ALL_TASKS, classification_metrics, regression_metrics
 from pyro_vmtl.datasets import Split
 from pyro_vmtl.methods.method import Method
-from pyro_vmtl.predictive.families import family_of
+from pyro_vmtl.predictive.mixtures import pit
 from pyro_vmtl.predictive.overdispersed_poisson import OverdispersedPoisson
 
 __all__ = ["NUM_SAMPLES", "Trial", "run_trial"]
@@ -148,8 +148,7 @@ def _test_baseline(trial: Trial, split: Split) -> tuple[Metrics, float]:
 
 def _integral_transform(predictive: Distribution, y: Tensor) -> Tensor:
     """Return the probability of less than each target, randomised for counts."""
-    family = family_of(predictive.component_distribution)
-    return family.pit(predictive, y, torch.Generator().manual_seed(0))
+    return pit(predictive, y, torch.Generator().manual_seed(0))
 
 
 def _classification(proba: np.ndarray, split: Split) -> Metrics:

@@ -73,7 +73,7 @@ def files_of_a_step() -> Counter[str]:
     X, tasks = rng.normal(size=(80, 3)), np.repeat([*"abcd"], 20)
     data = TaskData.regression(X, X.sum(1), tasks.tolist()).with_intercept()
     few = {"num_steps": 3, "batches": RandomRows(10)}
-    preset = replace(presets("regression")["shared"], fitting=few, few_features=None)
+    preset = replace(presets("regression")["shared"].many_features, fitting=few)
     tracer = _Tracer(step=2)  # the first step initializes
     before = sys.getprofile()
     sys.setprofile(tracer)

@@ -71,16 +71,42 @@ class _LogNormals(nn.Module):
         return 2 * ((2 * self.raw_spread.double()).exp() - self.loc.double())
 
 
+class _InverseAndLogDet(torch.autograd.Function):
+    """The inverse of positive definite matrices and the logarithm of their determinants.
+
+    As both come from one factor, their gradient takes two products where that of the factor would
+    take triangular solves.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        lower = torch.linalg.cholesky(matrix)
+        inverse = torch.cholesky_inverse(lower)
+        ctx.save_for_backward(inverse)
+        return inverse, 2 * lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    @staticmethod
+    def backward(ctx: Any, of_inverse: Tensor, of_log_det: Tensor) -> Tensor:  # type: ignore[override]
+        (inverse,) = ctx.saved_tensors
+        return of_log_det[..., None, None] * inverse - inverse @ of_inverse @ inverse
+
+
 class _Posterior(NamedTuple):
-    """Posteriors of the coefficients; the letters are those of the module."""
+    """Posteriors of the coefficients; the letters are those of the module.
+
+    The last four are in units of ``root``, in which the prior of w has variance 1, and
+    :math:`C_t` is :math:`s_t G_t`.
+    """
 
     offset: Tensor  # S_t s_t b_t, (T, F)
     gain: Tensor  # S_t Lambda, (T, F, F)
     cov: Tensor  # S_t, (T, F, F)
-    half_log_det: Tensor  # log |S_t| / 2, (T,)
     mean_loc: Tensor  # (F,)
     mean_cov: Tensor  # V, (F, F)
-    own: Tensor  # S_t s_t G_t, what is not of m: the identity less the gain, (T, F, F)
+    root: Tensor  # of 1 / Lambda, (F,)
+    inverse: Tensor  # (I + C_t)^-1, (T, F, F)
+    own: Tensor  # C_t (I + C_t)^-1, symmetric: what is not of m, (T, F, F)
+    log_det: Tensor  # log |I + C_t|, (T,)
 
 
 class ConjugateNormal(nn.Module):
@@ -140,42 +166,41 @@ class ConjugateNormal(nn.Module):
 
     def coefficients(self) -> _Posterior:
         """Compute the posteriors of the coefficients and of their mean, in float64."""
-        log_precision = self.scale.log_precision()
-        root = (-0.5 * log_precision).exp()  # of 1 / Lambda
+        root = (-0.5 * self.scale.log_precision()).exp()
         s = self.noise.log_precision().exp()  # (T, 1)
-        data_precision = s[..., None] * self.xx
-        # I + root (s G) root has eigenvalues of at least 1, however small or collinear G is
-        inner = torch.eye(len(root), dtype=root.dtype, device=root.device)
-        lower = torch.linalg.cholesky(inner + root[:, None] * data_precision * root)
-        inverse = torch.cholesky_inverse(lower)
-        cov = root[:, None] * inverse * root
-        gain = root[:, None] * inverse / root
-        offset = (cov @ (s * self.xy)[..., None]).squeeze(-1) + self.shift
-        informs = self.informs_mean
-        precision = torch.einsum("t,tij->ij", informs, gain.mT @ data_precision)
-        precision = precision + (-2 * self.raw_mean_scale.double()).exp() * inner
-        mean_cov = torch.cholesky_inverse(torch.linalg.cholesky((precision + precision.mT) / 2))
-        right = (gain.mT @ (s * self.xy)[..., None]).squeeze(-1)
-        mean_loc = mean_cov @ (informs[:, None] * right).sum(0) + self.mean_shift
-        half_log_det = root.log().sum() - lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return _Posterior(offset, gain, cov, half_log_det, mean_loc, mean_cov, cov @ data_precision)
+        units = root[:, None] * root
+        of_data = s[..., None] * self.xx * units
+        eye = torch.eye(len(root), dtype=root.dtype, device=root.device)
+        # eigenvalues are at least 1, however small or collinear G is
+        inverse, log_det = _InverseAndLogDet.apply(eye + of_data)
+        own = inverse @ of_data
+        offset = root * (inverse @ (root * s * self.xy)[..., None]).squeeze(-1)
+        precision = (self.informs_mean[:, None, None] * own).sum(0) / units
+        precision = precision + (-2 * self.raw_mean_scale.double()).exp() * eye
+        mean_cov, _ = _InverseAndLogDet.apply((precision + precision.mT) / 2)
+        right = (self.informs_mean[:, None] * offset).sum(0) / root**2
+        mean_loc = mean_cov @ right + self.mean_shift
+        offset = offset + self.shift
+        gain, cov = root[:, None] * inverse / root, inverse * units
+        return _Posterior(offset, gain, cov, mean_loc, mean_cov, root, inverse, own, log_det)
 
     def expected_terms(self, w: _Posterior) -> dict[str, Tensor]:
         """Compute the expected log-likelihood ``y`` and the expected KL of ``w``, each (T, 1)."""
-        log_precision = self.scale.log_precision()
-        loc = w.offset + (w.gain @ w.mean_loc)
-        spread = w.gain @ w.mean_cov
-        second = w.cov + spread @ w.gain.mT + loc[:, :, None] * loc[:, None, :]
-        squares = self.yy - 2 * (self.xy * loc).sum(-1) + (self.xx * second).sum((-2, -1))
+        mean_cov = w.mean_cov / (w.root[:, None] * w.root)
+        # w - m has the mean `apart`, and w has C_t (I + C_t)^-1 of the variance of m
+        apart = w.offset - w.root * (w.own @ (w.mean_loc / w.root))
+        loc = apart + w.mean_loc
+        of_prior = ((w.own @ mean_cov) * w.own).sum((-2, -1))
+        of_mean = (w.own * mean_cov).sum((-2, -1))
+        of_rows = w.own.diagonal(dim1=-2, dim2=-1).sum(-1) + of_mean - of_prior
         s, log_sigma = self.noise.log_precision().exp(), self.noise.loc.double()
-        log_likelihood = -0.5 * (s[:, 0] * squares + self.num_rows * LOG_2PI)
+        fitted = (self.xx @ loc[..., None]).squeeze(-1)
+        squares = self.yy + (loc * (fitted - 2 * self.xy)).sum(-1)
+        log_likelihood = -0.5 * (s[:, 0] * squares + of_rows + self.num_rows * LOG_2PI)
         log_likelihood = log_likelihood - self.num_rows * log_sigma[:, 0]
-        # w - m has the mean offset - own m
-        apart = w.offset - w.own @ w.mean_loc
-        var = w.cov.diagonal(dim1=-2, dim2=-1) + apart**2
-        var = var + ((w.own @ w.mean_cov) * w.own).sum(-1)
-        kl = 0.5 * (log_precision.exp() * var - 1).sum(-1) - w.half_log_det
-        kl = kl + self.scale.loc.double().sum()
+        inverse = w.inverse.diagonal(dim1=-2, dim2=-1)
+        kl = 0.5 * ((inverse - 1 + (apart / w.root) ** 2).sum(-1) + of_prior + w.log_det)
+        kl = kl + (self.scale.loc.double() - w.root.log()).sum()
         return {"y": log_likelihood[:, None], "w": kl[:, None]}
 
     def posterior(self, site: str) -> Any:
@@ -189,6 +214,10 @@ class ConjugateNormal(nn.Module):
             return self._normal(w.mean_loc, w.mean_cov)
         cov = w.cov + w.gain @ w.mean_cov @ w.gain.mT
         return self._normal((w.offset + w.gain @ w.mean_loc).unsqueeze(1), cov.unsqueeze(1))
+
+    def start_last_task(self, start: object) -> None:
+        """Leave what was learned of others as it is when a task is added."""
+        self.informs_mean[-1] = 0.0
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample every site; the model's arguments are ignored."""
@@ -220,4 +249,5 @@ def _root(cov: Tensor) -> Tensor:
     std = cov.diagonal(dim1=-2, dim2=-1).sqrt()
     correlation = cov / (std[..., :, None] * std[..., None, :])
     eye = torch.eye(cov.shape[-1], dtype=cov.dtype, device=cov.device)
-    return std[..., :, None] * torch.linalg.cholesky(correlation + 1e-10 * eye)
+    # without a check of errors, which a recorded step would make though nobody draws
+    return std[..., :, None] * torch.linalg.cholesky_ex(correlation + 1e-10 * eye).L

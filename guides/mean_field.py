@@ -142,6 +142,17 @@ class MeanFieldNormal(nn.Module):
         self.locs[site].copy_(loc.unsqueeze(1))
         self.raw_scales[site].copy_(scale.unsqueeze(1).log())
 
+    @torch.no_grad()
+    def start_last_task(self, start: tuple[Tensor, Tensor] | None) -> None:
+        """Start a task that was added, given what all have in common.
+
+        ``start`` are means and scales of the site ``w``, (1, ...); None for those of a new guide.
+        """
+        if start is not None:
+            self.locs["w"][-1], self.raw_scales["w"][-1] = start[0], start[1].log()
+        for site, common in self.raw_common_scales.items():
+            self.raw_scales[site][-1] -= common
+
     def posterior(self, site: str) -> dist.Independent:
         """Return the posterior of a site, batch shape (T, 1); () outside the task plate."""
         loc, scale = self.locs[site], self.raw_scales[site].exp()

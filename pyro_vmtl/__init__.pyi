@@ -10,6 +10,7 @@ from .data.task_batches import TaskBlocks as TaskBlocks
 from .data.task_data import TaskData as TaskData
 from .estimators import VMTLClassifier as VMTLClassifier
 from .estimators import VMTLRegressor as VMTLRegressor
+from .handlers.own_parameters import as_module as as_module
 from .handlers.point_estimates import point_estimates as point_estimates
 from .handlers.program_handler import unwrap as unwrap
 from .handlers.schedules import (
@@ -27,15 +28,21 @@ from .handlers.schedules import (
 from .handlers.schedules import (
     Stairs as Stairs,
 )
+from .handlers.target import target_learning_rate as target_learning_rate
 from .handlers.temper import temper as temper
 from .handlers.tracing import trace_guide_and_model as trace_guide_and_model
 from .inference.elbo import MeanFieldELBO as MeanFieldELBO
 from .inference.history import History as History
+from .inference.saved_program import load_program as load_program
+from .inference.saved_program import save_program as save_program
 from .inference.svi import FitResult as FitResult
 from .inference.svi import NonFiniteLossError as NonFiniteLossError
 from .inference.svi import fit as fit
 from .linear_response.response import LinearResponse as LinearResponse
 from .methods.add_task import add_task as add_task
+from .methods.by_features import ByFeatures as ByFeatures
+from .methods.fit_files import load_fitted as load_fitted
+from .methods.fit_files import save_fitted as save_fitted
 from .methods.fitted import Fitted as Fitted
 from .methods.method import Method as Method
 from .methods.method import Programs as Programs
@@ -60,6 +67,7 @@ from .predictive.posterior_predictive import (
     predict_proba as predict_proba,
 )
 from .predictive.quantiles import quantiles as quantiles
+from .sharing.pool import Pool as Pool
 from .sharing.pools import (
     ExpectedLogarithmicPool as ExpectedLogarithmicPool,
 )

@@ -73,7 +73,7 @@ def tree(tasks, *, num_samples=1000, width=1.0, shift=0.0, kl_weight=1.0, seed=0
                 "log_q_task": ((*draws, "task"), log_q),
             },
             {"task": labels},
-            attrs={"kl_weight": kl_weight},
+            attrs={"learning_rate": 1 / kl_weight},
         ),
     }
     return xr.DataTree.from_dict(groups)

@@ -18,9 +18,10 @@ With few draws large shapes cannot be estimated, so that ``good_k`` is
 :math:`\min(1 - 1 / \log_{10} S, 0.7)` (Vehtari et al., JMLR 2024). A small k-hat does not prove
 that nothing is missed: a mode that no draw came near goes unnoticed. All tasks together have as
 many dimensions as all coefficients, and every one adds to the variation of the ratios; predictions
-in a task depend on that of the task alone. In a fit tempered by a KL weight :math:`b` the log
-ratios are :math:`1 / b` times those of the ELBO, and with them those of source weights, whose KL is
-not tempered: these alone can cause a large :math:`\hat k`.
+in a task depend on that of the task alone. In a fit tempered by a KL weight :math:`b` the target is
+the generalised posterior, with the likelihood to the power :math:`1 / b`; where tasks share, it is
+that of each task given the posteriors of its sources, at their mean weights. A fit whose KL weights
+differ between sites has no target, and no :math:`\hat k`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from pyro_vmtl.analysis.arviz_api import az as _az  # noqa: F401  it adds `azsta
 from pyro_vmtl.analysis.canvas import COLORS, INK, label_axes, on_axes
 from pyro_vmtl.analysis.tree_parts import SAMPLE_DIMS, get_variable, shorten
 
-__all__ = ["good_khat", "plot_khat", "psis_khat", "smoothed_weights"]
+__all__ = ["good_khat", "log_ratios", "plot_khat", "psis_khat", "smoothed_weights"]
 
 EQUAL = 0.01
 """Range of log ratios, in nats, up to which they count as equal: weights within 1 %."""
@@ -108,6 +109,20 @@ def _plain(ratios: xr.DataArray) -> xr.DataArray:
     return shifted - np.log(xr.apply_ufunc(np.exp, shifted).sum(SAMPLE_DIMS))
 
 
+def log_ratios(data: xr.DataTree, part: str = "") -> xr.DataArray:
+    """Return the log density of the target minus that of the guide; of tasks, by ``"_task"``.
+
+    Raises
+    ------
+    ValueError
+        If the fit has no target.
+    """
+    if "sample_stats" not in data.children and "target" in data.attrs:
+        raise ValueError(f"The fit has no target to compare with. {data.attrs['target']}")
+    log_p, log_q = (get_variable(data, "sample_stats", f"log_{name}{part}") for name in "pq")
+    return log_p - log_q
+
+
 def psis_khat(data: xr.DataTree) -> xr.Dataset:
     """Compute the Pareto k-hat of a variational posterior, and of each task's part of it.
 
@@ -128,11 +143,7 @@ def psis_khat(data: xr.DataTree) -> xr.Dataset:
     --------
     plot_khat, loo
     """
-    together, by_task = (
-        get_variable(data, "sample_stats", f"log_p{part}")
-        - get_variable(data, "sample_stats", f"log_q{part}")
-        for part in ("", "_task")
-    )
+    together, by_task = (log_ratios(data), log_ratios(data, "_task"))
     num_samples = together.sizes["chain"] * together.sizes["draw"]
     return xr.Dataset(
         {"khat": smoothed_weights(together)[1], "khat_task": smoothed_weights(by_task)[1]},
@@ -185,6 +196,7 @@ def plot_khat(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     ax.set(xlim=(-0.03, MAX_KHAT + 0.03), ylim=(-0.6, rows[-1] + 0.6))
     shown = "" if len(order) == len(by_task) else f", the worst {len(order)} tasks"
     label_axes(ax, xlabel=rf"Pareto $\hat k$ of the importance ratios{shown}", ylabel="task")
-    title = f"Draws can be trusted in {(by_task <= good_k).sum()} of {len(by_task)} tasks"
+    good = f"good in {(by_task <= good_k).sum()} of {len(by_task)} tasks"
+    title = f"All numbers of a task together: {good}"
     ax.set_title(title, fontsize=13, color=INK, loc="left", pad=20)
     return ax

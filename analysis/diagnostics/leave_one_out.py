@@ -3,14 +3,14 @@ r"""Leave-one-out cross-validation of a variational posterior, without fitting a
 How well would row :math:`n` of task :math:`t` be predicted by a fit that has not seen it? The draws
 :math:`w_s` from the guide are reweighted by importance sampling,
 
-.. math:: r_{ns} = \frac{p_t(w_s)}{q_t(w_s)}\; p(y_n \mid w_s)^{-v_n / b}, \qquad
+.. math:: r_{ns} = \frac{p_t(w_s)}{q_t(w_s)}\; p(y_n \mid w_s)^{-\eta v_n}, \qquad
           \mathrm{elpd}_n = \log \frac{\sum_s r_{ns}\, p(y_n \mid w_s)}{\sum_s r_{ns}},
 
 with Pareto-smoothed weights (Vehtari et al., Statistics and Computing 2017; with a guide in place
 of the posterior: Magnusson et al., ICML 2019). :math:`v_n` is the row's weight in the fit, and
-:math:`b` the KL weight: a tempered fit has the likelihood to the power :math:`1 / b`.
-:math:`p_t / q_t` is the task's own part: given their pools, tasks are independent of one another,
-and a part has fewer dimensions than all of them, hence steadier weights.
+:math:`\eta` the learning rate of the likelihood, one over the KL weight. :math:`p_t / q_t` is the
+task's own part: given their pools, tasks are independent of one another, and a part has fewer
+dimensions than all of them, hence steadier weights.
 
 A row is left out of its own task only. The posteriors of other tasks, sites that all tasks have in
 common and learned parameters, such as noise, stay as they are. Where tasks share, the estimate is
@@ -29,7 +29,7 @@ import xarray as xr
 from scipy.special import logsumexp
 
 from pyro_vmtl.analysis.arviz_api import az
-from pyro_vmtl.analysis.diagnostics.khat import good_khat, smoothed_weights
+from pyro_vmtl.analysis.diagnostics.khat import good_khat, log_ratios, smoothed_weights
 from pyro_vmtl.analysis.metrics import ALL_TASKS
 from pyro_vmtl.analysis.tree_parts import SAMPLE_DIMS, get_variable, row_tasks
 
@@ -148,9 +148,9 @@ def _rows(data: xr.DataTree) -> xr.Dataset:
     coords = {name: c for name, c in log_likelihood.coords.items() if name in ("row", "task")}
     tasks, num_samples = row_tasks(log_likelihood), log_likelihood[0].size
     density = log_likelihood.drop_vars(coords).astype(float)
-    log_p, log_q = (get_variable(data, "sample_stats", f"log_{name}_task") for name in "pq")
-    ratio, labels = (log_p - log_q).drop_vars("task"), log_p["task"].values
-    power = np.full(len(tasks), 1 / data["sample_stats"].attrs.get("kl_weight", 1.0))
+    ratio = log_ratios(data, "_task")
+    ratio, labels = ratio.drop_vars("task"), ratio["task"].values
+    power = np.full(len(tasks), data["sample_stats"].attrs.get("learning_rate", 1.0))
     if "constant_data" in data.children and "sample_weight" in data["constant_data"].data_vars:
         power *= data["constant_data"].dataset["sample_weight"].values
     parts = []

@@ -4,7 +4,8 @@ A guide belongs to a family, most often independent normals, and a fit may end e
 optimum. NUTS has no family, and its draws are from the target itself. The target is that of the
 fit:
 
-- in a tempered fit the likelihood has the power :math:`1 / b`, with :math:`b` the KL weight;
+- in a tempered fit the likelihood has the power :math:`1 / b`, with :math:`b` the KL weight
+  (:func:`~pyro_vmtl.target_learning_rate`);
 - in a shared fit the prior of a task is its pool of the guide's posteriors of the other tasks, with
   the source weights at their posterior mean. Both are fixed: a sibling's posterior is no prior that
   could be sampled jointly with it. For the logarithmic pool, whose log density is linear in the
@@ -16,8 +17,6 @@ fit:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,20 +24,17 @@ import torch
 import xarray as xr
 from pyro import poutine
 from pyro.infer import MCMC, NUTS
-from pyro.poutine.util import prune_subsample_sites
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vmtl.analysis.tree_parts import get_variable
-from pyro_vmtl.handlers.isolation import isolated, validation
+from pyro_vmtl.handlers.isolation import evaluating, isolated, validation
 from pyro_vmtl.handlers.program_handler import Program
-from pyro_vmtl.handlers.temper import kl_weights_of
+from pyro_vmtl.handlers.target import learning_rate_of
+from pyro_vmtl.handlers.tracing import sample_sites, trace_guide_and_model
 from pyro_vmtl.inference.step import batch_of
-from pyro_vmtl.sharing.messengers import RECORDED, Sharing, detached_sources, recorded_sources
+from pyro_vmtl.sharing.fixed_pools import with_fixed_pools
 
 __all__ = ["nuts_reference"]
-
-WEIGHT_DRAWS = 4000
-"""Draws of the source weights to compute their mean from."""
 
 
 def nuts_reference(
@@ -83,14 +79,15 @@ def nuts_reference(
     Raises
     ------
     ValueError
-        If latent sites are tempered by different KL weights, or by 0: then the ELBO has no single
-        target.
+        If latent sites have different KL weights, or a weight of 0: then the fit has no target.
     """
     draws: dict[str, list[Tensor]] = {}
     diverging = np.zeros((num_chains, num_samples), dtype=bool)
-    with validation(False):
-        fixed = _with_fixed_pools(model, guide, args, seed)
-        power = 1 / _common_weight(fixed, args, kl_weights_of(model), seed)
+    with validation(False), evaluating(model, guide):
+        with isolated(seed), torch.no_grad():
+            traces = trace_guide_and_model(model, guide, *args)
+            fixed = with_fixed_pools(model, traces.guide)
+        power = learning_rate_of(sample_sites(traces.model))
 
         def target() -> None:
             with batch_of(args, None) as batch, poutine.scale(scale=power):
@@ -112,40 +109,3 @@ def nuts_reference(
     tree = xr.DataTree.from_dict({"posterior": xr.Dataset(variables), "sample_stats": stats})
     tree.attrs = {"inference": "NUTS", "warmup": warmup, "seed": seed}
     return tree
-
-
-def _common_weight(
-    target: Program, args: tuple[Any, ...], kl_weights: Mapping[str, float], seed: int
-) -> float:
-    """Return the KL weight that all latent sites have."""
-    with isolated(seed), torch.no_grad():
-        trace = prune_subsample_sites(poutine.trace(target).get_trace(*args))
-    found = {site: kl_weights.get(site, 1.0) for site in trace.stochastic_nodes}
-    if not found or len(set(found.values())) > 1 or not min(found.values()) > 0:
-        raise ValueError(
-            f"The KL weights of the latent sites are {found}, expected one number above 0 for all "
-            "of them: otherwise the ELBO has no single target to sample. Temper all latent sites "
-            "alike."
-        )
-    return min(found.values())
-
-
-def _with_fixed_pools(model: Program, guide: Program, args: tuple[Any, ...], seed: int) -> Program:
-    """Return the model with its pools fixed, at the mean source weights."""
-    modules = guide.modules() if isinstance(guide, nn.Module) else ()
-    fixed = poutine.Trace()
-    with isolated(seed), torch.no_grad():
-        trace = poutine.trace(guide).get_trace(*args)
-        for sharing in modules:
-            if not isinstance(sharing, Sharing):
-                continue
-            for site, sources in sharing.items():
-                posterior = sources.weights_posterior(sources.logits)
-                log_weights = posterior.sample(torch.Size([WEIGHT_DRAWS]))
-                mean = log_weights.logsumexp(0) - math.log(WEIGHT_DRAWS)
-                node = dict(trace.nodes[f"{site}_sources"])
-                node["value"] = mean.reshape(node["value"].shape)
-                recorded = detached_sources(recorded_sources(trace, site))
-                node["infer"] = {**node["infer"], RECORDED: recorded}
-                fixed.add_node(f"{site}_sources", **node)
-    return poutine.block(poutine.replay(model, trace=fixed), hide=list(fixed.nodes))

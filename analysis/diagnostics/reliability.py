@@ -43,7 +43,8 @@ def assess_reliability(data: xr.DataTree) -> pd.DataFrame:
         - Relatedness is if members of the stack that share have more than half of the weight, which
           is by their predictions of rows that they did not see.
         - Coefficients are if the Pareto k of nine in ten tasks is good, in the member with the
-          largest weight.
+          largest weight. It is that of all numbers of a task together, against the target of the
+          fit, and not tested where that has none.
 
     See Also
     --------
@@ -107,13 +108,26 @@ def _has_sources(fit: xr.DataTree | None) -> bool:
 def _coefficients(data: xr.DataTree) -> tuple[str, str, str]:
     name = main_member(data)
     fit = data if name is None else data.children[name]
-    way_out = "Take their intervals as rough; nuts_reference draws exact ones of small models."
+    way_out = "Take their intervals as rough; nuts_reference tests them, in small models."
     try:
         found = psis_khat(fit)
-    except (KeyError, ValueError):  # few draws, or densities that are not finite
-        return "not tested", "There are no log densities of draws.", way_out
+    except ValueError as error:  # no target, few draws, or densities that are not finite
+        return "not tested", str(error), way_out
     good = found["khat_task"].values <= found.attrs["good_k"]
     verdict = "yes" if good.mean() >= MOST else "in part" if good.any() else "no"
     of_member = "" if name is None else f", in {name}"
     text = f"Pareto k is good in {good.sum()} of {len(good)} tasks{of_member}."
+    numbers = _numbers_of_a_task(fit)
+    if verdict != "yes" and numbers:
+        text += (
+            f" That is about all {numbers} numbers of a task together: each adds to k, and "
+            "intervals of single ones may be about right."
+        )
     return verdict, text, way_out
+
+
+def _numbers_of_a_task(fit: xr.DataTree) -> int:
+    """Count the latent numbers of a task, without its source weights."""
+    variables = fit["posterior"].data_vars if "posterior" in fit else {}
+    own = [v for name, v in variables.items() if "task" in v.dims and "source" not in v.dims]
+    return sum(v.isel(chain=0, draw=0, task=0).size for v in own)

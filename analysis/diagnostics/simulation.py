@@ -7,7 +7,9 @@ posterior (Talts et al. 2018, arXiv 1804.06788; for variational posteriors Yao e
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -25,6 +27,7 @@ from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.program_handler import Program
+from pyro_vmtl.handlers.target import learning_rate_of
 from pyro_vmtl.handlers.tracing import sample_sites
 from pyro_vmtl.inference.progress import fits_bar
 
@@ -79,6 +82,11 @@ def simulate_ranks(
         ones are exactly uniform. The attribute ``sample_dims`` names the dimensions along which
         ranks are independent.
 
+    Warns
+    -----
+    UserWarning
+        If the target of the fit, as the guide or the tree says, is not the Bayesian posterior.
+
     See Also
     --------
     rank_uniformity
@@ -91,8 +99,9 @@ def simulate_ranks(
     sharing, the prior in the fit is made of the posteriors of other tasks, and differs from the one
     that parameters were drawn from. Ranks then show whether the pipeline can be trusted for tasks
     such as the model draws: unrelated ones with a plain prior, related ones with a
-    :class:`~pyro_vmtl.models.HierarchicalNormal`. A KL weight below 1 (:func:`~pyro_vmtl.temper`)
-    makes posteriors narrower than the Bayesian one, which ranks show.
+    :class:`~pyro_vmtl.models.HierarchicalNormal`. Ranks are uniform for the posterior at learning
+    rate 1 only, as no targets could be simulated of which another generalised posterior is the
+    posterior: those of a tempered fit (:func:`~pyro_vmtl.temper`) say how far it is from there.
     """
     if num_simulations < 1 or num_samples < 1:
         raise ValueError(
@@ -112,6 +121,8 @@ def simulate_ranks(
                 except Exception as error:
                     error.add_note(f"In simulation {i + 1} of {num_simulations}, seed {seed}.")
                     raise
+                if i == 0:
+                    _warn_of_other_target(fitted, simulated)
                 draws, sources = _posterior_draws(fitted, truth, simulated, num_samples)
                 random = np.random.default_rng(each)
                 datasets.append(xr.Dataset({s: _ranks(truth[s], draws[s], random) for s in truth}))
@@ -123,6 +134,22 @@ def simulate_ranks(
     ranks.attrs["sample_dims"] = ["simulation", TASK_PLATE] if independent else ["simulation"]
     ranks.attrs |= {"num_samples": num_samples, "seed": seed}
     return xr.DataTree.from_dict({"prior_sbc": ranks})
+
+
+def _warn_of_other_target(fitted: Program | xr.DataTree, args: tuple[Any, ...]) -> None:
+    """Warn where a fit does not approximate the posterior at learning rate 1."""
+    rate = None
+    if isinstance(fitted, xr.DataTree):
+        rate = fitted.attrs.get("learning_rate", None if "target" in fitted.attrs else 1.0)
+    else:
+        with suppress(ValueError), torch.no_grad():
+            rate = learning_rate_of(sample_sites(poutine.trace(fitted).get_trace(*args)))
+    if rate != 1:
+        warnings.warn(
+            f"The learning rate of the likelihood is {rate}, and ranks are uniform for 1: they say "
+            "how far the fit is from the Bayesian posterior. Fit with a KL weight of 1 to test it.",
+            stacklevel=3,
+        )
 
 
 def _simulated(

@@ -47,7 +47,7 @@ class Collected:
         observed: Group = {}
         for draws, model_sites, guide_sites in self.traced.posterior(num_samples):
             if draws.start < num_latent:
-                self._add_latent(posterior, model_sites)
+                self._add_latent(posterior, guide_sites | model_sites)
             if draws.start < num_rows:
                 y = model_sites[self.site]
                 log_prob = y["fn"].log_prob(y["value"])

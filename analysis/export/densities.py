@@ -1,13 +1,10 @@
 r"""Log densities of draws: under the target of a fit, and under its guide.
 
-The ELBO is the expectation of an integrand: the log density of all sites of the model minus that of
-all sites of the guide, each with its weight. Divided by the least KL weight :math:`b` it is
-
-.. math:: \log p(\theta) - \log q(\theta), \qquad
-    p(\theta) \propto p(\theta) \prod_n p(y_n \mid \theta)^{1/b}
-
-where all sites have that weight: the generalised posterior which a tempered fit approximates. Where
-sites have different weights, each enters with its weight divided by the least one.
+The target is the generalised posterior :math:`p(\theta) \prod_n p(y_n \mid \theta)^{1/b}`, with
+:math:`b` the KL weight of all latent sites (:func:`~pyro_vmtl.target_learning_rate`). Where tasks
+share, it is that of each task given its pool, at the mean source weights: these have no density in
+it, and draws of them do not matter. So :math:`\log p - \log q` is, but for the KL of the source
+weights, the integrand of the ELBO over :math:`b`.
 """
 
 from __future__ import annotations
@@ -16,23 +13,12 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from pyro_vmtl.analysis.export.tracing import Nodes, is_latent
+from pyro_vmtl.analysis.export.tracing import Nodes
 from pyro_vmtl.data.plates import TASK_PLATE
-from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, Program
-from pyro_vmtl.handlers.temper import kl_weights_of
+from pyro_vmtl.handlers.program_handler import UNCONSTRAINED
+from pyro_vmtl.sharing.fixed_pools import has_sources
 
-__all__ = ["least_kl_weight", "log_densities", "num_tasks_apart"]
-
-
-def least_kl_weight(model: Program, sites: Nodes) -> float:
-    """Return the least KL weight of a model's latent sites, not counting weights of 0."""
-    tempered = kl_weights_of(model)
-    weights = [
-        tempered.get(name, 1.0)
-        for name, node in sites.items()
-        if is_latent(node) and not node["is_observed"] and node["mask"] is not False
-    ]
-    return min((weight for weight in weights if weight > 0), default=1.0)
+__all__ = ["log_densities", "num_tasks_apart"]
 
 
 def num_tasks_apart(model_sites: Nodes, guide_sites: Nodes) -> int | None:
@@ -53,7 +39,7 @@ def log_densities(
     total = torch.zeros(num_draws, dtype=torch.float64)
     by_task = None if num_tasks is None else torch.zeros(num_draws, num_tasks, dtype=torch.float64)
     for site in sites.values():
-        if site["mask"] is False or site["infer"].get("_deterministic"):
+        if site["mask"] is False or site["infer"].get("_deterministic") or has_sources(site):
             continue
         fn = site["fn"]
         values = scale_and_mask(fn.log_prob(site["value"]), site["scale"], site["mask"]).double()

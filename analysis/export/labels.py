@@ -80,17 +80,21 @@ class Labels:
         """Convert values (S, T, N, ...) of padded rows to the user's order, (S, rows, ...)."""
         return values.flatten(1, 2)[:, self._places.to(values.device)]
 
-    def variable(self, values: Tensor) -> Variable:
-        """Convert values (T, N) or (T, N, F) of padded rows to a variable of rows."""
-        dims = ("row", "feature")[: values.ndim - 1]
-        return Variable(dims, self.of_rows(values[None])[0].cpu().numpy())
+    def variable(self, values: Tensor, *dims: str) -> Variable:
+        """Convert values (T, N, ...) of padded rows to a variable; ``dims`` are after the rows."""
+        return Variable(("row", *dims), self.of_rows(values[None])[0].cpu().numpy())
 
     def constants(self) -> dict[str, Variable]:
-        """Return the inputs of programs: features, and weights of rows."""
+        """Return the inputs of programs: features, weights and further columns of rows."""
         if self.rows is None:
             return {}
-        found = {"x": self.rows.x, "sample_weight": self.rows.weight}
-        return {name: self.variable(v) for name, v in found.items() if v is not None}
+        found = {"x": self.variable(self.rows.x, "feature")}
+        if self.rows.weight is not None:
+            found["sample_weight"] = self.variable(self.rows.weight)
+        for name, values in self.rows.columns.items():
+            more = (f"{name}_dim_{i}" for i in range(values.ndim - 2))
+            found[name] = self.variable(values, *more)
+        return found
 
     def note_classes(self, site: str, *groups: xr.Dataset) -> None:
         """Store the labels of classes as an attribute of targets, which are integer codes."""

@@ -19,7 +19,6 @@ make the draws agree where that predicts better, whatever the posterior is uncer
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import torch
@@ -30,6 +29,7 @@ from torch.distributions import Categorical, Distribution
 from pyro_vmtl.analysis.export.labels import Labels, Variable
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.predictive.families import family_of, predictive_mixture
+from pyro_vmtl.predictive.mixtures import pit
 from pyro_vmtl.predictive.quantiles import quantiles
 
 __all__ = ["chunks", "predictions", "split_uncertainty", "summarize_draws"]
@@ -92,9 +92,8 @@ def summarize_draws(
     found = split_uncertainty(draws, weights, INTERVAL, posterior=posterior)
     if "quantile" in found:
         found["lower"], found["upper"] = found.pop("quantile").unbind(-1)
-        if y is not None:
-            mixture = predictive_mixture(draws, weights)
-            found["pit"] = family_of(draws[0]).pit(mixture, y, generator)
+    if y is not None and family_of(draws[0]).ordered:
+        found["pit"] = pit(predictive_mixture(draws, weights), y, generator)
     return found if y is None else {**found, "y": y}
 
 
@@ -109,7 +108,7 @@ def split_uncertainty(
     """Split the uncertainty of what draws (S, T, N) of members with weights (T, M) predict, (T, N).
 
     The shares are those of ``posterior``, the same draws before calibration. Quantiles, (T, N,
-    probabilities), are of likelihoods that have a distribution function.
+    probabilities), are of numbers.
     """
     predictive: Any = predictive_mixture(draws, weights)
     of_posterior: Any = predictive if posterior is None else predictive_mixture(posterior, weights)
@@ -135,9 +134,7 @@ def split_uncertainty(
         "aleatoric_std": (share * var).sqrt(),
     }
     if probabilities:
-        with suppress(NotImplementedError):  # such as for StudentT, which has no cdf in torch
-            levels = list(quantiles(predictive, probabilities))
-            found["quantile"] = torch.stack(levels, dim=-1)
+        found["quantile"] = torch.stack(list(quantiles(predictive, probabilities)), dim=-1)
     return found
 
 

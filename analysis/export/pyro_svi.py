@@ -15,7 +15,6 @@ from torch.distributions import Distribution
 
 from pyro_vmtl._version import __version__
 from pyro_vmtl.analysis.export.collected import Collected
-from pyro_vmtl.analysis.export.densities import least_kl_weight
 from pyro_vmtl.analysis.export.labels import Labels, Variable
 from pyro_vmtl.analysis.export.predicted_rows import predictions
 from pyro_vmtl.analysis.export.site_dims import DATA_PLATE, SiteDims
@@ -23,8 +22,10 @@ from pyro_vmtl.analysis.export.tracing import Traced, is_latent
 from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.program_handler import Program, unwrap
+from pyro_vmtl.handlers.target import learning_rate_of
 from pyro_vmtl.inference.history import History
 from pyro_vmtl.predictive.posterior_predictive import likelihood_draws
+from pyro_vmtl.sharing.fixed_pools import has_sources
 
 __all__ = ["from_pyro_svi", "history_dataset", "provenance", "tree_of_programs"]
 
@@ -82,8 +83,10 @@ def from_pyro_svi(
         ``log_likelihood`` (in nats, rows unweighted), ``sample_stats``, ``observed_data`` and,
         unless empty, ``constant_data``, ``history`` and ``predictions``. Source weights are
         those of the pool, (task, source), with the base last. ``sample_stats`` has the log density
-        of the target, ``log_p``, and of the guide, ``log_q``; their difference is the integrand of
-        the ELBO over the least KL weight. Of a very large group there are fewer draws.
+        of the target, ``log_p``, and of the guide, ``log_q``. The attribute ``target`` says what
+        the target is, and ``learning_rate`` the power of the likelihood in it; where latent sites
+        have different KL weights there is none, and no ``sample_stats``. Of a very large group
+        there are fewer draws.
 
     See Also
     --------
@@ -159,9 +162,12 @@ def tree_of_programs(
     drawn |= collected.prior(plain, min(num_samples, PRIOR_DRAWS))
     drawn["constant_data"] = labels.constants()
     groups = {name: labels.dataset(found) for name, found in drawn.items() if found}
-    kl_weight = least_kl_weight(model, traced.model_sites)
-    stats = groups["sample_stats"] / kl_weight
-    groups["sample_stats"] = stats.assign_attrs(kl_weight=kl_weight)
+    target = _describe_target(traced)
+    if "learning_rate" in target:
+        stats = groups["sample_stats"] * target["learning_rate"]
+        groups["sample_stats"] = stats.assign_attrs(target)
+    else:
+        del groups["sample_stats"]
     if history is not None:
         groups["history"] = history_dataset(history, labels)
     for group in groups.values():
@@ -171,7 +177,7 @@ def tree_of_programs(
     with_targets = ("observed_data", "posterior_predictive", "prior_predictive")
     labels.note_classes(site, *(groups[name] for name in with_targets))
     tree = xr.DataTree.from_dict({f"/{name}": group for name, group in groups.items()})
-    tree.attrs = provenance(num_samples=num_samples, seed=seed, **(attrs or {}))
+    tree.attrs = provenance(num_samples=num_samples, seed=seed, **target, **(attrs or {}))
     return tree
 
 
@@ -211,6 +217,23 @@ def history_dataset(history: History | Sequence[float], labels: Labels) -> xr.Da
     made = labels.dataset(variables)
     steps = {"term_step": history.step, "snapshot_step": history.snapshot_step}
     return made.assign_coords({d: s.cpu().numpy() for d, s in steps.items() if d in made.sizes})
+
+
+def _describe_target(traced: Traced) -> dict[str, Any]:
+    """Return the learning rate of the likelihood, if there is one, and a sentence."""
+    try:
+        rate = learning_rate_of(traced.model_sites)
+    except ValueError as error:
+        return {"target": f"There is none. {error}"}
+    posterior = "The posterior"
+    if rate != 1:
+        posterior = (
+            f"The generalised posterior at learning rate {rate:g}: the likelihood has that power, "
+            f"as all KL weights are {1 / rate:g}"
+        )
+    shares = any(map(has_sources, traced.guide_sites.values()))
+    given = ", given the posteriors of the sources at their mean weights" if shares else ""
+    return {"learning_rate": rate, "target": f"{posterior}{given}."}
 
 
 def _variable(values: Tensor, *dims: str) -> Variable:

@@ -18,6 +18,7 @@ from pyro_vmtl.handlers.isolation import bare_parameters, evaluating, isolated, 
 from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.handlers.tracing import sample_sites, trace_guide_and_model
 from pyro_vmtl.inference.step import batch_of
+from pyro_vmtl.sharing.fixed_pools import with_fixed_pools
 
 __all__ = ["Nodes", "Traced", "is_latent", "numbers_of"]
 
@@ -36,7 +37,7 @@ class Traced:
         store = pyro.get_param_store().get_state()
         self._params: dict[str, dict[str, Any]] = {}
         with self._isolated():
-            self.model_sites, self.guide_sites = self._run()
+            self._run_once()
             bare = bare_parameters(model, guide)
         if bare:
             missing = [name for name in bare if name not in store["params"]]
@@ -47,7 +48,7 @@ class Traced:
                 )
             self._params = {kind: {n: store[kind][n] for n in bare} for kind in store}
             with self._isolated():
-                self.model_sites, self.guide_sites = self._run()
+                self._run_once()
         frames = [
             frame
             for node in (*self.model_sites.values(), *self.guide_sites.values())
@@ -56,10 +57,12 @@ class Traced:
         self.dim = min((frame.dim for frame in frames if frame.vectorized), default=0) - 1
 
     def posterior(self, num_samples: int) -> Iterator[tuple[range, Nodes, Nodes]]:
-        """Yield batches of draws: their indices, sites of the model and of the guide."""
+        """Yield batches of draws: their indices, sites of the target and of the guide."""
         numbers = numbers_of([*self.model_sites.values(), *self.guide_sites.values()])
         for draws in self._batches(num_samples, numbers):
-            yield draws, *self._run()
+            with batch_of(self.args, None) as args:  # so that row weights apply
+                traces = trace_guide_and_model(self.target, self.guide, *args)
+            yield draws, sample_sites(traces.model), sample_sites(traces.guide)
 
     def prior(self, model: Program, num_samples: int) -> Iterator[tuple[range, Nodes]]:
         """Yield batches of prior draws of a model, targets included."""
@@ -79,10 +82,11 @@ class Traced:
                     yield draws
 
     @torch.no_grad()
-    def _run(self) -> tuple[Nodes, Nodes]:
-        with batch_of(self.args, None) as args:  # so that row weights apply
+    def _run_once(self) -> None:
+        with batch_of(self.args, None) as args:
             traces = trace_guide_and_model(self.model, self.guide, *args)
-        return sample_sites(traces.model), sample_sites(traces.guide)
+        self.model_sites, self.guide_sites = map(sample_sites, traces)
+        self.target = with_fixed_pools(self.model, traces.guide)
 
     @contextmanager
     def _isolated(self) -> Iterator[None]:

@@ -34,7 +34,7 @@ def main(
     known = presets("classification")
     chosen = {}
     for name in methods.split(","):
-        preset = known[name]
+        preset = getattr(known[name], "many_features", known[name])
         if not isinstance(preset, Preset):
             raise typer.BadParameter(f"{name} is a stack. Measure its members.")
         chosen[name] = preset

@@ -117,7 +117,7 @@ class _Coefficients:
         diagonal = torch.eye(self.num_tasks, dtype=torch.bool, device=weights.device)
         pooled = (weights * torch.where(diagonal, base[:, None], divergence)).sum()
         kl = 0.5 * (pooled - 2 * self.raw_scale.sum() - self.num_tasks * self.size)
-        return w, KL_WEIGHT * kl + kl_weights
+        return w, KL_WEIGHT * (kl + kl_weights)
 
 
 def _misfit(logits: Tensor, y: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ def loop_step(prepared: Prepared, kl_weight: float) -> Callable[[], Tensor]:
     prepared
         The step of ``shared``.
     kl_weight
-        Weight of the KL of the coefficients.
+        Weight of the KL of coefficients and source weights.
     """
     found = {
         name.split(".", 1)[1].rsplit("program.")[-1]: parameter.detach()
@@ -74,10 +74,10 @@ def loop_step(prepared: Prepared, kl_weight: float) -> Callable[[], Tensor]:
                 ExpRelaxedCategorical(torch.tensor(temperature), logits=values)
                 for values in (logits[t], torch.zeros(num_tasks))
             )
-            total = total + q.log_prob(log_weights) - p.log_prob(log_weights)
+            kl = q.log_prob(log_weights) - p.log_prob(log_weights)
 
             weights = log_weights.exp() * (1 - 1 / num_tasks)
-            kl = (weights[-1] + 1 / num_tasks) * kl_divergence(posterior, base).sum()
+            kl = kl + (weights[-1] + 1 / num_tasks) * kl_divergence(posterior, base).sum()
             for k, i in enumerate(i for i in range(num_tasks) if i != t):
                 kl = kl + weights[k] * kl_divergence(posterior, sources[i]).sum()
             total = total + kl_weight * kl

@@ -68,7 +68,7 @@ def steps(preset: Preset, *, device: str, quick: bool) -> Iterator[dict[str, Any
 
 def loop(preset: Preset, *, quick: bool) -> dict[str, Any] | None:
     """Time a loop over tasks and sources against the step, and compare their losses."""
-    weight = as_schedule(preset.kl_weights.get("w", 1.0))(0)
+    weight = as_schedule(preset.kl_weights)(0)  # one for all sites
     shapes = QUICK[None] if quick else Shapes(T=64)
     prepared = prepare(preset, shapes)
     by_loop = loop_step(prepared, weight)

@@ -171,3 +171,22 @@ def report(
     from pyro_vmtl.cli.run_commands import rewrite_report
 
     rewrite_report(run, open_page=open_page, as_json=as_json)
+
+
+@app.command()
+def new_variant(
+    name: Annotated[str, typer.Argument(help="Name of the module to write, such as robust.")],
+) -> None:
+    """Write a model and guide of your own to start from, with a test that checks them.
+
+    NAME.py and test_NAME.py are written here; `pytest test_NAME.py` passes as they are. Change the
+    model, and run it again: each check that fails names what went wrong, and where.
+
+    Example: pyro-vmtl new-variant robust
+    """
+    from pyro_vmtl.cli.new_variant import write_variant
+    from pyro_vmtl.cli.user_errors import report_user_errors
+
+    with report_user_errors():
+        for path in write_variant(name, Path()):
+            typer.echo(path)

@@ -41,4 +41,6 @@ def as_last_task(data: TaskData, num_others: int) -> TaskData:
     """
     wide = data.map_rows(lambda v: torch.cat([v.new_zeros(num_others, *v.shape[1:]), v]))
     labels = (*range(num_others), *data.task_labels)
-    return replace(wide, row=wide.row.masked_fill(~wide.mask, -1), task_labels=labels)
+    columns = {n: v.expand(len(labels), *v.shape[1:]) for n, v in data.columns.items()}  # as padded
+    row = wide.row.masked_fill(~wide.mask, -1)
+    return replace(wide, row=row, task_labels=labels, columns=columns)

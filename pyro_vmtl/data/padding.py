@@ -16,6 +16,7 @@ from pyro_vmtl.data.arrays import (
     read_real,
     read_weights,
 )
+from pyro_vmtl.data.columns import read_columns
 
 __all__ = ["pad_arrays"]
 
@@ -27,11 +28,13 @@ def pad_arrays(
     *,
     task_labels: tuple[Hashable, ...] | None = None,
     sample_weight: Any = None,
+    columns: Any = None,
 ) -> dict[str, Any]:
     """Validate the user's arrays, and pad them to the tensors of a ``TaskData``.
 
     ``targets`` are class indices or real values. ``task_labels`` are all tasks, in order; None for
-    those in ``tasks``, in order of first appearance.
+    those in ``tasks``, in order of first appearance. Columns repeat a row where padded, so that
+    programs can compute with it: of an exposure of 0 they might take the logarithm.
     """
     x = read_real(X, "X", ndim=2)
     labels = read_labels(tasks, "tasks")
@@ -62,6 +65,10 @@ def pad_arrays(
         return padded
 
     row = pad(torch.arange(len(x)), -1).to(x.device)
+    further = {
+        name: values.to(x if values.is_floating_point() else x.device)[row.clamp(min=0)]
+        for name, values in read_columns(columns, labels).items()
+    }
     if targets is not None:
         targets = targets.to(x if targets.is_floating_point() else x.device)
     return {
@@ -71,4 +78,5 @@ def pad_arrays(
         "row": row,
         "task_labels": task_labels,
         "weight": None if weight is None else pad(weight.to(x)),
+        "columns": further,
     }

@@ -8,8 +8,8 @@ kept throughout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pyro_vmtl.data.arrays import label_index, read_labels, read_targets, sorted_unique
+from pyro_vmtl.data.columns import check_columns
 from pyro_vmtl.data.padding import pad_arrays
 
 __all__ = ["Attended", "TaskData"]
@@ -76,6 +77,9 @@ class TaskData:
         regression.
     weight
         (T, N), weight of each row in a fit; None for equal weights.
+    columns
+        (T, N, ...) by name, what programs of one's own need to know of a row beside its features:
+        an exposure, an offset, whether it is censored. A value of another row where padded.
     intercept
         whether the last feature is the constant 1 of :meth:`with_intercept`.
     attended
@@ -98,15 +102,17 @@ class TaskData:
     task_labels: tuple[Hashable, ...]
     classes: tuple[Hashable, ...] | None = None
     weight: Tensor | None = None
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
     intercept: bool = False
     attended: Attended | None = None
 
     def __repr__(self) -> str:
         kind = "regression" if self.classes is None else f"{self.num_classes} classes"
         rows = int(self.mask.sum())
+        named = f", with {', '.join(self.columns)}" if self.columns else ""
         return (
             f"TaskData({self.num_tasks} tasks, {rows} rows, at most {self.num_rows} a task, "
-            f"{self.num_features} features, {kind if self.y is not None else 'no targets'})"
+            f"{self.num_features} features, {kind if self.y is not None else 'no targets'}{named})"
         )
 
     @classmethod
@@ -118,6 +124,7 @@ class TaskData:
         *,
         classes: Sequence[Hashable] | None = None,
         sample_weight: Any = None,
+        columns: Any = None,
     ) -> TaskData:
         """Create the rows of a classification.
 
@@ -134,11 +141,14 @@ class TaskData:
             can be sorted.
         sample_weight
             (rows,), weights of the rows in a fit, at least 0; all 1 by default.
+        columns
+            What programs of your own read as ``data.columns[name]``: a mapping of names to arrays
+            (rows, ...), or a data frame. They are not standardized, and presets ignore them.
 
         Raises
         ------
         ValueError
-            If lengths disagree, a feature is not finite, a weight is negative, or ``y`` holds a
+            If lengths disagree, a number is not finite, a weight is negative, or ``y`` holds a
             class that is not in ``classes``.
         """
         labels = read_labels(y, "y")
@@ -146,17 +156,24 @@ class TaskData:
         if len(set(classes)) < len(classes):
             raise ValueError(f"classes has a label twice, expected each once: {list(classes)}.")
         targets = label_index(labels, classes, UNKNOWN_CLASS)
-        return cls(**pad_arrays(X, targets, tasks, sample_weight=sample_weight), classes=classes)
+        padded = pad_arrays(X, targets, tasks, sample_weight=sample_weight, columns=columns)
+        return cls(**padded, classes=classes)
 
     @classmethod
     def regression(
-        cls, X: Any, y: Any, tasks: Sequence[Hashable] | np.ndarray, *, sample_weight: Any = None
+        cls,
+        X: Any,
+        y: Any,
+        tasks: Sequence[Hashable] | np.ndarray,
+        *,
+        sample_weight: Any = None,
+        columns: Any = None,
     ) -> TaskData:
         """Create rows with real targets.
 
         Parameters
         ----------
-        X, tasks, sample_weight
+        X, tasks, sample_weight, columns
             As for :meth:`classification`.
         y
             (rows,), real targets.
@@ -164,11 +181,22 @@ class TaskData:
         Raises
         ------
         ValueError
-            If lengths disagree, a feature or target is not finite, or a weight is negative.
-        """
-        return cls(**pad_arrays(X, read_targets(y, tasks), tasks, sample_weight=sample_weight))
+            If lengths disagree, a number is not finite, or a weight is negative.
 
-    def new_rows(self, X: Any, tasks: Sequence[Hashable] | np.ndarray, y: Any = None) -> TaskData:
+        Examples
+        --------
+        >>> hours = {"exposure": [8.0, 2.0, 5.0]}
+        >>> data = TaskData.regression([[0.0]] * 3, [9, 1, 4], ["a", "b", "b"], columns=hours)
+        >>> data.columns["exposure"][data.mask]
+        tensor([8., 2., 5.])
+        """
+        targets = read_targets(y, tasks)
+        padded = pad_arrays(X, targets, tasks, sample_weight=sample_weight, columns=columns)
+        return cls(**padded)
+
+    def new_rows(
+        self, X: Any, tasks: Sequence[Hashable] | np.ndarray, y: Any = None, columns: Any = None
+    ) -> TaskData:
         """Create other rows of the same tasks and classes, to predict or to test.
 
         Tasks keep their place, also those without a row here, and the intercept is added where
@@ -182,18 +210,20 @@ class TaskData:
             (rows,), task labels among ``task_labels``.
         y
             (rows,), targets where they are known.
+        columns
+            Those that these rows have, for the new ones.
 
         Raises
         ------
         ValueError
-            If a task or class is not among those of these rows, or the number of columns differs.
+            If a task or class is not among those of these rows, or columns are missing or others.
         """
         targets = None
         if y is not None and self.classes is not None:
             targets = label_index(read_labels(y, "y"), self.classes, UNKNOWN_CLASS)
         elif y is not None:
             targets = read_targets(y, tasks)
-        padded = pad_arrays(X, targets, tasks, task_labels=self.task_labels)
+        padded = pad_arrays(X, targets, tasks, task_labels=self.task_labels, columns=columns)
         new = TaskData(**padded, classes=self.classes)
         expected = self.num_features - self.intercept
         if new.num_features != expected:
@@ -201,8 +231,10 @@ class TaskData:
                 f"X has {new.num_features} columns, expected {expected} as in the training rows"
                 f"{' (the intercept is added here)' if self.intercept else ''}."
             )
+        check_columns(new.columns, self.columns, row_dims=2)
         y = new.y.to(self.y) if new.y is not None and self.y is not None else new.y
-        new = replace(new, x=new.x.to(self.x), y=y).to(self.x.device)
+        further = {n: v.to(self.x) if v.is_floating_point() else v for n, v in new.columns.items()}
+        new = replace(new, x=new.x.to(self.x), y=y, columns=further).to(self.x.device)
         return new.with_intercept() if self.intercept else new
 
     @property
@@ -246,16 +278,16 @@ class TaskData:
         """
 
         def gather(values: Tensor) -> Tensor:
-            places = index if values.ndim == 2 else index[..., None]
+            places = index.reshape(*index.shape, *[1] * (values.ndim - 2))
             return values.gather(1, places.expand(-1, -1, *values.shape[2:]))
 
         taken = self.map_rows(gather)
         return replace(taken, mask=mask, row=taken.row.masked_fill(~mask, -1))
 
     def map_rows(self, function: Callable[[Tensor], Tensor]) -> TaskData:
-        """Apply a function to features, targets, mask, positions and weights.
+        """Apply a function to features, targets, mask, positions, weights and columns.
 
-        It changes values (T, N) or (T, N, F) along the first two dimensions.
+        It changes values (T, N), (T, N, F) or (T, N, ...) along the first two dimensions.
         """
         return replace(
             self,
@@ -264,6 +296,7 @@ class TaskData:
             mask=function(self.mask),
             row=function(self.row),
             weight=None if self.weight is None else function(self.weight),
+            columns={name: function(values) for name, values in self.columns.items()},
         )
 
     def without_targets(self) -> TaskData:

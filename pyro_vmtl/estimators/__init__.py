@@ -1,9 +1,9 @@
 """Estimators with scikit-learn's interface, for rows with task labels."""
 
 from pyro_vmtl.estimators.classifier import VMTLClassifier
+from pyro_vmtl.estimators.device import check_device
 from pyro_vmtl.estimators.exceptions import DataWarning, VersionWarning
 from pyro_vmtl.estimators.regressor import VMTLRegressor
-from pyro_vmtl.estimators.rows import check_device
 from pyro_vmtl.estimators.saving import versions
 
 __all__ = [

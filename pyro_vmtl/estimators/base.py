@@ -12,11 +12,11 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from torch import Tensor
 
 from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.estimators.device import check_device
 from pyro_vmtl.estimators.inspection import InspectionMixin
 from pyro_vmtl.estimators.rows import (
     Rows,
     canonical_order,
-    check_device,
     read_known_rows,
     read_rows,
     to_task_data,
@@ -35,9 +35,9 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
     """Base class of :class:`~pyro_vmtl.VMTLClassifier` and :class:`~pyro_vmtl.VMTLRegressor`."""
 
     # metadata that scikit-learn's tools pass on without a request
-    __metadata_request__fit: ClassVar = {"tasks": True, "sample_weight": True}
-    __metadata_request__predict: ClassVar = {"tasks": True}
-    __metadata_request__score: ClassVar = {"tasks": True, "sample_weight": True}
+    __metadata_request__fit: ClassVar = {"tasks": True, "sample_weight": True, "columns": True}
+    __metadata_request__predict: ClassVar = {"tasks": True, "columns": True}
+    __metadata_request__score: ClassVar = {"tasks": True, "sample_weight": True, "columns": True}
 
     def __init__(
         self,
@@ -83,6 +83,7 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
         tasks: Any = None,
         *,
         sample_weight: Any = None,
+        columns: Any = None,
         validation_data: Sequence[Any] | None = None,
         checkpoints: str | Path | None = None,
     ) -> Self:
@@ -99,9 +100,14 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
             (rows,), hashable label of each row's task; a single task by default.
         sample_weight
             (rows,), weights of the rows; all equal by default.
+        columns
+            What programs of your own read as ``data.columns[name]``, such as an exposure: a mapping
+            of names to arrays (rows, ...), or a data frame, which scikit-learn's cross-validation
+            can split. They are not standardized, and presets ignore them.
         validation_data
-            Held-out rows ``(X, y, tasks)`` to calibrate and weigh the members of a stack. The
-            default is cross-validation with five folds, which takes six times as long.
+            Held-out rows, ``(X, y, tasks)`` or ``(X, y, tasks, sample_weight, columns)``, to
+            calibrate and weigh the members of a stack. The default is cross-validation with five
+            folds, which takes six times as long.
         checkpoints
             Directory to save the state of the fit to and to resume from.
 
@@ -113,21 +119,25 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
         self._check_settings()
         method = self._resolve_method()
         self.__dict__.pop("fitted_", None)  # if this fit fails, there is none
-        if validation_data is not None and not isinstance(method, Stack):
+        is_stack = isinstance(getattr(method, "few_features", method), Stack)
+        if validation_data is not None and not is_stack:
             raise ValueError(
                 f"validation_data is for weighing the members of a stack, but method is "
                 f"{self.method!r}. Leave it out, or use method='default'."
             )
-        rows = read_rows(self, X, y, tasks, sample_weight, reset=True, limit=True)
+        rows = read_rows(self, X, y, tasks, sample_weight, columns, reset=True, limit=True)
         targets = self._learn_targets(rows)
         self._scaling = Scaling.learn(rows.X, rows.weight, unit_variance=self.scale_features)
-        x, labels, weight = self._scaling(rows.X), rows.tasks, rows.weight
+        x, labels, weight, further = self._scaling(rows.X), rows.tasks, rows.weight, rows.columns
+        self._columns = {name: values[:1].clone() for name, values in further.items()}
         del X, rows
         order, self._sizes = canonical_order(x, targets, labels, weight)
         x, targets, labels = x[order], targets[order], [labels[row] for row in order.tolist()]
         weight = None if weight is None else weight[order]
-        data = to_task_data(x, targets, labels, [*self._sizes], self._class_labels(), weight)
-        data = data.to(self.device)
+        further = {name: values[order] for name, values in further.items()}
+        data = to_task_data(
+            x, targets, labels, [*self._sizes], self._class_labels(), weight, further
+        ).to(self.device)
         del x, targets
         self._relatedness = None
         settings: dict[str, Any] = {
@@ -161,9 +171,10 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
         """Encode rows like those of the fit, of its tasks unless they are of a new one."""
         x, targets = self._scaling(rows.X), self._encode_targets(rows)
         tasks, classes = new_task or [*self._sizes], self._class_labels()
-        return to_task_data(x, targets, rows.tasks, tasks, classes, rows.weight).to(self.device)
+        more = rows.weight, rows.columns
+        return to_task_data(x, targets, rows.tasks, tasks, classes, *more).to(self.device)
 
-    def add_task(self, X: Any, y: Any, *, task: Hashable) -> Self:
+    def add_task(self, X: Any, y: Any, *, task: Hashable, columns: Any = None) -> Self:
         """Learn a new task from its rows; the others are not fitted again, and predict as before.
 
         Parameters
@@ -174,6 +185,8 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
             (rows,), targets; of a classifier, among the classes of the fit.
         task
             Label of the task.
+        columns
+            As for :meth:`fit`.
 
         Raises
         ------
@@ -185,7 +198,7 @@ class VMTLEstimator(InspectionMixin, BaseEstimator):
         pyro_vmtl.add_task : The same for a fit of one's own programs.
         """
         check_is_fitted(self)
-        rows = read_rows(self, X, y, [task] * _num_samples(X))
+        rows = read_rows(self, X, y, [task] * _num_samples(X), columns=columns)
         task = rows.tasks[0]
         if task in self._sizes:
             raise ValueError(

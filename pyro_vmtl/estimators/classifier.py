@@ -79,10 +79,10 @@ class VMTLClassifier(ClassifierMixin, VMTLEstimator):
     ('task', 'source')
     """
 
-    __metadata_request__predict_proba: ClassVar = {"tasks": True}
-    __metadata_request__predict_log_proba: ClassVar = {"tasks": True}
+    __metadata_request__predict_proba: ClassVar = {"tasks": True, "columns": True}
+    __metadata_request__predict_log_proba: ClassVar = {"tasks": True, "columns": True}
 
-    def predict_proba(self, X: Any, tasks: Any = None) -> np.ndarray:
+    def predict_proba(self, X: Any, tasks: Any = None, *, columns: Any = None) -> np.ndarray:
         """Return class probabilities, averaged over the posterior.
 
         Parameters
@@ -92,42 +92,53 @@ class VMTLClassifier(ClassifierMixin, VMTLEstimator):
         tasks
             (rows,), task labels. Rows of a task that is not in the fit are predicted as rows of a
             new task, with a warning.
+        columns
+            As for :meth:`fit`: the same columns.
 
         Returns
         -------
         ndarray
             (rows, C), columns in the order of ``classes_``.
         """
-        proba = self.map_predictions(lambda b: {"proba": b.mixture().probs}, X, tasks)["proba"]
+        found = self.map_predictions(lambda b: {"proba": b.mixture().probs}, X, tasks, columns)
+        proba = found["proba"]
         return proba / proba.sum(axis=1, keepdims=True)
 
-    def predict_log_proba(self, X: Any, tasks: Any = None) -> np.ndarray:
+    def predict_log_proba(self, X: Any, tasks: Any = None, *, columns: Any = None) -> np.ndarray:
         """Return the logarithm of :meth:`predict_proba`, (rows, C)."""
         with np.errstate(divide="ignore"):
-            return np.log(self.predict_proba(X, tasks))
+            return np.log(self.predict_proba(X, tasks, columns=columns))
 
-    def predict(self, X: Any, tasks: Any = None) -> np.ndarray:
+    def predict(self, X: Any, tasks: Any = None, *, columns: Any = None) -> np.ndarray:
         """Return the most probable class of each row, (rows,).
 
         Parameters
         ----------
-        X, tasks
+        X, tasks, columns
             As for :meth:`predict_proba`.
         """
-        best = self.predict_proba(X, tasks).argmax(axis=1)
+        best = self.predict_proba(X, tasks, columns=columns).argmax(axis=1)
         return self.classes_[best]
 
-    def score(self, X: Any, y: Any, tasks: Any = None, sample_weight: Any = None) -> float:
+    def score(
+        self,
+        X: Any,
+        y: Any,
+        tasks: Any = None,
+        sample_weight: Any = None,
+        *,
+        columns: Any = None,
+    ) -> float:
         """Return the accuracy over all rows.
 
         Parameters
         ----------
-        X, tasks
+        X, tasks, columns
             As for :meth:`predict_proba`.
         y, sample_weight
             (rows,), true classes, and weights of the rows.
         """
-        predicted = self.predict(X, tasks)
+        predicted = self.predict(X, tasks, columns=columns)
         y = _as_plain_array(read_targets(y, len(predicted)))
         return float(accuracy_score(y, predicted, sample_weight=sample_weight))
 

@@ -127,6 +127,7 @@ class InspectionMixin(PredictionMixin):
         tasks: Any = None,
         *,
         sample_weight: Any = None,
+        columns: Any = None,
         rows: Sequence[Any] | None = None,
         num_samples: int = 500,
     ) -> xr.DataTree:
@@ -134,10 +135,11 @@ class InspectionMixin(PredictionMixin):
 
         Parameters
         ----------
-        X, y, tasks, sample_weight
+        X, y, tasks, sample_weight, columns
             The rows passed to ``fit``, which an estimator does not keep.
         rows
-            Other rows (X, y, tasks) to predict, for a group ``predictions``.
+            Other rows (X, y, tasks), or (X, y, tasks, sample_weight, columns), to predict, for a
+            group ``predictions``.
         num_samples
             S, number of posterior draws; for a stack, of each member.
 
@@ -156,7 +158,8 @@ class InspectionMixin(PredictionMixin):
         """
         from pyro_vmtl.estimators.exporting import export_estimator
 
-        return export_estimator(self, (X, y, tasks, sample_weight), rows, num_samples=num_samples)
+        training = X, y, tasks, sample_weight, columns
+        return export_estimator(self, training, rows, num_samples=num_samples)
 
     def plot_relatedness(self, ax: Axes | None = None) -> Axes:
         """Plot a heat map of mean weights: which task borrows from which.

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from torch.distributions import Distribution
 
+from pyro_vmtl.data.columns import check_columns, read_columns
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.estimators.exceptions import DataWarning
 from pyro_vmtl.estimators.rows import (
@@ -70,13 +71,18 @@ class PredictionMixin:
     fitted_: Fitted
     _sizes: dict[Hashable, int]  # training rows of each task, in the order of the fit
     _scaling: Scaling
+    _columns: dict[str, Tensor]  # of one row
 
     def _class_labels(self) -> tuple[Any, ...] | None:
         """Return the classes; None for numbers."""
         return None
 
     def map_predictions(
-        self, function: Callable[[PredictionBatch], dict[str, Tensor]], X: Any, tasks: Any = None
+        self,
+        function: Callable[[PredictionBatch], dict[str, Tensor]],
+        X: Any,
+        tasks: Any = None,
+        columns: Any = None,
     ) -> dict[str, np.ndarray]:
         r"""Compute statistics that :meth:`predict` does not return, batch by batch.
 
@@ -85,7 +91,7 @@ class PredictionMixin:
         function
             Takes a batch of rows with ``draws`` (of each member, a distribution of batch shape
             (S, B, N)), ``weights`` (B, M) and ``mixture()``; returns tensors (B, N, \*shape).
-        X, tasks
+        X, tasks, columns
             As for :meth:`predict`.
 
         Returns
@@ -108,6 +114,8 @@ class PredictionMixin:
         check_is_fitted(self)
         X = read_features(self, X, reset=False)
         labels = read_tasks(tasks, X.shape[0], known=list(self._sizes))
+        further = read_columns(columns, labels)
+        check_columns(further, self._columns)
         names = getattr(self, "feature_names_in_", None)
         check_finite(X, labels, names, range(X.shape[0]))
         new = [repr(label) for label in dict.fromkeys(labels) if label not in self._sizes]
@@ -125,7 +133,9 @@ class PredictionMixin:
             of_rows, known = [labels[row] for row in rows.tolist()], tuple(self._sizes)
             if chosen is None:
                 of_rows, known = ["new"] * len(rows), ("new",)
-            data = to_task_data(self._scaling(X[rows]), None, of_rows, known, classes)
+            some = {name: values[rows] for name, values in further.items()}
+            x = self._scaling(X[rows])
+            data = to_task_data(x, None, of_rows, known, classes, columns=some)
             batch = self._predict_batch(rows, data.to(self.device), chosen)
             for name, values in function(batch).items():
                 found = values[batch.mask].double().cpu().numpy()

@@ -31,13 +31,16 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
     ----------
     likelihood
         ``"normal"`` for real targets, or ``"poisson"`` for counts.
+    scale_targets
+        Whether to standardize real targets. False suits programs of your own whose likelihood is
+        for other numbers, such as times above 0 or grades in order.
     method, scale_features, num_samples, random_state, device, progress
         As for :class:`VMTLClassifier`.
 
     Attributes
     ----------
     target_mean_, target_scale_
-        Mean and standard deviation of real targets; 0 and 1 for counts.
+        Mean and standard deviation of real targets; 0 and 1 where they are not standardized.
     tasks_, task_sizes_, relatedness_, history_, fitted_, n_features_in_, feature_names_in_
         As for :class:`VMTLClassifier`.
 
@@ -63,6 +66,7 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
         *,
         likelihood: Literal["normal", "poisson"] = "normal",
         scale_features: bool = True,
+        scale_targets: bool = True,
         num_samples: int = 200,
         random_state: int = 0,
         device: str = "cpu",
@@ -77,12 +81,14 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
             progress=progress,
         )
         self.likelihood = likelihood
+        self.scale_targets = scale_targets
 
     def predict(
         self,
         X: Any,
         tasks: Any = None,
         *,
+        columns: Any = None,
         return_std: bool = False,
         quantiles: Sequence[float] | None = None,
     ) -> Any:
@@ -95,6 +101,8 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
         tasks
             (rows,), task labels. Rows of a task that is not in the fit are predicted as rows of a
             new task, with a warning.
+        columns
+            As for :meth:`fit`: the same columns.
         return_std
             Whether to return standard deviations, too.
         quantiles
@@ -117,7 +125,7 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
                 found["quantiles"] = torch.stack(list(quantiles_of(predictive, levels)), dim=-1)
             return found
 
-        found = self.map_predictions(summarize, X, tasks)
+        found = self.map_predictions(summarize, X, tasks, columns)
         results = [self.target_mean_ + self.target_scale_ * found["mean"]]
         if return_std:
             results.append(self.target_scale_ * found["std"])
@@ -125,33 +133,43 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
             results.append(self.target_mean_ + self.target_scale_ * found["quantiles"])
         return results[0] if len(results) == 1 else tuple(results)
 
-    def log_density(self, X: Any, y: Any, tasks: Any = None) -> np.ndarray:
+    def log_density(self, X: Any, y: Any, tasks: Any = None, *, columns: Any = None) -> np.ndarray:
         """Return the log predictive density of known targets, (rows,), in nats.
 
         Parameters
         ----------
-        X, tasks
+        X, tasks, columns
             As for :meth:`predict`.
         y
             (rows,), true targets.
         """
         targets = self._standardize(self._check_numbers(y, np.arange(len(y))))
         found = self.map_predictions(
-            lambda batch: {"density": batch.mixture().log_prob(batch.pad(targets))}, X, tasks
+            lambda batch: {"density": batch.mixture().log_prob(batch.pad(targets))},
+            *(X, tasks, columns),
         )
         return found["density"] - np.log(self.target_scale_)
 
-    def score(self, X: Any, y: Any, tasks: Any = None, sample_weight: Any = None) -> float:
+    def score(
+        self,
+        X: Any,
+        y: Any,
+        tasks: Any = None,
+        sample_weight: Any = None,
+        *,
+        columns: Any = None,
+    ) -> float:
         """Return the coefficient of determination R² over all rows.
 
         Parameters
         ----------
-        X, tasks
+        X, tasks, columns
             As for :meth:`predict`.
         y, sample_weight
             (rows,), true targets, and weights of the rows.
         """
-        return float(r2_score(y, self.predict(X, tasks), sample_weight=sample_weight))
+        predicted = self.predict(X, tasks, columns=columns)
+        return float(r2_score(y, predicted, sample_weight=sample_weight))
 
     def _check_settings(self) -> None:
         super()._check_settings()
@@ -167,7 +185,7 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
     def _learn_targets(self, rows: Rows) -> Tensor:
         values, weight = self._check_numbers(rows.y, rows.index), rows.weight
         self.target_mean_, self.target_scale_ = 0.0, 1.0
-        if self.likelihood == "normal":
+        if self.likelihood == "normal" and self.scale_targets:
             self.target_mean_ = float(np.average(values, weights=weight))
             off = values - self.target_mean_
             most = np.abs(off).max() or 1.0  # squares of huge or tiny numbers overflow

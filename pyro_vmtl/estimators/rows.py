@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from torch import Tensor
 
 from pyro_vmtl.data.arrays import read_labels, read_weights
+from pyro_vmtl.data.columns import check_columns, read_columns
 from pyro_vmtl.data.padding import pad_arrays
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.estimators.exceptions import DataWarning
@@ -24,7 +25,6 @@ from pyro_vmtl.estimators.exceptions import DataWarning
 __all__ = [
     "Rows",
     "canonical_order",
-    "check_device",
     "check_finite",
     "join_some",
     "limit_rows",
@@ -51,6 +51,7 @@ class Rows:
     tasks: list[Any]  # (rows,)
     weight: np.ndarray | None  # (rows,); None if all rows count alike
     index: np.ndarray  # (rows,), positions in the user's arrays
+    columns: dict[str, Tensor]  # (rows, ...) each
 
 
 def read_rows(
@@ -59,6 +60,7 @@ def read_rows(
     y: Any,
     tasks: Any = None,
     sample_weight: Any = None,
+    columns: Any = None,
     *,
     reset: bool = False,
     limit: bool = False,
@@ -74,6 +76,9 @@ def read_rows(
     if sample_weight is not None:
         weight = _check_sample_weight(_to_numpy(sample_weight), X, dtype=np.float64)
         weight = read_weights(torch.from_numpy(weight)).numpy()
+    further = read_columns(columns, tasks)
+    if not reset:
+        check_columns(further, estimator._columns)
     y = read_targets(y, X.shape[0])
     used = _find_known_targets(y, tasks)
     if weight is not None:
@@ -84,14 +89,17 @@ def read_rows(
     if len(index) < X.shape[0]:
         X, y, tasks = X[index], y[index], [tasks[row] for row in index.tolist()]
         weight = None if weight is None else weight[index]
+        further = {name: values[index] for name, values in further.items()}
     check_finite(X, tasks, getattr(estimator, "feature_names_in_", None), index)
-    return Rows(X, y, tasks, weight, index)
+    return Rows(X, y, tasks, weight, index, further)
 
 
 def read_known_rows(estimator: Any, rows: Sequence[Any], name: str) -> Rows:
-    """Read rows (X, y, tasks, sample_weight) of tasks of the fit, subsampled as in the fit."""
-    if not isinstance(rows, tuple | list) or not 2 <= len(rows) <= 4:
-        raise ValueError(f"{name} is expected as (X, y, tasks).")
+    """Read rows (X, y, tasks, sample_weight, columns) of tasks of the fit, subsampled as there."""
+    if not isinstance(rows, tuple | list) or not 2 <= len(rows) <= 5:
+        raise ValueError(
+            f"{name} is expected as (X, y, tasks), or (X, y, tasks, sample_weight, columns)."
+        )
     found = read_rows(estimator, *rows, limit=True)
     new = [task for task in found.tasks if task not in estimator._sizes]
     if new:
@@ -283,24 +291,15 @@ def to_task_data(
     task_labels: Sequence[Hashable],
     classes: tuple[Hashable, ...] | None,
     weight: np.ndarray | None = None,
+    columns: Mapping[str, Tensor] | None = None,
 ) -> TaskData:
     """Pad rows of standardized features and encoded targets, and add an intercept.
 
     ``labels`` are the tasks of the rows, ``task_labels`` the T tasks in the order of the fit.
     """
-    arrays = pad_arrays(x, targets, labels, task_labels=tuple(task_labels), sample_weight=weight)
+    more = {"sample_weight": weight, "columns": columns}
+    arrays = pad_arrays(x, targets, labels, task_labels=tuple(task_labels), **more)
     return TaskData(**arrays, classes=classes).with_intercept()
-
-
-def check_device(device: str) -> None:
-    """Raise an error if tensors cannot be put on a device."""
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"device is {device!r}, which cannot be used ({reason}). Use 'cpu'."
-        ) from error
 
 
 def join_some(items: Iterable[str], limit: int = 5) -> str:

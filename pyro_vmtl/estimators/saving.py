@@ -20,9 +20,11 @@ from torch import Tensor
 
 from pyro_vmtl._version import __version__
 from pyro_vmtl.data.atomic_files import new_directory
+from pyro_vmtl.estimators.device import check_device
 from pyro_vmtl.estimators.exceptions import VersionWarning
-from pyro_vmtl.estimators.rows import check_device, to_task_data
+from pyro_vmtl.estimators.rows import to_task_data
 from pyro_vmtl.estimators.scaling import Scaling
+from pyro_vmtl.inference.history import with_prefix
 from pyro_vmtl.methods.saving import from_state, to_state
 from pyro_vmtl.methods.specification import from_json, to_json
 
@@ -83,6 +85,7 @@ def save(estimator: Any, path: Path, *, overwrite: bool = False) -> None:
         config["classes"] = _check_labels(estimator.classes_.tolist(), "classes")
     else:
         config |= {"centre": estimator.target_mean_, "unit": estimator.target_scale_}
+    tensors |= {f"columns.{name}": values for name, values in estimator._columns.items()}
     for name in ("mean", "scale"):
         column = np.asarray(getattr(estimator._scaling, name), dtype=np.float64)
         tensors[f"features.{name}"] = torch.from_numpy(column)
@@ -180,6 +183,7 @@ def _restore(estimator: Any, config: Mapping[str, Any], tensors: dict[str, Tenso
         estimator.target_mean_, estimator.target_scale_ = config["centre"], config["unit"]
     mean, scale = (tensors.pop(f"features.{name}").numpy() for name in ("mean", "scale"))
     estimator._scaling = Scaling(mean, scale)
+    estimator._columns = with_prefix(tensors, "columns.")
     own = None if isinstance(estimator.method, str) else estimator.method
     estimator.fitted_ = from_state(config["fitted"], tensors, _example_data(estimator), own)
 
@@ -191,7 +195,9 @@ def _example_data(estimator: Any) -> TaskData:
     row = torch.arange(len(labels))
     targets = torch.zeros(len(labels)) if classes is None else row % len(classes)
     x = torch.zeros(len(labels), estimator.n_features_in_)
-    return to_task_data(x, targets, labels, tasks, classes).to(estimator.device)
+    columns = {n: v.expand(len(x), *v.shape[1:]) for n, v in estimator._columns.items()}
+    data = to_task_data(x, targets, labels, tasks, classes, columns=columns)
+    return data.to(estimator.device)
 
 
 def _check_labels(labels: Sequence[Hashable], name: str) -> list[Any]:

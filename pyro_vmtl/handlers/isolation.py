@@ -65,6 +65,6 @@ def check_no_bare_parameters(*programs: Any) -> None:
     for name in bare_parameters(*programs):
         raise ValueError(
             f"pyro.param({name!r}) is not a parameter of the model or guide module, and would "
-            "be lost. Make the program an nn.Module with an nn.Parameter, or a PyroModule "
-            "with a PyroParam."
+            "be lost. Make a function a module that owns its parameters, `as_module(guide)`; in a "
+            "module use an nn.Parameter, or in a PyroModule a PyroParam."
         )

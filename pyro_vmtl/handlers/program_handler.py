@@ -8,6 +8,8 @@ from typing import Any
 from pyro.poutine.messenger import Messenger
 from torch import nn
 
+from pyro_vmtl.handlers.own_parameters import as_module
+
 __all__ = ["UNCONSTRAINED", "Program", "ProgramWithHandler", "SiteMessenger", "unwrap"]
 
 UNCONSTRAINED = "_unconstrained"
@@ -18,7 +20,7 @@ Program = Callable[..., Any]
 
 
 class ProgramWithHandler(nn.Module):
-    """A program that runs under a handler, as one module with the parameters of both.
+    """A program that runs under a handler, as one module that owns the parameters of both.
 
     ``handler`` makes a new handler for each run from ``state``, its settings and parameters.
     With ``changes_posterior = False`` a handler matters to the loss only (:func:`unwrap`).
@@ -30,7 +32,7 @@ class ProgramWithHandler(nn.Module):
         self, program: Program, handler: Callable[[Any], Messenger], state: nn.Module
     ) -> None:
         super().__init__()
-        self.program = program
+        self.program = as_module(program)
         self.handler = handler
         self.state = state
 
@@ -66,7 +68,7 @@ def unwrap(program: nn.Module) -> nn.Module:
     while isinstance(program, ProgramWithHandler) and not getattr(
         program.handler, "changes_posterior", True
     ):
-        program = program.program  # type: ignore[assignment]
+        program = program.program
     return program
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vmtl.handlers.program_handler import (
     UNCONSTRAINED,
@@ -15,25 +15,35 @@ from pyro_vmtl.handlers.program_handler import (
     SiteMessenger,
 )
 from pyro_vmtl.handlers.schedules import Schedule, Scheduled, as_schedule
+from pyro_vmtl.handlers.tracing import is_sample
 
-__all__ = ["KLWeights", "ScaleSites", "kl_weights_of", "temper"]
+__all__ = ["KL_WEIGHT", "KLWeights", "ScaleSites", "temper"]
+
+KL_WEIGHT = "_kl_weight"
+"""Key in the ``infer`` of a tempered site for the weight of its KL."""
 
 
 def temper(
-    model: Program, guide: Program, *, kl_weights: Mapping[str, float | Schedule]
+    model: Program, guide: Program, *, kl_weights: float | Schedule | Mapping[str, float | Schedule]
 ) -> tuple[ProgramWithHandler, ProgramWithHandler]:
     """Scale the KL of latent sites.
 
     The ELBO becomes ``E[log p(y | ...)] - sum_site kl_weights[site] * KL(site)``. A weight of 1 is
-    Bayesian inference, less is a cold posterior [1]_, 0 excludes the site's KL. Model and guide
-    need the same weights, or the objective is silently wrong: hence one call for both.
+    Bayesian inference, 0 excludes the site's KL. With the same weight ``b`` for all latent sites a
+    fit approximates the generalised posterior [1]_ ``p(theta) * p(y | theta) ** (1 / b)``, where
+    ``1 / b`` is the learning rate of the likelihood. A ``b`` below 1 is a cold posterior [2]_. With
+    different weights a fit approximates no posterior, see :func:`target_learning_rate`.
+
+    Model and guide need the same weights, or the objective is silently wrong: hence one call for
+    both.
 
     Parameters
     ----------
     model, guide
         Pyro programs.
     kl_weights
-        Weight of each site, at least 0, or a schedule of the step. Other sites have weight 1.
+        Weight of all latent sites, at least 0, or a schedule of the step; or by site, where others
+        have weight 1.
 
     Returns
     -------
@@ -42,11 +52,14 @@ def temper(
 
     See Also
     --------
+    target_learning_rate : Return the learning rate of a pair of programs.
     pyro_vmtl.share : Let tasks borrow from one another.
 
     References
     ----------
-    .. [1] Wenzel, F. et al. (2020). How Good is the Bayes Posterior in Deep Neural Networks Really?
+    .. [1] Bissiri, P. G., Holmes, C. C. and Walker, S. G. (2016). A General Framework for Updating
+       Belief Distributions. JRSS B 78(5).
+    .. [2] Wenzel, F. et al. (2020). How Good is the Bayes Posterior in Deep Neural Networks Really?
        ICML, arXiv 2002.02405.
 
     Examples
@@ -57,25 +70,27 @@ def temper(
     ...     pyro.sample("w", dist.Normal(0.0, 1.0))
     >>> def guide():
     ...     pyro.sample("w", dist.Normal(torch.tensor(2.0), 1.0))
-    >>> TraceMeanField_ELBO().loss(*temper(model, guide, kl_weights={"w": 0.5}))
+    >>> TraceMeanField_ELBO().loss(*temper(model, guide, kl_weights=0.5))
     1.0
     """
-    for site, weight in kl_weights.items():
+    by_site = kl_weights if isinstance(kl_weights, Mapping) else {None: kl_weights}
+    for site, weight in by_site.items():
         if not callable(weight) and not weight >= 0:
-            raise ValueError(f"kl_weights[{site!r}] is {weight}, expected a number of at least 0.")
-    weights = KLWeights(kl_weights)
+            where = "kl_weights" if site is None else f"kl_weights[{site!r}]"
+            raise ValueError(f"{where} is {weight}, expected a number of at least 0.")
+    weights = KLWeights(by_site)
     return ProgramWithHandler(model, ScaleSites, weights), ProgramWithHandler(
         guide, ScaleSites, weights
     )
 
 
 class KLWeights(Scheduled):
-    """The KL weight of each tempered site at the current step of a fit."""
+    """The KL weight of each tempered site at the current step of a fit; of all, if for None."""
 
     fixed_graph = True
     values: Tensor
 
-    def __init__(self, kl_weights: Mapping[str, float | Schedule]) -> None:
+    def __init__(self, kl_weights: Mapping[Any, float | Schedule]) -> None:
         super().__init__()
         self.schedules = {site: as_schedule(weight) for site, weight in kl_weights.items()}
         self.sites = tuple(kl_weights)
@@ -85,10 +100,10 @@ class KLWeights(Scheduled):
         self.register_buffer("values", values, persistent=False)  # a setting, not learned
         self.at_step(0)
 
-    def __getitem__(self, site: str) -> Tensor | None:
-        """Return the weight of a site; None where it is 0."""
-        place = self.sites.index(site)
-        return self.values[place] if self.graph_key[place] else None
+    def place(self, site: str) -> int | None:
+        """Return the place of a site among the weights; None where it is not tempered."""
+        named = site if site in self.sites else None
+        return self.sites.index(named) if named in self.sites else None
 
     def at_step(self, step: int) -> None:
         """Set the weights to their values at a step."""
@@ -111,39 +126,36 @@ class ScaleSites(SiteMessenger):
     fixed_graph = True
 
     def __init__(self, weights: KLWeights) -> None:
-        super().__init__(weights.sites)
+        super().__init__(site for site in weights.sites if site is not None)
         self.weights = weights
 
     def _pyro_sample(self, msg: Any) -> None:
         super()._pyro_sample(msg)
-        name = msg["name"]
+        name, of_all = msg["name"], None in self.weights.sites
         auxiliary = msg["infer"].get("is_auxiliary")
-        if auxiliary and name.startswith("_") and name.endswith("_latent"):  # AutoContinuous
+        joint = auxiliary and name.startswith("_") and name.endswith("_latent")  # AutoContinuous
+        if joint and not of_all:
             raise ValueError(
                 "The guide draws all sites at once, so that no site has a KL of its own to scale. "
-                "Use a mean-field guide such as AutoNormal."
+                "Use one number for all sites, or a mean-field guide such as AutoNormal."
             )
-        if auxiliary:
-            name = name.removesuffix(UNCONSTRAINED)
-        if name not in self.weights.sites:
+        place = self.weights.place(name.removesuffix(UNCONSTRAINED) if auxiliary else name)
+        if place is None or not is_sample(msg) or (of_all and msg["is_observed"]):
             return
         if msg["is_observed"]:
             raise ValueError(
                 f"kl_weights has the observed site {name!r}, expected latent sites: a likelihood "
                 "has no KL. Remove it."
             )
-        weight = self.weights[name]
-        if weight is None:
+        weight = self.weights.now[place]
+        if "expected" in msg["infer"] and weight != 1:
+            raise ValueError(
+                f"The guide hands over the terms of site {name!r} in closed form, for a KL weight "
+                "of 1. Use a guide such as FullRankNormal."
+            )
+        before = msg["infer"].get(KL_WEIGHT, 1.0)
+        msg["infer"] = {**msg["infer"], KL_WEIGHT: before * weight}
+        if weight == 0:
             msg["mask"] = False  # 0 * inf would be nan
         else:
-            msg["scale"] = msg["scale"] * weight
-
-
-def kl_weights_of(program: Program) -> dict[str, float]:
-    """Return the current KL weight of each tempered site; repeated weights multiply."""
-    weights: dict[str, float] = {}
-    for module in program.modules() if isinstance(program, nn.Module) else ():
-        if isinstance(module, KLWeights):
-            for site, weight in zip(module.sites, module.now, strict=True):
-                weights[site] = weights.get(site, 1.0) * weight
-    return weights
+            msg["scale"] = msg["scale"] * self.weights.values[place]

@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -152,6 +153,7 @@ def fingerprint(module: nn.Module, args: Iterable[object], *settings: object) ->
                 digest.update(np.ascontiguousarray(value).data)
             elif isinstance(value, TaskData):
                 add(value.x, value.y, value.mask, value.weight)
+                add(*chain.from_iterable(sorted(value.columns.items())))
                 add(*vars(value.attended).values() if value.attended is not None else ())
             else:
                 add_text(value, _settings(value))

@@ -25,17 +25,13 @@ from typing import Any
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import (
-    Independent,
-    MultivariateNormal,
-    Normal,
-    TransformedDistribution,
-)
+from torch.distributions import MultivariateNormal, Normal
 
 from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.handlers.tracing import is_sample
+from pyro_vmtl.sharing.transformed import untransformed
 
-__all__ = ["FixedPoints", "untransformed"]
+__all__ = ["FixedPoints"]
 
 PARTICLES = "num_particles_vectorized"
 """Name of Pyro's plate over vectorized particles."""
@@ -131,15 +127,6 @@ class FixedPoints(Messenger):
         self.num_sites += 1
         shape = [1] * (-dim - len(shape)) + shape
         return points.reshape(*shape[:dim], self.num_points, *shape[len(shape) + dim + 1 :])
-
-
-def untransformed(fn: Any) -> tuple[Any, list[Any]]:
-    """Return the innermost distribution, and the transforms of its values in order."""
-    transforms: list[Any] = []
-    while isinstance(fn, Independent | TransformedDistribution):
-        transforms = [*getattr(fn, "transforms", []), *transforms]
-        fn = fn.base_dist
-    return fn, transforms
 
 
 def _first(values: Tensor, dim: int) -> Tensor:

@@ -34,6 +34,7 @@ from pyro_vmtl.handlers.schedules import Scheduled
 from pyro_vmtl.inference.elbo import ELBOTerms, evaluate
 from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources, WeightsStart
+from pyro_vmtl.sharing.transformed import pool_of
 
 __all__ = ["Step", "batch_of", "can_be_recorded", "rows_of"]
 
@@ -149,7 +150,7 @@ class Step:
             loss, terms = loss * share, terms * share
         found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         gradients = [_with_strides_of(*pair) for pair in zip(found, self.parameters, strict=True)]
-        pools = (traces[-1].model.nodes[site]["fn"] for site in self.sources)
+        pools = (pool_of(traces[-1].model.nodes[site]["fn"]) for site in self.sources)
         errors = (getattr(pool, "rounding", None) for pool in pools)
         rounding = [None if nats is None else nats * share for nats in errors]
         return loss.detach(), vars(terms.detach()), gradients, rounding

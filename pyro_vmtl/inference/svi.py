@@ -16,11 +16,17 @@ from pyro_vmtl.data.plates import some_tasks
 from pyro_vmtl.data.row_batches import Batches
 from pyro_vmtl.data.task_batches import TaskBatches
 from pyro_vmtl.handlers.isolation import check_no_bare_parameters, isolated, validation
+from pyro_vmtl.handlers.own_parameters import own_parameters
 from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.handlers.schedules import Cosine
 from pyro_vmtl.handlers.tracing import trace_guide_and_model
 from pyro_vmtl.inference.checkpoint import Checkpoint, Progress, Stopped, fingerprint
-from pyro_vmtl.inference.checks import NonFiniteLossError, check_latent_sites, non_finite
+from pyro_vmtl.inference.checks import (
+    NonFiniteLossError,
+    check_latent_sites,
+    check_padding,
+    non_finite,
+)
 from pyro_vmtl.inference.elbo import ELBOTerms, MeanFieldELBO, evaluate
 from pyro_vmtl.inference.history import History
 from pyro_vmtl.inference.lbfgs import lbfgs
@@ -83,14 +89,15 @@ def fit(
     """Fit a model and guide, in place.
 
     The learning rate is constant until the loss has settled, and then decays to almost 0. The same
-    seed gives the same result. Nothing global is changed: neither Pyro's parameter store nor its
-    settings nor torch's random state. Ctrl-C ends the fit and keeps what was learned so far.
+    seed gives the same result. Nothing global is changed: neither Pyro's settings nor torch's
+    random state nor Pyro's parameter store, which only the programs' own parameters leave. Ctrl-C
+    ends the fit and keeps what was learned so far.
 
     Parameters
     ----------
     model, guide
-        Pyro programs whose learnable numbers are module parameters, as ``share`` and ``temper``
-        return them.
+        Pyro programs whose learnable numbers are module parameters, as ``share``, ``temper`` and
+        :func:`~pyro_vmtl.as_module` return them.
     *args
         Arguments of model and guide, such as a :class:`~pyro_vmtl.TaskData`.
     elbo
@@ -144,9 +151,9 @@ def fit(
     NonFiniteLossError
         If the loss is infinite or nan. The message names step, site and task.
     ValueError
-        If model and guide do not have the same latent sites, there is no parameter to learn, a
-        parameter is a bare ``pyro.param``, an ELBO of Pyro is to be compiled, or the checkpoint is
-        broken or of another fit.
+        If model and guide do not have the same latent sites, padding counts as data, there is no
+        parameter to learn, a parameter is a bare ``pyro.param``, an ELBO of Pyro is to be compiled,
+        or the checkpoint is broken or of another fit.
     RuntimeError
         If a sharing model comes with another guide than ``share`` returned with it.
 
@@ -176,6 +183,7 @@ def fit(
             f"compile is True with {type(elbo).__name__}, expected MeanFieldELBO: Pyro's own ELBOs "
             "depend on values during a step. Use MeanFieldELBO, or do not compile."
         )
+    own_parameters(model, guide)
     loss_of = elbo(model, guide)
     done = Progress(num_steps)
     with isolated(seed), progress_bar(num_steps, visible=progress) as report:
@@ -185,10 +193,12 @@ def fit(
         with (
             validation(True),
             torch.no_grad(),
-            some_tasks(None if first is None else first.tasks),
+            some_tasks(some := None if first is None else first.tasks),
             batch_of(args, batches) as batch,
         ):
-            check_latent_sites(trace_guide_and_model(model, guide, *batch))
+            traces = trace_guide_and_model(model, guide, *batch)
+            check_latent_sites(traces)
+            check_padding(traces, model, batch, some)
             before = evaluate(elbo, model, guide, *batch)
         check_no_bare_parameters(loss_of)
         step_of = Step(loss_of, args, batches, tasks, compile=compile)

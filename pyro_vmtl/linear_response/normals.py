@@ -15,7 +15,7 @@ from torch.distributions.transforms import ReshapeTransform
 
 from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, SiteMessenger
 from pyro_vmtl.handlers.tracing import is_sample
-from pyro_vmtl.inference.fixed_points import untransformed
+from pyro_vmtl.sharing.transformed import untransformed
 
 __all__ = ["AtMeans", "NewCovariances", "ShiftMean"]
 

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import check_no_bare_parameters, isolated, validation
 from pyro_vmtl.handlers.program_handler import Program, ProgramWithHandler
-from pyro_vmtl.handlers.temper import kl_weights_of
+from pyro_vmtl.handlers.target import learning_rate_of
 from pyro_vmtl.handlers.tracing import sample_sites, trace_guide_and_model
 from pyro_vmtl.inference.elbo import MeanFieldELBO, evaluate
 from pyro_vmtl.inference.step import batch_of
@@ -79,9 +79,8 @@ class LinearResponse:
     Raises
     ------
     ValueError
-        If the loss depends on draws, sources are detached, or KL weights differ between sites. With
-        the same weight for all, the covariances are those of the generalised posterior, whose
-        likelihood has the power one over the weight.
+        If the loss depends on draws, sources are detached, or KL weights differ between sites. The
+        covariances are those of the target, see :func:`~pyro_vmtl.target_learning_rate`.
 
     Warns
     -----
@@ -233,19 +232,9 @@ def kl_weight_and_supports(
     with isolated(0), torch.no_grad(), batch_of(args, None) as batch:
         trace = trace_guide_and_model(model, guide, *batch).model
         check_no_bare_parameters(model, guide)
-    nodes, tempered = sample_sites(trace), kl_weights_of(model)
-    weights = {
-        name: tempered.get(name, 1.0)
-        for name, node in nodes.items()
-        # source weights without a prior are masked
-        if not node["is_observed"] and (name in tempered or node["mask"] is not False)
-    }
-    if len(set(weights.values())) != 1 or not min(weights.values()) > 0:
-        raise ValueError(
-            f"The KL weights are {weights}, expected one number above 0 for all latent sites: "
-            "otherwise the ELBO approximates no posterior. Temper all alike."
-        )
-    return min(weights.values()), {name: node["fn"].support for name, node in nodes.items()}
+    nodes = sample_sites(trace)
+    supports = {name: node["fn"].support for name, node in nodes.items()}
+    return 1 / learning_rate_of(nodes), supports
 
 
 def _as_double(arg: Any) -> Any:

@@ -10,26 +10,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import repeat
-from typing import cast
+from typing import Any
 
 import torch
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyro_vmtl.data.folds import folds
 from pyro_vmtl.data.one_task import as_last_task
+from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.data.task_batches import Part, TaskBatches
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.guides import ConjugateNormal, MeanFieldNormal
 from pyro_vmtl.handlers.isolation import isolated
-from pyro_vmtl.handlers.program_handler import unwrap
+from pyro_vmtl.handlers.program_handler import ProgramWithHandler, unwrap
 from pyro_vmtl.inference.svi import fit
 from pyro_vmtl.methods.borrowing import Borrowing
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.member import Member
-from pyro_vmtl.methods.new_task import check_predicts_new_tasks, parts
+from pyro_vmtl.methods.method import ProgramMethod
+from pyro_vmtl.methods.new_task import check_predicts_new_tasks
 from pyro_vmtl.methods.out_of_fold import OutOfFold
-from pyro_vmtl.methods.preset import Preset
+from pyro_vmtl.methods.source_draws import parts
 from pyro_vmtl.methods.stacking_weights import PRIOR_ROWS
 from pyro_vmtl.sharing.sources import Sources
 
@@ -47,7 +50,7 @@ def add_task(fitted: Fitted, rows: TaskData, *, seed: int = 0) -> Fitted:
     Parameters
     ----------
     fitted
-        A fit whose members are linear presets. It stays as it is.
+        A fit of linear presets, or of programs of your own. It stays as it is.
     rows
         Rows of the new task with their targets: one task, (1, N).
     seed
@@ -62,10 +65,15 @@ def add_task(fitted: Fitted, rows: TaskData, *, seed: int = 0) -> Fitted:
     Raises
     ------
     ValueError
-        If a member has representations, amortised coefficients, or programs of your own.
+        If a member has representations or amortised coefficients, or a parameter of your own
+        programs does not have the tasks along its first dimension.
 
     Notes
     -----
+    Of the parameters, those with a row for each task get one for the new task, which starts as the
+    programs make it and is then learned; all else stays. A guide can start it at the rows by a
+    method ``start_last_task``, as :class:`~pyro_vmtl.guides.MeanFieldNormal` does.
+
     With fewer than 20 rows the noise of the new task is the mean of the others', and its members
     have the weights of new tasks; with more, both are learned from its own rows.
 
@@ -89,7 +97,19 @@ def add_task(fitted: Fitted, rows: TaskData, *, seed: int = 0) -> Fitted:
         weights = _member_weights(fitted, rows, seed)
     weights = torch.cat([fitted.weights, weights[None]])
     result = fitted.result if len(members) > 1 else next(iter(members.values())).result
-    return replace(fitted, members=members, weights=weights, result=result)
+    extended = replace(
+        fitted, members=members, weights=weights, result=result, shares_of_folds=None
+    )
+    if fitted.shares_of_folds is None:
+        return extended
+    # No fit without a fold has the new task: there it borrows as in the one of all rows.
+    new = extended.relatedness(seed=seed).mean(0)[-1:]
+    folds_of = fitted.shares_of_folds
+    wide = torch.cat(
+        [folds_of[..., :-1], torch.zeros_like(folds_of[..., :1]), folds_of[..., -1:]], 2
+    )
+    shares = torch.cat([wide, new.expand(len(wide), 1, -1)], 1)
+    return replace(extended, shares_of_folds=shares)
 
 
 def _member_weights(fitted: Fitted, rows: TaskData, seed: int) -> Tensor:
@@ -110,7 +130,8 @@ def _member_weights(fitted: Fitted, rows: TaskData, seed: int) -> Tensor:
 def _extend(member: Member, rows: TaskData, seed: int, *, learns_noise: bool) -> Member:
     """Fit one more task; its noise is that of the others unless it learns its own."""
     check_predicts_new_tasks(member.method)
-    method, num_tasks = cast(Preset, member.method), member.num_tasks
+    method, num_tasks = member.method, member.num_tasks
+    assert isinstance(method, ProgramMethod)
     if method.pooled:
         return replace(member, borrowing=member.borrowing.with_new_task())
     wide = as_last_task(rows, num_tasks)
@@ -120,12 +141,21 @@ def _extend(member: Member, rows: TaskData, seed: int, *, learns_noise: bool) ->
     new = nn.ModuleDict({"model": model, "guide": guide})
     old = nn.ModuleDict({"model": member.model, "guide": member.guide})
     _take_over(new, old)
-    _initialize(new, method, rows)
+    start = method.start(unwrap(model), rows)
+    for part in guide.modules():
+        start_last_task: Any = getattr(part, "start_last_task", None)
+        if start_last_task is not None:
+            start_last_task(start)
     # a decay would be one of all tasks
-    settings = method.fit_settings(rows) | {"tasks": _only(num_tasks), "batches": None}
-    settings["weight_decay"] = 0.0
+    settings = method.fit_settings(rows) | {"tasks": None, "batches": None, "weight_decay": 0.0}
+    programs = [model, guide]
+    if method.subsamples_tasks:
+        settings["tasks"] = _only(num_tasks)
+    else:
+        last = partial(_LastTask, wide)
+        programs = [ProgramWithHandler(each, last, nn.Module()) for each in programs]
     with _only_last_learns(new, old, but=() if learns_noise else ("raw_noise_scale",)):
-        result = fit(model, guide, wide, seed=seed, **settings)
+        result = fit(*programs, wide, seed=seed, **settings)
     _take_over_weights(new, old)
     # one row each will do: linear models do not look at rows before the likelihood
     borrowing = Borrowing.of_programs(model, guide, wide, torch.ones(num_tasks + 1))
@@ -137,10 +167,34 @@ def _only(task: int) -> TaskBatches:
     return lambda data: repeat([Part(torch.tensor([task], device=data.x.device), data.num_rows)])
 
 
+class _LastTask(Messenger):
+    """Mask the log densities of all tasks but the last, in programs that run on all."""
+
+    fixed_graph = True
+
+    def __init__(self, like: TaskData, state: nn.Module) -> None:
+        super().__init__()
+        self.num_tasks, self.device = like.num_tasks, like.x.device
+
+    def _pyro_sample(self, msg: Any) -> None:
+        for frame in msg["cond_indep_stack"]:
+            if frame.name == TASK_PLATE and frame.size != self.num_tasks:
+                raise ValueError(
+                    f"Plate {TASK_PLATE!r} has {frame.size} tasks with one more, expected the "
+                    f"{self.num_tasks} of `data.num_tasks`. Make it of as many."
+                )
+            if frame.name == TASK_PLATE and msg["mask"] is not False:
+                last = torch.arange(frame.size, device=self.device) == frame.size - 1
+                last = last.reshape(-1, *[1] * (-frame.dim - 1))
+                msg["mask"] = last if msg["mask"] is None else msg["mask"] & last
+
+
 @torch.no_grad()
 def _take_over(new: nn.Module, old: nn.Module) -> None:
     """Copy the parameters of T tasks, and common ones, into programs of T + 1 tasks."""
     numbers = dict(old.state_dict())
+    modules = new.named_modules(remove_duplicate=False)
+    logits = {f"{name}.logits" for name, part in modules if isinstance(part, Sources)}
     for name, value in new.state_dict().items():  # these are the numbers themselves, no copies
         learned = numbers[name]
         if value.shape == learned.shape:
@@ -149,19 +203,12 @@ def _take_over(new: nn.Module, old: nn.Module) -> None:
             value[:-1] = learned
             if name.endswith("raw_transfer_scale"):
                 value[-1] = learned.mean(0)  # there is no better guess
-
-
-@torch.no_grad()
-def _initialize(new: nn.Module, method: Preset, rows: TaskData) -> None:
-    """Start at the rows of the new task, given what all tasks have in common."""
-    start = method.start(unwrap(new.get_submodule("model")), rows)
-    for guide in parts(new, MeanFieldNormal):
-        if start is not None:
-            guide.locs["w"][-1], guide.raw_scales["w"][-1] = start[0], start[1].log()
-        for site, common in guide.raw_common_scales.items():
-            guide.raw_scales[site][-1] -= common
-    for guide in parts(new, ConjugateNormal):
-        guide.informs_mean[-1] = 0.0  # what was learned of the others stays as it is
+        elif name not in logits:
+            raise ValueError(
+                f"{name} has shape {tuple(learned.shape)}, and {tuple(value.shape)} for one task "
+                "more, expected the tasks along the first dimension. Arrange it so, or fit again "
+                "with the rows of the new task."
+            )
 
 
 @torch.no_grad()

@@ -36,6 +36,9 @@ class Fitted:
     new_task_weights
         (M,), weight of each member for a task that is not among these; by default the mean of
         ``weights``.
+    shares_of_folds
+        (K, T, T + 1), mean :meth:`relatedness` of the fits without each of K folds; None for a
+        single fit.
     """
 
     members: Mapping[str, Member]
@@ -43,6 +46,7 @@ class Fitted:
     result: FitResult
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     new_task_weights: Tensor = field(default=None)  # type: ignore[assignment]
+    shares_of_folds: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Weigh members for new tasks as for others, unless told otherwise."""
@@ -175,7 +179,9 @@ class Fitted:
     def relatedness(self, *, num_samples: int = 1000, seed: int = 0) -> Tensor:
         """Draw the share of each task's posterior mean that comes from each other task.
 
-        It is the weighted mean over members (:mod:`pyro_vmtl.methods.borrowing`).
+        It is the weighted mean over members (:mod:`pyro_vmtl.methods.borrowing`). A stack was
+        fitted to all rows, and without each of its folds: as many draws are of each of these fits,
+        so that intervals show what depends on single rows, or on where a fit ended.
 
         Parameters
         ----------
@@ -198,4 +204,7 @@ class Fitted:
         for weights, member in zip(self.weights.T, self.members.values(), strict=True):
             drawn = member.borrowing.draw(member.guide, num_samples=num_samples, seed=seed)
             total += weights[:, None] * drawn
+        if self.shares_of_folds is not None:
+            fit = torch.arange(num_samples) % (1 + len(self.shares_of_folds))
+            total[fit > 0] = self.shares_of_folds[fit[fit > 0] - 1]
         return total

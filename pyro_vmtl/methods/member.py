@@ -44,7 +44,7 @@ class PairMethod(ABC):
     @property
     def predicts_new_tasks(self) -> bool:
         """Whether tasks without training rows can be predicted, and tasks added."""
-        return False
+        return True
 
     @abstractmethod
     def programs(self, data: TaskData) -> tuple[Program, Program]:
@@ -57,6 +57,10 @@ class PairMethod(ABC):
     def prepare_new(self, rows: TaskData) -> TaskData:
         """Return rows to predict as the programs take them."""
         return rows
+
+    def start(self, model: nn.Module, data: TaskData) -> tuple[Tensor, Tensor] | None:
+        """Compute initial means and scales of a posterior; None for those of the guide."""
+        return None
 
     def needs_calibration(self, data: TaskData) -> bool:
         """Whether a stack corrects the spread of predictions: that of exact posteriors is right."""

@@ -12,33 +12,20 @@ from torch import nn
 
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated
+from pyro_vmtl.handlers.own_parameters import as_module
 from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.inference.svi import fit
 from pyro_vmtl.methods.borrowing import Borrowing
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.member import Member, PairMethod
 
-__all__ = ["Method", "ProgramMethod", "Programs", "has_few_features"]
+__all__ = ["Method", "ProgramMethod", "Programs"]
 
 LARGE = 200_000
 """Rows, with padding, of large data: all of them take 30 ms a step."""
 
 EVALUATIONS_FROM_START = 100
 """Evaluations of L-BFGS that are enough from the parameters of a fit to similar rows."""
-
-FEW = 101
-"""Features, with an intercept, above which covariances take too long."""
-
-
-def has_few_features(data: TaskData) -> bool:
-    """Whether rows are few enough for fits without draws, and enough for KL weights of 1.
-
-    There are at most 100 features, and at least five rows for each coefficient of a task. With
-    fewer rows, normal posteriors without covariances have to be tempered.
-    """
-    num_coefficients = data.num_features * (1 if data.classes is None else data.num_classes)
-    has_rows = 5 * num_coefficients <= int(data.rows_per_task.sum())
-    return data.num_features <= FEW and has_rows and data.mask.numel() <= LARGE
 
 
 class Method(Protocol):
@@ -118,23 +105,8 @@ class ProgramMethod(PairMethod):
     def initial_programs(self, data: TaskData, seed: int = 0) -> tuple[nn.Module, nn.Module]:
         """Make the programs for prepared rows, as modules on their device."""
         with isolated(seed):
-            model, guide = map(_as_module, self.programs(data))
+            model, guide = map(as_module, self.programs(data))
         return model.to(data.x.device), guide.to(data.x.device)
-
-
-class _Function(nn.Module):
-    """A program that is a plain function, as a module without parameters."""
-
-    def __init__(self, function: Program) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args: Any) -> Any:
-        return self.function(*args)
-
-
-def _as_module(program: Program) -> nn.Module:
-    return program if isinstance(program, nn.Module) else _Function(program)
 
 
 @dataclass(frozen=True)

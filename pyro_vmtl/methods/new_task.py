@@ -1,23 +1,22 @@
 r"""Predictions for a task without training rows.
 
-Its coefficients are drawn from what the fit says of any task:
+Its latent variables are drawn from what the fit says of any task:
 
 ============ ===================================================================================
-member       coefficients of a new task
+member       latent variables of a new task
 ============ ===================================================================================
-shared       one of the sources, widened by its transfer scale, or the base: the linear pool with
-             the weights of the prior, even but for the base's least weight
-hierarchical the prior about draws of the latent mean
+shared       those of one of the sources, shared ones widened by its transfer scale, or the prior:
+             the linear pool with the weights of the prior, even but for the base's least weight
+hierarchical the prior about draws of what all tasks have in common
 pooled       those of all tasks
 alone        the prior
 ============ ===================================================================================
 
-The noise is that of a source as well.
+Programs need nothing for that, but that the model runs on the rows of a single task, too.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from operator import itemgetter
@@ -30,25 +29,27 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.guides import ConjugateNormal, MeanFieldNormal
-from pyro_vmtl.handlers.isolation import isolated, validation
+from pyro_vmtl.handlers.isolation import evaluating, isolated, validation
 from pyro_vmtl.handlers.program_handler import unwrap
+from pyro_vmtl.handlers.tracing import sample_sites
 from pyro_vmtl.methods.member import Member, PairMethod
 from pyro_vmtl.methods.out_of_fold import OutOfFold
+from pyro_vmtl.methods.source_draws import draw_sources, parts
 from pyro_vmtl.predictive.families import family_of
-from pyro_vmtl.sharing.messengers import Sharing
+from pyro_vmtl.predictive.posterior_predictive import plate_of_draws
 from pyro_vmtl.sharing.sources import Sources
 
-__all__ = ["check_predicts_new_tasks", "new_task_draws", "new_task_member_weights", "parts"]
-
-LinearGuide = MeanFieldNormal | ConjugateNormal
-"""Guides of linear models."""
+__all__ = ["NewTaskError", "check_predicts_new_tasks", "new_task_draws", "new_task_member_weights"]
 
 MAX_TASKS = 50
 """Tasks that are treated as new in turn: enough to weigh a handful of members."""
 
 MAX_ROWS = 100
 """Rows of each of them."""
+
+
+class NewTaskError(ValueError):
+    """A fit has programs that are only for the tasks of its rows."""
 
 
 @torch.no_grad()
@@ -60,27 +61,31 @@ def new_task_draws(
     seed: int = 0,
     without: int | None = None,
 ) -> Distribution:
-    """Return the likelihood under draws of a new task's coefficients, batch (S, 1, N).
+    """Return the likelihood under draws of a new task's latent variables, batch (S, 1, N).
 
     ``rows`` are those of one task, (1, N). The task ``without`` is left out of the sources.
+
+    Raises
+    ------
+    NewTaskError
+        If the model does not run on the rows of a single task.
     """
     check_predicts_new_tasks(fitted.method)
-    (guide,) = parts(fitted.guide, LinearGuide)
-    with isolated(seed), validation(False):
-        weights = _weights(fitted, guide.num_tasks, without).to(rows.x.device)
+    model, site = unwrap(fitted.model), fitted.method.site
+    num_tasks = 1 if fitted.method.pooled else fitted.num_tasks
+    with isolated(seed), validation(False), evaluating(model, fitted.guide):
+        weights = _weights(fitted, num_tasks, without).to(rows.x.device)
         drawn = torch.multinomial(weights, num_samples, replacement=True)
-        from_source = drawn < guide.num_tasks
-        source = drawn.where(from_source, 0)
-        model = copy.deepcopy(unwrap(fitted.model)).eval()
-        # sites common to all tasks, such as the latent mean
-        given = {site: guide.posterior(site).sample((num_samples, 1, 1)) for site in guide.common}
-        of_prior = _run(model, rows, given, num_samples)
-        for site in guide.sites:
-            value = of_prior[site]["value"]
+        from_source = drawn < num_tasks
+        of_model = _trace_one_task(model, rows, site)
+        dim = plate_of_draws(of_model)
+        found = draw_sources(fitted, rows, drawn.where(from_source, 0), of_model, dim)
+        given = dict(found.common)
+        of_prior = _run(model, rows, given, num_samples, dim)
+        for name, value in found.of_task.items():
             is_source = from_source.reshape(-1, *[1] * (value.ndim - 1))
-            of_source = _of_sources(fitted, guide, site, source).unsqueeze(1)
-            given[site] = of_source.where(is_source, value)
-        likelihood: Distribution = _run(model, rows, given, num_samples)[fitted.method.site]["fn"]
+            given[name] = value.where(is_source, of_prior[name]["value"])
+        likelihood: Distribution = _run(model, rows, given, num_samples, dim)[site]["fn"]
         return family_of(likelihood).map(lambda values: values[0], likelihood)
 
 
@@ -105,10 +110,13 @@ def new_task_member_weights(
         rows = data.map_rows(itemgetter((slice(t, t + 1), places)))
         weight = torch.full(rows.mask.shape, 1 / len(places), device=rows.x.device)
         rows = replace(rows, task_labels=("new",), weight=weight)
-        draws = {
-            name: new_task_draws(fitted, rows, seed=seed, without=t)
-            for name, fitted in members.items()
-        }
+        try:
+            draws = {
+                name: new_task_draws(fitted, rows, seed=seed, without=t)
+                for name, fitted in members.items()
+            }
+        except NewTaskError:
+            return even
         held_out.append(OutOfFold.of_rows(draws, rows))
     return OutOfFold.concat(held_out).weights(1, {}, prior_mean=even)[0] if held_out else even
 
@@ -130,37 +138,35 @@ def _weights(fitted: Member, num_tasks: int, without: int | None) -> Tensor:
     return weights
 
 
-def _of_sources(fitted: Member, guide: LinearGuide, site: str, source: Tensor) -> Tensor:
-    """Draw values of sources, those of ``w`` widened by transfer scales, (S, 1, *event)."""
-    posterior = guide.posterior(site)
-    if site != "w":
-        return posterior.sample(source.shape)[torch.arange(len(source)), source]
-    loc = posterior.mean
-    var = torch.zeros_like(loc) if fitted.method.deterministic else posterior.variance
-    for sharing in parts(fitted.guide, Sharing):
-        if sharing.pool.expects_sources:
-            var = 2 * var
-    for sources in parts(fitted.guide, Sources):
-        var = var + torch.as_tensor(sources.transfer_var).to(var)
-    loc, std = loc[source], var.sqrt()[source]
-    return loc + std * torch.randn_like(loc)
+def _trace_one_task(model: nn.Module, rows: TaskData, site: str) -> dict[str, Any]:
+    """Run a model on the rows of one task."""
+    try:
+        nodes = sample_sites(poutine.trace(model).get_trace(rows))
+        found: Any = tuple(nodes[site]["fn"].batch_shape)
+    except (RuntimeError, IndexError, ValueError) as error:
+        nodes, found = {}, str(error).splitlines()[0]
+    if found[-2:] != tuple(rows.mask.shape):
+        raise NewTaskError(
+            f"The model cannot predict a new task: run on one task of {rows.num_rows} rows, the "
+            f"batch of site {site!r} is expected as (1, {rows.num_rows}), found {found}. Make its "
+            "plate of `data.num_tasks` tasks, and what is learned of a task a latent site, not a "
+            "parameter. Or fit again with rows of that task."
+        )
+    return nodes
 
 
-def _run(model: nn.Module, rows: TaskData, given: dict[str, Tensor], num_samples: int) -> Any:
+def _run(
+    model: nn.Module, rows: TaskData, given: dict[str, Tensor], num_samples: int, dim: int
+) -> Any:
     """Trace a model conditioned on draws, vectorised over them."""
-    with pyro.plate("draws", num_samples, dim=-3):
+    with pyro.plate("draws", num_samples, dim=dim):
         return poutine.trace(poutine.condition(model, data=given)).get_trace(rows).nodes
-
-
-def parts(program: nn.Module, kind: Any) -> list[Any]:
-    """Find the modules of a kind in a program."""
-    return [module for module in program.modules() if isinstance(module, kind)]
 
 
 def check_predicts_new_tasks(method: PairMethod) -> None:
     """Check that new tasks can be predicted, and tasks be added."""
     if not method.predicts_new_tasks:
-        raise ValueError(
+        raise NewTaskError(
             "A new task needs a linear preset such as 'shared', found "
             f"{type(method).__name__} without coefficients of every task. Fit again with rows of "
             "that task."

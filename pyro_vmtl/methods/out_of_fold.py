@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -20,12 +20,16 @@ __all__ = ["OutOfFold"]
 
 @dataclass(frozen=True, eq=False)
 class OutOfFold:
-    """Out-of-fold predictions, row by row: of each member the draws, batch (S, rows)."""
+    """Out-of-fold predictions, row by row: of each member the draws, batch (S, rows).
+
+    ``shares`` has what tasks borrow in the fit without each of K folds, (K, T, T + 1), by member.
+    """
 
     draws: Mapping[str, Distribution]
     y: Tensor
     task: Tensor
     weight: Tensor
+    shares: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of_rows(
@@ -47,12 +51,16 @@ class OutOfFold:
         draws = {
             name: concat_draws([part.draws[name] for part in parts], dim=1) for name in members
         }
-        return cls(draws, y, task, weight)
+        shares = {
+            name: torch.cat([part.shares[name] for part in parts]) for name in parts[0].shares
+        }
+        return cls(draws, y, task, weight, shares)
 
     def where(self, chosen: Tensor) -> OutOfFold:
         """Select rows, by a mask (rows,)."""
         draws = _select(self.draws, chosen)
-        return OutOfFold(draws, self.y[chosen], self.task[chosen], self.weight[chosen])
+        some = {name: getattr(self, name)[chosen] for name in ("y", "task", "weight")}
+        return replace(self, draws=draws, **some)
 
     def calibrations(self, names: Iterable[str]) -> dict[str, Calibration]:
         """Learn the calibrations of members."""
@@ -90,6 +98,13 @@ class OutOfFold:
         return stacking_weights(
             density, task, num_tasks, sample_weight=self.weight, prior_mean=prior_mean
         )
+
+    def mean_shares(self, weights: Tensor) -> Tensor | None:
+        """Average what tasks borrow in the fits without a fold over members, (K, T, T + 1)."""
+        if not self.shares:
+            return None
+        each = torch.stack([self.shares[name] for name in self.draws], dim=-1)
+        return (each * weights[:, None]).sum(-1)
 
     def log_density(self, calibrations: Mapping[str, Calibration]) -> Tensor:
         """Compute log predictive densities up to a constant, (rows, M)."""

@@ -17,8 +17,7 @@ from pyro_vmtl.handlers.point_estimates import point_estimates
 from pyro_vmtl.handlers.schedules import Schedule, as_schedule
 from pyro_vmtl.handlers.temper import temper
 from pyro_vmtl.inference.elbo import MeanFieldELBO
-from pyro_vmtl.methods.fitted import Fitted
-from pyro_vmtl.methods.method import LARGE, ProgramMethod, has_few_features
+from pyro_vmtl.methods.method import LARGE, ProgramMethod
 from pyro_vmtl.predictive.families import family_named
 from pyro_vmtl.predictive.family import Family
 from pyro_vmtl.sharing.share import share
@@ -64,9 +63,6 @@ class Preset(ProgramMethod):
         coefficient, noise that tasks have in common, and no KL weights. The posteriors of the
         coefficients are computed from the rows (:class:`~pyro_vmtl.guides.ConjugateNormal`), and
         L-BFGS fits those of the scales.
-    few_features
-        Settings that replace all of these for data of few features, see
-        :func:`~pyro_vmtl.methods.method.has_few_features`. Set it to None if you change others.
     pooled
         Whether to treat all rows as those of one task.
     likelihood
@@ -78,7 +74,7 @@ class Preset(ProgramMethod):
     sharing
         Arguments of :func:`~pyro_vmtl.share`.
     kl_weights
-        Argument of :func:`~pyro_vmtl.temper`.
+        Argument of :func:`~pyro_vmtl.temper`: one number for all latent sites, or by site.
     num_particles
         Draws of all latent sites in a step.
     num_draws
@@ -95,7 +91,7 @@ class Preset(ProgramMethod):
     Examples
     --------
     >>> from dataclasses import replace
-    >>> alone = replace(Preset(kl_weights={"w": 0.2}), shared=())
+    >>> alone = replace(Preset(kl_weights=0.2), shared=())
     >>> data = TaskData.regression([[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0], ["a", "a", "b"])
     >>> model, guide = alone.programs(data)
     """
@@ -118,13 +114,12 @@ class Preset(ProgramMethod):
     likelihood: str | None = None
     shared: tuple[str, ...] = ("w",)
     sharing: Mapping[str, Any] = field(default_factory=dict)
-    kl_weights: Mapping[str, float | Schedule] = field(default_factory=dict)
+    kl_weights: float | Schedule | Mapping[str, float | Schedule] = 1.0
     num_particles: int = 1
     num_draws: Mapping[str, int] = field(default_factory=dict)
     num_points: int | None = None
     fitting: Mapping[str, Any] = field(default_factory=dict)
     fitting_large: Mapping[str, Any] = field(default_factory=dict)
-    few_features: Preset | None = None
 
     subsamples_tasks = True
 
@@ -144,7 +139,8 @@ class Preset(ProgramMethod):
         if self.pooled and self.shared and self.latent_size is None:
             object.__setattr__(self, "shared", ())  # a single task has nobody to share with
         for name in ("sharing", "kl_weights", "num_draws", "fitting", "fitting_large"):
-            object.__setattr__(self, name, dict(getattr(self, name)))
+            value = getattr(self, name)
+            object.__setattr__(self, name, dict(value) if isinstance(value, Mapping) else value)
 
     @property
     def predicts_new_tasks(self) -> bool:
@@ -172,16 +168,7 @@ class Preset(ProgramMethod):
 
     def needs_calibration(self, data: TaskData) -> bool:
         """Whether the posterior is tempered, mean field, or of a wrong likelihood."""
-        return not self.for_data(data).conjugate
-
-    def for_data(self, data: TaskData) -> Preset:
-        """Return the settings for training rows: others where these have few features."""
-        return self.few_features if self.few_features and has_few_features(data) else self
-
-    def fit(self, data: TaskData, **settings: Any) -> Fitted:
-        """Make model and guide, and fit them. See :meth:`Method.fit`."""
-        chosen = self.for_data(data)
-        return super().fit(data, **settings) if chosen is self else chosen.fit(data, **settings)
+        return not self.conjugate
 
     def programs(self, data: TaskData) -> tuple[nn.Module, nn.Module]:
         """Return model and guide for prepared training rows, not yet fitted."""
@@ -247,8 +234,9 @@ class Preset(ProgramMethod):
         """Compute initial means and scales of the coefficients; None for those of the guide."""
         if self.deterministic or (self.init_loc_scale, self.init_scale) != (None, None):
             return None
-        kl_weight = as_schedule(self.kl_weights.get("w", 1.0))
-        at_the_end = max(kl_weight(self.fitting.get("num_steps", 2000)), 1e-3)
+        weights = self.kl_weights
+        weight = as_schedule(weights.get("w", 1.0) if isinstance(weights, Mapping) else weights)
+        at_the_end = max(weight(self.fitting.get("num_steps", 2000)), 1e-3)
         return self.family(data).initialize(model, data, at_the_end)
 
     def _event_shape(self, data: TaskData) -> tuple[int, ...]:

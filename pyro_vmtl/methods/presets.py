@@ -18,13 +18,14 @@ representation, one way to fit and one set of KL weights for all of them, chosen
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Literal, cast
+from typing import Literal, TypeAlias, cast
 
 from pyro_vmtl.data.row_batches import BalancedRows, RandomRows
 from pyro_vmtl.data.task_batches import TaskBlocks
-from pyro_vmtl.handlers.schedules import Exponential, Linear, Stairs
+from pyro_vmtl.handlers.schedules import Linear, Stairs
+from pyro_vmtl.methods.by_features import ByFeatures
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.stack import Stack
 from pyro_vmtl.sharing.pools import ExpectedLogarithmicPool, GaussianSumPool, LinearPool
@@ -44,13 +45,8 @@ __all__ = [
 ]
 
 SHARED = Preset(
-    sharing={
-        "start": "nearest",
-        "weights": "concrete",
-        "temperature": Exponential(1.0, 0.5, steps=250),
-        "min_base_weight": "tasks",
-    },
-    kl_weights={"w": 0.2},
+    sharing={"start": "nearest"},
+    kl_weights=0.2,
     fitting={"tasks": TaskBlocks(512)},  # with a thousand tasks, all at once take twice the memory
     # The noise of batches moves the means, at the usual rate by more than is unknown of them.
     fitting_large={
@@ -65,7 +61,7 @@ SHARED = Preset(
 ALONE = replace(SHARED, shared=(), sharing={})
 """The same with nothing in common but the prior's scale."""
 
-HIERARCHICAL = replace(ALONE, hierarchical=True, kl_weights={"w": 0.2, "w_mean": 0.2})
+HIERARCHICAL = replace(ALONE, hierarchical=True)
 """Hierarchical Bayes: the tasks are exchangeable, about a mean that is learned."""
 
 POOLED = replace(ALONE, pooled=True)
@@ -80,7 +76,6 @@ _SHARED_POINTS = Preset(
         "pool": ExpectedLogarithmicPool,
         "start": "nearest",
         "transfer": "dimension",
-        "weights": "categorical",
     },
     num_points=4,
     fitting={"optimizer": "lbfgs", "num_steps": 300},
@@ -91,7 +86,7 @@ _MIXED_POINTS = replace(
 
 FEW_FEATURES: dict[str, dict[str, Preset]] = {
     "classification": {
-        "shared": replace(_SHARED_POINTS, num_points=16, kl_weights={"w": 0.5}),
+        "shared": replace(_SHARED_POINTS, num_points=16, kl_weights=0.5),
         "mixed-model": replace(_MIXED_POINTS, num_points=16),
     },
     "regression": {
@@ -105,6 +100,9 @@ FEW_FEATURES: dict[str, dict[str, Preset]] = {
 }
 """Members of the default for each kind of targets where there are few features: tasks are like some
 others, or exchangeable with a scale for each coefficient. Both are fitted without draws."""
+
+AnyPreset: TypeAlias = Preset | ByFeatures[Preset] | ByFeatures[Stack]
+"""What :func:`presets` returns."""
 
 _VMTL = Preset(
     latent_size=32,
@@ -147,7 +145,7 @@ PAPER = replace(
         "weights_prior": False,
         "detach_sources": True,
     },
-    kl_weights={},
+    kl_weights=1.0,
 )
 """The equations of the paper: mixtures of the other tasks' posteriors, their KL by Monte Carlo with
 weight 1, no refinement."""
@@ -190,8 +188,12 @@ OFFICIAL_AC = replace(OFFICIAL, amortized=True, bias=True, hidden=(512, 512))
 """The same for VMTL-AC, with two layers before the last in every network and a bias."""
 
 
-def presets(kind: Literal["classification", "regression", "counts"]) -> dict[str, Preset | Stack]:
+def presets(
+    kind: Literal["classification", "regression", "counts"],
+) -> dict[str, AnyPreset]:
     """Return all presets by name, for classes, real targets or counts.
+
+    Those that are different for data of few features are :class:`~pyro_vmtl.ByFeatures`.
 
     Parameters
     ----------
@@ -205,24 +207,19 @@ def presets(kind: Literal["classification", "regression", "counts"]) -> dict[str
     """
     if kind not in _CHANGES:
         raise ValueError(f"kind is {kind!r}, expected 'classification', 'regression' or 'counts'.")
-    methods: dict[str, Preset | Stack] = {
-        "default": DEFAULT,
-        "shared": SHARED,
-        "hierarchical": HIERARCHICAL,
-    }
-    if kind != "counts":
-        methods |= BASELINES
-    methods["mixed-model"] = ALONE
-    methods = {name: _change(method, _CHANGES[kind]) for name, method in methods.items()}
-    stack = cast(Stack, methods["default"])
-    members = dict(stack.members)
+    change, few = _CHANGES[kind], FEW_FEATURES[kind]
+    members = {name: change(cast(Preset, member)) for name, member in DEFAULT.members.items()}
     if kind == "regression":
         # With few features a normal posterior is right as it is, and a low weight would overfit.
-        members["shared-kl-1"] = replace(SHARED, kl_weights={"w": 1.0})
-    few = FEW_FEATURES[kind]
-    methods["default"] = replace(stack, members=members, few_features=Stack(few))
-    for name, preset in few.items():
-        methods[name] = replace(cast(Preset, methods[name]), few_features=preset)
+        members["shared-kl-1"] = replace(SHARED, kl_weights=1.0)
+    single = {"shared": SHARED, "hierarchical": HIERARCHICAL}
+    if kind != "counts":
+        single |= BASELINES
+    single["mixed-model"] = ALONE
+    methods: dict[str, AnyPreset] = {"default": ByFeatures(Stack(few), Stack(members))}
+    for name, preset in single.items():
+        many = change(preset)
+        methods[name] = ByFeatures(few[name], many) if name in few else many
     if kind != "counts":
         methods["paper"] = replace(PAPER)
     if kind == "classification":
@@ -230,20 +227,12 @@ def presets(kind: Literal["classification", "regression", "counts"]) -> dict[str
     return methods
 
 
-def _change(method: Preset | Stack, change: Callable[[Preset], Preset]) -> Preset | Stack:
-    """Apply a change to a preset, or to every member of a stack."""
-    if isinstance(method, Preset):
-        return change(method)
-    members = {name: change(cast(Preset, member)) for name, member in method.members.items()}
-    return replace(method, members=members)
-
-
 def _for_real_targets(preset: Preset) -> Preset:
-    """Increase the KL weight: a learned noise does part of what a low weight is for."""
+    """Increase the KL weight: a latent noise does part of what a low weight is for."""
     if preset.deterministic:
         return preset
-    coefficients = ("w", "w_mean") if "w_mean" in preset.kl_weights else ("w",)
-    return replace(preset, kl_weights={**preset.kl_weights, **dict.fromkeys(coefficients, 0.5)})
+    by_site = preset.kl_weights if isinstance(preset.kl_weights, Mapping) else None
+    return replace(preset, kl_weights={**by_site, "w": 0.5} if by_site else 0.5)
 
 
 def _for_counts(preset: Preset) -> Preset:
@@ -251,7 +240,7 @@ def _for_counts(preset: Preset) -> Preset:
 
     With less, coefficients would overfit that noise.
     """
-    return replace(preset, likelihood="Poisson", kl_weights=dict.fromkeys(preset.kl_weights, 1.0))
+    return replace(preset, likelihood="Poisson", kl_weights=1.0)
 
 
 _CHANGES: dict[str, Callable[[Preset], Preset]] = {

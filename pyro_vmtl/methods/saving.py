@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.handlers.isolation import isolated
+from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.inference.history import History, with_prefix
 from pyro_vmtl.inference.svi import FitResult
 from pyro_vmtl.methods.borrowing import Borrowing
@@ -32,6 +32,8 @@ def to_state(fitted: Fitted) -> State:
     config["calibrations"] = {name: asdict(c) for name, c in fitted.calibrations.items()}
     config["members"] = {}
     tensors["weights"], tensors["new_task_weights"] = fitted.weights, fitted.new_task_weights
+    if fitted.shares_of_folds is not None:
+        tensors["shares_of_folds"] = fitted.shares_of_folds
     for name, member in fitted.members.items():
         config["members"][name], own = _member_state(member)
         tensors |= {f"{name}/{key}": value for key, value in own.items()}
@@ -62,7 +64,9 @@ def from_state(
                 f"{tuple(new_task_weights.shape)}, expected {(like.num_tasks, len(members))} and "
                 f"{(len(members),)}."
             )
-        return Fitted(members, weights, _result(config, tensors), calibrations, new_task_weights)
+        of_folds = tensors.get("shares_of_folds")
+        result = _result(config, tensors)
+        return Fitted(members, weights, result, calibrations, new_task_weights, of_folds)
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"Settings and weights do not belong together ({reason}).") from error
@@ -110,7 +114,7 @@ def _member(
         raise ValueError(f"There are {like.num_tasks} tasks, expected {borrowing.num_tasks}.")
     rows = method.prepare(like)
     model, guide = method.initial_programs(rows)
-    with isolated(0):
+    with isolated(0), validation(False):
         guide(rows)  # makes the lazy parameters
     for part, program in (("model", model), ("guide", guide)):
         program.load_state_dict(with_prefix(tensors, f"{part}."))

@@ -9,6 +9,7 @@ from typing import Any
 from pyro_vmtl.data.row_batches import BalancedRows, RandomRows
 from pyro_vmtl.data.task_batches import RandomTasks, TaskBlocks
 from pyro_vmtl.handlers.schedules import Constant, Cosine, Exponential, Linear, Stairs
+from pyro_vmtl.methods.by_features import ByFeatures
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.stack import Stack
 from pyro_vmtl.predictive.calibration import Calibration
@@ -24,7 +25,7 @@ __all__ = ["from_json", "to_json"]
 OBJECTS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
-        *(Preset, Stack, Calibration),
+        *(Preset, Stack, ByFeatures, Calibration),
         *(Constant, Exponential, Cosine, Linear, Stairs),
         *(RandomRows, BalancedRows, RandomTasks, TaskBlocks),
     )

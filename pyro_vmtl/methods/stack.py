@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,9 +20,10 @@ from pyro_vmtl.inference.progress import fits_bar
 from pyro_vmtl.inference.svi import FitResult
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.member import Member
-from pyro_vmtl.methods.method import ProgramMethod, has_few_features
+from pyro_vmtl.methods.method import ProgramMethod
 from pyro_vmtl.methods.new_task import new_task_member_weights
 from pyro_vmtl.methods.out_of_fold import OutOfFold
+from pyro_vmtl.predictive.families import check_mixable
 
 __all__ = ["Stack"]
 
@@ -43,9 +44,6 @@ class Stack:
         Parts of the rows that are held out in turn.
     calibrated
         Whether to learn a :class:`~pyro_vmtl.Calibration` of each member that needs one.
-    few_features
-        The stack that replaces this one for data of few features, see
-        :func:`~pyro_vmtl.methods.method.has_few_features`.
 
     Raises
     ------
@@ -68,13 +66,23 @@ class Stack:
     members: Mapping[str, ProgramMethod]
     num_folds: int = 5
     calibrated: bool = True
-    few_features: Stack | None = None
 
     def __post_init__(self) -> None:
         """Copy the members, so that changing those of one stack leaves others alone."""
         if not self.members:
             raise ValueError("members is empty, expected at least one method.")
-        nested = [name for name, method in self.members.items() if isinstance(method, Stack)]
+        for name, method in self.members.items():
+            if not callable(getattr(method, "fit", None)):
+                raise TypeError(
+                    f"Member {name!r} is a {type(method).__name__}, expected a method, which makes "
+                    "programs anew for each fold. Pass a function that returns model and guide for "
+                    "rows: Programs(make)."
+                )
+        nested = [
+            name
+            for name, method in self.members.items()
+            if isinstance(getattr(method, "few_features", method), Stack)
+        ]
         if nested:
             raise ValueError(
                 f"Member {nested[0]!r} is a Stack, expected a single method. Add its members."
@@ -82,10 +90,6 @@ class Stack:
         if self.num_folds < 2:
             raise ValueError(f"num_folds is {self.num_folds}, expected at least 2.")
         object.__setattr__(self, "members", dict(self.members))
-
-    def for_data(self, data: TaskData) -> Stack:
-        """Return the stack for training rows."""
-        return self.few_features if self.few_features and has_few_features(data) else self
 
     def fit(
         self,
@@ -108,15 +112,6 @@ class Stack:
             Other rows of the same tasks, with their targets, held out in place of the folds: then
             each member is fitted once.
         """
-        chosen = self.for_data(data)
-        if chosen is not self:
-            return chosen.fit(
-                data,
-                seed=seed,
-                progress=progress,
-                checkpoints=checkpoints,
-                validation=validation,
-            )
         started = time.perf_counter()
         num_held_out = needed_folds(data, self.num_folds, enough=MAX_HELD_OUT)
         num_fits = len(self.members) * (1 if validation is not None else num_held_out + 1)
@@ -142,7 +137,8 @@ class Stack:
         calibrations = held_out.calibrations(names)
         weights = held_out.cross_fitted_weights(data.num_tasks, names, seed=seed)
         of_new_tasks = new_task_member_weights(members, data, seed=seed)
-        return Fitted(members, weights, result, calibrations, of_new_tasks)
+        of_folds = held_out.mean_shares(weights)
+        return Fitted(members, weights, result, calibrations, of_new_tasks, of_folds)
 
     def calibrated_members(self, data: TaskData) -> list[str]:
         """Return the names of the members that need a calibration."""
@@ -199,7 +195,11 @@ class Stack:
             stopped = "interrupted" in ends
             if stopped:
                 break
-            parts.append(_predict_held_out(fits, train, held, seed))
+            shares = {
+                name: member.borrowing.draw(member.guide, seed=seed).mean(0, keepdim=True)
+                for name, member in fits.items()
+            }
+            parts.append(replace(_predict_held_out(fits, train, held, seed), shares=shares))
             del train, held  # before the rows of the next fold are copied
         return OutOfFold.concat(parts) if any(len(part.y) for part in parts) else None, stopped
 
@@ -211,4 +211,5 @@ def _predict_held_out(
     # What is not learned of a task without rows, such as its noise, is no prediction.
     known = held.mask & train.mask.any(1, keepdim=True)
     draws = {name: member.draws(held, seed=seed) for name, member in members.items()}
+    check_mixable(list(draws.values()))
     return OutOfFold.of_rows(draws, held, known)

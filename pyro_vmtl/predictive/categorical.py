@@ -1,4 +1,4 @@
-"""The family of class labels."""
+"""The family of class labels, in order or not."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.inference.initialization import least_squares_start
 from pyro_vmtl.models import LinearClassifier
 from pyro_vmtl.predictive.family import Family, scale_about_mean
+from pyro_vmtl.predictive.ordinal import OrdinalCategorical
 
 __all__ = ["CategoricalFamily"]
 
@@ -22,11 +23,14 @@ class CategoricalFamily(Family):
 
     min_temperature = 0.0
 
-    def __init__(self) -> None:
-        super().__init__(Categorical, ["logits"])
+    def __init__(self, distribution: type[Categorical] = Categorical) -> None:
+        super().__init__(distribution, ["logits"])
+        self.ordered = distribution is not Categorical
 
     def linear_model(self, prior: Callable[[], Any], data: TaskData) -> nn.Module:
         """Return softmax regression in every task."""
+        if self.ordered:
+            return super().linear_model(prior, data)
         return LinearClassifier(prior)
 
     def initialize(self, model: Any, data: TaskData, kl_weight: float) -> tuple[Tensor, Tensor]:
@@ -38,14 +42,20 @@ class CategoricalFamily(Family):
     ) -> Distribution:
         """Scale logits about their mean over draws, and divide them by the temperature."""
         logits = scale_about_mean(draws.logits, posterior_scale) / temperature
-        return Categorical(logits=logits, validate_args=False)
+        return self.distribution(logits=logits, validate_args=False)
 
     def mixture(self, parts: Sequence[Any], weights: Tensor) -> Distribution:
         """Average probabilities: a mixture of categorical distributions is categorical."""
         means = torch.stack([part.probs.mean(0) for part in parts])
         weights = weights.to(means)
-        return Categorical(probs=torch.einsum("mtnc,tm->tnc", means, weights), validate_args=False)
+        probs = torch.einsum("mtnc,tm->tnc", means, weights)
+        return self.distribution(probs=probs, validate_args=False)
 
-    def quantile(self, *args: Any) -> list[Tensor]:
-        """Refuse: classes have no order."""
-        raise ValueError("Classes have no quantiles. Use the probabilities, `probs`.")
+    def quantile(
+        self, components: Any, weights: Tensor, probabilities: Sequence[float]
+    ) -> list[Tensor]:
+        """Invert the distribution function of a mixture of ordered classes."""
+        if not self.ordered:
+            raise ValueError("Classes without an order have no quantiles. They have `probs`.")
+        mixed = OrdinalCategorical(probs=(components.probs * weights[..., None]).sum(-2))
+        return [mixed.icdf(torch.full_like(weights[:, 0], p)) for p in probabilities]

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Distribution, MixtureSameFamily
+from torch.distributions import Categorical, Distribution
 
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated
+from pyro_vmtl.predictive.mixtures import FamilyMixture
 
-__all__ = ["Family", "scale_about_mean"]
+__all__ = ["Family", "sample_mixture", "scale_about_mean", "weighted_quantiles"]
 
 MIN_DRAWS = 4000
 """Draws of a row for a quantile: a probability of 0.05 has a standard error of 0.003."""
@@ -37,12 +38,15 @@ class Family:
     ----------
     min_temperature
         Least temperature of a calibration; None where predictions are not calibrated.
+    ordered
+        Whether targets have an order, and so quantiles and a distribution function.
     """
 
     min_temperature: float | None = None
+    ordered: bool = True
 
     def __init__(self, distribution: type[Distribution], parameters: Sequence[str]) -> None:
-        self.distribution = distribution
+        self.distribution: Any = distribution
         self.parameters = tuple(parameters)
 
     def map(self, function: Callable[[list[Tensor]], Tensor], *draws: Distribution) -> Distribution:
@@ -55,9 +59,8 @@ class Family:
         *draws
             Distributions of this family.
         """
-        kind: Any = self.distribution
         values = {name: function([getattr(d, name) for d in draws]) for name in self.parameters}
-        return kind(**values, validate_args=False)
+        return self.distribution(**values, validate_args=False)
 
     def check(self, data: TaskData) -> None:
         """Check that the targets of training rows have this distribution.
@@ -107,7 +110,9 @@ class Family:
         each = (weights / num_draws).repeat_interleave(num_draws, dim=-1)
         each = each.to(getattr(components, self.parameters[0]))
         component = Categorical(probs=each[:, None].expand(batch), validate_args=False)
-        return MixtureSameFamily(component, components, validate_args=False)
+        mixture = FamilyMixture(component, components, validate_args=False)
+        mixture.family = self
+        return mixture
 
     def quantile(
         self, components: Any, weights: Tensor, probabilities: Sequence[float]
@@ -116,34 +121,36 @@ class Family:
 
         ``components`` have batch (rows, K), and so have the ``weights``, rows on the simplex.
         """
-        values, mass = _sample_mixture(components, weights)
-        values, order = values.sort(dim=-1)
-        below = mass.gather(-1, order).cumsum(-1)
-        last = values.shape[-1] - 1
-        places = (
-            torch.searchsorted(below, torch.full_like(below[..., :1], p)).clamp(max=last)
-            for p in probabilities
-        )
-        return [values.gather(-1, place).squeeze(-1) for place in places]
+        return weighted_quantiles(*sample_mixture(components, weights), probabilities)
 
-    def pit(self, predictive: Any, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Compute the probability integral transform of targets under a mixture, (T, N).
+    def cdf(self, components: Any, weights: Tensor, value: Tensor) -> Tensor:
+        """Compute the distribution function of a mixture, with batch (..., K), of the same weights.
 
-        Without a distribution function of the family, it is estimated by Monte Carlo. The generator
-        randomises the transform of discrete targets.
+        Exactly where the distribution has one, as not all of torch have, else by Monte Carlo.
         """
         try:
-            below: Tensor = predictive.cdf(y)
+            below: Tensor = (weights * components.cdf(value[..., None])).sum(-1)
         except NotImplementedError:
-            weights = predictive.mixture_distribution.probs
-            values, mass = _sample_mixture(predictive.component_distribution, weights)
-            place = torch.rand(y.shape, generator=generator).to(values)[..., None]
-            at_y = values == y[..., None]
-            below = (mass * ((values < y[..., None]) + place * at_y)).sum(-1)
-        return below.clamp(0, 1)
+            values, mass = sample_mixture(components, weights)
+            below = (mass * (values <= value[..., None])).sum(-1)
+        return below
 
 
-def _sample_mixture(components: Any, weights: Tensor) -> tuple[Tensor, Tensor]:
+def weighted_quantiles(
+    values: Tensor, mass: Tensor, probabilities: Sequence[float]
+) -> list[Tensor]:
+    """Compute quantiles of draws (..., draws) by their probability mass."""
+    values, order = values.sort(dim=-1)
+    below = mass.gather(-1, order).cumsum(-1)
+    last = values.shape[-1] - 1
+    places = (
+        torch.searchsorted(below, torch.full_like(below[..., :1], p)).clamp(max=last)
+        for p in probabilities
+    )
+    return [values.gather(-1, place).squeeze(-1) for place in places]
+
+
+def sample_mixture(components: Any, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Draw from every component, (..., draws), each draw with its probability mass."""
     num_each = max(1, MIN_DRAWS // weights.shape[-1])
     with isolated(0):

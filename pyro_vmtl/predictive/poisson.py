@@ -76,17 +76,13 @@ class PoissonFamily(Family):
         rate, excess = components.rate.double(), components.excess
         return [_quantile(weights, rate, excess, probability) for probability in probabilities]
 
-    def pit(self, predictive: Any, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Compute the randomised probability integral transform of counts (Czado et al. 2009)."""
-        components = predictive.component_distribution
-        weight = predictive.mixture_distribution.probs.cpu().double().numpy()
+    def cdf(self, components: Any, weights: Tensor, value: Tensor) -> Tensor:
+        """Compute the distribution function of a mixture exactly."""
         rate, excess = (v.cpu().double().numpy() for v in (components.rate, components.excess))
-        count = y.cpu().double().numpy()[..., None]
-        up_to = (weight * count_cdf(count, rate, excess)).sum(-1)
-        below = (weight * count_cdf((count - 1).clip(min=0), rate, excess) * (count > 0)).sum(-1)
-        place = torch.rand(y.shape, generator=generator, dtype=torch.float64).numpy()
-        pit = torch.as_tensor(below + place * (up_to - below)).clamp(0, 1)
-        return pit.to(predictive.mean)
+        count = np.floor(value.cpu().double().numpy())[..., None]
+        below = count_cdf(count.clip(min=0), rate, excess) * (count >= 0)
+        mass = weights.cpu().double().numpy()
+        return torch.as_tensor((mass * below).sum(-1)).to(components.rate)
 
 
 def _overdispersed(draws: Any) -> OverdispersedPoisson:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyro
@@ -19,6 +19,7 @@ from pyro_vmtl.predictive.families import concat_draws, family_of
 __all__ = [
     "likelihood_draws",
     "log_predictive_density",
+    "plate_of_draws",
     "predict_moments",
     "predict_proba",
 ]
@@ -193,6 +194,12 @@ def likelihood_draws(
     return concat_draws(parts)
 
 
+def plate_of_draws(nodes: Mapping[str, Any]) -> int:
+    """Return a dimension for a plate of draws: the one before those of a program's plates."""
+    frames = [frame for node in nodes.values() for frame in node["cond_indep_stack"]]
+    return min((frame.dim for frame in frames if frame.vectorized), default=0) - 1
+
+
 @torch.no_grad()
 def _likelihoods(
     model: Program, guide: Program, args: tuple[Any, ...], site: str, num_samples: int, seed: int
@@ -206,8 +213,7 @@ def _likelihoods(
             check_no_bare_parameters(model, guide)
         if site not in nodes:
             raise ValueError(f"The model has no site {site!r}, found {sorted(nodes)}.")
-        frames = [frame for node in nodes.values() for frame in node["cond_indep_stack"]]
-        dim = min((frame.dim for frame in frames if frame.vectorized), default=0) - 1
+        dim = plate_of_draws(nodes)
         numbers = sum(
             value.numel()
             for node in nodes.values()

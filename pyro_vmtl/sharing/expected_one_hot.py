@@ -29,9 +29,10 @@ class ExpectedOneHot(TorchDistribution):
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     has_rsample = True
 
-    def __init__(self, logits: Tensor) -> None:
+    def __init__(self, logits: Tensor, batch_shape: _size | None = None) -> None:
         self.logits = logits
-        super().__init__(logits.shape[:-1], logits.shape[-1:], validate_args=False)
+        shape = logits.shape[:-1] if batch_shape is None else torch.Size(batch_shape)
+        super().__init__(shape, logits.shape[-1:], validate_args=False)
 
     @property
     def support(self) -> constraints.Constraint:
@@ -39,8 +40,11 @@ class ExpectedOneHot(TorchDistribution):
         return constraints.real_vector
 
     def expand(self, batch_shape: _size, _instance: Any = None) -> ExpectedOneHot:
-        """Return the distribution with its batch expanded."""
-        return ExpectedOneHot(self.logits.expand(torch.Size(batch_shape) + self.event_shape))
+        """Return the distribution with its batch expanded, and the same logits.
+
+        What they say, as probabilities at all fixed points of other sites, is computed once.
+        """
+        return ExpectedOneHot(self.logits, batch_shape)
 
     def rsample(self, sample_shape: _size = torch.Size()) -> Tensor:
         r"""Return the log probabilities, (\*sample_shape, \*batch, K)."""
@@ -48,10 +52,12 @@ class ExpectedOneHot(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Compute the expected log probability of a choice that has these log probabilities."""
-        return (value.exp() * self.logits.log_softmax(-1)).sum(-1)
+        expected = (value.exp() * self.logits.log_softmax(-1)).sum(-1)
+        return expected.expand(torch.broadcast_shapes(expected.shape, self.batch_shape))
 
 
 @register_kl(ExpectedOneHot, ExpectedOneHot)
 def _kl(p: ExpectedOneHot, q: ExpectedOneHot) -> Tensor:
     log_p = p.logits.log_softmax(-1)
-    return (log_p.exp() * (log_p - q.logits.log_softmax(-1))).sum(-1)
+    kl = (log_p.exp() * (log_p - q.logits.log_softmax(-1))).sum(-1)
+    return kl.expand(p.batch_shape)

@@ -19,18 +19,19 @@ from pyro.poutine.messenger import block_messengers
 from torch import Tensor, nn
 
 from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, SiteMessenger
-from pyro_vmtl.sharing.correlated import marginals
 from pyro_vmtl.sharing.pool import Pool
 from pyro_vmtl.sharing.sites import (
     as_normal,
     check_all_tasks,
     check_num_tasks,
+    check_same_transforms,
     is_inside_tasks,
     marginals_of_part,
     task_frame,
     tasks_of_plate,
 )
 from pyro_vmtl.sharing.sources import CellSources, Sources, Transfer, WeightsStart
+from pyro_vmtl.sharing.transformed import BijectedPoint, pooled
 
 __all__ = [
     "RECORDED",
@@ -43,6 +44,10 @@ __all__ = [
 
 RECORDED = "_recorded_sources"
 """Key in the ``infer`` of a site of source weights for what this run of the guide recorded."""
+
+TRANSFORMS = "_recorded_transforms"
+"""Key of the transforms that make the site's values from the recorded normals; None if the guide
+does not know them, as of a site of ``AutoNormal``."""
 
 RunSources: TypeAlias = dist.Independent | CellSources | None
 """Sources of one run: the posterior of every task, or sources of every cell, or none."""
@@ -57,7 +62,7 @@ class Sharing(nn.Module):
         self,
         sites: Iterable[str],
         *,
-        pool: type[Pool],
+        pool: Callable[..., Pool],
         transfer: Transfer | None,
         weights_prior: bool,
         detach_sources: bool,
@@ -66,6 +71,8 @@ class Sharing(nn.Module):
         super().__init__()
         self.sites = tuple(sites)
         self.pool = pool
+        kind: Any = pool.func if isinstance(pool, partial) else pool
+        self.expects_sources: bool = kind.expects_sources
         self.transfer = transfer
         self.weights_prior = weights_prior
         self.detach_sources = detach_sources
@@ -102,7 +109,7 @@ class Sharing(nn.Module):
             if only in (None, sources.start):
                 sources.initialize_logits(recorded_sources(guide_trace, site))
 
-    def draw_weights(self, site: str, msg: Any, **recorded: RunSources) -> Tensor:
+    def draw_weights(self, site: str, msg: Any, **recorded: Any) -> Tensor:
         r"""Sample the log source weights of a site, and return the weights, (\*L, T, K).
 
         Plates inside the task plate do not apply, nor masks of their cells: all cells of a task
@@ -133,7 +140,7 @@ class RecordPosteriors(SiteMessenger):
     def __init__(self, sharing: Sharing) -> None:
         super().__init__(sharing.sites)
         self.sharing = sharing
-        self.unconstrained: dict[str, Any] = {}
+        self.unconstrained: dict[str, tuple[Any, Any]] = {}
         self.joint: tuple[Any, Any] | None = None  # of AutoMultivariateNormal, say
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -145,7 +152,7 @@ class RecordPosteriors(SiteMessenger):
             if target in self.sharing.sites:
                 # AutoNormal samples `w_unconstrained` and a point mass at `w`. Move the normal to
                 # `w` itself, and leave the auxiliary site without density.
-                self.unconstrained[target] = msg["fn"]
+                self.unconstrained[target] = msg["fn"], msg
                 msg["mask"] = False
         if name not in self.sharing.sites:
             return
@@ -154,28 +161,37 @@ class RecordPosteriors(SiteMessenger):
                 f"The guide hands over the KL of site {name!r} from a prior of its own, expected "
                 "one from the pool. Use a guide such as FullRankNormal."
             )
-        if isinstance(msg["fn"], dist.Delta) and name in self.unconstrained:
-            msg["value"] = msg["fn"].v
-            msg["fn"] = self.unconstrained.pop(name)
-        fn = msg["fn"]
-        if isinstance(fn, dist.Delta) and self.joint is not None:
-            fn = marginals_of_part(msg, *self.joint) or fn
-        posterior = as_normal(fn, msg, "guide")
-        if isinstance(fn, dist.Normal):
+        fn, transforms = msg["fn"], None
+        if isinstance(fn, dist.Delta) and name in self.unconstrained:
+            normal, auxiliary = self.unconstrained.pop(name)
+            posterior, _ = as_normal(normal, msg, "guide")
+            is_same = _has_storage_of(fn.v, auxiliary["value"])
+            msg["value"] = fn.v
+            msg["fn"] = normal if is_same else BijectedPoint(fn, posterior, auxiliary["value"])
+        else:
+            if isinstance(fn, dist.Delta) and self.joint is not None:
+                fn = marginals_of_part(msg, *self.joint) or fn
+            posterior, transforms = as_normal(fn, msg, "guide")
+        if isinstance(msg["fn"], dist.Normal):
             msg["fn"] = posterior
+        elif transforms and isinstance(msg["fn"], dist.Independent):
+            msg["fn"] = dist.TransformedDistribution(posterior, transforms)
         get_sources = msg["infer"].get("sources")
         if get_sources is None:
             check_all_tasks(msg)
         detach = self.sharing.detach_sources
         with torch.set_grad_enabled(torch.is_grad_enabled() and not detach):
             found = posterior if get_sources is None else get_sources()
-            found = marginals(found) or found
+            if found is not None and not isinstance(found, CellSources):
+                found, _ = as_normal(found, msg, "source")
         if name not in self.sharing:
             of_cells = not isinstance(found, dist.Independent)
             self.sharing.add(name, posterior, task_frame(msg).full_size, of_cells)
         check_num_tasks(msg, self.sharing[name].num_tasks)
         self.sharing.draw_weights(
-            name, msg, **{RECORDED: detached_sources(found) if detach else found}
+            name,
+            msg,
+            **{RECORDED: detached_sources(found) if detach else found, TRANSFORMS: transforms},
         )
 
 
@@ -188,18 +204,18 @@ class PoolPriors(SiteMessenger):
     def __init__(self, sharing: Sharing) -> None:
         super().__init__(sharing.sites)
         self.sharing = sharing
-        self.recorded: dict[str, RunSources] = {}
+        self.recorded: dict[str, tuple[RunSources, Any]] = {}
 
     def _pyro_post_sample(self, msg: Any) -> None:
         if RECORDED in msg["infer"]:  # put there by the guide, and replayed
-            self.recorded[msg["name"]] = msg["infer"][RECORDED]
+            self.recorded[msg["name"]] = msg["infer"][RECORDED], msg["infer"][TRANSFORMS]
 
     def _pyro_sample(self, msg: Any) -> None:
         super()._pyro_sample(msg)
         name = msg["name"]
         if name not in self.sharing.sites:
             return
-        base = as_normal(msg["fn"], msg, "model")
+        base, transforms = as_normal(msg["fn"], msg, "model")
         if name in self.sharing:
             check_num_tasks(msg, self.sharing[name].num_tasks)
             weights = self.sharing.draw_weights(name, msg)
@@ -210,13 +226,15 @@ class PoolPriors(SiteMessenger):
                 "is not the one that `share` returned with this model. Run the two together, as an "
                 "ELBO or `trace_guide_and_model` does; for the plain prior use `unwrap(model)`."
             )
-        sources, posterior, present = self.sharing[name], self.recorded[f"{name}_sources"], None
+        sources, present = self.sharing[name], None
+        posterior, in_guide = self.recorded[f"{name}_sources"]
+        check_same_transforms(msg, transforms, in_guide)
         if posterior is None:
             return
         if isinstance(posterior, CellSources):
             posterior, present = posterior.normal, posterior.present
         tasks = tasks_of_plate(msg, weights.device)
-        msg["fn"] = self.sharing.pool(
+        pool = self.sharing.pool(
             sources.pool_weights(weights, tasks),
             posterior,
             base,
@@ -225,6 +243,12 @@ class PoolPriors(SiteMessenger):
             tasks=tasks,
             use_float64=sources.use_float64,
         )
+        msg["fn"] = pooled(pool, transforms)
+
+
+def _has_storage_of(value: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same numbers in memory, as after a transform that is none."""
+    return value.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def recorded_sources(guide_trace: Trace, site: str) -> RunSources:

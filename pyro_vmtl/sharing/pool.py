@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -23,7 +24,15 @@ __all__ = ["Pool", "once"]
 
 
 class Pool(TorchDistribution):
-    r"""A prior made of the posteriors of other tasks.
+    r"""A prior made of the posteriors of other tasks; the base class of all pools.
+
+    A pool of your own defines :meth:`log_density`, and :meth:`draw` where prior draws are wanted;
+    :meth:`kl_from` if there is a closed form, else ELBOs estimate the KL from draws; and
+    :meth:`shares` if its sources do not pull by their precision. What these compute with is in one
+    layout, (\*L, R, B, P), with R cells of the plates ``rest`` and P numbers in an event:
+    :meth:`to_rows`, :attr:`component_weights` and :meth:`component_log_probs`, and the way back,
+    :meth:`per_cell`. Pass the class to :func:`~pyro_vmtl.share`, and settings of its own by
+    ``functools.partial``.
 
     The batch shape is ``(*L, B, *rest)``: ``L`` are particles, B are the tasks that borrow, usually
     all T, and ``rest`` are plates inside the task plate. The cells of ``rest`` are independent of
@@ -58,6 +67,14 @@ class Pool(TorchDistribution):
     expects_sources
         Whether the transfer variance is that of differences from uncertain sources, so that those
         from their means have their variance besides.
+
+    Examples
+    --------
+    >>> class Geometric(Pool):  # the LogarithmicPool
+    ...     linear_in_weights = True
+    ...     def log_density(self, value):
+    ...         log_probs = self.component_log_probs(self.to_rows(value))
+    ...         return self.per_cell((self.component_weights * log_probs).sum(-1))
     """
 
     linear_in_weights: ClassVar[bool] = False
@@ -102,28 +119,25 @@ class Pool(TorchDistribution):
 
     def with_weights(self, weights: Tensor, batch_shape: torch.Size | None = None) -> Pool:
         """Return the pool with other weights."""
-        return type(self)(
-            weights,
-            self.sources,
-            self.base,
-            self.transfer_var,
-            self.present,
-            tasks=self.tasks,
-            use_float64=self.use_float64,
-            batch_shape=batch_shape,
-        )
+        pool = copy(self)
+        for name in vars(self):  # what was computed with the former weights
+            if isinstance(getattr(type(self), name, None), cached_property):
+                del pool.__dict__[name]
+        pool.weights = weights
+        pool._batch_shape = weights.shape[:-2] + self.cells if batch_shape is None else batch_shape
+        return pool
 
     @property
     def rounding(self) -> Tensor | None:
         """Estimated error of comparing tasks in float32, in nats; None where it does not apply."""
-        components = self._components
+        components = self.components
         if isinstance(components, TaskComponents) and components.loc.dtype != torch.float64:
             return components.rounding
         return None
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Compute the log density at ``value``, in the batch shape."""
-        density = self._log_density(value)
+        density = self.log_density(value)
         return density.expand(torch.broadcast_shapes(density.shape, self.batch_shape))
 
     @torch.no_grad()
@@ -131,14 +145,24 @@ class Pool(TorchDistribution):
         """Draw values, each independent of the others."""
         particles = self.batch_shape[: len(self.batch_shape) - len(self.cells)]
         weights = self.weights.expand(particles + self.weights.shape[-2:])
-        return self.with_weights(weights)._draw(torch.Size(sample_shape))
+        return self.with_weights(weights).draw(torch.Size(sample_shape))
 
-    def _log_density(self, value: Tensor) -> Tensor:
-        """Compute the log density, in a shape that broadcasts to the batch shape."""
-        raise NotImplementedError
+    def log_density(self, value: Tensor) -> Tensor:
+        """Compute the log density of values, in a shape that broadcasts to the batch shape."""
+        raise NotImplementedError(f"{type(self).__name__} has no `log_density`.")
 
-    def _draw(self, sample_shape: torch.Size) -> Tensor:
-        """Draw values for weights that have the particles of the batch shape."""
+    def draw(self, sample_shape: torch.Size) -> Tensor:
+        r"""Draw values, (\*sample_shape, \*batch, \*event), of prior predictive checks, say.
+
+        The weights have the particles of the batch shape.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no `draw`.")
+
+    def kl_from(self, posterior: Independent) -> Tensor:
+        """Compute the KL from a normal posterior of independent numbers, in its batch shape.
+
+        Without a closed form, ELBOs estimate it from draws.
+        """
         raise NotImplementedError
 
     def shares(self, posterior: Independent) -> Tensor:
@@ -149,37 +173,34 @@ class Pool(TorchDistribution):
         :math:`a_{ti} \pi_{ti} \sigma_t^2`. The shares, (T, T), are averaged over the numbers of the
         site. The posterior is that of every task, batch (T, \*rest).
         """
-        raise NotImplementedError
+        return (self.component_weights[..., :-1] * self._variance_ratio(posterior)).mean(-3)
 
     def _variance_ratio(self, posterior: Independent) -> Tensor:
         """Compute the variance of each task over that of each source, (R, T, T)."""
-        var = self._to_rows(posterior.variance)
-        return var @ self._components.var.reciprocal().mT / var.shape[-1]
+        var = self.to_rows(posterior.variance)
+        return var @ self.components.var.reciprocal().mT / var.shape[-1]
 
-    # All shapes are reduced to one, (*L, R, T, P), with R cells in the plates `rest` and P numbers
-    # in an event.
-
-    def _to_rows(self, values: Tensor) -> Tensor:
+    def to_rows(self, values: Tensor) -> Tensor:
         r"""Reshape values (\*L, T or B, \*rest, \*event) to (\*L, R, T or B, P)."""
         task = values.ndim - len(self.cells) - len(self.event_shape)
         shape = *values.shape[: task + 1], self.cells[1:].numel(), self.event_shape.numel()
         return values.reshape(shape).transpose(-2, -3)
 
-    def _from_rows(self, rows: Tensor) -> Tensor:
+    def from_rows(self, rows: Tensor) -> Tensor:
         r"""Reshape values (\*L, R, T, P) back to (\*L, T, \*rest, \*event)."""
         return rows.transpose(-2, -3).reshape(*rows.shape[:-3], *self.cells, *self.event_shape)
 
-    def _per_cell(self, rows: Tensor) -> Tensor:
+    def per_cell(self, rows: Tensor) -> Tensor:
         r"""Reshape one value per task and cell (\*L, R, T) to the batch shape."""
         return rows.transpose(-1, -2).reshape(*rows.shape[:-2], *self.cells)
 
     @cached_property
-    def _components(self) -> Components:
+    def components(self) -> Components:
         """The sources in the layout of their kind."""
         loc, var = self.sources.mean, self.sources.variance
         transfer_var = torch.as_tensor(self.transfer_var, dtype=loc.dtype, device=loc.device)
         if self.present is None:
-            rows = [self._to_rows(m) for m in (loc, var, transfer_var.expand_as(loc))]
+            rows = [self.to_rows(m) for m in (loc, var, transfer_var.expand_as(loc))]
             return TaskComponents(*rows, use_float64=self.use_float64)
         num_tasks, num_sources = self.cells[0], self.present.shape[-1]
         shape = (num_tasks, self.cells[1:].numel(), num_sources, self.event_shape.numel())
@@ -192,20 +213,30 @@ class Pool(TorchDistribution):
         return CellComponents(loc, var, of_source[others], present=present, others=others)
 
     @cached_property
-    def _weights(self) -> Tensor:
+    def component_weights(self) -> Tensor:
         r"""The weights with a dimension for the cells, (\*L, 1 or R, T, K + 1), the base last."""
-        return self._components.weights(self.weights)
+        return self.components.weights(self.weights)
 
     @cached_property
-    def _base_moments(self) -> tuple[Tensor, Tensor]:
+    def base_moments(self) -> tuple[Tensor, Tensor]:
         r"""Mean and variance of the base, each broadcasting to (\*L, R, T, P)."""
         moments, site = (self.base.mean, self.base.variance), self.cells + self.event_shape
         loc, var = (m.expand(torch.broadcast_shapes(m.shape, site)) for m in moments)
-        return once(self._to_rows(loc)), once(self._to_rows(var))
+        return once(self.to_rows(loc)), once(self.to_rows(var))
 
-    def _base_log_prob(self, loc: Tensor, var: Tensor | float) -> Tensor:
+    def component_log_probs(self, loc: Tensor, var: Tensor | float = 0.0) -> Tensor:
+        r"""Compute the expected log density of sources and base under N(loc, var).
+
+        Mean and variance are rows, (\*L, R, B, P); without variance it is the log density at
+        ``loc``. The result, (\*L, R, B, K + 1), has the base last, as :attr:`component_weights`.
+        """
+        from_sources = self.components.log_probs(loc, var)
+        from_base = self.base_log_prob(loc, var).unsqueeze(-1)
+        return torch.cat([from_sources, from_base.expand(*from_sources.shape[:-1], 1)], dim=-1)
+
+    def base_log_prob(self, loc: Tensor, var: Tensor | float) -> Tensor:
         r"""Compute the expected log density of the base under N(loc, var), (\*L, R, T)."""
-        base_loc, base_var = self._base_moments
+        base_loc, base_var = self.base_moments
         square = ((loc - base_loc) ** 2 + var) / base_var
         log_var = base_var.log().expand(*base_var.shape[:-1], loc.shape[-1]).sum(-1)
         return -0.5 * (square.sum(-1) + log_var + LOG_2_PI * loc.shape[-1])

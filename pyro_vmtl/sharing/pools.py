@@ -50,37 +50,36 @@ class LinearPool(Pool):
 
     fixed_graph = True
 
-    def _log_density(self, value: Tensor) -> Tensor:
-        weights = self._weights
+    def log_density(self, value: Tensor) -> Tensor:
+        """Compute the log of the weighted sum of densities."""
+        weights = self.component_weights
         used = weights > 0
         # log(0) has no finite gradient: take log(1) instead, then exclude the component.
         log_weights = weights.where(used, 1.0).log().masked_fill(~used, -math.inf)
-        loc = self._to_rows(value)
-        from_sources = self._components.log_probs(loc, 0.0)
-        from_base = self._base_log_prob(loc, 0.0).unsqueeze(-1).expand(*from_sources.shape[:-1], 1)
-        log_probs = torch.cat([from_sources, from_base], dim=-1)
-        return self._per_cell(torch.logsumexp(log_weights + log_probs, dim=-1))
+        log_probs = self.component_log_probs(self.to_rows(value))
+        return self.per_cell(torch.logsumexp(log_weights + log_probs, dim=-1))
 
     def shares(self, posterior: Independent) -> Tensor:
         """Compute shares by the responsibility of each source at the mean of each task."""
-        rows = self._to_rows(posterior.mean)
-        weights = self._weights[..., :-1]
-        joint = weights.clamp_min(1e-30).log() + self._components.log_probs(rows, 0.0)
-        density = self._log_density(posterior.mean).flatten(1).T[..., None]  # (R, T, 1)
+        rows = self.to_rows(posterior.mean)
+        weights = self.component_weights[..., :-1]
+        joint = weights.clamp_min(1e-30).log() + self.components.log_probs(rows, 0.0)
+        density = self.log_density(posterior.mean).flatten(1).T[..., None]  # (R, T, 1)
         responsibility = (joint - density).exp() * (weights > 0)
         return (responsibility * self._variance_ratio(posterior)).mean(-3)
 
-    def _draw(self, sample_shape: torch.Size) -> Tensor:
+    def draw(self, sample_shape: torch.Size) -> Tensor:
         """Draw a component for each task and cell, then a value from it."""
-        components, (base_loc, base_var) = self._components, self._base_moments
-        num_sources = self._weights.shape[-1] - 1
-        shape = (*self._weights.shape[:-3], self.cells[1:].numel(), *self._weights.shape[-2:])
-        component = Categorical(self._weights.expand(shape)).sample(sample_shape)
+        components, (base_loc, base_var) = self.components, self.base_moments
+        weights = self.component_weights
+        num_sources = weights.shape[-1] - 1
+        shape = (*weights.shape[:-3], self.cells[1:].numel(), *weights.shape[-2:])
+        component = Categorical(weights.expand(shape)).sample(sample_shape)
         source = component.clamp(max=num_sources - 1)
         from_base = component[..., None] == num_sources
         loc = torch.where(from_base, base_loc, components.pick(components.loc, source))
         var = torch.where(from_base, base_var, components.pick(components.var, source))
-        return self._from_rows(torch.normal(loc, var.sqrt()))
+        return self.from_rows(torch.normal(loc, var.sqrt()))
 
 
 class LogarithmicPool(Pool):
@@ -94,38 +93,35 @@ class LogarithmicPool(Pool):
     fixed_graph = True
     linear_in_weights = True
 
-    def _log_density(self, value: Tensor) -> Tensor:
-        return self._per_cell(self._weighted_log_prob(self._to_rows(value), 0.0))
+    def log_density(self, value: Tensor) -> Tensor:
+        """Compute the weighted sum of log densities."""
+        return self.per_cell(self._weighted_log_prob(self.to_rows(value), 0.0))
 
     def kl_from(self, posterior: Independent) -> Tensor:
         r"""Compute :math:`\sum_i a_{ti}\, \mathrm{KL}(q_t \| q_i)` for every task and cell."""
         normal = posterior.base_dist  # its `stddev` would be the root of a square
-        loc, scale = self._to_rows(normal.loc), self._to_rows(normal.scale)
+        loc, scale = self.to_rows(normal.loc), self.to_rows(normal.scale)
         negative_entropy = -scale.log().sum(-1) - (LOG_2_PI + 1) / 2 * loc.shape[-1]
-        return self._per_cell(negative_entropy - self._weighted_log_prob(loc, scale**2))
-
-    def shares(self, posterior: Independent) -> Tensor:
-        """Compute shares by the ratio of the variances of task and source."""
-        return (self._weights[..., :-1] * self._variance_ratio(posterior)).mean(-3)
+        return self.per_cell(negative_entropy - self._weighted_log_prob(loc, scale**2))
 
     def _weighted_log_prob(self, loc: Tensor, var: Tensor | float) -> Tensor:
-        from_sources, from_base = self._weights[..., :-1], self._weights[..., -1]
+        from_sources, from_base = self.component_weights[..., :-1], self.component_weights[..., -1]
         pooled = (from_sources * self._source_log_probs(loc, var)).sum(-1)
-        return pooled + from_base * self._base_log_prob(loc, var)
+        return pooled + from_base * self.base_log_prob(loc, var)
 
     def _source_log_probs(self, loc: Tensor, var: Tensor | float) -> Tensor:
-        return self._components.log_probs(loc, var)
+        return self.components.log_probs(loc, var)
 
-    def _draw(self, sample_shape: torch.Size) -> Tensor:
+    def draw(self, sample_shape: torch.Size) -> Tensor:
         """Draw from the normalized geometric mean, a normal of weighted mean precision."""
-        components, (base_loc, base_var) = self._components, self._base_moments
-        from_sources, from_base = self._weights[..., :-1], self._weights[..., -1:]
+        components, (base_loc, base_var) = self.components, self.base_moments
+        from_sources, from_base = self.component_weights[..., :-1], self.component_weights[..., -1:]
         source_precision = components.var.reciprocal()
         precision = components.mix(from_sources, source_precision) + from_base / base_var
         natural = components.mix(from_sources, components.loc * source_precision)
         natural = natural + from_base * base_loc / base_var
         scale = precision.rsqrt().expand(*sample_shape, *precision.shape)
-        return self._from_rows(torch.normal(natural / precision, scale))
+        return self.from_rows(torch.normal(natural / precision, scale))
 
 
 class ExpectedLogarithmicPool(LogarithmicPool):
@@ -146,7 +142,7 @@ class ExpectedLogarithmicPool(LogarithmicPool):
 
     @cached_property
     def _width(self) -> Tensor:
-        sources = self._components
+        sources = self.components
         width = (sources.source_var / sources.var).sum(-1) / 2
         return width.unsqueeze(-2) if isinstance(sources, TaskComponents) else width
 
@@ -166,15 +162,16 @@ class GaussianSumPool(Pool):
     @cached_property
     def normal(self) -> Independent:
         """The normal itself, in the batch and event shape of the pool."""
-        components, (base_loc, base_var) = self._components, self._base_moments
-        from_sources, from_base = self._weights[..., :-1], self._weights[..., -1:]
+        components, (base_loc, base_var) = self.components, self.base_moments
+        from_sources, from_base = self.component_weights[..., :-1], self.component_weights[..., -1:]
         mean = components.mix(from_sources, components.loc) + from_base * base_loc
         var = components.mix(from_sources**2, components.source_var) + from_base**2 * base_var
         var = var + components.mix(from_sources, components.transfer_var)
-        normal = Normal(self._from_rows(mean), self._from_rows(var.sqrt()), validate_args=False)
+        normal = Normal(self.from_rows(mean), self.from_rows(var.sqrt()), validate_args=False)
         return Independent(normal, len(self.event_shape), validate_args=False)
 
-    def _log_density(self, value: Tensor) -> Tensor:
+    def log_density(self, value: Tensor) -> Tensor:
+        """Compute the log density of the normal."""
         return self.normal.log_prob(value)
 
     def kl_from(self, posterior: Independent) -> Tensor:
@@ -187,15 +184,14 @@ class GaussianSumPool(Pool):
         ratio = ratio.reshape(len(ratio), -1).mean(1, keepdim=True)
         return self.weights[..., :-1] * ratio
 
-    def _draw(self, sample_shape: torch.Size) -> Tensor:
+    def draw(self, sample_shape: torch.Size) -> Tensor:
+        """Draw from the normal."""
         return self.normal.sample(sample_shape)
 
 
-@register_kl(TorchIndependent, LogarithmicPool)
-@register_kl(TorchIndependent, GaussianSumPool)
-@register_kl(MultivariateNormal, LogarithmicPool)
-@register_kl(MultivariateNormal, GaussianSumPool)
-def _kl(posterior: Any, pool: LogarithmicPool | GaussianSumPool) -> Tensor:
+@register_kl(TorchIndependent, Pool)
+@register_kl(MultivariateNormal, Pool)
+def _kl(posterior: Any, pool: Pool) -> Tensor:
     """Compute the KL, only once for particles that share their moments."""
     normal = base_dist(marginals(posterior))
     particles = len(posterior.batch_shape) - len(pool.cells)

@@ -8,14 +8,16 @@ the model on a trace of the guide, so that the posteriors are those of the same 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Literal, get_args
 
 from torch import Tensor, nn
 
+from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.program_handler import Program, ProgramWithHandler
+from pyro_vmtl.handlers.renamed_plate import RenamedPlate
 from pyro_vmtl.handlers.schedules import Exponential, Schedule, as_schedule
 from pyro_vmtl.sharing.messengers import PoolPriors, RecordPosteriors, Sharing
 from pyro_vmtl.sharing.pool import Pool
@@ -30,7 +32,7 @@ def share(
     guide: Program,
     *,
     sites: Iterable[str],
-    pool: type[Pool] = LogarithmicPool,
+    pool: Callable[..., Pool] = LogarithmicPool,
     base: bool = True,
     transfer: Transfer | None = "source",
     min_base_weight: float | Literal["tasks"] | None = None,
@@ -39,6 +41,7 @@ def share(
     detach_sources: bool = False,
     start: WeightsStart = "alone",
     temperature: float | Schedule = Exponential(1.0, 0.5, steps=500),
+    plate: str = TASK_PLATE,
 ) -> tuple[ProgramWithHandler, ProgramWithHandler]:
     """Let the tasks of a model borrow from one another.
 
@@ -57,7 +60,8 @@ def share(
     model, guide
         Pyro programs in which each shared site is inside ``pyro.plate("task", T, dim=...)``, the
         outermost plate there, and is normal in both: ``Normal(...).to_event(...)``, in the guide
-        also ``MultivariateNormal``, of whose marginals the pool is made. Of Pyro's autoguides
+        also ``MultivariateNormal``, of whose marginals the pool is made. Bijections of a normal,
+        such as ``LogNormal``, are pooled as that normal. Of Pyro's autoguides
         ``AutoNormal``, ``AutoDiagonalNormal``, ``AutoMultivariateNormal`` and
         ``AutoLowRankMultivariateNormal`` are guides like others. The last three draw all sites at
         once: the KL of a site is estimated from draws, its entropy is that of the whole vector.
@@ -66,7 +70,8 @@ def share(
     pool
         :class:`~pyro_vmtl.LogarithmicPool`, :class:`~pyro_vmtl.ExpectedLogarithmicPool` (better
         with one transfer scale per ``"dimension"``), :class:`~pyro_vmtl.LinearPool` or
-        :class:`~pyro_vmtl.GaussianSumPool`.
+        :class:`~pyro_vmtl.GaussianSumPool`; or a :class:`~pyro_vmtl.Pool` of your own, whose other
+        arguments ``functools.partial`` sets.
     base
         Whether the plain prior is one of the components, so that a task can stand alone.
     transfer
@@ -97,6 +102,8 @@ def share(
         ``"even"``: from equal weights, groups of tasks are rarely found.
     temperature
         Temperature of ``"concrete"`` source weights, or a schedule of the step.
+    plate
+        Name of the plate over tasks in model and guide. Traces have it as ``"task"``.
 
     Returns
     -------
@@ -134,7 +141,8 @@ def share(
     >>> relatedness(shared_guide, "mean", num_samples=10).shape
     torch.Size([10, 3, 4])
     """
-    linear = isinstance(pool, type) and getattr(pool, "linear_in_weights", False)
+    kind = pool.func if isinstance(pool, partial) else pool
+    linear = isinstance(kind, type) and getattr(kind, "linear_in_weights", False)
     if weights is None:
         weights = "categorical" if linear else "concrete"
     for name, value, choices in (
@@ -149,11 +157,11 @@ def share(
         raise ValueError(
             f"min_base_weight is {min_base_weight!r}, expected from 0 to 1, 'tasks', or None."
         )
-    if not (isinstance(pool, type) and issubclass(pool, Pool)):
+    if not (isinstance(kind, type) and issubclass(kind, Pool)):
         raise TypeError(f"pool is {pool!r}, expected a class such as LogarithmicPool.")
     if weights == "categorical" and not linear:
         raise ValueError(
-            f"weights is 'categorical' with {pool.__name__}, expected a pool whose log density is "
+            f"weights is 'categorical' with {kind.__name__}, expected a pool whose log density is "
             "linear in the weights: otherwise the ELBO is no bound. Use weights='concrete'."
         )
     sites = (sites,) if isinstance(sites, str) else tuple(sites)
@@ -174,6 +182,9 @@ def share(
             start=start,
         ),
     )
+    if plate != TASK_PLATE:
+        renamed = partial(RenamedPlate, plate, TASK_PLATE)
+        model, guide = (ProgramWithHandler(each, renamed, nn.Module()) for each in (model, guide))
     return ProgramWithHandler(model, PoolPriors, sharing), ProgramWithHandler(
         guide, RecordPosteriors, sharing
     )

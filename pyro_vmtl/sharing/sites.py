@@ -15,11 +15,13 @@ from torch import Tensor
 
 from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.sharing.correlated import base_dist, marginals
+from pyro_vmtl.sharing.transformed import transforms_to, untransformed
 
 __all__ = [
     "as_normal",
     "check_all_tasks",
     "check_num_tasks",
+    "check_same_transforms",
     "is_inside_tasks",
     "marginals_of_part",
     "task_frame",
@@ -35,7 +37,8 @@ def task_frame(msg: Any) -> Any:
         raise ValueError(
             f"Site {msg['name']!r} is inside the plates {sorted(frames)}, expected "
             f"{TASK_PLATE!r} as the outermost, whose dimension share pools. Sample the site inside "
-            f"`with pyro.plate({TASK_PLATE!r}, T, dim=...)`."
+            f"`with pyro.plate({TASK_PLATE!r}, T, dim=...)`, or pass the name of yours, "
+            "`share(..., plate=...)`."
         )
     return frame
 
@@ -82,19 +85,21 @@ def is_inside_tasks(messenger: Messenger, *, msg: Any) -> bool:
     return factor.shape[max(factor.ndim + task_frame(msg).dim + 1, 0) :].numel() > 1
 
 
-def as_normal(fn: Any, msg: Any, where: str) -> dist.Independent:
+def as_normal(fn: Any, msg: Any, where: str) -> tuple[dist.Independent, list[Any]]:
     """Return the normal of a site of the ``"model"``, or the marginals of one of the ``"guide"``.
 
-    In the guide its batch shape is (T, ...); the prior in a model may broadcast over tasks.
+    With it come the transforms that make values of the site from those of the normal, each of a
+    number of its own. In the guide the batch shape is (T, ...); the prior in a model may broadcast
+    over tasks.
     """
-    inner, frame = base_dist(fn), task_frame(msg)
+    (inner, transforms), frame = untransformed(fn), task_frame(msg)
     independent = isinstance(inner, torch.distributions.Normal)
-    normal = marginals(fn) if independent or where == "guide" else None
-    if normal is None:
+    normal = marginals(inner) if independent or where == "guide" else None
+    if normal is None or any(each.domain.event_dim or not each.bijective for each in transforms):
         raise ValueError(
-            f"Site {msg['name']!r} is {type(inner).__name__} in the {where}, expected Normal: "
-            "share pools normals. Use a Normal prior and a Normal or MultivariateNormal posterior; "
-            "where a value must be positive, take exp() of it afterwards."
+            f"Site {msg['name']!r} is {type(base_dist(fn)).__name__} in the {where}, expected "
+            "Normal: share pools normals, and bijections of their numbers such as LogNormal. Use "
+            "such a prior, and a Normal or MultivariateNormal posterior of the same numbers."
         )
     if where == "guide" and (len(fn.batch_shape) != -frame.dim or fn.batch_shape[0] != frame.size):
         raise ValueError(
@@ -102,7 +107,21 @@ def as_normal(fn: Any, msg: Any, where: str) -> dist.Independent:
             f"{frame.size} tasks at dimension {frame.dim} and nothing to its left. "
             "Use `.to_event()` for dimensions that are not plates."
         )
-    return normal
+    if isinstance(fn, dist.Independent) and fn.base_dist is inner:
+        return fn, transforms
+    return normal.to_event(len(fn.event_shape) - len(normal.event_shape)), transforms
+
+
+def check_same_transforms(msg: Any, in_model: list[Any], in_guide: list[Any] | None) -> None:
+    """Check that a site transforms its normal alike in model and guide; None is an autoguide."""
+    in_guide = transforms_to(msg["fn"].support) if in_guide is None else in_guide
+    if in_model != in_guide:
+        names = [[type(each).__name__ for each in found] for found in (in_model, in_guide)]
+        raise ValueError(
+            f"Site {msg['name']!r} transforms a normal by {names[0]} in the model and by "
+            f"{names[1]} in the guide, expected the same transforms. Use the same distribution, "
+            "such as LogNormal, in both."
+        )
 
 
 def marginals_of_part(msg: Any, joint: Any, joint_msg: Any) -> dist.Independent | None:

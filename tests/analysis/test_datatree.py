@@ -34,7 +34,14 @@ from pyro_vmtl import (
     share,
     temper,
 )
-from pyro_vmtl.analysis import from_pyro_svi, read_netcdf, to_datatree, write_netcdf
+from pyro_vmtl.analysis import (
+    from_pyro_svi,
+    loo,
+    psis_khat,
+    read_netcdf,
+    to_datatree,
+    write_netcdf,
+)
 from pyro_vmtl.analysis.arviz_api import az
 from pyro_vmtl.analysis.export.labels import as_labels
 from pyro_vmtl.analysis.export.predicted_rows import split_uncertainty, summarize_draws
@@ -46,6 +53,7 @@ from pyro_vmtl.inference.step import batch_of
 from pyro_vmtl.linear_response.given_sources import given_sources
 from pyro_vmtl.methods.presets import HIERARCHICAL, POOLED, SHARED, presets
 from pyro_vmtl.predictive.overdispersed_poisson import OverdispersedPoisson
+from pyro_vmtl.sharing.fixed_pools import with_fixed_pools
 
 S = 2000
 QUICK = {"num_steps": 20}
@@ -63,16 +71,12 @@ def shared_of(pool):
 
 def tempered(data):
     model, guide, _ = shared_of(LogarithmicPool)(data)
-    return *temper(model, guide, kl_weights={"w": 0.3}), data
+    return *temper(model, guide, kl_weights=0.3), data
 
 
 def weighed(data):
     weight = torch.linspace(0.2, 2.0, data.mask.numel(), dtype=F64).view(data.mask.shape)
     return *classifier(data), replace(data, weight=weight)
-
-
-def left_out(data):
-    return *temper(*classifier(data), kl_weights={"w": 0.0}), data
 
 
 def points(data):
@@ -95,7 +99,7 @@ PUPILS = torch.linspace(0, 6, 12, dtype=F64).view(3, 4)
 def positive(data):
     guide = AutoNormal(schools)
     guide(PUPILS)
-    return *temper(schools, guide, kl_weights={"rate": 0.5}), PUPILS
+    return *temper(schools, guide, kl_weights=0.5), PUPILS
 
 
 @pytest.mark.parametrize(
@@ -107,21 +111,22 @@ def positive(data):
         (shared_of(LinearPool), 1.0),
         (shared_of(GaussianSumPool), 1.0),
         (tempered, 0.3),
-        (left_out, 1.0),
         (points, 1.0),
         (positive, 0.5),
     ],
-    ids=["plain", "weights", "log", "linear", "sum", "tempered", "no KL", "points", "positive"],
+    ids=["plain", "weights", "log", "linear", "sum", "tempered", "points", "positive"],
 )
 def test_densities_are_the_integrand_of_the_elbo(ragged, make, kl_weight):
     model, guide, args = make(ragged)
     stats_ = from_pyro_svi(model, guide, args, num_samples=S)["sample_stats"]
-    assert stats_.attrs["kl_weight"] == kl_weight
+    assert stats_.attrs["learning_rate"] == 1 / kl_weight
     integrand = (stats_["log_p"] - stats_["log_q"]).values[0] * kl_weight
     each = (stats_["log_p_task"] - stats_["log_q_task"]).values[0] * kl_weight
     # the same ELBO with closed-form KL where there is one; sites there are drawn anew
     with isolated(1), torch.no_grad(), pyro.validation_enabled(False), batch_of((args,), None):
-        terms = evaluate(MeanFieldELBO(S, max_plate_nesting=2), model, guide, args).terms
+        elbo = MeanFieldELBO(S, max_plate_nesting=2)
+        pools = with_fixed_pools(model, poutine.trace(guide).get_trace(args))
+        terms = evaluate(elbo, pools, block(guide, hide=["w_sources"]), args).terms
     # two means of S draws; 4 standard errors of their difference, and float64's rounding
     tolerance = 4 * np.sqrt(2 / S)
     assert abs(integrand.mean() + terms.loss) < tolerance * integrand.std() + 1e-4
@@ -130,6 +135,17 @@ def test_densities_are_the_integrand_of_the_elbo(ragged, make, kl_weight):
     assert (abs(each.mean(0) - of_tasks) < tolerance * each.std(0) + 1e-4).all()
     if make is not positive:  # which has a site outside of the task plate
         np.testing.assert_allclose(stats_["log_p_task"].sum("task"), stats_["log_p"], rtol=1e-10)
+
+
+@pytest.mark.parametrize("weights", [{"w": 0.0}, {"w": 0.3}])
+def test_a_fit_without_a_target_says_so_in_place_of_densities(ragged, weights):
+    model, guide = shared_of(LogarithmicPool)(ragged)[:2]
+    tree = from_pyro_svi(*temper(model, guide, kl_weights=weights), ragged, num_samples=30)
+    assert "sample_stats" not in tree and "learning_rate" not in tree.attrs
+    assert tree.attrs["target"].startswith("There is none. The KL weights of the latent sites are")
+    for refused in (psis_khat, loo):
+        with pytest.raises(ValueError, match=r"no target .* Use the same for all: temper"):
+            refused(tree)
 
 
 def test_a_guide_of_all_sites_at_once_has_no_density_of_tasks():

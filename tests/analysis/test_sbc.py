@@ -133,6 +133,17 @@ def mean_field(kl_weight=1.0):
     return fit_guide
 
 
+def test_a_fit_with_another_target_is_warned_of():
+    model, data = regression()
+
+    def tempered(model, data):
+        guide = MeanFieldNormal({"w": [2]}, data.num_tasks)
+        return temper(model, guide, kl_weights=0.5)[1]
+
+    with pytest.warns(UserWarning, match="learning rate of the likelihood is 2.0"):
+        simulate_ranks(model, tempered, data, num_simulations=1, num_samples=5)
+
+
 def test_a_fit_of_many_tasks_is_many_simulations():
     model, data = regression()
     ranks = simulate_ranks(model, mean_field(), data, num_simulations=1)

@@ -11,11 +11,11 @@ from pyro_vmtl.methods.presets import presets
 
 
 def test_the_default_of_the_ablation_predicts_as_the_stack_does(monkeypatch):
-    stack = presets("regression")["default"]
+    stack = presets("regression")["default"].many_features
     few = {"fitting": {"num_steps": 5}}
     names = ("shared", "alone")
-    members = {name: replace(stack.members[name], few_features=None, **few) for name in names}
-    stack = replace(stack, members=members, num_folds=2, few_features=None)
+    members = {name: replace(stack.members[name], **few) for name in names}
+    stack = replace(stack, members=members, num_folds=2)
     data_set = GroupedTasks(tasks=3, groups=1, rows=10)
     monkeypatch.setattr(ablation, "presets", lambda kind: {"default": stack})
     monkeypatch.setattr(ablation, "SUITE", {"row": (data_set,)})

@@ -36,7 +36,8 @@ def test_the_quick_form_measures_everything(tmp_path):
 
 def test_the_benchmark_of_large_data_prints_its_table(monkeypatch, capsys):
     member = replace(
-        presets("regression")["shared"], fitting={"num_steps": 50, "learning_rate": 0.1}
+        presets("regression")["shared"].many_features,
+        fitting={"num_steps": 50, "learning_rate": 0.1},
     )
     quick = {"default": Stack({"shared": member}, num_folds=2)}
     monkeypatch.setattr(scale, "presets", lambda kind: quick)

@@ -59,9 +59,7 @@ def few_steps(monkeypatch):
     """Let fits end soon, after some recorded steps."""
 
     def quick(kind):
-        return {
-            "shared": replace(presets(kind)["shared"], fitting={"num_steps": 80}, few_features=None)
-        }
+        return {"shared": replace(presets(kind)["shared"].many_features, fitting={"num_steps": 80})}
 
     monkeypatch.setattr(base, "presets", quick)
 

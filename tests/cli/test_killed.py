@@ -23,7 +23,7 @@ import torch
 import torch._dynamo  # which the first optimizer imports
 from pyro_vmtl import Stack
 from pyro_vmtl.inference import checkpoint
-from pyro_vmtl.methods import presets, stack
+from pyro_vmtl.methods import by_features, presets
 from pyro_vmtl.cli import fit_command, run_directory  # all that a fit needs
 from pyro_vmtl.cli.main import app
 
@@ -34,7 +34,7 @@ members = {  # few steps, to be quick here, some of them recorded ones
     for name, member in presets.DEFAULT.members.items()
 }
 presets.DEFAULT = Stack(members, num_folds=2)
-stack.has_few_features = lambda data: False
+by_features.has_few_features = lambda data: False
 run_directory.write_run_report = lambda *args, **settings: None  # takes as long as the rest
 whole, killed, kills, arguments = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:]
 

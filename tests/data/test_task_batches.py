@@ -8,6 +8,7 @@ import pytest
 import torch
 from problems import F64, classifier, randomize_sources
 from pyro.infer.autoguide import AutoNormal
+from single_presets import single_presets
 
 from benchmarks.speed.memory import peak_bytes
 from pyro_vmtl import (
@@ -155,7 +156,7 @@ def test_random_tasks_are_all_as_likely():
 
 
 def test_a_block_of_all_tasks_is_the_step_without_blocks(five):
-    preset = presets("classification")["shared"]
+    preset = presets("classification")["shared"].many_features
     model, guide = preset.programs(five)
     loss_of = MeanFieldELBO()(model.double(), guide.double())
     guide(five)
@@ -168,7 +169,7 @@ def test_a_block_of_all_tasks_is_the_step_without_blocks(five):
 @pytest.mark.parametrize("tasks", [RandomTasks(2), TaskBlocks(2)])
 @pytest.mark.parametrize("name", ["shared", "vmtl", "vmtl-ac", "stl", "vstl", "official"])
 def test_presets_fit_some_tasks_at_a_time(five, name, tasks):
-    preset = presets("classification")[name]
+    preset = single_presets("classification")[name]
     size = None if preset.latent_size is None else 3
     fitting = {**preset.fitting, "num_steps": 6, "tasks": tasks}
     hidden = tuple(4 for _ in preset.hidden)
@@ -249,7 +250,7 @@ def test_blocks_lower_the_memory_of_a_fit():
     data = TaskData.regression(torch.randn(num_tasks, 3), torch.randn(num_tasks), range(num_tasks))
 
     def peak(tasks):
-        model, guide = presets("regression")["shared"].programs(data)
+        model, guide = presets("regression")["shared"].many_features.programs(data)
         return peak_bytes(lambda: fit(model, guide, data, num_steps=2, tasks=tasks))
 
     # The logits of all pairs of tasks stay, with gradient and moments; so do posteriors of all.

@@ -22,7 +22,7 @@ quickly = settings(
 
 
 def estimator(kind):
-    method = replace(presets(kind)["shared"], fitting={"num_steps": 15}, few_features=None)
+    method = replace(presets(kind)["shared"].many_features, fitting={"num_steps": 15})
     if kind == "classification":
         return VMTLClassifier(method, num_samples=20)
     likelihood = "poisson" if kind == "counts" else "normal"

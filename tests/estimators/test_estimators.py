@@ -22,7 +22,7 @@ CLOSE = {"rtol": 2e-4, "atol": 2e-4}
 
 def quick(kind, num_steps=20, **changes):
     steps = {"num_steps": num_steps}
-    return replace(presets(kind)["shared"], fitting=steps, few_features=None, **changes)
+    return replace(presets(kind)["shared"].many_features, fitting=steps, **changes)
 
 
 def quick_stack(kind):

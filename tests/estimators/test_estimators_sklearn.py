@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import sklearn
 from numpy.testing import assert_allclose, assert_array_equal
+from single_presets import single_presets
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score
@@ -17,12 +18,11 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pyro_vmtl.estimators import VMTLClassifier, VMTLRegressor
 from pyro_vmtl.methods.preset import Preset
-from pyro_vmtl.methods.presets import presets
 
 
 def quick(kind, name="shared", num_steps=20):
     """A preset that is fitted in a moment."""
-    return replace(presets(kind)[name], fitting={"num_steps": num_steps}, few_features=None)
+    return replace(single_presets(kind)[name], fitting={"num_steps": num_steps})
 
 
 ESTIMATORS = {

@@ -28,6 +28,7 @@ KINDS = {
 
 
 def quick(preset, num_steps=10):
+    preset = getattr(preset, "many_features", preset)
     if isinstance(preset, Stack):
         members = {name: quick(member, num_steps) for name, member in preset.members.items()}
         return replace(preset, members=members, num_folds=2)

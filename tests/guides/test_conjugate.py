@@ -8,6 +8,7 @@ from torch.distributions import kl_divergence
 from pyro_vmtl import MeanFieldELBO, TaskData, share
 from pyro_vmtl.data.plates import some_tasks
 from pyro_vmtl.guides import ConjugateNormal
+from pyro_vmtl.guides.conjugate import _InverseAndLogDet
 from pyro_vmtl.inference.elbo import evaluate
 from pyro_vmtl.models import HierarchicalNormal, LinearRegressor, LogNormalNoise
 
@@ -169,3 +170,19 @@ def test_its_coefficients_are_not_shared_as_their_kl_is_from_its_own_prior():
     data = make_data()
     with pytest.raises(ValueError, match="hands over the KL of site 'w' from a prior of its own"):
         share(*make_programs(data), sites=["w"])[1](data)
+
+
+def test_the_gradient_of_the_inverse_has_gradients_itself():
+    """As linear response needs."""
+    root = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def function(root):
+        inverse, log_det = _InverseAndLogDet.apply(root @ root.mT + torch.eye(3))
+        return inverse, log_det
+
+    matrix = root @ root.mT + torch.eye(3)
+    inverse, log_det = function(root)
+    torch.testing.assert_close(inverse, torch.linalg.inv(matrix))
+    torch.testing.assert_close(log_det, torch.logdet(matrix))
+    assert torch.autograd.gradcheck(function, root.requires_grad_())
+    assert torch.autograd.gradgradcheck(function, root)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from problems import classifier, many_draws, randomize_sources
 from pyro.infer.autoguide import AutoNormal
+from single_presets import single_presets
 
 from pyro_vmtl import (
     GaussianSumPool,
@@ -67,9 +68,9 @@ def test_the_loss_is_that_of_the_cpu(ragged):
     assert losses[0] == pytest.approx(losses[1], rel=0.005)
 
 
-@pytest.mark.parametrize("name", presets("classification"))
+@pytest.mark.parametrize("name", single_presets("classification"))
 def test_presets_fit_and_predict_on_a_gpu(ragged, name):
-    preset = presets("classification")[name]
+    preset = single_presets("classification")[name]
     preset = replace(preset, fitting={**preset.fitting, "num_steps": 10})
     data = replace(ragged, x=ragged.x.float()).to("cuda")
     fitted = preset.fit(data)
@@ -81,7 +82,9 @@ def test_presets_fit_and_predict_on_a_gpu(ragged, name):
 
 @pytest.mark.parametrize("name", ["shared", "vmtl", "official"])
 def test_a_replayed_step_is_that_of_the_programs_and_does_not_wait(ragged, name):
-    preset = replace(presets("classification")[name], latent_size=None if name == "shared" else 3)
+    preset = replace(
+        single_presets("classification")[name], latent_size=None if name == "shared" else 3
+    )
     data = replace(ragged, x=ragged.x.float()).to("cuda")
     data = attend(data) if "z" in preset.shared else data
     model, guide = (program.cuda() for program in preset.programs(data))
@@ -109,7 +112,7 @@ def test_a_replayed_step_is_that_of_the_programs_and_does_not_wait(ragged, name)
 
 @pytest.mark.parametrize("tasks", [RandomTasks(2), TaskBlocks(2)])
 def test_some_tasks_on_a_gpu(ragged, tasks):
-    preset = presets("classification")["shared"]
+    preset = presets("classification")["shared"].many_features
     fitting = {**preset.fitting, "tasks": tasks, "num_steps": 60}
     preset = replace(preset, fitting=fitting)
     fitted = preset.fit(replace(ragged, x=ragged.x.float()).to("cuda"))

@@ -2,12 +2,18 @@
 
 import math
 
+import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
+import scipy.optimize
 import torch
+from torch import nn
 
 from pyro_vmtl import MeanFieldELBO, TaskData, fit, share
 from pyro_vmtl.data.row_batches import RandomRows
 from pyro_vmtl.guides import ConjugateNormal, MeanFieldNormal
+from pyro_vmtl.inference import lbfgs
 from pyro_vmtl.inference.elbo import evaluate
 from pyro_vmtl.models import HierarchicalNormal, LinearRegressor, LogNormalNoise, ZeroMeanNormal
 from pyro_vmtl.models.task_noise import TaskNoise
@@ -121,3 +127,77 @@ def test_a_start_keeps_the_source_weights():
         (same,) = (v for name, v in pair[1].named_parameters() if name.endswith("logits"))
         # ten iterations of L-BFGS move them a little; a start from the nearest sources would by 8
         torch.testing.assert_close(same, logits, rtol=0, atol=0.5)
+
+
+class Points(nn.Module):
+    """A point for each site, so that the loss is minus the log density of the model."""
+
+    def __init__(self, **values):
+        super().__init__()
+        self.values = nn.ParameterDict({site: nn.Parameter(v) for site, v in values.items()})
+
+    def forward(self, *args):
+        for site, value in self.values.items():
+            pyro.sample(site, dist.Delta(value).to_event(1))
+
+
+def test_tensors_of_other_scales_are_fitted_in_a_few_evaluations():
+    """Two normals, of standard deviations 0.001 and 0.5: curvatures of a million and of 4."""
+    mean = torch.linspace(-1, 1, 6)
+    scale = {"a": torch.tensor(0.001), "b": torch.tensor(0.5)}
+
+    def model():
+        for site, std in scale.items():
+            pyro.sample(site, dist.Normal(mean, std).to_event(1))
+
+    guide = Points(a=mean + 0.3, b=torch.zeros(6))
+    result = fit(model, guide, optimizer="lbfgs")
+    # two to compare and three to scale; the first step moves by 1 at most
+    assert len(result.history.loss) <= 10
+    for site, value in guide.values.items():
+        # what is left is rounding of the sixth digit
+        assert (0.5 * ((value - mean) / scale[site]) ** 2).sum() < 1e-5
+
+
+def test_it_finds_the_optimum_that_scipy_finds():
+    """Logistic regression with features of scales from 0.1 to 10 in one tensor."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 6)) * np.geomspace(0.1, 10, 6)
+    y = (rng.random(80) < 0.7).astype(float)
+
+    def loss(w):
+        logits = x @ w
+        return np.logaddexp(0, logits).sum() - y @ logits + 0.5 * w @ w
+
+    def model():
+        w = pyro.sample("w", dist.Normal(torch.zeros(6), 1.0).to_event(1))
+        with pyro.plate("data", 80):
+            logits = torch.as_tensor(x, dtype=torch.float32) @ w
+            targets = torch.as_tensor(y, dtype=torch.float32)
+            pyro.sample("y", dist.Bernoulli(logits=logits), obs=targets)
+
+    guide = Points(w=torch.full((6,), 2.0))
+    result = fit(model, guide, optimizer="lbfgs")
+    assert result.stopped == "settled"
+    best = scipy.optimize.minimize(loss, np.zeros(6), tol=1e-10).fun
+    assert loss(guide.values["w"].detach().double().numpy()) < best + 1e-3
+
+
+def test_steps_into_places_without_a_loss_are_shortened():
+    """The loss is x - log(x), with its minimum at 1, and nan below 0."""
+
+    def model():
+        pyro.sample("x", dist.Gamma(torch.full((1,), 2.0), 1.0).to_event(1))
+
+    guide = Points(x=torch.tensor([0.01]))
+    result = fit(model, guide, optimizer="lbfgs")
+    assert result.stopped == "settled"
+    assert guide.values["x"].item() == pytest.approx(1.0, abs=0.05)  # 0.001 nats
+
+
+def test_recorded_evaluations_are_those_of_the_programs(data, monkeypatch):
+    pairs = make_programs(data), make_programs(data)
+    recorded = fit(*pairs[0], data, optimizer="lbfgs", num_steps=20)
+    monkeypatch.setattr(lbfgs, "RECORD_AFTER", math.inf)
+    run = fit(*pairs[1], data, optimizer="lbfgs", num_steps=20)
+    assert torch.equal(recorded.history.loss, run.history.loss)

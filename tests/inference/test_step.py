@@ -10,6 +10,7 @@ import torch
 from problems import F64, classifier, random_normal, random_weights
 from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
+from single_presets import single_presets
 from torch import nn
 
 from pyro_vmtl import (
@@ -26,15 +27,11 @@ from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.handlers.tracing import trace_guide_and_model
 from pyro_vmtl.inference import svi
 from pyro_vmtl.inference.step import Step, can_be_recorded
-from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.presets import presets
 from pyro_vmtl.models import LinearClassifier
 from pyro_vmtl.sharing.sources import MAX_ROUNDING
 
-CLASSES, REAL = (
-    {name: preset for name, preset in presets(kind).items() if isinstance(preset, Preset)}
-    for kind in ("classification", "regression")
-)
+CLASSES, REAL = (single_presets(kind) for kind in ("classification", "regression"))
 
 
 def make_step(preset, data, **settings):
@@ -100,7 +97,7 @@ def test_presets_are_replayed_exactly(ragged, name, real, tasks):
 @pytest.mark.parametrize("tasks", [None, TaskBlocks(2)])
 def test_counts_are_replayed_exactly(ragged, tasks):
     data = replace(ragged, x=ragged.x.float(), y=ragged.y.float(), classes=None)
-    step = make_step(presets("counts")["shared"], data, tasks=tasks)
+    step = make_step(presets("counts")["shared"].many_features, data, tasks=tasks)
     assert can_be_recorded(step.loss_of)
     step.at_step(0)
     assert_replays(step)
@@ -223,9 +220,9 @@ def make_pool(distance, *, use_float64, dtype=torch.float32):
 def test_rounding_tells_what_float32_loses(distance):
     pool, posterior = make_pool(distance, use_float64=False)
     loc, var = (moment.transpose(0, 1) for moment in (posterior.mean, posterior.variance))
-    rough = pool._components.log_probs(loc, var)[0].double()
+    rough = pool.components.log_probs(loc, var)[0].double()
     right, _ = make_pool(distance, use_float64=True)
-    fine = right._components.log_probs(loc, var)[0].double()
+    fine = right.components.log_probs(loc, var)[0].double()
     own = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]).bool()
     lost = (rough - fine)[own].abs().max().item()  # within a group; between, all is far anyway
     # Sums of 200 products are rounded some 200 times, mostly in different directions. Log densities

@@ -441,7 +441,7 @@ def test_detached_sources_are_refused():
 def test_different_kl_weights_are_refused(weight, shared):
     model, guide, data = shared
     tempered = temper(model, guide, kl_weights={"w": weight})
-    with pytest.raises(ValueError, match="Temper all alike"):
+    with pytest.raises(ValueError, match="Use the same for all"):
         LinearResponse(*tempered, data, elbo=POINTS)
 
 

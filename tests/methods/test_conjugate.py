@@ -8,6 +8,7 @@ import torch
 from pyro_vmtl import TaskData
 from pyro_vmtl.analysis import to_datatree
 from pyro_vmtl.methods.add_task import add_task
+from pyro_vmtl.methods.by_features import ByFeatures
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.saving import from_state, to_state
 from pyro_vmtl.methods.stack import Stack
@@ -122,7 +123,7 @@ def test_with_many_features_the_other_settings_count():
     x = torch.randn(12, 150, generator=torch.Generator().manual_seed(0))
     many = TaskData.regression(x, x[:, 0], list("aabbcc") * 2)
     alone = Preset(shared=(), fitting={"num_steps": 20})
-    one, other = (preset.fit(many) for preset in (replace(alone, few_features=CONJUGATE), alone))
+    one, other = (method.fit(many) for method in (ByFeatures(CONJUGATE, alone), alone))
     assert torch.equal(one.predictive(many).mean, other.predictive(many).mean)
 
 

@@ -102,7 +102,7 @@ def test_members_take_batches_of_large_data_only(member, monkeypatch):
     monkeypatch.setattr(method_module.Borrowing, "of_programs", lambda *args: None)
     monkeypatch.setattr(method_module, "Member", lambda *args: None)
     monkeypatch.setattr(method_module.Fitted, "of_one", lambda member: None)
-    method = presets("regression")["default"].members[member]
+    method = presets("regression")["default"].many_features.members[member]
     for large in (data.mask.numel(), data.mask.numel() - 1):
         monkeypatch.setattr(preset, "LARGE", large)
         method.fit(data)

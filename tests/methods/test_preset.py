@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from problems import F64
+from single_presets import single_presets
 
 from pyro_vmtl import MeanFieldELBO, TaskData, attend, log_predictive_density, predict_proba
 from pyro_vmtl.guides import LinearEncoder
@@ -36,8 +37,8 @@ def real(data):
     return replace(data, y=data.x.sum(-1), classes=None)
 
 
-CLASSES = {n: m for n, m in presets("classification").items() if isinstance(m, Preset)}
-REAL = {n: m for n, m in presets("regression").items() if isinstance(m, Preset)}
+CLASSES = single_presets("classification")
+REAL = single_presets("regression")
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -107,8 +108,8 @@ def test_the_gradient_of_the_loss_is_right(awkward, name, kind):
 
 
 def test_a_preset_can_be_printed_copied_and_changed():
-    other = replace(SHARED, kl_weights={"w": 0.5})
-    assert other != SHARED and replace(other, kl_weights={"w": 0.2}) == SHARED
+    other = replace(SHARED, kl_weights=0.5)
+    assert other != SHARED and replace(other, kl_weights=0.2) == SHARED
     assert copy.deepcopy(PAPER) == PAPER and pickle.loads(pickle.dumps(PAPER)) == PAPER
     for part in (
         "latent_size=32",

@@ -230,6 +230,23 @@ def test_the_pooled_member_is_one_fit_of_all_rows(rows):
     assert many.item() == pytest.approx((x @ loc).item(), abs=0.06)
 
 
+def test_every_fit_without_a_fold_has_as_many_draws_of_relatedness(rows):
+    stack = quick_stack()
+    fitted = stack.fit(rows, seed=2)
+    drawn = fitted.relatedness(num_samples=8, seed=1)
+    single = replace(fitted, shares_of_folds=None).relatedness(num_samples=8, seed=1)
+    torch.testing.assert_close(drawn[::4], single[::4])
+    for fold, (train, _) in enumerate(folds(rows, 3, seed=2), 1):
+        expected = torch.zeros(4, 5)
+        for m, method in enumerate(stack.members.values()):
+            member = method.fit(train, seed=2).member
+            shares = member.borrowing.draw(member.guide, seed=2).mean(0)
+            expected += fitted.weights[:, m, None] * shares
+        torch.testing.assert_close(drawn[fold], expected)
+        torch.testing.assert_close(drawn[fold + 4], expected)
+    assert not torch.allclose(drawn[1], drawn[2])
+
+
 def test_relatedness_is_that_of_the_members(rows):
     fitted = quick_stack().fit(rows)
     each = [m.borrowing.draw(m.guide, num_samples=5, seed=1) for m in fitted.members.values()]
@@ -238,7 +255,8 @@ def test_relatedness_is_that_of_the_members(rows):
         assert (drawn.diagonal(dim1=1, dim2=2) == 0).all() and (drawn >= 0).all()
     w = fitted.weights[:, :, None]
     expected = sum(w[:, m] * drawn for m, drawn in enumerate(each))
-    torch.testing.assert_close(fitted.relatedness(num_samples=5, seed=1), expected)
+    single = replace(fitted, shares_of_folds=None)
+    torch.testing.assert_close(single.relatedness(num_samples=5, seed=1), expected)
     alone, pooled = each[1], each[2]
     assert (alone[..., :-1] == 0).all()
     # of a pooled posterior that has next to nothing of the prior: by numbers of rows
@@ -280,15 +298,12 @@ def test_settings_of_stacks_are_checked():
 
 
 def test_the_default_is_one_object_for_each_kind():
-    assert presets("classification")["default"].members == DEFAULT.members
-    real = presets("regression")["default"].members
+    assert presets("classification")["default"].many_features.members == DEFAULT.members
+    real = presets("regression")["default"].many_features.members
     assert [*real] == ["shared", "alone", "hierarchical", "pooled", "shared-kl-1"]
-    assert {m.kl_weights["w"] for m in DEFAULT.members.values()} == {0.2}
-    assert {name: m.kl_weights["w"] for name, m in real.items()} == {
-        **dict.fromkeys(real, 0.5),
-        "shared-kl-1": 1.0,
-    }
-    assert real["hierarchical"].kl_weights["w_mean"] == 0.5
+    assert {m.kl_weights for m in DEFAULT.members.values()} == {0.2}
+    weights = {**dict.fromkeys(real, 0.5), "shared-kl-1": 1.0}
+    assert {name: m.kl_weights for name, m in real.items()} == weights
 
 
 def test_held_out_predictions_decide():

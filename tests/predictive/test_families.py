@@ -3,11 +3,23 @@
 import numpy as np
 import pytest
 import torch
+from pyro.distributions import OrderedLogistic, ZeroInflatedPoisson
 from scipy import stats
-from torch.distributions import Bernoulli, Gamma, Laplace, LogNormal, NegativeBinomial, StudentT
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Gamma,
+    Laplace,
+    LogNormal,
+    NegativeBinomial,
+    Normal,
+    Poisson,
+    StudentT,
+)
 
 from pyro_vmtl import Calibration, Family, family_of, predictive_mixture, quantiles, register_family
-from pyro_vmtl.predictive.families import _FAMILIES, family_named
+from pyro_vmtl.predictive.families import _FAMILIES, concat_draws, family_named
+from pyro_vmtl.predictive.mixtures import pit
 
 
 def test_any_univariate_distribution_has_a_family():
@@ -32,9 +44,12 @@ def test_parameters_that_torch_makes_of_others_do_not_matter():
 
 
 def test_families_are_not_mixed():
-    parts = [StudentT(4.0, torch.zeros(3, 1, 2)), Laplace(torch.zeros(3, 1, 2), 1.0)]
-    with pytest.raises(ValueError, match="likelihoods are Laplace, StudentT, expected one family"):
-        predictive_mixture(parts)
+    parts = [StudentT(4.0, torch.zeros(3, 1, 2)), Poisson(torch.ones(3, 1, 2))]
+    for other in (parts[1], Categorical(logits=torch.zeros(3, 1, 2, 4))):
+        with pytest.raises(
+            ValueError, match=r"likelihoods are .*, StudentT, expected all of classe"
+        ):
+            predictive_mixture([parts[0], other])
 
 
 @pytest.mark.parametrize("weights", [(0.5, 0.5), (0.9, 0.1)])
@@ -52,14 +67,89 @@ def test_mixtures_and_quantiles_are_those_of_scipy(weights):
     for p, found in zip((0.05, 0.5, 0.95), quantiles(mixture, [0.05, 0.5, 0.95]), strict=True):
         # three standard errors of a probability, from 4,000 draws
         assert cdf(found.item()) == pytest.approx(p, abs=3 * np.sqrt(p * (1 - p) / 4000))
-    pit = family_of(parts[0]).pit(mixture, y, torch.Generator()).item()
-    assert pit == pytest.approx(cdf(1.5), abs=0.02)
+    assert mixture.cdf(y).item() == pytest.approx(cdf(1.5), abs=0.02)
+    assert pit(mixture, y, torch.Generator()).item() == mixture.cdf(y).item()
+
+
+def test_different_families_of_real_targets_are_mixed():
+    """Normal and Student's t, against SciPy; the t distribution by 4,000 draws."""
+    parts = [Normal(torch.full((40, 2, 1), -1.0), 0.5), StudentT(4.0, torch.full((60, 2, 1), 2.0))]
+    weights = torch.tensor([[0.3, 0.7], [0.9, 0.1]])
+    mixture = predictive_mixture(parts, weights)
+    known = stats.norm(-1, 0.5), stats.t(4, 2)
+    for t, (a, b) in enumerate(weights.tolist()):
+        y = torch.full((2, 1), 0.3)
+        density = a * known[0].pdf(0.3) + b * known[1].pdf(0.3)
+        assert mixture.log_prob(y)[t].exp().item() == pytest.approx(density, rel=1e-5)
+        assert mixture.mean[t].item() == pytest.approx(-a + 2 * b, rel=1e-5)
+        var = a * (0.25 + 1) + b * (2 + 4) - (2 * b - a) ** 2
+        assert mixture.variance[t].item() == pytest.approx(var, rel=1e-5)
+        # four standard errors of a probability by 4,000 draws
+        cdf = [a * known[0].cdf(x) + b * known[1].cdf(x) for x in (-1.2, 0.3, 2.5)]
+        for x, p in zip((-1.2, 0.3, 2.5), cdf, strict=True):
+            assert mixture.cdf(torch.full((2, 1), x))[t].item() == pytest.approx(p, abs=0.03)
+        for p, found in zip((0.1, 0.5, 0.9), quantiles(mixture, [0.1, 0.5, 0.9]), strict=True):
+            at = found[t].item()
+            assert a * known[0].cdf(at) + b * known[1].cdf(at) == pytest.approx(p, abs=0.03)
+    torch.manual_seed(0)
+    drawn = mixture.sample((4000,))
+    assert drawn.shape == (4000, 2, 1)
+    error = (mixture.variance / 4000).sqrt()
+    assert ((drawn.mean(0) - mixture.mean).abs() < 4 * error).all()
+
+
+def test_counts_have_a_distribution_function():
+    draws = Poisson(torch.tensor([[[2.0]], [[5.0]]]))
+    mixture = predictive_mixture([draws])
+    y = torch.tensor([[3.0]])
+    below, up_to = (np.mean([stats.poisson.cdf(k, rate) for rate in (2, 5)]) for k in (2, 3))
+    assert mixture.cdf(y).item() == pytest.approx(up_to, rel=1e-5)
+    assert mixture.cdf(torch.tensor([[-1.0]])).item() == 0
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([pit(mixture, y, generator) for _ in range(200)])
+    assert drawn.min() >= below - 1e-6 and drawn.max() <= up_to + 1e-6
+    assert drawn.mean().item() == pytest.approx((below + up_to) / 2, abs=0.01)
+
+
+def test_zero_inflated_counts_are_predicted():
+    draws = ZeroInflatedPoisson(torch.full((50, 1, 2), 3.0), gate=torch.full((50, 1, 2), 0.4))
+    assert family_of(draws).parameters in (("rate", "gate_logits"), ("gate_logits", "rate"))
+    mixture = predictive_mixture([concat_draws([draws, draws])])
+    assert mixture.batch_shape == (1, 2)
+    torch.testing.assert_close(mixture.mean, torch.full((1, 2), 0.6 * 3))
+    for k in (0.0, 2.0):  # by 4,000 draws, four standard errors
+        expected = 0.4 + 0.6 * stats.poisson.cdf(k, 3)
+        assert mixture.cdf(torch.full((1, 2), k))[0, 0].item() == pytest.approx(expected, abs=0.03)
+    # P(0) = 0.43, P(at most 3) = 0.79
+    assert quantiles(mixture, [0.3, 0.75])[:, 0, 0].tolist() == [0, 3]
+    other = predictive_mixture([draws, Poisson(torch.full((20, 1, 2), 3.0))])
+    assert other.mean[0, 0].item() == pytest.approx((0.6 * 3 + 3) / 2, rel=1e-5)
+
+
+def test_ordered_classes_have_quantiles():
+    level = torch.tensor([0.0, 1.0]).reshape(2, 1, 1)
+    draws = OrderedLogistic(level, torch.tensor([-1.0, 1.0]))
+    mixture = predictive_mixture([concat_draws([draws])])
+    logistic = stats.logistic.cdf
+    at_most = [np.mean([logistic(cut - x) for x in (0, 1)]) for cut in (-1, 1)]
+    probs = np.diff([0, *at_most, 1])
+    np.testing.assert_allclose(mixture.probs[0, 0], probs, rtol=1e-5)
+    assert mixture.mean.item() == pytest.approx(probs @ [0, 1, 2], rel=1e-5)
+    assert mixture.variance.item() == pytest.approx(probs @ [0, 1, 4] - (probs @ [0, 1, 2]) ** 2)
+    assert mixture.cdf(torch.tensor([[1.0]])).item() == pytest.approx(at_most[1], rel=1e-5)
+    low, high = at_most[0] - 0.01, at_most[1] + 0.01
+    found = quantiles(mixture, [low, at_most[0] + 0.01, at_most[1] - 0.01, high])
+    assert found.flatten().tolist() == [0, 1, 1, 2]
+    assert 0 <= pit(mixture, torch.tensor([[0.0]]), torch.Generator()).item() <= at_most[0]
+    with pytest.raises(ValueError, match="has no linear model"):
+        family_of(draws).linear_model(None, None)
+    assert family_named("Categorical").ordered is False
 
 
 def test_the_transform_is_exact_where_there_is_a_distribution_function():
     draws = Gamma(torch.full((10, 1, 1), 2.0), 3.0)
-    pit = family_of(draws).pit(predictive_mixture([draws]), torch.tensor([[0.4]]), None)
-    assert pit.item() == pytest.approx(stats.gamma.cdf(0.4, 2, scale=1 / 3), rel=1e-5)
+    found = pit(predictive_mixture([draws]), torch.tensor([[0.4]]), None)
+    assert found.item() == pytest.approx(stats.gamma.cdf(0.4, 2, scale=1 / 3), rel=1e-5)
 
 
 def test_a_family_of_ones_own_is_calibrated(monkeypatch):

@@ -234,7 +234,7 @@ def test_a_mixture_of_counts_by_hand():
 @pytest.mark.parametrize("name", DEFAULT.members)
 def test_every_member_fits_and_predicts(name):
     data, test = grouped(0, tasks=4)
-    fitted = quick(presets("counts")["default"].members[name]).fit(data)
+    fitted = quick(presets("counts")["default"].many_features.members[name]).fit(data)
     assert torch.isfinite(fitted.result.history.loss).all()
     [draws] = fitted.draws(test, num_samples=30)
     assert isinstance(draws, Poisson) and draws.rate.shape == (30, 4, 100)
@@ -255,7 +255,7 @@ def test_every_member_fits_and_predicts(name):
 def test_a_task_without_rows_and_ragged_tasks_are_predicted():
     X = torch.randn(9, 2, generator=torch.Generator().manual_seed(0))
     data = TaskData.regression(X, [0, 0, 0, 4, 9, 2, 1, 3, 7], list("aaabbbbcd")).with_intercept()
-    stack = presets("counts")["default"]
+    stack = presets("counts")["default"].many_features
     two = {name: quick(stack.members[name]) for name in ("shared", "pooled")}
     stack = Stack(two, num_folds=2)
     predictive = stack.fit(data).predictive(data)
@@ -266,7 +266,7 @@ def test_a_task_without_rows_and_ragged_tasks_are_predicted():
 
 
 def test_what_is_no_count_is_refused():
-    shared = presets("counts")["shared"]
+    shared = presets("counts")["shared"].many_features
     X, tasks = [[1.0], [2.0], [3.0]], ["Ada", "Bo", "Bo"]
     for y, shown in (([1, 2, -3], "-3"), ([1, 2, 0.5], "0.5")):
         with pytest.raises(ValueError, match=rf"y is {shown} in row 2, task 'Bo', expected counts"):
@@ -294,7 +294,7 @@ def test_the_default_predicts_better_than_tasks_alone_and_its_intervals_hold():
     # that of a whole fit to 0.01, and both intervals hold 0.957.
     members = {
         name: replace(member, fitting={**member.fitting, "num_steps": 50})
-        for name, member in presets("counts")["default"].members.items()
+        for name, member in presets("counts")["default"].many_features.members.items()
     }
     predictive = Stack(members).fit(data).predictive(test)
     density = predictive.log_prob(test.y)

@@ -100,5 +100,5 @@ def test_what_cannot_be_inverted_is_refused():
     for p in (0.0, 1.0, -0.1, float("nan")):
         with pytest.raises(ValueError, match="expected numbers between 0 and 1"):
             quantiles(normal, [0.5, p])
-    with pytest.raises(ValueError, match="predictive is Categorical, expected a mixture"):
+    with pytest.raises(ValueError, match="Classes without an order have no quantiles"):
         quantiles(predictive_mixture([Categorical(logits=torch.zeros(2, 1, 1, 3))]), [0.5])

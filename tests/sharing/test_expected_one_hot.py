@@ -28,6 +28,19 @@ def test_a_difference_of_log_densities_at_its_value_is_the_kl():
     )
 
 
+def test_an_expanded_one_is_computed_once():
+    one = ExpectedOneHot(LOGITS).expand([5, 2])
+    other = ExpectedOneHot(torch.zeros_like(LOGITS)).expand([5, 2])
+    value = one.rsample()
+    assert value.shape == (5, 2, 3) and value.stride(0) == 0
+    expected = kl_divergence(Categorical(logits=LOGITS), Categorical(logits=LOGITS * 0)).expand(
+        5, 2
+    )
+    torch.testing.assert_close(kl_divergence(one, other), expected)
+    torch.testing.assert_close(one.log_prob(value) - other.log_prob(value), expected)
+    assert one.log_prob(value[:1]).shape == (5, 2)
+
+
 def test_the_pool_at_the_probabilities_is_the_expected_kl_from_the_chosen_source():
     loc, scale = torch.randn(3, 2, dtype=F64), torch.rand(3, 2, dtype=F64) + 0.2
     posterior = Independent(Normal(loc, scale), 1)

@@ -103,7 +103,7 @@ def test_groups_of_32_tasks_are_found():
     split = data_set.split(100, validation=True)
     y = (split.y_train - split.y_train.mean()) / split.y_train.std()
     data = TaskData.regression(split.X_train, y, split.tasks_train).with_intercept()
-    preset = presets("regression")["default"].members["shared-kl-1"]
+    preset = presets("regression")["default"].many_features.members["shared-kl-1"]
     fitted = preset.fit(data)
     share_of_own = own_group_share(fitted.relatedness().mean(0).numpy(), data_set.group)
     assert share_of_own.min() > 0.85

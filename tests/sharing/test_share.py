@@ -10,7 +10,7 @@ import torch
 from problems import F64, classifier, many_draws, normal_kl, random_weights, randomize_sources
 from pyro import poutine
 from pyro.infer import Predictive, Trace_ELBO, TraceMeanField_ELBO
-from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal
+from pyro.infer.autoguide import AutoDiagonalNormal, AutoMultivariateNormal, AutoNormal
 from torch import nn
 
 from pyro_vmtl import (
@@ -365,6 +365,27 @@ def test_a_joint_autoguide_cannot_be_tempered(ragged):
     pair = temper(model, AutoDiagonalNormal(model), kl_weights={"w": 0.5})
     with pytest.raises(ValueError, match="draws all sites at once"):
         pair[1](ragged)
+
+
+@pytest.mark.parametrize("kind", [AutoNormal, AutoDiagonalNormal, AutoMultivariateNormal])
+def test_one_number_tempers_all_latent_sites_of_any_guide(kind):
+    def model(y):
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 0.5))
+        with pyro.plate("row", 3):
+            mean = pyro.sample("mean", dist.Normal(0.0, scale))
+            pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    guide, y = kind(model), torch.tensor([1.0, 2.0, 4.0])
+    guide(y)
+    losses = []
+    for pair in ((model, guide), temper(model, guide, kl_weights=0.25)):
+        torch.manual_seed(0)
+        loss, _, [(model_trace, _)] = evaluate(Trace_ELBO(), *pair, y)
+        losses.append(loss.item())
+    misfit = -dist.Normal(model_trace.nodes["mean"]["value"], 1.0).log_prob(y).sum().item()
+    assert losses[1] == pytest.approx(misfit + 0.25 * (losses[0] - misfit))
+    with pytest.raises(ValueError, match="kl_weights is -1"):
+        temper(model, guide, kl_weights=-1)
 
 
 def test_temper_without_share_and_weight_zero(ragged):

@@ -1,0 +1,51 @@
+"""Every variant of the gallery passes the checks, is short, and is drawn."""
+
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from benchmarks.made_up import MADE_UP
+from benchmarks.variants import fitted, made_up, measure, table, variant
+from pyro_vmtl.testing import CHECKS, NotApplicable, Variant
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_gallery_has_a_file_and_a_row_for_each():
+    files = {path.stem for path in (ROOT / "variants").glob("[!_]*.py")}
+    assert files == set(MADE_UP)
+    page = (ROOT / "docs" / "variants.md").read_text()
+    for name in files:
+        assert f"(../variants/{name}.py)" in page and f"(variants/{name}.png)" in page
+
+
+@pytest.mark.parametrize("name", MADE_UP)
+def test_variants_are_short(name):
+    lines = (ROOT / "variants" / f"{name}.py").read_text().splitlines()
+    assert len(lines) <= 60
+    assert sum("share(" in line for line in lines) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MADE_UP)
+def test_variants_pass_all_checks(name):
+    checked = Variant(variant(name).programs, made_up(name, 0).data)
+    refused = []
+    for check in CHECKS.values():
+        try:
+            check(checked)
+        except NotApplicable:
+            refused.append(check.__name__)
+    assert refused == ["check_task_blocks"]  # they read data.x as it is, to be short
+
+
+@pytest.mark.slow
+def test_pictures_and_table(name="poisson"):
+    problem = made_up(name, 0)
+    axes = Figure().subplots()
+    variant(name).picture(axes, *fitted(name, problem), problem.data)
+    assert axes.get_title() and axes.get_legend()
+    found = measure(name, 0)
+    assert set(found) == {"w"} and 0.5 < found["w"]["linear response"] <= 1
+    assert "poisson.py" in table({name: [found]})
