@@ -109,8 +109,10 @@ class _Function(nn.Module):
         with pyro.get_param_store().scope(state), _Parameters() as met:
             result = self.function(*args, **kwargs)
         self.constraints = state["constraints"]
-        for name in met.found.keys() - kept.keys():
-            value = state["params"].get(name, met.found[name])
+        for name, found in met.found.items():  # in the order of the function
+            if name in kept:
+                continue
+            value = state["params"].get(name, found)
             if name not in met.of_modules and name in state["params"]:
                 # other modules may have it, too; a PyroModule takes the copy from the store
                 value = nn.Parameter(value.detach().clone(), value.requires_grad)

@@ -233,7 +233,8 @@ def kl_weight_and_supports(
         trace = trace_guide_and_model(model, guide, *batch).model
         check_no_bare_parameters(model, guide)
     nodes = sample_sites(trace)
-    return 1 / learning_rate_of(nodes), {name: node["fn"].support for name, node in nodes.items()}
+    supports = {name: node["fn"].support for name, node in nodes.items()}
+    return 1 / learning_rate_of(nodes), supports
 
 
 def _as_double(arg: Any) -> Any:
