@@ -52,8 +52,7 @@ def report_sections(data: xr.DataTree) -> list[Section]:
             "relatedness",
             "Who borrows from whom?",
             "A task borrows from others as far as the model finds them alike. The base is what it "
-            "does not borrow: its own prior. Of others that are alike it may lean on any, by "
-            "chance: groups count, not single arrows within them.",
+            "does not borrow: its own prior.",
             pictures=list(_relatedness(data)),
         ),
         Section(

@@ -130,7 +130,7 @@ def table(results: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]) ->
         for site in seeds[0]:
             first = site == next(iter(seeds[0]))
             link = f"[{name}](../variants/{name}.py)"
-            cells = [link, str(lines), NEEDED[name]] if first else ["", "", ""]
+            cells = [link, str(lines), NEEDED[name], str(len(seeds))] if first else [""] * 4
             cells.append(f"`{site}`")
             for kind in ("own", "linear response"):
                 values = np.array([seed[site][kind] for seed in seeds])
@@ -140,7 +140,16 @@ def table(results: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]) ->
                 f"{np.mean([seed[site]['seconds'] for seed in seeds]):.1f}" if first else ""
             )
             rows.append(cells)
-    columns = ["variant", "lines", "what it needed", "of", "its guide", "linear response", "s"]
+    columns = [
+        "variant",
+        "lines",
+        "what it needed",
+        "data sets",
+        "of",
+        "its guide",
+        "linear response",
+        "s",
+    ]
     return markdown(columns, rows)
 
 

@@ -86,7 +86,7 @@ class _InverseAndLogDet(torch.autograd.Function):
         return inverse, 2 * lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     @staticmethod
-    def backward(ctx: Any, of_inverse: Tensor, of_log_det: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, of_inverse: Tensor, of_log_det: Tensor) -> Tensor:
         (inverse,) = ctx.saved_tensors
         return of_log_det[..., None, None] * inverse - inverse @ of_inverse @ inverse
 

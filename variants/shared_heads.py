@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from pyro_vmtl import ExpectedLogarithmicPool, MeanFieldELBO, TaskData, predict_moments, share
 from pyro_vmtl.guides import FullRankNormal
 
-SETTINGS = {"optimizer": "lbfgs", "elbo": MeanFieldELBO(num_points=8)}
+SETTINGS = {"optimizer": "lbfgs", "elbo": MeanFieldELBO(num_points=10)}
 
 
 class Model(torch.nn.Module):

@@ -54,5 +54,7 @@ def picture(ax: Axes, model, guide, data: TaskData):
     ax.plot(
         ((-draws.rate).exp().mean(0) * data.mask).sum(1) / num, "v", label="by its Poisson part"
     )
-    ax.set(xlabel="task", ylabel="share of zeros", title="A Poisson alone has too few zeros")
+    ax.set(
+        xlabel="task", ylabel="share of zeros", title="A Poisson alone has too few zeros", ylim=0
+    )
     ax.legend()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pyro
@@ -84,8 +85,9 @@ def as_module(program: Callable[..., Any]) -> nn.Module:
         own_parameters(program)
         return program
     if inspect.isfunction(program):
-        used = inspect.getclosurevars(program)
-        own_parameters(*used.nonlocals.values(), *used.globals.values())
+        with suppress(ValueError):  # of a variable that has no value yet
+            used = inspect.getclosurevars(program)
+            own_parameters(*used.nonlocals.values(), *used.globals.values())
     return _Function(program)
 
 
@@ -107,8 +109,10 @@ class _Function(nn.Module):
         with pyro.get_param_store().scope(state), _Parameters() as met:
             result = self.function(*args, **kwargs)
         self.constraints = state["constraints"]
-        for name in met.found.keys() - kept.keys():
-            value = state["params"].get(name, met.found[name])
+        for name, found in met.found.items():  # in the order of the function
+            if name in kept:
+                continue
+            value = state["params"].get(name, found)
             if name not in met.of_modules and name in state["params"]:
                 # other modules may have it, too; a PyroModule takes the copy from the store
                 value = nn.Parameter(value.detach().clone(), value.requires_grad)

@@ -62,7 +62,7 @@ def unwrap(program: nn.Module) -> nn.Module:
     --------
     >>> from pyro_vmtl import temper
     >>> model, guide = nn.Identity(), nn.Identity()
-    >>> unwrap(temper(model, guide, kl_weights={"w": 0.5})[1]) is guide
+    >>> unwrap(temper(model, guide, kl_weights=0.5)[1]) is guide
     True
     """
     while isinstance(program, ProgramWithHandler) and not getattr(

@@ -1,22 +1,19 @@
 """L-BFGS, for losses that do not depend on draws.
 
-Evaluations of the loss are what costs, and are counted. So the steps are written here: torch's
-optimizer evaluates the loss anew at the end of one call and at the start of the next, and starts by
-a step whose length depends on the number of parameters.
-
-References
-----------
-.. [1] Nocedal, J. and Wright, S. (2006). Numerical Optimization, algorithms 7.4, 3.5 and 3.6.
+Evaluations of the loss are what costs, and are counted. SciPy's L-BFGS-B repeats none; torch's
+optimizer evaluates the loss anew at the end of one call and at the start of the next.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable
+from itertools import count
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy.optimize import OptimizeResult, minimize
 from torch import Tensor
 
 from pyro_vmtl.handlers.isolation import validation
@@ -35,20 +32,11 @@ ITERATIONS = 10
 TOLERANCE = 0.05
 """Nats that these have to gain, or the loss has settled."""
 
-LEAST_GAIN = 1e-5
-"""Twice the nats that a step has to promise, or the loss has settled: less is rounding."""
+MUCH_WORSE = 1e6
+"""Nats by which a point where the loss is not finite is worse than the last."""
 
 HISTORY = 20
 """Steps from which the Hessian is known."""
-
-DECREASE, CURVATURE = 1e-4, 0.9
-"""Constants of the strong Wolfe conditions, the usual ones for L-BFGS."""
-
-ROUNDING = 1e-7
-"""Relative error of a loss."""
-
-MOST_TRIALS = 20
-"""Evaluations in one direction."""
 
 RESTARTS = (60, 120)
 """Evaluations after which the source weights start anew."""
@@ -108,32 +96,38 @@ def lbfgs(
 
 def _minimize(loss_of: _Scaled, done: Progress, end: int, record: Callable[[], None]) -> Tensor:
     """Return the point where the loss has settled, or the last before the end."""
-    here, pairs = loss_of.start, _Pairs(maxlen=HISTORY)
-    before, iteration = here.loss, 0
+    like, looks = loss_of.start.point, [loss_of.start.loss]
+    iterations = count(1)
     done.stopped = "steps"
-    while done.step < end:
-        direction = _direction(pairs, here.gradient)
-        if here.gradient @ direction > -LEAST_GAIN:
-            done.stopped = "settled"
-            break
-        there = _search(loss_of, here, direction, first=not pairs)
-        if there is None and not pairs:
-            done.stopped = "settled"
-            break
-        if there is None:  # perhaps along the gradient
-            pairs.clear()
-            continue
-        step, change = there.point - here.point, there.gradient - here.gradient
-        if step @ change > 0:
-            pairs.append((step, change))
-        here, iteration = there, iteration + 1
-        if iteration % ITERATIONS == 0:
+
+    def evaluate(values: np.ndarray) -> tuple[float, np.ndarray]:
+        there = loss_of(torch.from_numpy(values).to(like))
+        loss = there.loss if math.isfinite(there.loss) else looks[-1] + MUCH_WORSE
+        return loss, there.gradient.double().cpu().numpy()
+
+    def look(intermediate_result: OptimizeResult) -> None:
+        if next(iterations) % ITERATIONS == 0:
             record()
-            if not before - here.loss >= TOLERANCE:
-                done.stopped = "settled"
-                break
-            before = here.loss
-    return here.point
+            looks.append(intermediate_result.fun)
+            if not looks[-2] - looks[-1] >= TOLERANCE:
+                raise StopIteration
+
+    found = minimize(
+        evaluate,
+        np.zeros(len(like)),
+        jac=True,
+        method="L-BFGS-B",
+        callback=look,
+        options={
+            "maxcor": HISTORY,
+            "maxfun": max(end - done.step, 1),
+            "maxiter": end,
+            "ftol": 0.0,
+            "gtol": 0.0,
+        },
+    )
+    done.stopped = "steps" if done.step >= end else "settled"
+    return torch.from_numpy(found.x).to(like)
 
 
 class _Point(NamedTuple):
@@ -145,10 +139,6 @@ class _Point(NamedTuple):
     point: Tensor
     loss: float
     gradient: Tensor
-
-
-_Pairs = deque[tuple[Tensor, Tensor]]
-"""The last steps, and the changes of the gradient in them."""
 
 
 class _Scaled:
@@ -198,45 +188,3 @@ class _Scaled:
         values = (self.origin + self.units * point).split(self.sizes)
         for parameter, value in zip(self.parameters, values, strict=True):
             parameter.copy_(value.view_as(parameter))
-
-
-def _direction(pairs: _Pairs, gradient: Tensor) -> Tensor:
-    """Multiply the gradient by minus the inverse Hessian that the pairs tell of."""
-    direction, products = -gradient, []
-    for step, change in reversed(pairs):
-        products.append(step @ direction / (step @ change))
-        direction = direction - products[-1] * change
-    if pairs:
-        step, change = pairs[-1]
-        direction = direction * (step @ change / (change @ change))
-    for (step, change), product in zip(pairs, reversed(products), strict=True):
-        direction = direction + (product - change @ direction / (step @ change)) * step
-    return direction
-
-
-def _search(loss_of: _Scaled, here: _Point, direction: Tensor, *, first: bool) -> _Point | None:
-    """Find a point in a direction with strong Wolfe conditions; None if the loss only increases.
-
-    At ``first``, no parameter moves by more than 1.
-    """
-    slope = float(here.gradient @ direction)
-    length = 1 / max(1.0, float((loss_of.units * direction).abs().max())) if first else 1.0
-    low, high, best, slope_low = 0.0, math.inf, here, slope
-    rounding = ROUNDING * abs(here.loss)
-    for _ in range(MOST_TRIALS):
-        there = loss_of(here.point + length * direction)
-        slope_there = float(there.gradient @ direction)
-        bound = min(here.loss + DECREASE * length * slope, best.loss)
-        too_high = there.loss > bound + rounding
-        if not too_high and abs(slope_there) <= -CURVATURE * slope:
-            return there
-        if not too_high and slope_there <= 0:
-            low, best, slope_low = length, there, slope_there
-            length = 3 * low if math.isinf(high) else (low + high) / 2
-        else:
-            # to the minimum of the parabola through loss and slope at the low end, and this loss
-            width, high = length - low, length
-            bend = 2 * (there.loss - best.loss - slope_low * width)
-            place = -slope_low * width / bend if bend > 0 else 0.5
-            length = low + min(max(place, 0.1), 0.9) * width
-    return best if best is not here else None

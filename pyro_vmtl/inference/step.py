@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from operator import getitem
 from typing import Any
 
@@ -32,6 +33,7 @@ from pyro_vmtl.handlers.fixed_graph import has_fixed_graph
 from pyro_vmtl.handlers.isolation import validation
 from pyro_vmtl.handlers.schedules import Scheduled
 from pyro_vmtl.inference.elbo import ELBOTerms, evaluate
+from pyro_vmtl.inference.replay_check import ReplayCheck
 from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources, WeightsStart
 from pyro_vmtl.sharing.transformed import pool_of
@@ -46,7 +48,8 @@ class Step:
     """Compute loss, terms and gradients at the current values of the parameters.
 
     ``batches`` draws the rows of each step, and ``tasks`` the tasks of each of its parts; all by
-    default. Steps are recorded and replayed while ``recording`` is set.
+    default. Steps are recorded and replayed while ``recording`` is set; those of programs that do
+    not promise to be the same at every step, as long as they pass a ``check``.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Step:
         self.sources = {site: sources for m in self.sharing for site, sources in m.items()}
         self.compile = compile
         self.recording = False
+        self.check: ReplayCheck | None = None
         self._steps, self._num_tasks = None, 0
         if tasks is not None:
             rows = rows_of(args, "tasks", tasks)
@@ -83,19 +87,32 @@ class Step:
 
     def __call__(self) -> tuple[Tensor, ELBOTerms]:
         """Compute the loss and its terms, and set the gradients of the parameters."""
-        compute = self._replay if self.recording else self._evaluate
         for parameter in self.parameters:
             parameter.grad = None  # frees the memory of the last step's
-        outcome: Any = None
-        for part, share in self._parts():
-            more = compute(part, share)
-            outcome = more if outcome is None else tree_map(_plus, outcome, more)
+        parts = self._parts()
+        run, replay = (partial(_total, each, parts) for each in (self._evaluate, self._replay))
+        if not self.recording:
+            outcome = run()
+        elif self.check is not None and self.check.is_due():
+            outcome = self.check(run, replay)
+        else:
+            outcome = replay() if self.check is None or self.check.passed else run()
         loss, terms, gradients, self._rounding = outcome
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         for parameter in (p for sources in self._alone for p in sources.parameters()):
             parameter.grad = None
         return loss, ELBOTerms(**terms)
+
+    def allow_recording(self) -> bool:
+        """Whether steps may be recorded: by a promise of all parts, or while a check passes."""
+        if can_be_recorded(self.loss_of, self.batches):
+            return True
+        if not all(map(has_fixed_graph, filter(None, (self.loss_of.elbo, self.batches)))):
+            return False
+        programs, device = (self.loss_of.model, self.loss_of.guide), self.parameters[0].device
+        self.check = ReplayCheck(*programs, device=device)
+        return True
 
     def start_weights(
         self, guide_trace: Trace | None = None, *, only: WeightsStart | None = None
@@ -268,6 +285,17 @@ def _replace_rows(args: tuple[Any, ...], rows: TaskData) -> tuple[Any, ...]:
     """Replace the rows among the arguments."""
     old = _find_rows(args)
     return tuple(rows if arg is old else arg for arg in args)
+
+
+def _total(
+    compute: Callable[[Part | None, float], _Outcome], parts: list[tuple[Part | None, float]]
+) -> Any:
+    """Add up the parts of a step."""
+    outcome: Any = None
+    for part, share in parts:
+        more = compute(part, share)
+        outcome = more if outcome is None else tree_map(_plus, outcome, more)
+    return outcome
 
 
 def _plus(one: Any, other: Any) -> Any:

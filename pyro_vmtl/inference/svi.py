@@ -32,7 +32,7 @@ from pyro_vmtl.inference.history import History
 from pyro_vmtl.inference.lbfgs import lbfgs
 from pyro_vmtl.inference.progress import progress_bar
 from pyro_vmtl.inference.snapshots import Snapshots
-from pyro_vmtl.inference.step import Step, batch_of, can_be_recorded, rows_of
+from pyro_vmtl.inference.step import Step, batch_of, rows_of
 
 __all__ = ["FitResult", "NonFiniteLossError", "fit"]
 
@@ -164,8 +164,10 @@ def fit(
 
     Notes
     -----
-    Programs that declare ``fixed_graph = True`` (see ``pyro_vmtl.handlers.fixed_graph``) are
-    recorded after some steps and replayed, which is faster and gives the same numbers.
+    After some steps, a step is recorded and replayed, which is faster and gives the same numbers:
+    of programs that promise it by ``fixed_graph = True`` (see ``pyro_vmtl.handlers.fixed_graph``),
+    and of others as long as runs of them, at the 1st, 2nd, 4th, 8th, ... of the steps to replay,
+    agree with the recording and change nothing that Python remembers.
     """
     if num_steps < 1 or not learning_rate > 0:
         raise ValueError(
@@ -210,7 +212,7 @@ def fit(
         adam = torch.optim.Adam(step_of.parameters, weight_decay=weight_decay, fused=True)
         cooling = min(COOL_DOWN, num_steps // 5)
         cool_down = Cosine(learning_rate, learning_rate / 100, max(cooling, 1))
-        recordable = compile or can_be_recorded(loss_of, batches)
+        recordable = compile or step_of.allow_recording()
         alone = 0
         if start is None:
             step_of.start_weights(before.traces[-1].guide)

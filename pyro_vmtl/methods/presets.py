@@ -86,7 +86,7 @@ _MIXED_POINTS = replace(
 
 FEW_FEATURES: dict[str, dict[str, Preset]] = {
     "classification": {
-        "shared": replace(_SHARED_POINTS, num_points=16, kl_weights=0.5),
+        "shared": replace(_SHARED_POINTS, num_points=16),
         "mixed-model": replace(_MIXED_POINTS, num_points=16),
     },
     "regression": {

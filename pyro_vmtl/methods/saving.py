@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated, validation
+from pyro_vmtl.handlers.tracing import trace_guide_and_model
 from pyro_vmtl.inference.history import History, with_prefix
 from pyro_vmtl.inference.svi import FitResult
 from pyro_vmtl.methods.borrowing import Borrowing
@@ -114,8 +116,8 @@ def _member(
         raise ValueError(f"There are {like.num_tasks} tasks, expected {borrowing.num_tasks}.")
     rows = method.prepare(like)
     model, guide = method.initial_programs(rows)
-    with isolated(0), validation(False):
-        guide(rows)  # makes the lazy parameters
+    with isolated(0), validation(False), torch.no_grad():
+        trace_guide_and_model(model, guide, rows)  # makes the lazy parameters
     for part, program in (("model", model), ("guide", guide)):
         program.load_state_dict(with_prefix(tensors, f"{part}."))
         program.to(like.x.device).eval()

@@ -57,5 +57,5 @@ class CategoricalFamily(Family):
         """Invert the distribution function of a mixture of ordered classes."""
         if not self.ordered:
             raise ValueError("Classes without an order have no quantiles. They have `probs`.")
-        mixed = OrdinalCategorical(probs=(components.probs * weights[..., None]).sum(-2))
-        return [mixed.icdf(torch.full_like(weights[:, 0], p)) for p in probabilities]
+        averaged = OrdinalCategorical(probs=(components.probs * weights[..., None]).sum(-2))
+        return [averaged.icdf(torch.full_like(weights[:, 0], p)) for p in probabilities]

@@ -130,13 +130,14 @@ def check_permuted_tasks(variant: Variant) -> None:
     located = _located(guide, data)
     values = located.values
     shuffled = {
-        site: _permute(value, located.task_dims[site], order) if site in located.task_dims else value
+        site: _permute(value, located.task_dims[site], order)
+        if site in located.task_dims
+        else value
         for site, value in values.items()
     }
     _make_tasks_alike(model, data.num_tasks)
     terms = [
-        _log_densities(model, rows, given)
-        for rows, given in ((data, values), (permuted, shuffled))
+        _log_densities(model, rows, given) for rows, given in ((data, values), (permuted, shuffled))
     ]
     for site, before in terms[0].items():
         after = terms[1][site]

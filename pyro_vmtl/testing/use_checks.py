@@ -58,9 +58,7 @@ def check_new_rows(variant: Variant) -> None:
             programs = unwrap(model), unwrap(guide)
             new = replace(rows, y=None, weight=None)
             draws = likelihood_draws(*programs, new, site=variant.site, num_samples=DRAWS)
-            density = log_predictive_density(
-                *programs, rows, site=variant.site, num_samples=DRAWS
-            )
+            density = log_predictive_density(*programs, rows, site=variant.site, num_samples=DRAWS)
         if tuple(draws.batch_shape) != expected:
             raise variant.fails(
                 name,
@@ -71,7 +69,9 @@ def check_new_rows(variant: Variant) -> None:
             )
         if not torch.isfinite(density).all():
             raise variant.fails(
-                name, "log densities of rows are not finite.", "Clamp what can overflow.",
+                name,
+                "log densities of rows are not finite.",
+                "Clamp what can overflow.",
                 variant.site,
             )
 
@@ -160,7 +160,12 @@ def _register_modules(*programs: Any) -> None:
         for thing in (type(module), *vars(module).values()):
             found = sys.modules.get(getattr(thing, "__module__", None) or "")
             file = getattr(found, "__file__", None)
-            if file and not found.__name__.startswith("pyro_vmtl.") and not is_machinery(file):
+            if (
+                found
+                and file
+                and not found.__name__.startswith("pyro_vmtl.")
+                and not is_machinery(file)
+            ):
                 cloudpickle.register_pickle_by_value(found)
 
 
@@ -192,9 +197,7 @@ def check_nearest_start(variant: Variant) -> None:
                 )
 
 
-def check_simulation(
-    variant: Variant, *, num_simulations: int = 20, **settings: Any
-) -> None:
+def check_simulation(variant: Variant, *, num_simulations: int = 20, **settings: Any) -> None:
     """Check by simulation-based calibration that posteriors are as wide as they should be.
 
     Parameters and targets are drawn from the model and fitted again: the ranks of the true
@@ -210,9 +213,7 @@ def check_simulation(
     model, guide = variant.programs()
     with isolated(0):
         guide(variant.data)
-    ranks = simulate_ranks(
-        unwrap(model), fit_again, variant.data, num_simulations=num_simulations
-    )
+    ranks = simulate_ranks(unwrap(model), fit_again, variant.data, num_simulations=num_simulations)
     found = rank_uniformity(ranks)
     worst = found.sort_values("p_value").reset_index().iloc[0]
     if worst["p_value"] < LEAST_P:

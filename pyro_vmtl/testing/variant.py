@@ -58,9 +58,7 @@ class Variant:
         """Make the programs, as modules that have not run."""
         return Programs(self.make).initial_programs(self.data, seed)
 
-    def ready(
-        self, *, double: bool = True, seed: int = 0
-    ) -> tuple[nn.Module, nn.Module, TaskData]:
+    def ready(self, *, double: bool = True, seed: int = 0) -> tuple[nn.Module, nn.Module, TaskData]:
         """Make the programs with all parameters, at random numbers, and the rows for them.
 
         All checks of the loss are in double precision, so that it is told apart from rounding.
@@ -118,7 +116,8 @@ class Variant:
         except (VariantError, NotApplicable):
             raise
         except Exception as error:
-            found = f"{doing}: {type(error).__name__}: {error}"
+            reason = str(error).partition("Trace Shapes:")[0].strip()  # Pyro appends a table
+            found = f"{doing}: {type(error).__name__}: {reason}"
             raise VariantError(check, found, change, _line_of_error(error)) from error
 
 

@@ -272,4 +272,4 @@ def test_kl_weights_are_settings_and_are_not_loaded(ragged):
     one, other = (temper(*classifier(ragged), kl_weights={"w": weight})[0] for weight in (1.0, 0.2))
     assert not [key for key in one.state_dict() if "values" in key]
     other.load_state_dict(one.state_dict())
-    assert other.state["w"].item() == pytest.approx(0.2)
+    assert other.state.values[other.state.place("w")].item() == pytest.approx(0.2)

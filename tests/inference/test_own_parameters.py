@@ -11,10 +11,11 @@ import own_programs
 import pyro
 import pytest
 import torch
-from own_programs import KINDS, STEPS, Course, bare, line, rows
+from own_programs import KINDS, STEPS, Course, bare, line, made, rows
 from pyro.infer.autoguide import AutoNormal
 
 from pyro_vmtl import (
+    Programs,
     as_module,
     fit,
     load_program,
@@ -25,6 +26,7 @@ from pyro_vmtl import (
     temper,
 )
 from pyro_vmtl.analysis import from_pyro_svi
+from pyro_vmtl.methods.saving import from_state, to_state
 
 SCRIPT = Path(own_programs.__file__)
 
@@ -149,6 +151,14 @@ def test_each_sharing_of_a_function_learns_its_own_numbers():
     fit(*pairs[1], rows(1), num_steps=20)
     assert torch.equal(predict_moments(*pairs[0], rows(0))[0], before)
     assert relatedness(pairs[0][1], "w", num_samples=2).shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize("kind", ["bare", "module", "alone"])
+def test_methods_of_such_programs_are_saved(kind):
+    method = Programs(lambda data: made(kind, KINDS[kind]()), {"num_steps": 20})
+    fitted = method.fit(rows(0))
+    again = from_state(*to_state(fitted), rows(0), method)
+    assert torch.equal(again.predictive(rows(0)).mean, fitted.predictive(rows(0)).mean)
 
 
 def test_files_of_other_programs_are_refused(tmp_path):

@@ -193,7 +193,7 @@ def test_they_go_wherever_presets_go(kind, tmp_path):
 )
 def test_they_are_stacked_with_presets(kind, preset, tmp_path):
     data = task_data(kind, 120)
-    shared = replace(presets(preset)["shared"], few_features=None, fitting={"num_steps": 100})
+    shared = replace(presets(preset)["shared"].many_features, fitting={"num_steps": 100})
     stack = Stack({"own": method_of(kind), "preset": shared}, num_folds=2)
     fitted = stack.fit(data)
     new = task_data(kind, 80, seed=1, like=data)
@@ -214,7 +214,7 @@ def test_they_are_stacked_with_presets(kind, preset, tmp_path):
 
 def test_likelihoods_that_cannot_be_compared_are_not_stacked():
     data = task_data(Exposed, 40)
-    shared = replace(presets("regression")["shared"], few_features=None, fitting={"num_steps": 20})
+    shared = replace(presets("regression")["shared"].many_features, fitting={"num_steps": 20})
     stack = Stack({"own": method_of(Exposed, 20), "preset": shared}, num_folds=2)
     with pytest.raises(ValueError, match="Normal, Poisson, expected all of classes"):
         stack.fit(data)

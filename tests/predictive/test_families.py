@@ -131,16 +131,16 @@ def test_ordered_classes_have_quantiles():
     draws = OrderedLogistic(level, torch.tensor([-1.0, 1.0]))
     mixture = predictive_mixture([concat_draws([draws])])
     logistic = stats.logistic.cdf
-    at_most = [np.mean([logistic(cut - x) for x in (0, 1)]) for cut in (-1, 1)]
-    probs = np.diff([0, *at_most, 1])
+    known_cdf = [np.mean([logistic(cut - x) for x in (0, 1)]) for cut in (-1, 1)]
+    probs = np.diff([0, *known_cdf, 1])
     np.testing.assert_allclose(mixture.probs[0, 0], probs, rtol=1e-5)
     assert mixture.mean.item() == pytest.approx(probs @ [0, 1, 2], rel=1e-5)
     assert mixture.variance.item() == pytest.approx(probs @ [0, 1, 4] - (probs @ [0, 1, 2]) ** 2)
-    assert mixture.cdf(torch.tensor([[1.0]])).item() == pytest.approx(at_most[1], rel=1e-5)
-    low, high = at_most[0] - 0.01, at_most[1] + 0.01
-    found = quantiles(mixture, [low, at_most[0] + 0.01, at_most[1] - 0.01, high])
+    assert mixture.cdf(torch.tensor([[1.0]])).item() == pytest.approx(known_cdf[1], rel=1e-5)
+    low, high = known_cdf[0] - 0.01, known_cdf[1] + 0.01
+    found = quantiles(mixture, [low, known_cdf[0] + 0.01, known_cdf[1] - 0.01, high])
     assert found.flatten().tolist() == [0, 1, 1, 2]
-    assert 0 <= pit(mixture, torch.tensor([[0.0]]), torch.Generator()).item() <= at_most[0]
+    assert 0 <= pit(mixture, torch.tensor([[0.0]]), torch.Generator()).item() <= known_cdf[0]
     with pytest.raises(ValueError, match="has no linear model"):
         family_of(draws).linear_model(None, None)
     assert family_named("Categorical").ordered is False

@@ -82,7 +82,9 @@ def penalty_outside_of_rows(data):
 
 def first_task_is_special(data):
     def mean(data, w):
-        w = w - torch.cat([torch.zeros_like(w[..., :1, :, :]), w[..., :1, :, :].expand_as(w[..., 1:, :, :])], -3)
+        w = w - torch.cat(
+            [torch.zeros_like(w[..., :1, :, :]), w[..., :1, :, :].expand_as(w[..., 1:, :, :])], -3
+        )
         return (data.x @ w.mT).squeeze(-1)
 
     right(data, mean=mean)
@@ -224,6 +226,20 @@ def test_bare_parameters_pass():
     """A fit gives them to the program that has them, so that they are no fault."""
     found = check_variant(right, bare_parameters, DATA)
     assert found["check_side_by_side"] == found["check_reload"] == "passed"
+
+
+def test_another_name_of_the_plate_and_positive_sites_pass():
+    def model(data):
+        with pyro.plate("school", data.num_tasks, dim=-2):
+            w = pyro.sample("w", dist.LogNormal(torch.zeros(3), 1.0).to_event(1))
+            mean = (data.x @ w.mT).squeeze(-1)
+            with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=data.mask):
+                pyro.sample("y", dist.Normal(mean, 1.0), obs=data.y)
+
+    programs = share(model, AutoNormal(model), sites=["w"], plate="school")
+    found = check_variant(*programs, DATA, skip=["check_reload"])
+    refused = {name for name, outcome in found.items() if outcome != "passed"}
+    assert refused == {"check_task_blocks"}  # as all of Pyro's autoguides do
 
 
 def test_nothing_to_go_by_is_a_warning():

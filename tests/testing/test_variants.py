@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 from benchmarks.made_up import MADE_UP
 from benchmarks.variants import fitted, made_up, measure, table, variant
+from pyro_vmtl import Programs, Stack, quantiles
+from pyro_vmtl.analysis import to_datatree
+from pyro_vmtl.methods.saving import from_state, to_state
 from pyro_vmtl.testing import CHECKS, NotApplicable, Variant
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +42,26 @@ def test_variants_pass_all_checks(name):
         except NotApplicable:
             refused.append(check.__name__)
     assert refused == ["check_task_blocks"]  # they read data.x as it is, to be short
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MADE_UP)
+def test_variants_go_wherever_presets_go(name):
+    """Stack, predictive quantiles, state and back, a tree with rows."""
+    data, programs, settings = made_up(name, 0).data, variant(name).programs, variant(name).SETTINGS
+    few = {"num_steps": 15}
+    method = Stack(
+        {"a": Programs(programs, {**settings, **few}), "b": Programs(programs, few)}, num_folds=2
+    )
+    fitted = method.fit(data)
+    predictive = fitted.predictive(data, num_samples=20)
+    if data.classes is None:
+        low, high = quantiles(predictive, [0.05, 0.95])
+        assert (low <= high).all() and (low < high).any()
+    again = from_state(*to_state(fitted), data, method)
+    assert torch.equal(again.relatedness(num_samples=5), fitted.relatedness(num_samples=5))
+    tree = to_datatree(fitted, data, rows=data, num_samples=20)
+    assert tree["predictions"].dataset.sizes["row"] == int(data.mask.sum())
 
 
 @pytest.mark.slow
