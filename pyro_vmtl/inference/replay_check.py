@@ -32,6 +32,9 @@ PLAIN = (bool, int, float, complex, str, bytes, type(None))
 MOST_ITEMS = 10_000
 """Items of a list or a dictionary that are looked at."""
 
+DEPTH = 30
+"""Objects in objects that are looked at."""
+
 log = logging.getLogger(__name__)
 
 
@@ -97,7 +100,7 @@ def _numbers(outcome: Any) -> list[Tensor | None]:
     return [loss, *gradients]
 
 
-def python_state(value: Any, seen: dict[int, Any] | None = None) -> Any:
+def python_state(value: Any, seen: dict[int, Any] | None = None, depth: int = 0) -> Any:
     """Return what programs remember in Python, to be compared: numbers, texts, which tensors."""
     seen = {} if seen is None else seen
     if isinstance(value, PLAIN):
@@ -106,10 +109,11 @@ def python_state(value: Any, seen: dict[int, Any] | None = None) -> Any:
         return id(value)
     if isinstance(value, itertools.count | itertools.cycle | itertools.repeat):
         return repr(value)
-    if id(value) in seen or inspect.ismodule(value) or inspect.isclass(value):
+    is_far = id(value) in seen or depth > DEPTH
+    if is_far or inspect.ismodule(value) or inspect.isclass(value):
         return None
     seen[id(value)] = value  # and keep it, so that no other has its id
-    state = partial(python_state, seen=seen)
+    state = partial(python_state, seen=seen, depth=depth + 1)
     if isinstance(value, Mapping):
         items = itertools.islice(value.items(), MOST_ITEMS)
         return len(value), [(str(name), state(each)) for name, each in items]
