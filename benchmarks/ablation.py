@@ -18,7 +18,7 @@ from torch.distributions import Distribution
 from benchmarks.datasets import SUITE
 from benchmarks.means import means_and_errors
 from benchmarks.rows import to_task_data
-from pyro_vmtl import Stack, TaskData
+from pyro_vmtl import TaskData
 from pyro_vmtl.analysis import expected_calibration_error
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.presets import presets
@@ -42,9 +42,7 @@ def trial(row: str, seed: int) -> list[dict]:
     first = 0 if data_set.num_splits else 100
     split = data_set.split(first + seed, validation=True)
     data, test = to_task_data(split, data_set.kind)
-    default = presets(data_set.kind)["default"]
-    assert isinstance(default, Stack)
-    stack = default.for_data(data)
+    stack = presets(data_set.kind)["default"].for_data(data)
     shared = stack.members["shared"]
     even = replace(shared, sharing={**shared.sharing, "start": "even"})
     stack = replace(stack, members={**stack.members, "even start": even})

@@ -86,7 +86,7 @@ def is_inside_tasks(messenger: Messenger, *, msg: Any) -> bool:
 
 
 def as_normal(fn: Any, msg: Any, where: str) -> tuple[dist.Independent, list[Any]]:
-    """Return the normal of a site of the ``"model"``, or the marginals of one of the ``"guide"``.
+    """Return the normal of a site of the ``"model"``, or marginals in the ``"guide"`` or a source.
 
     With it come the transforms that make values of the site from those of the normal, each of a
     number of its own. In the guide the batch shape is (T, ...); the prior in a model may broadcast
@@ -94,7 +94,7 @@ def as_normal(fn: Any, msg: Any, where: str) -> tuple[dist.Independent, list[Any
     """
     (inner, transforms), frame = untransformed(fn), task_frame(msg)
     independent = isinstance(inner, torch.distributions.Normal)
-    normal = marginals(inner) if independent or where == "guide" else None
+    normal = marginals(inner) if independent or where != "model" else None
     if normal is None or any(each.domain.event_dim or not each.bijective for each in transforms):
         raise ValueError(
             f"Site {msg['name']!r} is {type(base_dist(fn)).__name__} in the {where}, expected "
@@ -107,7 +107,7 @@ def as_normal(fn: Any, msg: Any, where: str) -> tuple[dist.Independent, list[Any
             f"{frame.size} tasks at dimension {frame.dim} and nothing to its left. "
             "Use `.to_event()` for dimensions that are not plates."
         )
-    if isinstance(fn, dist.Independent) and fn.base_dist is inner:
+    if independent and isinstance(fn, dist.Independent) and fn.base_dist is inner:
         return fn, transforms
     return normal.to_event(len(fn.event_shape) - len(normal.event_shape)), transforms
 

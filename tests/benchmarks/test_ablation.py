@@ -7,6 +7,7 @@ import pytest
 from benchmarks import ablation
 from benchmarks.datasets import GroupedTasks
 from benchmarks.rows import to_task_data
+from pyro_vmtl.methods.by_features import ByFeatures
 from pyro_vmtl.methods.presets import presets
 
 
@@ -17,7 +18,7 @@ def test_the_default_of_the_ablation_predicts_as_the_stack_does(monkeypatch):
     members = {name: replace(stack.members[name], **few) for name in names}
     stack = replace(stack, members=members, num_folds=2)
     data_set = GroupedTasks(tasks=3, groups=1, rows=10)
-    monkeypatch.setattr(ablation, "presets", lambda kind: {"default": stack})
+    monkeypatch.setattr(ablation, "presets", lambda kind: {"default": ByFeatures(stack, stack)})
     monkeypatch.setattr(ablation, "SUITE", {"row": (data_set,)})
     rows = {row["variant"]: row for row in ablation.trial("row", 0)}
     assert len(rows) == 9
