@@ -17,7 +17,7 @@ SETTINGS = {"optimizer": "lbfgs", "elbo": MeanFieldELBO(num_points=8)}
 def model(data: TaskData):
     """Sample everything of all tasks."""
     soil = data.columns["soil"][:, :1, None]  # the same in all rows of a group, (T, 1, 1)
-    zero = data.x.new_zeros(2)
+    zero = data.x.new_zeros(data.num_features)
     level, slope = (pyro.sample(s, dist.Normal(zero, 1.0).to_event(1)) for s in ("level", "slope"))
     r_scale = pyro.sample("r_scale", dist.LogNormal(zero - 1, 1.0).to_event(1))
     with pyro.plate("task", data.num_tasks, dim=-2):

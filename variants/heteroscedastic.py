@@ -16,9 +16,11 @@ SETTINGS = {"optimizer": "lbfgs", "elbo": MeanFieldELBO(num_points=8)}
 
 def model(data: TaskData):
     """Sample everything of all tasks."""
+    zero = data.x.new_zeros(data.num_features)
+    low = torch.cat([zero[1:], zero[:1] - 1])  # the intercept comes last
     with pyro.plate("task", data.num_tasks, dim=-2):
-        w = pyro.sample("w", dist.Normal(data.x.new_zeros(2), 1.0).to_event(1))
-        v = pyro.sample("v", dist.Normal(data.x.new_tensor([0.0, -1.0]), 1.0).to_event(1))
+        w = pyro.sample("w", dist.Normal(zero, 1.0).to_event(1))
+        v = pyro.sample("v", dist.Normal(low, 1.0).to_event(1))
         mean, log_scale = ((data.x @ of.mT).squeeze(-1) for of in (w, v))
         with pyro.plate("data", data.num_rows, dim=-1), pyro.poutine.mask(mask=data.mask):
             pyro.sample("y", dist.Normal(mean, log_scale.clamp(-10, 10).exp()), obs=data.y)

@@ -19,7 +19,7 @@ def model(data: TaskData):
     exposure = data.columns["exposure"]
     shape = pyro.sample("shape", dist.LogNormal(data.x.new_tensor(1.0), 1.0))
     with pyro.plate("task", data.num_tasks, dim=-2):
-        w = pyro.sample("w", dist.Normal(data.x.new_zeros(2), 1.0).to_event(1))
+        w = pyro.sample("w", dist.Normal(data.x.new_zeros(data.num_features), 1.0).to_event(1))
         mean = exposure * (data.x @ w.mT).squeeze(-1).clamp(-30, 30).exp()
         with pyro.plate("data", data.num_rows, dim=-1), pyro.poutine.mask(mask=data.mask):
             pyro.sample("y", dist.GammaPoisson(shape.expand_as(mean), shape / mean), obs=data.y)

@@ -19,7 +19,7 @@ def model(data: TaskData):
     gaps = pyro.sample("gaps", dist.LogNormal(data.x.new_zeros(2), 0.5).to_event(1))
     cuts = torch.cat([torch.zeros_like(gaps[..., :1]), gaps.cumsum(-1)], dim=-1) - 1.5
     with pyro.plate("task", data.num_tasks, dim=-2):
-        w = pyro.sample("w", dist.Normal(data.x.new_zeros(2), 1.0).to_event(1))
+        w = pyro.sample("w", dist.Normal(data.x.new_zeros(data.num_features), 1.0).to_event(1))
         latent = (data.x @ w.mT).squeeze(-1)
         with pyro.plate("data", data.num_rows, dim=-1), pyro.poutine.mask(mask=data.mask):
             pyro.sample("y", dist.OrderedLogistic(latent, cuts), obs=data.y)

@@ -18,7 +18,7 @@ def model(data: TaskData):
     """Sample everything of all tasks."""
     exposure = data.columns["exposure"]
     with pyro.plate("task", data.num_tasks, dim=-2):
-        w = pyro.sample("w", dist.Normal(data.x.new_zeros(2), 1.0).to_event(1))
+        w = pyro.sample("w", dist.Normal(data.x.new_zeros(data.num_features), 1.0).to_event(1))
         rate = exposure * (data.x @ w.mT).squeeze(-1).clamp(-30, 30).exp()
         with pyro.plate("data", data.num_rows, dim=-1), pyro.poutine.mask(mask=data.mask):
             pyro.sample("y", dist.Poisson(rate), obs=data.y)

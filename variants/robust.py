@@ -18,7 +18,7 @@ def model(data: TaskData):
     """Sample everything of all tasks."""
     scale = pyro.sample("scale", dist.LogNormal(data.x.new_tensor(-1.0), 1.0))
     with pyro.plate("task", data.num_tasks, dim=-2):
-        w = pyro.sample("w", dist.Normal(data.x.new_zeros(2), 1.0).to_event(1))
+        w = pyro.sample("w", dist.Normal(data.x.new_zeros(data.num_features), 1.0).to_event(1))
         mean = (data.x @ w.mT).squeeze(-1)
         with pyro.plate("data", data.num_rows, dim=-1), pyro.poutine.mask(mask=data.mask):
             pyro.sample("y", dist.StudentT(3.0, mean, scale), obs=data.y)

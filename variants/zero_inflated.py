@@ -26,7 +26,7 @@ register_family(Family(dist.ZeroInflatedPoisson, ["rate", "gate"]))  # not known
 def model(data: TaskData):
     """Sample everything of all tasks."""
     with pyro.plate("task", data.num_tasks, dim=-2):
-        w = pyro.sample("w", dist.Normal(data.x.new_zeros(2), 1.0).to_event(1))
+        w = pyro.sample("w", dist.Normal(data.x.new_zeros(data.num_features), 1.0).to_event(1))
         gate = pyro.sample("gate", dist.Normal(data.x.new_zeros(()), 1.5))  # its logit
         rate = (data.x @ w.mT).squeeze(-1).clamp(-30, 30).exp()
         with pyro.plate("data", data.num_rows, dim=-1), pyro.poutine.mask(mask=data.mask):
