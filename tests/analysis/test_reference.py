@@ -32,7 +32,9 @@ def test_the_reference_of_a_shared_and_tempered_model_is_the_posterior_under_its
     randomize_sources(shared_guide)
     pair = temper(shared_model, shared_guide, kl_weights=kl_weight)
     before = torch.random.get_rng_state(), dict(pyro.get_param_store().named_parameters())
-    reference = nuts_reference(*pair, data, like=like(3), num_samples=1000, warmup=300, num_chains=1)
+    reference = nuts_reference(
+        *pair, data, like=like(3), num_samples=1000, warmup=300, num_chains=1
+    )
     assert torch.equal(torch.random.get_rng_state(), before[0])
     assert dict(pyro.get_param_store().named_parameters()) == before[1]
     w = reference["posterior"]["w"]

@@ -333,7 +333,7 @@ def test_a_task_that_was_added_is_predicted_as_by_a_whole_fit(name):
 
 
 def estimators(kind):
-    members = {name: presets(kind)[name].many_features for name in ("shared", "hierarchical")}
+    members = {name: presets(kind)[name] for name in ("shared", "hierarchical")}
     members = {name: quick(preset) for name, preset in members.items()}
     members["alone"] = replace(members["shared"], shared=())
     members["pooled"] = replace(members["shared"], pooled=True)
