@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, Normal, kl_divergence
+from torch.distributions.relaxed_categorical import ExpRelaxedCategorical
 
 from benchmarks.speed.steps import Prepared
 from pyro_vmtl.handlers.isolation import validation
@@ -48,6 +49,8 @@ def loop_step(prepared: Prepared, kl_weight: float) -> Callable[[], Tensor]:
     )
 
     def loss() -> Tensor:
+        temperature = prepared.of.sources["w"].temperature.item()
+        uniform = torch.rand(num_tasks, 1, num_tasks)
         noise = torch.empty(num_tasks, *locs[0].shape).normal_()
         total = torch.zeros(())
         posteriors = [
@@ -64,12 +67,17 @@ def loop_step(prepared: Prepared, kl_weight: float) -> Callable[[], Tensor]:
             scores = data.x[t, rows] @ w.squeeze(0).T
             total = total - Categorical(logits=scores).log_prob(data.y[t, rows]).sum()
 
-            choice = Categorical(logits=logits[t])
-            kl = kl_divergence(choice, Categorical(logits=torch.zeros(num_tasks)))
-            among = choice.probs[:-1] / choice.probs[:-1].sum()
-            least = 1 / (1 + 1 / among.square().sum())  # one of the effective number of tasks
-            weights = choice.probs * (1 - least)
-            kl = kl + (weights[-1] + least) * kl_divergence(posterior, base).sum()
+            eps = torch.finfo(uniform.dtype).eps
+            gumbel = -(-uniform[t, 0].clamp(eps, 1 - eps).log()).log()
+            log_weights = ((logits[t] + gumbel) / temperature).log_softmax(0)
+            q, p = (
+                ExpRelaxedCategorical(torch.tensor(temperature), logits=values)
+                for values in (logits[t], torch.zeros(num_tasks))
+            )
+            kl = q.log_prob(log_weights) - p.log_prob(log_weights)
+
+            weights = log_weights.exp() * (1 - 1 / num_tasks)
+            kl = kl + (weights[-1] + 1 / num_tasks) * kl_divergence(posterior, base).sum()
             for k, i in enumerate(i for i in range(num_tasks) if i != t):
                 kl = kl + weights[k] * kl_divergence(posterior, sources[i]).sum()
             total = total + kl_weight * kl

@@ -24,7 +24,7 @@ from typing import Literal, TypeAlias, cast
 
 from pyro_vmtl.data.row_batches import BalancedRows, RandomRows
 from pyro_vmtl.data.task_batches import TaskBlocks
-from pyro_vmtl.handlers.schedules import Linear, Stairs
+from pyro_vmtl.handlers.schedules import Exponential, Linear, Stairs
 from pyro_vmtl.methods.by_features import ByFeatures
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.stack import Stack
@@ -45,7 +45,12 @@ __all__ = [
 ]
 
 SHARED = Preset(
-    sharing={"start": "nearest"},
+    sharing={
+        "start": "nearest",
+        "weights": "concrete",
+        "temperature": Exponential(1.0, 0.5, steps=250),
+        "min_base_weight": "tasks",
+    },
     kl_weights=0.2,
     fitting={"tasks": TaskBlocks(512)},  # with a thousand tasks, all at once take twice the memory
     # The noise of batches moves the means, at the usual rate by more than is unknown of them.

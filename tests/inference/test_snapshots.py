@@ -25,17 +25,15 @@ def by_hand(fitted, site=0):
     """Pool weights at the softmax of the logits, with a loop instead of padding."""
     sources = [m for m in fitted.guide.modules() if isinstance(m, Sources)][site]
     num_tasks = sources.num_tasks
-    weights, least = np.zeros((num_tasks, num_tasks + 1)), np.zeros((num_tasks, 1))
+    weights = np.zeros((num_tasks, num_tasks + 1))
     logits = sources.logits.detach().double().numpy()
     for task in range(num_tasks):
         shares = np.exp(logits[task]) / np.exp(logits[task]).sum()
-        borrowed = shares[:-1] / shares[:-1].sum()
-        least[task] = 1 / (1 + 1 / (borrowed**2).sum())
         names = [other for other in range(num_tasks) if other != task]
         for name, share in zip([*names, num_tasks], shares, strict=True):
             weights[task, name] += share
-    anchored = (1 - least) * weights
-    anchored[:, -1:] += least
+    anchored = (1 - 1 / num_tasks) * weights
+    anchored[:, -1] += 1 / num_tasks
     return anchored
 
 
@@ -59,7 +57,7 @@ def test_snapshots_go_from_even_weights_to_those_of_the_fit(method, fitting, dat
     assert weights.shape == (8, 4, 5)
     torch.testing.assert_close(weights.sum(-1), torch.ones(8, 4))  # float32
     assert not weights.diagonal(dim1=1, dim2=2).any()
-    # sources and base have even parts in what the least weight of the base, 1/4, leaves
+    # sources and base have even parts in what the anchor, 1/4, leaves
     borrowed = 0.75 * 3 / 4
     torch.testing.assert_close(weights[0, :, :-1].sum(1), torch.full((4,), borrowed))
     np.testing.assert_allclose(weights[-1], by_hand(fitted), atol=1e-6)  # float32
