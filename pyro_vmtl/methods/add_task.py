@@ -26,7 +26,7 @@ from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.program_handler import ProgramWithHandler, unwrap
 from pyro_vmtl.inference.svi import fit
-from pyro_vmtl.methods.borrowing import Borrowing
+from pyro_vmtl.methods.borrowing import WEIGHT_DRAWS, Borrowing
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.method import ProgramMethod
@@ -103,7 +103,7 @@ def add_task(fitted: Fitted, rows: TaskData, *, seed: int = 0) -> Fitted:
     if fitted.shares_of_folds is None:
         return extended
     # No fit without a fold has the new task: there it borrows as in the one of all rows.
-    new = extended.relatedness(seed=seed).mean(0)[-1:]
+    new = extended.relatedness(num_samples=WEIGHT_DRAWS, seed=seed).mean(0)[-1:]
     folds_of = fitted.shares_of_folds
     wide = torch.cat(
         [folds_of[..., :-1], torch.zeros_like(folds_of[..., :1]), folds_of[..., -1:]], 2

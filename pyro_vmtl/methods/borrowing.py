@@ -40,7 +40,7 @@ from pyro_vmtl.handlers.tracing import TracePair, sample_sites, trace_guide_and_
 from pyro_vmtl.sharing.pool import Pool
 from pyro_vmtl.sharing.share import relatedness
 
-__all__ = ["Borrowing"]
+__all__ = ["WEIGHT_DRAWS", "Borrowing"]
 
 WEIGHT_DRAWS = 200
 """Draws of the source weights that their mean is computed from."""
@@ -101,6 +101,10 @@ class Borrowing:
         """Return the shares with one more task that is pooled with the others."""
         shares = torch.cat([self.shares, self.shares.mean(0, keepdim=True)])
         return Borrowing(shares, torch.cat([self.sources, torch.zeros(1)]))
+
+    def mean(self, guide: Program, *, seed: int = 0) -> Tensor:
+        """Compute mean shares, (T, T + 1), by few draws: with many tasks each of them is large."""
+        return self.draw(guide, num_samples=WEIGHT_DRAWS, seed=seed).mean(0)
 
     def draw(self, guide: Program, *, num_samples: int = 1000, seed: int = 0) -> Tensor:
         """Draw shares, (S, T, T + 1), with source weights from their posterior.

@@ -196,7 +196,7 @@ class Stack:
             if stopped:
                 break
             shares = {
-                name: member.borrowing.draw(member.guide, seed=seed).mean(0, keepdim=True)
+                name: member.borrowing.mean(member.guide, seed=seed)[None]
                 for name, member in fits.items()
             }
             parts.append(replace(_predict_held_out(fits, train, held, seed), shares=shares))
