@@ -73,8 +73,8 @@ def draw_stacking_weights(
     """Draw stacking weights from their posterior, (num_draws, T, M), on the CPU.
 
     Gibbs sampling from ``start`` (T, M), every tenth state: each row belongs to a member in
-    proportion to weight and density; the mean over tasks is drawn given the expected numbers of
-    independent draws from it among the rows (Antoniak 1974), and weights given mean and rows.
+    proportion to weight and density; the mean over tasks is drawn given how many of the rows are
+    independent draws from it (Antoniak 1974), and weights given mean and rows.
 
     Examples
     --------
@@ -88,16 +88,17 @@ def draw_stacking_weights(
     rows = density.new_ones(len(task)) if sample_weight is None else sample_weight.to(density)
     weights, draws = start.to(density), []
     mean = weights.mean(0)
+    size = weights.numel()
     for step in range(1, 1 + num_draws * THINNING):
-        counts = torch.zeros_like(weights)
-        if len(task):
-            bounds = (density * weights[task]).cumsum(1)  # of torch.multinomial, ten times as fast
-            drawn = torch.rand(len(task), 1, generator=generator) * bounds[:, -1:]
-            member = (drawn > bounds[:, :-1]).sum(1)
-            counts.index_put_((task, member), rows, accumulate=True)
-        prior = (PRIOR_ROWS * mean).clamp_min(1e-3)
-        independent = prior * ((prior + counts).digamma() - prior.digamma())
-        mean = _draw_dirichlet(independent.sum(0) + 1 / len(mean), generator)
+        bounds = (density * weights[task]).cumsum(1)  # of torch.multinomial, ten times as fast
+        drawn = torch.rand(len(task), 1, generator=generator) * bounds[:, -1:]
+        cell, order = (task * len(mean) + (drawn > bounds[:, :-1]).sum(1)).sort()
+        rank = torch.arange(len(cell)) - torch.searchsorted(cell, cell)
+        prior = (PRIOR_ROWS * mean)[cell % len(mean)]
+        independent = torch.rand(len(cell), generator=generator) < prior / (prior + rank)
+        from_mean = torch.bincount(cell % len(mean), independent.double(), len(mean)).to(density)
+        mean = _draw_dirichlet(from_mean + 1 / len(mean), generator)
+        counts = torch.bincount(cell, rows[order], size).to(density).reshape(weights.shape)
         weights = _draw_dirichlet(counts + PRIOR_ROWS * mean, generator)
         if step % THINNING == 0:
             draws.append(weights)

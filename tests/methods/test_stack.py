@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
-from torch.distributions import Beta, Categorical, Normal
+from torch.distributions import Categorical, Normal
 
 from pyro_vmtl import (
     Calibration,
@@ -253,8 +253,9 @@ def test_relatedness_of_fits_without_a_fold_has_drawn_weights(rows, monkeypatch)
             member = method.fit(train, seed=2).member
             shares = member.borrowing.draw(member.guide, num_samples=200, seed=2).mean(0)
             expected += known[8 * fold : 8 * fold + 8, :, m, None] * shares
-        for first in (1, 26):
-            torch.testing.assert_close(drawn[first + 8 * fold :][:8], expected[: 25 - first])
+        for first in (1, 26):  # after the draw of all rows
+            found = drawn[first + 8 * fold :][:8]
+            torch.testing.assert_close(found, expected[: len(found)])
 
 
 def test_drawn_stacking_weights_have_their_posterior():
@@ -263,18 +264,22 @@ def test_drawn_stacking_weights_have_their_posterior():
     log_density = torch.randn(30, 2, generator=generator) + torch.tensor([0.7, 0.0])
     task = torch.zeros(30, dtype=torch.long)
     start = stacking_weights(log_density, task, 1)
-    drawn = draw_stacking_weights(log_density, task, start, num_draws=4000)[:, 0, 0]
-    grid = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
-    weight, mean = torch.meshgrid(grid, grid, indexing="ij")
+    drawn = draw_stacking_weights(log_density, task, start, num_draws=2000)[:, 0, 0]
+    logit = torch.linspace(-30, 30, 1501, dtype=torch.float64)  # densities have poles at 0 and 1
+    grid, rest = logit.sigmoid(), (-logit).sigmoid()
     first, second = log_density.double().exp().T[..., None]
-    of_rows = (grid * first + (1 - grid) * second).log().sum(0)
-    prior = Beta(20 * mean, 20 * (1 - mean)).log_prob(weight) + Beta(0.5, 0.5).log_prob(mean)
-    posterior = (of_rows[:, None] + prior).flatten().softmax(0).reshape(1000, 1000).sum(1)
+    of_rows = (grid * first + rest * second).log().sum(0) + (grid * rest).log()
+    of_mean = 0.5 * (grid * rest).log()  # Beta(1/2, 1/2), by logit
+    a, b = 20 * grid, 20 * rest
+    given_mean = (a - 1) * grid.log()[:, None] + (b - 1) * rest.log()[:, None]
+    given_mean = given_mean - a.lgamma() - b.lgamma()
+    joint = of_rows[:, None] + given_mean + of_mean
+    posterior = joint.flatten().softmax(0).reshape(joint.shape).sum(1)
     exact = (posterior * grid).sum()
     sd = (posterior * (grid - exact) ** 2).sum().sqrt()
-    # the chain's error is 0.02 of sd for 2,500 independent draws; expected tables cost some more
-    assert drawn.mean().item() == pytest.approx(exact.item(), abs=0.1 * sd.item())
-    assert drawn.std().item() == pytest.approx(sd.item(), rel=0.1)
+    # four standard errors of 1,000 independent draws; those of the chain are every tenth state
+    assert drawn.mean().item() == pytest.approx(exact.item(), abs=0.13 * sd.item())
+    assert drawn.std().item() == pytest.approx(sd.item(), rel=0.13)
 
 
 def test_relatedness_is_that_of_the_members(rows):
