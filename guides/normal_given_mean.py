@@ -105,11 +105,17 @@ class NormalGivenMean(FullRankNormal):
         """Sample every site; the model's arguments are ignored."""
         common, of = self.draw_common(), self._parts()
         apart = common["w_mean"] - of.mean.loc
-        loc = of.loc + (of.gain @ apart.unsqueeze(-1)).squeeze(-1)
-        marginal = self._marginal(of)
+        event_dim = of.loc.ndim - 2
         with pyro.plate("task", self.num_tasks, dim=-2):
-            given = dist.MultivariateNormal(loc, scale_tril=of.root).to_event(of.loc.ndim - 3)
-            infer = {"expected": {"w": self.expected_kl(of)}, "marginal": marginal}
+            some = of._replace(
+                loc=pyro.subsample(of.loc, event_dim=event_dim),
+                root=pyro.subsample(of.root, event_dim=event_dim + 1),
+                gain=pyro.subsample(of.gain, event_dim=event_dim + 1),
+            )
+            loc = some.loc + (some.gain @ apart.unsqueeze(-1)).squeeze(-1)
+            given = dist.MultivariateNormal(loc, scale_tril=some.root).to_event(event_dim - 1)
+            expected = {"w": self.expected_kl(some)}
+            infer = {"expected": expected, "marginal": self._marginal(some)}
             values = {
                 site: pyro.sample(site, given, infer=infer)
                 if site == "w"
