@@ -15,7 +15,15 @@ __all__ = ["read_netcdf", "write_netcdf"]
 LEVEL = 4
 """Compression level: nearly the smallest files, in a fraction of the time."""
 
-DAMAGED = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+DAMAGED = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 """Errors raised while reading files whose content was changed."""
 
 

@@ -13,7 +13,8 @@ import typer
 
 from pyro_vmtl.cli.console import show_run
 from pyro_vmtl.cli.fit_problem import DIGITS, FitProblem, read_problem
-from pyro_vmtl.cli.run_directory import METRICS, FittedTable, write_run
+from pyro_vmtl.cli.run_directory import FittedTable, write_run
+from pyro_vmtl.cli.run_files import METRICS
 from pyro_vmtl.cli.scores import Estimator
 from pyro_vmtl.cli.settings import FitSettings
 from pyro_vmtl.cli.user_errors import InputError, print_note, report_user_errors
@@ -65,8 +66,11 @@ def run_fit(settings: FitSettings, *, overwrite: bool, resume: bool, as_json: bo
         if fitted.estimator.fitted_.result.stopped == "interrupted":
             typer.echo("Interrupted. The same command with --resume continues the fit.", err=True)
             raise typer.Exit(130)
-        metrics = write_run(problem, fitted, notices=notes, overwrite=overwrite)
+        metrics, failed = write_run(problem, fitted, notices=notes, overwrite=overwrite)
         shutil.rmtree(checkpoints, ignore_errors=True)
+        if failed is not None:
+            print_note(f"{out} has the fit, which can predict, but not all tables and pictures.")
+            raise failed if isinstance(failed, OSError) else RuntimeError(out) from failed
     if as_json:
         typer.echo(json.dumps({"run": str(out), **metrics}, default=str))
     else:

@@ -53,13 +53,14 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} cannot be read ({error}). Take an unchanged copy.") from error
 
 
-def check_schema(schema: TypeAdapter[Any], content: Any, what: object) -> None:
-    """Raise an error that says where content is not what it should be."""
+def check_schema(schema: TypeAdapter[Any], content: Any, what: object) -> Any:
+    """Return content as a schema has it, or raise an error that says where it is different."""
     try:
-        schema.validate_python(content, strict=True)
+        return schema.validate_python(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "all of it"
         raise ValueError(
-            f"{what} cannot be read ({place}: {first['msg']}). Take an unchanged copy, or fit again."
+            f"{what} cannot be read ({place}: {first['msg']}). Take an unchanged copy, or fit "
+            "again."
         ) from error

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["LIMITS", "AllocationLimit", "check_limit"]
+__all__ = ["LIMITS", "AllocationLimit", "LimitError", "check_limit"]
 
 FACTORIES: set[Callable[..., Any]] = {
     *(torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.randn),
@@ -32,13 +32,17 @@ LIMITS = {
 """Default of each limit, and what it counts."""
 
 
+class LimitError(ValueError):
+    """Something is larger than a limit allows."""
+
+
 def check_limit(name: str, found: float, what: object) -> None:
     """Raise an error if something is larger than a limit allows."""
     default, unit = LIMITS[name]
     variable = f"PYRO_VMTL_MAX_{name}"
     most = int(os.environ.get(variable, default))
     if found > most:
-        raise ValueError(
+        raise LimitError(
             f"{what} has {found:,} {unit}, more than the limit of {most:,}, which guards the "
             f"memory. If you trust the file, set the environment variable {variable}={found}."
         )
@@ -49,11 +53,11 @@ class AllocationLimit(TorchFunctionMode):
 
     Examples
     --------
-    >>> with AllocationLimit("run/weights"):
+    >>> with AllocationLimit("weights"):  # doctest: +ELLIPSIS
     ...     torch.zeros(10**6, 10**6)
     Traceback (most recent call last):
     ...
-    ValueError: run/weights has 1,000,000,000,000 numbers, more than the limit of 250,000,000, ...
+    pyro_vmtl.data.limits.LimitError: weights has 1,000,000,000,000 numbers, ...
     """
 
     def __init__(self, what: object) -> None:

@@ -60,7 +60,7 @@ def from_state(
         }
         calibrations = {name: _calibration(**c) for name, c in config["calibrations"].items()}
         weights, new_task_weights = tensors["weights"], tensors["new_task_weights"]
-        if not all((0 <= w).all() and (w <= 1.001).all() for w in (weights, new_task_weights)):
+        if not all((w >= 0).all() and (w <= 1.001).all() for w in (weights, new_task_weights)):
             raise ValueError("The members have weights outside [0, 1].")
         if weights.shape != (like.num_tasks, len(members)) or len(new_task_weights) != len(members):
             raise ValueError(

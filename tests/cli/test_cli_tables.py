@@ -67,7 +67,15 @@ def few_steps(monkeypatch):
 def test_a_run_holds_what_is_promised(done):
     _, out, result = done
     assert {path.name for path in out.iterdir()} == {
-        *("config.toml", "estimator", "holdout.csv", "metrics.json", "pictures", "posterior.nc"),
+        *(
+            "SHA256SUMS",
+            "config.toml",
+            "estimator",
+            "holdout.csv",
+            "metrics.json",
+            "pictures",
+            "posterior.nc",
+        ),
         *("relatedness.csv", "report.html", "summary.csv", "table.json"),
     }
     metrics = json.loads((out / "metrics.json").read_text())
@@ -383,6 +391,10 @@ def damage(out, kind):
         (out / "estimator" / "estimator.json").write_text("{")
     elif kind == "nothing":
         shutil.rmtree(out)
+    if kind == "changed table":
+        (out / "table.json").write_text((out / "table.json").read_text() + " ")
+    else:  # without checksums, as of an earlier version
+        (out / "SHA256SUMS").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -398,6 +410,7 @@ def damage(out, kind):
         ("other kind", "holds a VMTLRegressor, expected a VMTLClassifier"),
         ("broken estimator", "estimator.json cannot be read"),
         ("nothing", "is no folder"),
+        ("changed table", "was changed after the fit"),
     ],
 )
 def test_a_damaged_run_is_told(done, tmp_path, kind, message):

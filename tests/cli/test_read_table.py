@@ -183,7 +183,7 @@ def test_a_csv_becomes_columns_of_the_right_kind(tmp_path):
             "real": pd.Series([1000.0, 0.5], dtype="Float64"),
             "flag": pd.Series([True, False], dtype="boolean"),
             "text": pd.Series(["a", 'say "hi"'], dtype="string"),
-            "none": pd.Series([None, None], dtype="Float64"),
+            "none": pd.Series([None, "null"], dtype="string"),
             "huge": pd.Series(["99999999999999999999", "1"], dtype="string"),
             "quoted": pd.Series(["1,5", None], dtype="string"),
         }
