@@ -26,6 +26,7 @@ from pyro_vmtl.cli.column_types import (
 )
 from pyro_vmtl.cli.target import check_column, read_tasks
 from pyro_vmtl.cli.user_errors import InputError, did_you_mean, quote_names
+from pyro_vmtl.estimators.outliers import describe_outliers
 
 __all__ = ["Columns"]
 
@@ -54,13 +55,16 @@ class Columns:
         task: str,
         features: Sequence[str] | None = None,
         missing: Sequence[str] = (),
+        rows: np.ndarray | None = None,
     ) -> tuple[Columns, list[str]]:
         """Learn how to read the features; also return what the user should know, a sentence each.
 
-        ``features`` of None takes all other columns. Constant columns, and those equal to an
+        ``features`` of None takes all other columns, ``missing`` is only kept, and ``rows`` are
+        the numbers of the rows in the file. Constant columns, and those equal to an
         earlier one, are left out with a notice.
         """
         names = _feature_names(table, target, task, features)
+        rows = np.arange(len(table)) + 2 if rows is None else rows
         labels = read_tasks(table, task)
         if len(set(labels)) == len(labels) >= 20:
             raise InputError(
@@ -96,6 +100,7 @@ class Columns:
                 notices.append(f"Column {name!r} is left out, as it equals {same!r} in every row.")
             elif numeric:
                 medians[name] = median
+                notices += describe_outliers(values, f"Column {name!r}", rows)
                 if num_missing:
                     notices.append(
                         f"Column {name!r} has no value in {num_missing} of {len(table)} rows, "

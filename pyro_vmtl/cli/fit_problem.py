@@ -88,6 +88,7 @@ def read_problem(settings: FitSettings) -> FitProblem:
         task=task,
         features=settings.features,
         missing=settings.missing or (),
+        rows=np.flatnonzero(~held_out) + 2,
     )
     rows = Rows(columns.features(table), tasks, np.arange(len(table)) + 2, y)
     train, test = (rows.take(np.flatnonzero(chosen)) for chosen in (~held_out, held_out))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +42,7 @@ def about(
     ] = False,
 ) -> None:
     """Variational multi-task learning: many small related tasks that borrow from one another."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: a fit keeps its state
 
 
 @app.command()

@@ -19,6 +19,7 @@ from pyro_vmtl.cli.column_types import (
     with_placeholders,
 )
 from pyro_vmtl.cli.user_errors import InputError, did_you_mean, row_numbers
+from pyro_vmtl.estimators.outliers import describe_outliers
 
 __all__ = ["Target", "TargetKind", "check_column", "match_labels", "read_target", "read_tasks"]
 
@@ -79,6 +80,8 @@ def read_target(
         values = _classes(column, target, to_learn=to_learn)
     else:
         values = _numbers(column, target, kind)
+        if to_learn:
+            notices += describe_outliers(values, f"Column {target!r}", np.arange(len(values)) + 2)
     known = values[pd.notna(values)]
     if to_learn and (known == known[0]).all():
         raise InputError(

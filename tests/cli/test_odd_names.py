@@ -3,20 +3,18 @@
 import json
 import re
 import tomllib
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from small_tables import quick_presets, table
 from typer.testing import CliRunner
 
 from pyro_vmtl.cli import console, run_directory
 from pyro_vmtl.cli.main import app
 from pyro_vmtl.cli.safe_text import write_csv
 from pyro_vmtl.cli.settings import FitSettings
-from pyro_vmtl.estimators import base
-from pyro_vmtl.methods.presets import presets
 
 ODD = [
     "[/x]",
@@ -40,23 +38,9 @@ def run(*arguments):
 @pytest.fixture(autouse=True)
 def quick(request, monkeypatch):
     """Few steps, and no report but where a test asks for it."""
-
-    def few(kind):
-        return {"shared": replace(presets(kind)["shared"].many_features, fitting={"num_steps": 30})}
-
-    monkeypatch.setattr(base, "presets", few)
+    quick_presets(monkeypatch)
     if "slow" not in request.keywords:
         monkeypatch.setattr(run_directory, "write_run_report", lambda *args, **settings: None)
-
-
-def table(labels=("a", "b", "c"), target="y", task="task", feature="x1", classes=None, rows=48):
-    rng = np.random.RandomState(0)
-    x = rng.normal(size=(rows, 2))
-    y = x[:, 0] + 0.3 * rng.normal(size=rows)
-    columns = {feature: x[:, 0], "x2": x[:, 1]}
-    columns[task] = [labels[row % len(labels)] for row in range(rows)]
-    columns[target] = y if classes is None else np.where(y > 0, *classes)
-    return pd.DataFrame(columns)
 
 
 def fitted(folder, frame, target="y", task="task", *more):
