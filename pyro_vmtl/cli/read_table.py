@@ -137,9 +137,10 @@ def _read_csv(
     _check_names(header, name)
     if len(records) == 1:
         raise InputError(f"{name} has a header and no rows, expected at least one row.")
-    table = pd.DataFrame(records[1:], columns=header, dtype="string")
-    present = {column: ~table[column].str.strip().isin(["", *missing]) for column in header}
-    return pd.DataFrame({c: from_text(table[c].where(present[c])) for c in header})
+    empty, columns = {"", *missing}, zip(*records[1:], strict=True)
+    known = ([None if e.strip() in empty else e for e in column] for column in columns)
+    parsed = [from_text(pd.Series(entries, dtype="string")) for entries in known]
+    return pd.DataFrame(dict(zip(header, parsed, strict=True)))
 
 
 def _decode(data: bytes, name: str) -> str:
@@ -198,6 +199,10 @@ def _read_parquet(data: bytes, name: str, missing: Sequence[str]) -> pd.DataFram
         table = pd.read_parquet(
             io.BytesIO(data), dtype_backend="numpy_nullable", read_dictionary=texts
         )
+        dictionaries = [column.cat for _, column in table.select_dtypes("category").items()]
+        lengths = (each.categories.str.len().to_numpy() for each in dictionaries)
+        pairs = zip(dictionaries, lengths, strict=True)
+        check_limit("TABLE_BYTES", sum(int(n[c.codes[c.codes >= 0]].sum()) for c, n in pairs), name)
         if any(level is not None for level in table.index.names):
             table = table.reset_index()  # pandas stores a named index, a column to the user
         columns = [(str(column), normalize(table.iloc[:, i])) for i, column in enumerate(table)]

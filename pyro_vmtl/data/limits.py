@@ -22,7 +22,7 @@ FACTORIES: set[Callable[..., Any]] = {
 
 LIMITS = {
     "TABLE_BYTES": (1_000_000_000, "bytes of table"),
-    "COLUMNS": (20_000, "columns"),
+    "COLUMNS": (10_000, "columns"),
     "CELLS": (50_000_000, "cells"),
     "JSON_BYTES": (50_000_000, "bytes of text"),
     "RUN_BYTES": (1_000_000_000, "bytes"),
