@@ -179,13 +179,15 @@ class Session:
         return found
 
 
-def fuzz_tables(session: Session, chance: random.Random, *, report: bool) -> Path | None:
-    """Fit, predict and evaluate mutated tables; return the run if there is one."""
+def fuzz_tables(
+    session: Session, chance: random.Random, *, report: bool
+) -> tuple[Path, bytes] | None:
+    """Fit, predict and evaluate mutated tables; return the run, if any, and the valid table."""
     folder, number = session.folder, session.number
     good = table(chance)
     for name in ("fit", "new"):
         (folder / f"{name}.csv").write_bytes(mutate(good, chance))
-    source = bomb(folder, chance) if chance.random() < 0.02 else folder / "fit.csv"
+    source = bomb(folder, chance) if chance.random() < 0.05 else folder / "fit.csv"
     out, predicted = folder / f"run-{number}", folder / f"predicted-{number}.csv"
     arguments = ["fit", str(source), "--target", chance.choice(TARGETS), "--task", "task"]
     arguments += ["--method", "shared", "--out", str(out)]
@@ -203,16 +205,18 @@ def fuzz_tables(session: Session, chance: random.Random, *, report: bool) -> Pat
     session.run(["predict", str(out), str(folder / "new.csv"), "--out", str(predicted)], predicted)
     session.run(["evaluate", str(out), str(folder / "new.csv")])
     predicted.unlink(missing_ok=True)
-    return out
+    return out, good
 
 
-def fuzz_run(session: Session, run: Path, chance: random.Random, *, report: bool) -> None:
-    """Use a mutated copy of a run."""
+def fuzz_run(
+    session: Session, run: Path, good: bytes, chance: random.Random, *, report: bool
+) -> None:
+    """Use a mutated copy of a run, with a valid table."""
     copy = copy_run(run, session.folder / "mutated" / "run")
     predicted = session.folder / f"predicted-{session.number}.csv"
     mutate_run(copy, session.outside, chance)
     new = session.folder / "new.csv"
-    new.write_bytes(table(random.Random(0)))
+    new.write_bytes(good)
     session.run(["predict", str(copy), str(new), "--out", str(predicted)], predicted)
     predicted.unlink(missing_ok=True)
     if chance.random() < 0.2:
@@ -253,18 +257,18 @@ def main() -> None:
     end = time.monotonic() + 60 * chosen.minutes
     with tempfile.TemporaryDirectory() as scratch:
         session = Session(Path(scratch).resolve(), chosen.seed)
-        runs: list[Path] = []
+        runs: list[tuple[Path, bytes]] = []
         while time.monotonic() < end:
             session.number += 1
             report = chance.random() < 0.05
             if len(runs) < 3 or chance.random() < 0.25:
                 run = fuzz_tables(session, chance, report=report)
                 runs += [] if run is None else [run]
-                for old in runs[:-6]:
+                for old, _ in runs[:-6]:
                     shutil.rmtree(old)
                 runs = runs[-6:]
             else:
-                fuzz_run(session, chance.choice(runs), chance, report=report)
+                fuzz_run(session, *chance.choice(runs), chance, report=report)
     for (command, code), count in sorted(session.codes.items()):
         print(f"{command}: {count} ended with {code}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -89,13 +89,16 @@ def _only_fit(out: Path) -> Iterator[None]:
     path = out.with_name(f".{out.name}.lock")
     lock = FileLock(path, timeout=0)
     try:
-        with lock:
-            yield
-            path.unlink(missing_ok=True)
+        lock.acquire()
     except Timeout:
         raise InputError(
             f"Another fit is writing {out}. Wait for its end, or choose another --out."
         ) from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def _fit(problem: FitProblem, checkpoints: Path, *, progress: bool) -> FittedTable:
