@@ -60,6 +60,8 @@ class FitSettings:
             )
         if not 0 <= self.seed < 2**32:
             raise InputError(f"--seed is {self.seed}, expected an integer from 0 to 2**32 - 1.")
+        if self.folder.name in ("", ".."):
+            raise InputError(f"--out is {self.out!r}, expected the name of a folder to create.")
         for name, text in asdict(self).items():
             if any(0xD800 <= ord(letter) < 0xE000 for letter in str(text)):
                 raise InputError(f"--{name} is {text!r}, which is not UTF-8. Rename it.")

@@ -299,6 +299,8 @@ def test_bad_columns_end_with_2(tmp_path, columns, message):
         (["exams.csv", *FIT, "--device", "quantum"], "device is 'quantum', which cannot be used"),
         (["exams.csv", *FIT, "--features", "agee"], "Did you mean 'age'"),
         (["exams.csv", *FIT, "--out", "exams.csv/run"], "cannot be written to"),
+        (["exams.csv", *FIT, "--out", "."], "--out is '.', expected the name of a folder"),
+        (["exams.csv", *FIT, "--seed", 2**32], "expected an integer from 0 to 2**32 - 1"),
         (["exams.csv", *FIT, "--config", "none.toml"], "--config none.toml cannot be read"),
         (["exams.csv", *FIT, "--config", "exams.csv"], "is not TOML"),
         (["--config", "name.toml"], "has 'tagret', which is not an option of `fit`."),

@@ -270,9 +270,9 @@ def test_words_for_nothing_are_text_among_text_and_missing_among_numbers(tmp_pat
     (tmp_path / "a.csv").write_text("\n".join(["country,age,task,y", *lines]))
     columns, notices = Columns.learn(read_table(tmp_path / "a.csv"), target="y", task="task")
     assert columns.categories == {"country": ["DE", "NA"]} and list(columns.medians) == ["age"]
-    told = " ".join(notices)
-    assert "'country' has 'NA' in 24 of 30 rows, which counts as text" in told
-    assert "'age' has no value in 1 of 30 rows" in told
+    found = " ".join(notices)
+    assert "'country' has 'NA' in 24 of 30 rows, which counts as text" in found
+    assert "'age' has no value in 1 of 30 rows" in found
     declared = read_table(tmp_path / "a.csv", missing=["NA"])
     assert declared["country"].isna().sum() == 24
     one = pd.DataFrame({"country": ["NA"], "age": ["NA"]}, dtype="string")  # none among numbers
