@@ -36,6 +36,7 @@ from typer.testing import CliRunner
 
 from benchmarks.fuzz_runs import copy_run, mutate_run
 from pyro_vmtl.analysis import report as report_module
+from pyro_vmtl.cli import run_directory
 from pyro_vmtl.cli.main import app
 from pyro_vmtl.estimators import base
 
@@ -249,6 +250,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
+    run_directory.MAX_DRAWN = 1  # few draws
     original = base.presets
     base.presets = lambda kind: {  # type: ignore[assignment]
         "shared": replace(original(kind)["shared"].many_features, fitting={"num_steps": 12})

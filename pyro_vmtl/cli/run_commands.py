@@ -67,6 +67,8 @@ def rewrite_report(folder: Path, *, open_page: bool, as_json: bool) -> None:
         tree = read_netcdf(run_file(folder, POSTERIOR, "RUN_BYTES"))
         try:
             page = write_run_report(folder, metrics, tree)
+        except OSError:  # of the disk
+            raise
         except DAMAGED as error:
             raise InputError(
                 f"{folder} cannot be reported: {POSTERIOR} or {METRICS} is not what `fit` wrote "
