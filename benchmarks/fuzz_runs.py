@@ -32,7 +32,7 @@ def mutate_run(folder: Path, outside: Path, chance: random.Random) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".svg")
     for _ in range(chance.choice([1, 1, 1, 2, 4])):
         path = chance.choice(files)
-        with suppress(OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError):
+        with suppress(OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError):
             chance.choice([*BY_SUFFIX.get(path.suffix, []), *BY_SUFFIX.get(path.suffix, []), *ANY])(
                 path, outside, chance
             )
