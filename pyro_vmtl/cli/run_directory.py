@@ -179,7 +179,10 @@ def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     metrics, path = read_checked(folder, METRICS), run_file(folder, SUMMARY)
     try:
         texts = {"task": str, "nearest": str}
-        summary = pd.read_csv(path, index_col="task", dtype=texts, keep_default_na=False)
+        empty = {name: [""] for name in TASK_COLUMNS}  # a task may be called NA
+        summary = pd.read_csv(
+            path, index_col="task", dtype=texts, keep_default_na=False, na_values=empty
+        )
         summary[list(TASK_COLUMNS)]
     except (OSError, LookupError, ValueError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error}). Take an unchanged copy.") from error
