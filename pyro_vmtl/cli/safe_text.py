@@ -28,13 +28,15 @@ def for_terminal(value: object, keep: str = "") -> str:
     >>> for_terminal("a\x1b[2Jb\u202ec")
     'a\\x1b[2Jb\\u202ec'
     """
+    text = str(value)
+    if text.isprintable():
+        return text
+    keep += "\N{ZERO WIDTH JOINER}"  # of emojis
     return "".join(
-        repr(letter)[1:-1]
-        if letter not in keep
-        and unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")
-        and letter != "\N{ZERO WIDTH JOINER}"
-        else letter
-        for letter in str(value)
+        letter
+        if letter.isprintable() or letter in keep or unicodedata.category(letter) == "Zs"
+        else repr(letter)[1:-1]
+        for letter in text
     )
 
 
