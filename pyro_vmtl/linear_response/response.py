@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,7 +43,7 @@ from pyro_vmtl.linear_response.normals import AtMeans, NewCovariances
 from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources
 
-__all__ = ["LinearResponse", "in_double", "kl_weight_and_supports"]
+__all__ = ["LinearResponse", "free_numbers", "in_double", "kl_weight_and_supports"]
 
 LEAST_WEIGHT = 0.05
 """Weight of a source, relative to the largest, below which its logit is held: it has no optimum."""
@@ -132,9 +132,7 @@ class LinearResponse:
                 "expected equal ones: no term may depend on draws. Fit and call this with "
                 "elbo=MeanFieldELBO(num_points=4), and weights='categorical' where tasks share."
             )
-        held = {id(m.logits): _held(m.logits.detach()) for m in modules if isinstance(m, Sources)}
-        free = [~held.get(id(p), torch.zeros_like(p, dtype=torch.bool)) for p in parameters]
-        self.curvature = Curvature(loss, parameters, free)
+        self.curvature = Curvature(loss, parameters, free_numbers(modules, parameters))
         step = self.curvature.solve(self.curvature.gradient[None])[0]
         squared = float(self.curvature.gradient @ step) / self._kl_weight
         self.distance = max(0.0, squared) ** 0.5
@@ -205,6 +203,13 @@ class LinearResponse:
     def _loss(self, elbo: Trace_ELBO, seed: int) -> Tensor:
         with isolated(seed), validation(False), batch_of(self._args, None) as args:
             return evaluate(elbo, self._model, self._guide, *args).loss
+
+
+def free_numbers(modules: Sequence[nn.Module], parameters: Sequence[Tensor]) -> Tensor:
+    """Return which numbers of the parameters are not held, (n,), as logits without an optimum."""
+    held = {id(m.logits): _held(m.logits.detach()) for m in modules if isinstance(m, Sources)}
+    masks = (held.get(id(p), torch.zeros_like(p, dtype=torch.bool)) for p in parameters)
+    return ~torch.cat([mask.flatten() for mask in masks])
 
 
 def _held(logits: Tensor) -> Tensor:

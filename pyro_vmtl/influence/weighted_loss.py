@@ -1,0 +1,115 @@
+"""The loss of a fit as a function of what is learned and of the weight of every row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from pyro.infer import Trace_ELBO
+from torch import Tensor
+
+from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.handlers.isolation import check_no_bare_parameters, isolated, validation
+from pyro_vmtl.inference.elbo import MeanFieldELBO, evaluate
+from pyro_vmtl.inference.step import batch_of
+from pyro_vmtl.linear_response.curvature import Curvature, Hessian
+from pyro_vmtl.linear_response.response import free_numbers, in_double
+from pyro_vmtl.methods.member import Member
+from pyro_vmtl.sharing.messengers import Sharing
+
+__all__ = ["NUM_POINTS", "WeightedLoss"]
+
+NUM_POINTS = 32
+"""Fixed points of normal sites where a fit took draws, and common draws of all others."""
+
+
+class WeightedLoss:
+    """The loss of a member as a function of its parameters and of row weights, in float64.
+
+    The programs are copied. Where their loss depends on draws, these are fixed points of normal
+    posteriors, and else the same draws at every evaluation, by the seed.
+
+    Attributes
+    ----------
+    member
+        The copy, whose parameters the loss has.
+    weight
+        (T, N), the weights of the rows in the fit.
+    parameters, free
+        What is learned, and which of these numbers have an optimum, (n,).
+    """
+
+    def __init__(
+        self, member: Member, data: TaskData, *, elbo: Trace_ELBO | None = None, seed: int = 0
+    ) -> None:
+        if elbo is None:
+            elbo = getattr(member.method, "fit_settings", lambda data: {})(data).get("elbo")
+        self._elbo = MeanFieldELBO() if elbo is None else elbo
+        self._seed = seed
+        model, guide, (self._data,) = in_double(member.model, member.guide, (data,))
+        self.member = replace(member, model=model, guide=guide)
+        weight = self._data.mask.double() if self._data.weight is None else self._data.weight
+        self.weight = weight * self._data.mask
+        if member.method.prepare(data).attended is not None:
+            raise ValueError(
+                "Representations of rows are compared with rows of other tasks, expected a method "
+                "in which a row enters the loss by its own term only. Share 'w' only."
+            )
+        self._modules = list(self._elbo(model, guide).eval().modules())
+        if any(isinstance(m, Sharing) and m.detach_sources for m in self._modules):
+            raise ValueError(
+                "The sources are detached from the gradient, so that the fit minimizes no single "
+                "loss. Use share(detach_sources=False)."
+            )
+        self.parameters = [p for p in self._modules[0].parameters() if p.requires_grad]
+        self.free = free_numbers(self._modules, self.parameters)
+        with torch.no_grad():
+            self.has_draws = self(self.weight) != self(self.weight, seed=seed + 1)
+            if self.has_draws:
+                self._elbo = MeanFieldELBO(
+                    num_points=NUM_POINTS, max_plate_nesting=self._elbo.max_plate_nesting
+                )
+        weight = self.weight.clone().requires_grad_()
+        (found,) = torch.autograd.grad(self(weight), weight, allow_unused=True)
+        if found is None or not found.any():
+            raise ValueError(
+                "The loss does not depend on the weights of the rows. Sample targets inside "
+                "`with pyro.plate('data', N, dim=-1)`; a guide that computes something from the "
+                "rows needs a method `take_rows(data)` that does so anew, by `data.weight`."
+            )
+
+    def __call__(self, weight: Tensor, *, seed: int | None = None) -> Tensor:
+        """Compute the loss with these weights of the rows, (T, N)."""
+        rows = self.member.method.prepare(replace(self._data, weight=weight))
+        for module in self._modules:
+            if hasattr(module, "take_rows"):
+                module.take_rows(rows)
+        own = self._seed if seed is None else seed
+        with isolated(own), validation(False), batch_of((rows,), None) as args:
+            loss = evaluate(self._elbo, self.member.model, self.member.guide, *args).loss
+            check_no_bare_parameters(self.member.model, self.member.guide)
+        return loss
+
+    def hessian(self, weight: Tensor) -> Hessian:
+        """Return gradient and Hessian at the current parameters."""
+        return Hessian(self(weight), self.parameters, self.free)
+
+    def curvature(self, weight: Tensor, *, most_dense: int | None = None) -> Curvature:
+        """Return the Hessian with its inverse."""
+        self.free = free_numbers(self._modules, self.parameters)
+        with isolated(self._seed):  # probes of a large one
+            return Curvature(self(weight), self.parameters, self.free, most_dense=most_dense)
+
+    @property
+    def numbers(self) -> Tensor:
+        """The free numbers, (n,)."""
+        return torch.cat([p.detach().flatten() for p in self.parameters])[self.free]
+
+    @numbers.setter
+    @torch.no_grad()
+    def numbers(self, values: Tensor) -> None:
+        every = torch.cat([p.detach().flatten() for p in self.parameters])
+        every[self.free] = values
+        parts = every.split([p.numel() for p in self.parameters])
+        for parameter, part in zip(self.parameters, parts, strict=True):
+            parameter.copy_(part.view_as(parameter))
