@@ -43,7 +43,7 @@ from pyro_vmtl.linear_response.normals import AtMeans, NewCovariances
 from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources
 
-__all__ = ["LinearResponse", "free_numbers", "in_double", "kl_weight_and_supports"]
+__all__ = ["LinearResponse", "as_double", "free_numbers", "in_double", "kl_weight_and_supports"]
 
 LEAST_WEIGHT = 0.05
 """Weight of a source, relative to the largest, below which its logit is held: it has no optimum."""
@@ -227,7 +227,7 @@ def in_double(
     for program in (model, guide):
         if isinstance(program, nn.Module):
             program.double()
-    return model, guide, tuple(map(_as_double, args))
+    return model, guide, tuple(map(as_double, args))
 
 
 def kl_weight_and_supports(
@@ -242,7 +242,8 @@ def kl_weight_and_supports(
     return 1 / learning_rate_of(nodes), supports
 
 
-def _as_double(arg: Any) -> Any:
+def as_double(arg: Any) -> Any:
+    """Copy rows or a tensor in double precision; return anything else as it is."""
     if isinstance(arg, TaskData):
-        return replace(arg.map_rows(_as_double), attended=_as_double(arg.attended))
+        return replace(arg.map_rows(as_double), attended=as_double(arg.attended))
     return arg.double() if isinstance(arg, Tensor) and arg.is_floating_point() else arg

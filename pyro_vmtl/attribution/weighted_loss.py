@@ -49,7 +49,7 @@ class WeightedLoss:
         model, guide, (self._data,) = in_double(member.model, member.guide, (data,))
         self.member = replace(member, model=model, guide=guide)
         weight = self._data.mask.double() if self._data.weight is None else self._data.weight
-        self.weight = weight * self._data.mask
+        self.weight = (weight * self._data.mask).requires_grad_()
         if member.method.prepare(data).attended is not None:
             raise ValueError(
                 "Representations of rows are compared with rows of other tasks, expected a method "
@@ -64,13 +64,12 @@ class WeightedLoss:
         self.parameters = [p for p in self._modules[0].parameters() if p.requires_grad]
         self.free = free_numbers(self._modules, self.parameters)
         with torch.no_grad():
-            self.has_draws = self(self.weight) != self(self.weight, seed=seed + 1)
+            self.has_draws = bool(self(self.weight) != self(self.weight, seed=seed + 1))
             if self.has_draws:
                 self._elbo = MeanFieldELBO(
                     num_points=NUM_POINTS, max_plate_nesting=self._elbo.max_plate_nesting
                 )
-        weight = self.weight.clone().requires_grad_()
-        (found,) = torch.autograd.grad(self(weight), weight, allow_unused=True)
+        (found,) = torch.autograd.grad(self(self.weight), self.weight, allow_unused=True)
         if found is None or not found.any():
             raise ValueError(
                 "The loss does not depend on the weights of the rows. Sample targets inside "
@@ -80,15 +79,20 @@ class WeightedLoss:
 
     def __call__(self, weight: Tensor, *, seed: int | None = None) -> Tensor:
         """Compute the loss with these weights of the rows, (T, N)."""
-        rows = self.member.method.prepare(replace(self._data, weight=weight))
-        for module in self._modules:
-            if hasattr(module, "take_rows"):
-                module.take_rows(rows)
+        rows = self.take_rows(weight)
         own = self._seed if seed is None else seed
         with isolated(own), validation(False), batch_of((rows,), None) as args:
             loss = evaluate(self._elbo, self.member.model, self.member.guide, *args).loss
             check_no_bare_parameters(self.member.model, self.member.guide)
         return loss
+
+    def take_rows(self, weight: Tensor) -> TaskData:
+        """Tell programs that compute something from the rows, and return these as prepared."""
+        rows = self.member.method.prepare(replace(self._data, weight=weight))
+        for module in self._modules:
+            if hasattr(module, "take_rows"):
+                module.take_rows(rows)
+        return rows
 
     def hessian(self, weight: Tensor) -> Hessian:
         """Return gradient and Hessian at the current parameters."""
