@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyro_vmtl.analysis.export.labels import source_labels
 from pyro_vmtl.analysis.tree_parts import equal_tails, get_variable
+from pyro_vmtl.data.arrays import as_labels
 
 __all__ = [
     "clustered_order",

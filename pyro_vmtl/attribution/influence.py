@@ -30,11 +30,18 @@ import torch
 from pyro.infer import Trace_ELBO
 from torch import Tensor
 
-from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.attribution.left_out import LeftOut
 from pyro_vmtl.attribution.responses import Responses
+from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.handlers.own_parameters import as_module
+from pyro_vmtl.handlers.program_handler import Program
+from pyro_vmtl.inference.history import History
+from pyro_vmtl.inference.svi import FitResult
 from pyro_vmtl.linear_response.response import as_double
+from pyro_vmtl.methods.borrowing import Borrowing
 from pyro_vmtl.methods.fitted import Fitted
+from pyro_vmtl.methods.member import Member
+from pyro_vmtl.methods.method import Programs
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -45,7 +52,7 @@ Estimate = Literal["first-order", "newton", "refit"]
 
 
 def influence(
-    fitted: Fitted,
+    fitted: Fitted | tuple[Program, Program],
     data: TaskData,
     *,
     rows: TaskData | None = None,
@@ -64,8 +71,8 @@ def influence(
     Parameters
     ----------
     fitted
-        Fit of one or more members, such as a method or ``estimator.fitted_`` has it; of a pair of
-        programs that :func:`~pyro_vmtl.fit` fitted, :meth:`Fitted.of_programs`.
+        What a method's ``fit`` returned, or ``estimator.fitted_``; or a model and guide of your own
+        that :func:`~pyro_vmtl.fit` fitted to the rows.
     data
         The rows that it was fitted to.
     rows
@@ -87,7 +94,8 @@ def influence(
         Fraction of the rows, those of the largest ``step``, for which the fit without them takes
         the place of the estimate.
     elbo
-        That of the fit; by default the one of each member's method.
+        That of the fit; by default the one of each member's method, or else
+        :class:`~pyro_vmtl.MeanFieldELBO`.
     num_samples, seed
         Draws of the log predictive density, and their seed. The same draws are used throughout.
     progress
@@ -123,19 +131,21 @@ def influence(
     >>> from pyro_vmtl.methods.presets import presets
     >>> X = torch.linspace(-1, 1, 40)[:, None]
     >>> y = 2 * X[:, 0] + 0.1 * torch.sin(9 * X[:, 0])
-    >>> y[6] = -3.0  # an error
+    >>> y[37] = -3.0  # an error, in a row of task b
     >>> data = TaskData.regression(X, y, ["a", "b"] * 20)
     >>> fitted = presets("regression")["mixed-model"].fit(data)
-    >>> rows = data.new_rows(X[:6], ["a", "b"] * 3, y[:6])
+    >>> rows = data.new_rows(X[:36], ["a", "b"] * 18, y[:36])
     >>> found = influence(fitted, data, rows=rows)["influence"]
-    >>> found.dims, found.sel(task="b").idxmin().item()
-    (('row', 'task'), 6)
+    >>> found.dims, int(found["row"][found.sel(task="a").argmin()])
+    (('row', 'task'), 37)
     """
     if method not in ("first-order", "newton", "refit") or leave not in ("row", "task"):
         raise ValueError(
             f"method is {method!r} and leave {leave!r}, expected 'first-order', 'newton' or "
             "'refit', and 'row' or 'task'."
         )
+    if isinstance(fitted, tuple):
+        fitted = _as_fitted(*fitted, data)
     as_double_rows = as_double(data if rows is None else rows)
 
     def quantity(fit: Fitted) -> Tensor:
@@ -165,6 +175,14 @@ def influence(
         distance=responses.distance,
         method=method,
     )
+
+
+def _as_fitted(model: Program, guide: Program, data: TaskData) -> Fitted:
+    """Return the fit of a pair of programs, without its history."""
+    borrowing = Borrowing.of_programs(model, guide, data, data.rows_per_task.float())
+    result = FitResult(History.from_records([], {}, {}), 0.0, "settled")
+    method = Programs(lambda data: (model, guide))
+    return Fitted.of_one(Member(method, as_module(model), as_module(guide), result, borrowing))
 
 
 def log_density(fit: Fitted, rows: TaskData, *, num_samples: int, seed: int) -> Tensor:

@@ -86,12 +86,12 @@ class LeftOut:
         coords: dict[str, Any] = {} if tasks is None else {"task": own}
         if self.is_tasks:
             first = "left_task"
-            coords[first] = own[self.places]
+            coords[first] = own[self.places.tolist()]
         else:
             first = "row"
             task, number = self.places.T
             coords[first] = self.data.row[task, number].numpy()
-            coords["row_task"] = first, own[task]
+            coords["row_task"] = first, own[task.tolist()]
         content = {}
         for name, values in variables.items():
             further = [f"of_{i}" for i in range(values.ndim - 1)]

@@ -12,40 +12,71 @@ from pyro_vmtl.linear_response.curvature import Curvature
 
 __all__ = ["go_to_optimum", "newton_step", "polish"]
 
-NEAR = 1e-6
-"""Standard deviations from the optimum that are near enough."""
+FAR, NEAR, NEARER = 1.0, 1e-4, 1e-9
+"""Distances from the optimum from which L-BFGS goes first, at which one Hessian is enough for what
+is left, and that are near enough."""
 
-SLOW = 1e-3
-"""Distance below which a polish that has become slow ends."""
+LONG = 0.25
+"""Step, of two in a row alike, by which the logarithm of a scale shows that it has no optimum."""
 
-ROUNDS, EVALUATIONS, STEPS = 8, 300, 20
-"""Most curvatures of a polish, evaluations with each of them, and steps of Newton's method."""
+ROUNDS, EVALUATIONS, STEPS = 16, 300, 20
+"""Most Hessians of a polish, evaluations of L-BFGS, and steps with one Hessian."""
 
 
 def polish(loss: WeightedLoss, *, most_dense: int | None = None) -> tuple[Curvature, float]:
     """Go to the optimum of a fit; return the curvature there, and how far away it may still be.
 
-    The distance is in standard deviations, as that of :class:`~pyro_vmtl.LinearResponse`.
+    The distance is in standard deviations, as that of :class:`~pyro_vmtl.LinearResponse`. Scales
+    that would be 0 at the optimum are held on their way there: everything that is tied to them
+    would become ill-conditioned.
     """
-    curvature = loss.curvature(loss.weight, most_dense=most_dense)
-    distance = _distance(curvature, curvature.gradient)
+    last = None
     for _ in range(ROUNDS):
-        if distance <= NEAR:
-            break
-        go_to_optimum(loss, loss.weight, curvature)
         curvature = loss.curvature(loss.weight, most_dense=most_dense)
-        before, distance = distance, _distance(curvature, curvature.gradient)
-        if 0.5 * before < distance < SLOW:  # along a number that has no optimum
+        distance = _distance(curvature, curvature.gradient)
+        if distance <= NEARER:
             break
-    return curvature, distance
+        if distance > FAR:
+            _lbfgs(loss, loss.weight, curvature, near=FAR / 4)
+            last = None
+            continue
+        step = -curvature.solve(curvature.gradient[None])[0]
+        if last is not None and last.shape == step.shape:
+            endless = (step.abs() >= LONG) & (step * last >= 0.5 * last**2)
+            if endless.any():
+                # one is enough of a prior's scale and the scales of posteriors that follow it
+                loss.hold(torch.where(endless, curvature.own, 0.0).argmax())
+                last = None
+                continue
+        if distance > NEAR:
+            _step_down(loss, step)
+            last = step
+        elif _newton_steps(loss, loss.weight, curvature) > 0.9 * distance:
+            break
+    if curvature.parameters[0] is not loss.parameters[0]:
+        curvature = loss.curvature(loss.weight, most_dense=most_dense)
+    return curvature, _distance(curvature, curvature.gradient)
+
+
+def _step_down(loss: WeightedLoss, step: Tensor) -> None:
+    """Go a step, or the part of it that lowers the loss."""
+    with torch.no_grad():
+        before, start = loss(loss.weight).item(), loss.numbers
+        for halvings in range(10):
+            loss.numbers = start + 0.5**halvings * step
+            if loss(loss.weight).item() <= before + 1e-9:
+                return
+    loss.numbers = start
 
 
 def go_to_optimum(loss: WeightedLoss, weight: Tensor, curvature: Curvature) -> float:
-    """Minimize the loss with these weights of rows, from the current parameters.
+    """Minimize the loss with these weights of rows, from near its optimum; return the distance."""
+    _lbfgs(loss, weight, curvature, near=NEAR)
+    return _newton_steps(loss, weight, curvature)
 
-    L-BFGS in units in which the given curvature is 1, then steps of Newton's method with it: the
-    digits of a loss end long before those of its gradient. Return the distance from the optimum.
-    """
+
+def _lbfgs(loss: WeightedLoss, weight: Tensor, curvature: Curvature, *, near: float) -> None:
+    """Minimize the loss by L-BFGS, in units in which the given curvature is 1."""
     origin = loss.numbers
 
     def evaluate(point: np.ndarray) -> tuple[float, np.ndarray]:
@@ -57,27 +88,32 @@ def go_to_optimum(loss: WeightedLoss, weight: Tensor, curvature: Curvature) -> f
             return np.inf, np.zeros_like(point)
         return value, curvature.gradient_in_units(gradient[None])[0].numpy()
 
+    options = {"maxcor": 20, "maxiter": EVALUATIONS, "maxfun": EVALUATIONS, "ftol": 0.0}
+    size = np.sqrt(len(origin))
     found = minimize(
         evaluate,
         np.zeros(len(origin)),
         jac=True,
         method="L-BFGS-B",
-        options={"maxcor": 20, "maxiter": EVALUATIONS, "maxfun": EVALUATIONS, "ftol": 0.0}
-        | {"gtol": NEAR / 10},
+        options={**options, "gtol": near / size},
     )
     evaluate(found.x)
+
+
+def _newton_steps(loss: WeightedLoss, weight: Tensor, curvature: Curvature) -> float:
+    """Go on with the inverse of one Hessian, as long as the gradient falls; return the distance."""
     gradient = _evaluate(loss, weight)[1]
     distance = _distance(curvature, gradient)
     for _ in range(STEPS):
-        if distance <= NEAR / 1000:
+        if distance <= NEARER:
             break
-        before = loss.numbers
-        loss.numbers = before - curvature.solve(gradient[None])[0]
-        moved = _evaluate(loss, weight)[1]
-        if not _distance(curvature, moved) < 0.9 * distance:
-            loss.numbers = before
-            break
-        gradient, distance = moved, _distance(curvature, moved)
+        before = loss.parameters
+        loss.numbers = loss.numbers - curvature.solve(gradient[None])[0]
+        gradient = _evaluate(loss, weight)[1]
+        distance, last = _distance(curvature, gradient), distance
+        if not distance < 0.9 * last:
+            loss.install(before)
+            return last
     return distance
 
 

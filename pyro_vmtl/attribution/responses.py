@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import torch
 from pyro.infer import Trace_ELBO
-from torch import Tensor
+from torch import Tensor, nn
 
-from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.inference.progress import fits_bar
 from pyro_vmtl.attribution.optimum import go_to_optimum, newton_step, polish
 from pyro_vmtl.attribution.weighted_loss import WeightedLoss
+from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.inference.progress import fits_bar
 from pyro_vmtl.linear_response.curvature import AT_ONCE, Curvature
 from pyro_vmtl.methods.fitted import Fitted
 
@@ -28,7 +28,7 @@ class _Part(NamedTuple):
     loss: WeightedLoss
     curvature: Curvature
     distance: float
-    optimum: Tensor
+    optimum: list[nn.Parameter]
 
 
 class Responses:
@@ -61,7 +61,7 @@ class Responses:
                 report(f"optimum of {name}")
                 loss = WeightedLoss(member, data, elbo=elbo, seed=seed)
                 curvature, distance = polish(loss, most_dense=most_dense)
-                self._parts.append(_Part(loss, curvature, distance, loss.numbers))
+                self._parts.append(_Part(loss, curvature, distance, loss.parameters))
                 members[name] = loss.member
         self.fit = replace(fitted, members=members)
         self.distance = max(part.distance for part in self._parts)
@@ -72,13 +72,13 @@ class Responses:
         return self._parts[0].loss.weight.detach()
 
     def first_order(self, quantity: Quantity) -> Tensor:
-        r"""Compute the derivative of a quantity by each weight, times the weight, (\*shape, T, N)."""
+        r"""Compute the derivative of a quantity by each weight, times that, (\*shape, T, N)."""
         values = self._values(quantity, grad=True)
         eye = torch.eye(values.numel()).to(values)
         found = []
         for some in eye.split(AT_ONCE):
             total = torch.zeros(len(some), *self.weight.shape).to(values)
-            for loss, curvature, _, _ in self._parts:
+            for loss, curvature, *_ in self._parts:
                 solved = curvature.solve(curvature.pull_back(values.flatten(), some))
                 direct = _by_weight(values.flatten(), loss.weight, some)
                 total += direct - _by_weight(curvature.graph, loss.weight, solved)
@@ -97,14 +97,14 @@ class Responses:
             for number, mask in enumerate(left_out):
                 report(f"without {label} {number + 1}")
                 weight = self.weight.masked_fill(mask, 0.0)
-                for loss, curvature, _, optimum in self._parts:
+                for loss, curvature, *_ in self._parts:
                     if refit:
                         go_to_optimum(loss, weight, curvature)
                     else:
-                        loss.numbers = optimum + newton_step(loss, weight, curvature)
+                        loss.numbers = loss.numbers + newton_step(loss, weight, curvature)
                 found.append(value - self._values(quantity, weight=weight))
                 for part in self._parts:
-                    part.loss.numbers = part.optimum
+                    part.loss.install(part.optimum)
         return torch.stack(found)
 
     def steps(self) -> Tensor | None:
@@ -116,7 +116,7 @@ class Responses:
             return None
         flat = self.weight.flatten()
         length = torch.zeros_like(flat)
-        for loss, curvature, _, _ in self._parts:
+        for loss, curvature, *_ in self._parts:
             (by_weight,) = torch.autograd.grad(loss(loss.weight), loss.weight, create_graph=True)
             for some in flat.nonzero()[:, 0].split(AT_ONCE):
                 ones = torch.zeros(len(some), len(flat)).to(flat)
@@ -132,7 +132,8 @@ class Responses:
         for loss, *_ in self._parts:
             loss.take_rows(loss.weight if weight is None else weight)
         with torch.set_grad_enabled(grad):
-            return quantity(self.fit)
+            values = quantity(self.fit)
+        return values if grad else values.detach().clone()  # parameters will change in place
 
 
 def _by_weight(values: Tensor, weight: Tensor, vectors: Tensor) -> Tensor:

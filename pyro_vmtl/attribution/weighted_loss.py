@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from pyro.infer import Trace_ELBO
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import check_no_bare_parameters, isolated, validation
@@ -62,7 +63,10 @@ class WeightedLoss:
                 "loss. Use share(detach_sources=False)."
             )
         self.parameters = [p for p in self._modules[0].parameters() if p.requires_grad]
+        named = [(m, *kv) for m in self._modules for kv in m._parameters.items()]
+        self._places = [[(m, k) for m, k, v in named if v is p] for p in self.parameters]
         self.free = free_numbers(self._modules, self.parameters)
+        self._held = torch.zeros_like(self.free)
         with torch.no_grad():
             self.has_draws = bool(self(self.weight) != self(self.weight, seed=seed + 1))
             if self.has_draws:
@@ -100,9 +104,13 @@ class WeightedLoss:
 
     def curvature(self, weight: Tensor, *, most_dense: int | None = None) -> Curvature:
         """Return the Hessian with its inverse."""
-        self.free = free_numbers(self._modules, self.parameters)
+        self.free = free_numbers(self._modules, self.parameters) & ~self._held
         with isolated(self._seed):  # probes of a large one
             return Curvature(self(weight), self.parameters, self.free, most_dense=most_dense)
+
+    def hold(self, number: Tensor) -> None:
+        """Take one of the free numbers as known, from the next curvature on."""
+        self._held[self.free.nonzero()[number, 0]] = True
 
     @property
     def numbers(self) -> Tensor:
@@ -110,10 +118,16 @@ class WeightedLoss:
         return torch.cat([p.detach().flatten() for p in self.parameters])[self.free]
 
     @numbers.setter
-    @torch.no_grad()
     def numbers(self, values: Tensor) -> None:
         every = torch.cat([p.detach().flatten() for p in self.parameters])
         every[self.free] = values
         parts = every.split([p.numel() for p in self.parameters])
-        for parameter, part in zip(self.parameters, parts, strict=True):
-            parameter.copy_(part.view_as(parameter))
+        pairs = zip(self.parameters, parts, strict=True)
+        self.install([nn.Parameter(part.view_as(p).clone()) for p, part in pairs])
+
+    def install(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Put other parameters into the programs: graphs of the loss keep those that they have."""
+        for places, parameter in zip(self._places, parameters, strict=True):
+            for module, name in places:
+                module._parameters[name] = parameter
+        self.parameters = list(parameters)

@@ -99,6 +99,11 @@ class Curvature(Hessian):
             )
         return solution
 
+    @property
+    def own(self) -> Tensor:
+        """The curvature along each number, (n,), 0 where the loss descends."""
+        return torch.where(self._unit > 0, self._unit**-2, 0.0)
+
     def from_units(self, vectors: Tensor) -> Tensor:
         """Move vectors (K, n) from units in which the Hessian is about the identity."""
         return self._unit * (vectors if self._root is None else vectors @ self._root.T)
