@@ -13,14 +13,14 @@ from pyro_vmtl.linear_response.curvature import Curvature
 __all__ = ["go_to_optimum", "newton_step", "polish"]
 
 FAR, NEAR, NEARER = 1.0, 1e-4, 1e-9
-"""Distances from the optimum from which L-BFGS goes first, at which one Hessian is enough for what
+"""Distances from the optimum from which L-BFGS goes first, at which one inverse is enough for what
 is left, and that are near enough."""
 
 LONG = 0.25
 """Step, of two in a row alike, by which the logarithm of a scale shows that it has no optimum."""
 
 ROUNDS, EVALUATIONS, STEPS = 16, 300, 20
-"""Most Hessians of a polish, evaluations of L-BFGS, and steps with one Hessian."""
+"""Most Hessians of a polish, evaluations of L-BFGS, and steps of Newton's method."""
 
 
 def polish(loss: WeightedLoss, *, most_dense: int | None = None) -> tuple[Curvature, float]:
@@ -71,7 +71,7 @@ def _step_down(loss: WeightedLoss, step: Tensor) -> None:
 
 def go_to_optimum(loss: WeightedLoss, weight: Tensor, curvature: Curvature) -> float:
     """Minimize the loss with these weights of rows, from near its optimum; return the distance."""
-    _lbfgs(loss, weight, curvature, near=NEAR)
+    _lbfgs(loss, weight, curvature, near=10 * NEAR)
     return _newton_steps(loss, weight, curvature)
 
 
@@ -101,17 +101,15 @@ def _lbfgs(loss: WeightedLoss, weight: Tensor, curvature: Curvature, *, near: fl
 
 
 def _newton_steps(loss: WeightedLoss, weight: Tensor, curvature: Curvature) -> float:
-    """Go on with the inverse of one Hessian, as long as the gradient falls; return the distance."""
-    gradient = _evaluate(loss, weight)[1]
-    distance = _distance(curvature, gradient)
+    """Take steps of Newton's method as long as the gradient falls; return the distance."""
+    distance = _distance(curvature, _evaluate(loss, weight)[1])
     for _ in range(STEPS):
         if distance <= NEARER:
             break
-        before = loss.parameters
-        loss.numbers = loss.numbers - curvature.solve(gradient[None])[0]
-        gradient = _evaluate(loss, weight)[1]
-        distance, last = _distance(curvature, gradient), distance
-        if not distance < 0.9 * last:
+        before, last = loss.parameters, distance
+        loss.numbers = loss.numbers + newton_step(loss, weight, curvature)
+        distance = _distance(curvature, _evaluate(loss, weight)[1])
+        if not distance < 0.5 * last:
             loss.install(before)
             return last
     return distance

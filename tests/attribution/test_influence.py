@@ -258,13 +258,8 @@ def test_a_program_of_ones_own_that_shares():
     found = influence(pair, data, elbo=POINTS)
     refit = influence(pair, data, elbo=POINTS, method="refit", only=range(0, 23, 4))
     first = found["influence"].sel(row=refit["row"].values).values
-    # of six rows, to the second order
-    assert (
-        torch.corrcoef(
-            torch.as_tensor(np.stack([first.ravel(), refit["influence"].values.ravel()]))
-        )[0, 1]
-        > 0.9
-    )
+    exact = refit["influence"].values
+    assert np.corrcoef(first.ravel(), exact.ravel())[0, 1] > 0.9  # to the first order
     weights = influence(
         pair, data, elbo=POINTS, of=lambda fit: posterior_means(fit, data)["w_sources"][0, 0]
     )
