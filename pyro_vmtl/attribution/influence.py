@@ -136,7 +136,7 @@ def influence(
     >>> fitted = presets("regression")["mixed-model"].fit(data)
     >>> rows = data.new_rows(X[:36], ["a", "b"] * 18, y[:36])
     >>> found = influence(fitted, data, rows=rows)["influence"]
-    >>> found.dims, int(found["row"][found.sel(task="a").argmin()])
+    >>> found.dims, int(found.sel(task="b").idxmin())
     (('row', 'task'), 37)
     """
     if method not in ("first-order", "newton", "refit") or leave not in ("row", "task"):

@@ -19,16 +19,20 @@ is left, and that are near enough."""
 LONG = 0.25
 """Step, of two in a row alike, by which the logarithm of a scale shows that it has no optimum."""
 
+MOST_DENSE = 3_000
+"""Numbers up to which the Hessian is a matrix, which takes as many products with it."""
+
 ROUNDS, EVALUATIONS, STEPS = 16, 300, 20
 """Most Hessians of a polish, evaluations of L-BFGS, and steps of Newton's method."""
 
 
-def polish(loss: WeightedLoss, *, most_dense: int | None = None) -> tuple[Curvature, float]:
+def polish(loss: WeightedLoss, *, most_dense: int = MOST_DENSE) -> tuple[Curvature, float]:
     """Go to the optimum of a fit; return the curvature there, and how far away it may still be.
 
     The distance is in standard deviations, as that of :class:`~pyro_vmtl.LinearResponse`. Scales
     that would be 0 at the optimum are held on their way there: everything that is tied to them
-    would become ill-conditioned.
+    would become ill-conditioned. A Hessian that is no matrix is for L-BFGS only, and for the solves
+    of what follows.
     """
     last = None
     for _ in range(ROUNDS):
@@ -36,6 +40,11 @@ def polish(loss: WeightedLoss, *, most_dense: int | None = None) -> tuple[Curvat
         distance = _distance(curvature, curvature.gradient)
         if distance <= NEARER:
             break
+        if not curvature.is_dense:
+            if distance <= FAR / 10:
+                break
+            _lbfgs(loss, loss.weight, curvature, near=FAR / 20)
+            continue
         if distance > FAR:
             _lbfgs(loss, loss.weight, curvature, near=FAR / 4)
             last = None
@@ -72,6 +81,8 @@ def _step_down(loss: WeightedLoss, step: Tensor) -> None:
 def go_to_optimum(loss: WeightedLoss, weight: Tensor, curvature: Curvature) -> float:
     """Minimize the loss with these weights of rows, from near its optimum; return the distance."""
     _lbfgs(loss, weight, curvature, near=10 * NEAR)
+    if not curvature.is_dense:
+        return _distance(curvature, _evaluate(loss, weight)[1])
     return _newton_steps(loss, weight, curvature)
 
 

@@ -10,7 +10,7 @@ import torch
 from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 
-from pyro_vmtl.attribution.optimum import go_to_optimum, newton_step, polish
+from pyro_vmtl.attribution.optimum import MOST_DENSE, go_to_optimum, newton_step, polish
 from pyro_vmtl.attribution.weighted_loss import WeightedLoss
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.inference.progress import fits_bar
@@ -45,7 +45,6 @@ class Responses:
         *,
         elbo: Trace_ELBO | None = None,
         seed: int = 0,
-        most_dense: int | None = None,
         progress: bool = False,
     ) -> None:
         if data.num_tasks != fitted.num_tasks:
@@ -60,7 +59,7 @@ class Responses:
             for name, member in fitted.members.items():
                 report(f"optimum of {name}")
                 loss = WeightedLoss(member, data, elbo=elbo, seed=seed)
-                curvature, distance = polish(loss, most_dense=most_dense)
+                curvature, distance = polish(loss)
                 self._parts.append(_Part(loss, curvature, distance, loss.parameters))
                 members[name] = loss.member
         self.fit = replace(fitted, members=members)
@@ -92,6 +91,11 @@ class Responses:
 
         ``left_out`` are L masks (T, N). By one step of Newton's method, or to the optimum.
         """
+        if not refit and not all(part.curvature.is_dense for part in self._parts):
+            raise ValueError(
+                f"method is 'newton', expected at most {MOST_DENSE:,} numbers to be learned by each "
+                "member. Use 'first-order', or 'refit' with `only` some rows."
+            )
         value, found = self._values(quantity), []
         with fits_bar(len(left_out), visible=self.progress) as report:
             for number, mask in enumerate(left_out):

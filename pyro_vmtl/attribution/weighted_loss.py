@@ -20,7 +20,7 @@ from pyro_vmtl.sharing.messengers import Sharing
 
 __all__ = ["NUM_POINTS", "WeightedLoss"]
 
-NUM_POINTS = 32
+NUM_POINTS = 8
 """Fixed points of normal sites where a fit took draws, and common draws of all others."""
 
 
