@@ -35,7 +35,7 @@ from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.presets import presets
 
 MEMBERS = {
-    kind: {name: getattr(presets(kind)[name], "few_features") for name in ("shared", "mixed-model")}
+    kind: {name: presets(kind)[name].few_features for name in ("shared", "mixed-model")}
     for kind in ("regression", "classification")
 }
 

@@ -93,8 +93,8 @@ class Responses:
         """
         if not refit and not all(part.curvature.is_dense for part in self._parts):
             raise ValueError(
-                f"method is 'newton', expected at most {MOST_DENSE:,} numbers to be learned by each "
-                "member. Use 'first-order', or 'refit' with `only` some rows."
+                f"method is 'newton', expected at most {MOST_DENSE:,} numbers that each member "
+                "learns. Use 'first-order', or 'refit' with `only` some rows."
             )
         value, found = self._values(quantity), []
         with fits_bar(len(left_out), visible=self.progress) as report:

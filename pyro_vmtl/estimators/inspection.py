@@ -161,6 +161,54 @@ class InspectionMixin(PredictionMixin):
         training = X, y, tasks, sample_weight, columns
         return export_estimator(self, training, rows, num_samples=num_samples)
 
+    def influence(
+        self,
+        X: Any,
+        y: Any,
+        tasks: Any = None,
+        *,
+        sample_weight: Any = None,
+        columns: Any = None,
+        rows: Sequence[Any] | None = None,
+        **settings: Any,
+    ) -> xr.Dataset:
+        """Estimate how much each training row helps to predict rows of every task.
+
+        Parameters
+        ----------
+        X, y, tasks, sample_weight, columns
+            The rows passed to ``fit``, which an estimator does not keep.
+        rows
+            Other rows (X, y, tasks) with targets, whose log predictive density is influenced; by
+            default those of the fit.
+        **settings
+            Those of :func:`pyro_vmtl.influence`, such as ``method="newton"``.
+
+        Returns
+        -------
+        Dataset
+            As of :func:`pyro_vmtl.influence`; ``row`` is the position among the given rows.
+
+        Raises
+        ------
+        ValueError
+            If rows have tasks or classes that are not in the fit, or cannot be used.
+        """
+        from pyro_vmtl.attribution.influence import influence
+        from pyro_vmtl.estimators.rows import read_known_rows
+
+        check_is_fitted(self)
+        known = read_known_rows(self, (X, y, tasks, sample_weight, columns), "X")
+        data = self._to_task_data(known)
+        new = None
+        if rows is not None:
+            new = self._to_task_data(read_known_rows(self, rows, "rows"))
+        settings = {"seed": self.random_state, **settings}
+        found = influence(self.fitted_, data, rows=new, **settings)
+        if "row" in found:
+            found = found.assign_coords(row=known.index[found["row"].values])
+        return found
+
     def plot_relatedness(self, ax: Axes | None = None) -> Axes:
         """Plot a heat map of mean weights: which task borrows from which.
 
