@@ -27,8 +27,10 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from pyro_vmtl import TaskData, influence, select_rows
+from pyro_vmtl.analysis import plot_influence_against_refits
 from pyro_vmtl.attribution.influence import log_density
 from pyro_vmtl.attribution.responses import Responses
+from pyro_vmtl.data.folds import keep_rows
 from pyro_vmtl.linear_response.curvature import Curvature
 from pyro_vmtl.linear_response.response import as_double
 from pyro_vmtl.methods.fitted import Fitted
@@ -66,8 +68,10 @@ def problem(
     return data, data.new_rows(X, labels, y)
 
 
-def refits(num_rows: int, seed: int, member: str, every: int) -> dict[str, Any]:
-    """Correlate estimates with refits."""
+def refits(
+    num_rows: int, seed: int, member: str, every: int, picture: str | None = None
+) -> dict[str, Any]:
+    """Correlate estimates with refits, and draw them."""
     data, test = problem(4, num_rows, seed=seed)
     fitted = MEMBERS["regression"][member].fit(data, seed=seed)
     only = range(0, int(data.mask.sum()), every)
@@ -79,6 +83,9 @@ def refits(num_rows: int, seed: int, member: str, every: int) -> dict[str, Any]:
         seconds[method] = round(time.perf_counter() - begun, 2)
         estimates[method] = found.sel(row=list(only))
     exact = estimates.pop("refit")
+    if picture is not None:
+        axes = plot_influence_against_refits(estimates["first-order"], exact)
+        axes[0].figure.savefig(picture, dpi=100)
     steps = estimates["first-order"]["step"].values
     scores = {name: found["influence"].values for name, found in estimates.items()}
     # of the rows that move the fit most, one in ten is refitted
@@ -193,8 +200,6 @@ def selection(seed: int, member: str) -> dict[str, Any]:
     number = int((data.mask & ~chosen.kept).sum())
     scores = {"all rows": method.fit(data, seed=seed), "selected": chosen.fitted}
     if number:
-        from pyro_vmtl.data.folds import keep_rows
-
         random = torch.rand(data.mask.shape, generator=g).flatten().argsort()[:number]
         kept = data.mask.clone().flatten()
         kept[random] = False
@@ -222,6 +227,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--member", default="shared", choices=("shared", "mixed-model"))
     parser.add_argument("--every", type=int, default=1, help="of so many rows, one is left out")
+    parser.add_argument("--picture", help="file to draw estimates against refits in")
     given = parser.parse_args(args)
     for line in _lines(given):
         print(json.dumps(line), flush=True)
@@ -230,7 +236,7 @@ def main(args: Sequence[str] | None = None) -> None:
 def _lines(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for seed in range(given.seeds):
         if given.what == "refits":
-            yield refits(given.rows, seed, given.member, given.every)
+            yield refits(given.rows, seed, given.member, given.every, given.picture)
         else:
             yield {"flips": flips, "tasks": tasks, "selection": selection}[given.what](
                 seed, given.member
