@@ -35,9 +35,9 @@ class LeftOut:
         """Choose rows by their positions in the user's arrays, or tasks by their labels."""
         if leave == "task":
             labels = list(data.task_labels if only is None else only)
-            lack = [label for label in labels if label not in data.task_labels]
-            if lack:
-                raise ValueError(f"only has task {lack[0]!r}, expected one of {data.task_labels}.")
+            new = [label for label in labels if label not in data.task_labels]
+            if new:
+                raise ValueError(f"only has task {new[0]!r}, expected one of {data.task_labels}.")
             return cls(data, torch.tensor([data.task_labels.index(label) for label in labels]))
         places = data.mask.nonzero()
         places = places[data.row[data.mask].argsort()]

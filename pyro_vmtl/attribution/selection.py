@@ -135,5 +135,6 @@ def _most_harmful(values: Tensor, mask: Tensor, fraction: float) -> Tensor:
 def _log_densities(fitted: Fitted, rows: TaskData, num_samples: int, seed: int) -> np.ndarray:
     """Compute the log predictive density of every row."""
     predictive = fitted.predictive(rows, num_samples=num_samples, seed=seed)
+    assert rows.y is not None
     found: np.ndarray = predictive.log_prob(rows.y)[rows.mask].double().numpy()
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from pyro.infer import Trace_ELBO
@@ -16,6 +17,7 @@ from pyro_vmtl.inference.step import batch_of
 from pyro_vmtl.linear_response.curvature import Curvature, Hessian
 from pyro_vmtl.linear_response.response import free_numbers, in_double
 from pyro_vmtl.methods.member import Member
+from pyro_vmtl.methods.method import ProgramMethod
 from pyro_vmtl.sharing.messengers import Sharing
 
 __all__ = ["NUM_POINTS", "WeightedLoss"]
@@ -43,10 +45,12 @@ class WeightedLoss:
     def __init__(
         self, member: Member, data: TaskData, *, elbo: Trace_ELBO | None = None, seed: int = 0
     ) -> None:
-        if elbo is None:
-            elbo = getattr(member.method, "fit_settings", lambda data: {})(data).get("elbo")
+        if elbo is None and isinstance(member.method, ProgramMethod):
+            elbo = member.method.fit_settings(data).get("elbo")
         self._elbo = MeanFieldELBO() if elbo is None else elbo
         self._seed = seed
+        model: Any
+        guide: Any
         model, guide, (self._data,) = in_double(member.model, member.guide, (data,))
         self.member = replace(member, model=model, guide=guide)
         weight = self._data.mask.double() if self._data.weight is None else self._data.weight

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import matplotlib
 import pandas as pd
 import typer
 import xarray as xr
+from matplotlib.figure import Figure
 
 from pyro_vmtl.analysis import plot_influence_between_tasks
 from pyro_vmtl.cli.fit_problem import Rows, read_problem
@@ -57,8 +60,8 @@ def run_influence(
         written = _table(found, train, fitted.columns.task)
         write_table(written, out, overwrite=overwrite)
         picture = out.with_suffix(".png")
-        ax = plot_influence_between_tasks(found)
-        ax.figure.savefig(picture, dpi=150)
+        figure = plot_influence_between_tasks(found).get_figure(root=True)
+        cast(Figure, figure).savefig(picture, dpi=150)
     if as_json:
         typer.echo(
             json.dumps({"influence": str(out), "rows": len(written), "picture": str(picture)})
@@ -84,7 +87,7 @@ def _rows_of_fit(fitted: FittedTable, settings: FitSettings) -> tuple[Rows, Rows
     return problem.train, problem.test
 
 
-def _arguments(rows: Rows) -> tuple[pd.DataFrame, object, list]:
+def _arguments(rows: Rows) -> tuple[pd.DataFrame, Any, list[Hashable]]:
     return rows.X, rows.y, rows.tasks
 
 

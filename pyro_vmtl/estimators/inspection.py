@@ -194,20 +194,10 @@ class InspectionMixin(PredictionMixin):
         ValueError
             If rows have tasks or classes that are not in the fit, or cannot be used.
         """
-        from pyro_vmtl.attribution.influence import influence
-        from pyro_vmtl.estimators.rows import read_known_rows
+        from pyro_vmtl.estimators.exporting import estimator_influence
 
-        check_is_fitted(self)
-        known = read_known_rows(self, (X, y, tasks, sample_weight, columns), "X")
-        data = self._to_task_data(known)
-        new = None
-        if rows is not None:
-            new = self._to_task_data(read_known_rows(self, rows, "rows"))
-        settings = {"seed": self.random_state, **settings}
-        found = influence(self.fitted_, data, rows=new, **settings)
-        if "row" in found:
-            found = found.assign_coords(row=known.index[found["row"].values])
-        return found
+        training = X, y, tasks, sample_weight, columns
+        return estimator_influence(self, training, rows, **settings)
 
     def plot_relatedness(self, ax: Axes | None = None) -> Axes:
         """Plot a heat map of mean weights: which task borrows from which.

@@ -164,8 +164,9 @@ class Fitted:
 
         Its batch is (T, N) or (B, N). See :meth:`draws` and :func:`~pyro_vmtl.predictive_mixture`.
         """
-        settings = {"num_samples": num_samples, "seed": seed, "differentiable": differentiable}
-        parts = self.draws(rows, tasks=tasks, **settings)
+        parts = self.draws(
+            rows, num_samples=num_samples, seed=seed, tasks=tasks, differentiable=differentiable
+        )
         weights = self.weights if tasks is None else self.weights[tasks.cpu()]
         return predictive_mixture(parts, weights)
 

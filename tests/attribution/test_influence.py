@@ -21,7 +21,7 @@ from pyro_vmtl import (
     posterior_means,
     share,
 )
-from pyro_vmtl.attribution.influence import log_density
+from pyro_vmtl.attribution.influence import _as_fitted, log_density
 from pyro_vmtl.attribution.optimum import go_to_optimum
 from pyro_vmtl.attribution.responses import Responses
 from pyro_vmtl.linear_response.response import as_double
@@ -176,6 +176,34 @@ def test_first_order_is_the_derivative(name):
     assert (found[:, ~data.mask] == 0).all()  # padded rows
     for (t, n), exact in derivatives(responses, quantity, 1e-3).items():
         # error of the differences: squares of the step, and what optima are off by
+        torch.testing.assert_close(found[:, t, n], exact, rtol=1e-5, atol=1e-6 * found.abs().max())
+
+
+def trunk_and_heads(data):
+    """A network whose first layer is of all tasks, and a last layer of each."""
+    size = data.num_features
+    trunk = pyro.sample("trunk", dist.Normal(torch.zeros(size, 3, dtype=F64), 1.0).to_event(2))
+    with pyro.plate("task", data.num_tasks, dim=-2):
+        head = pyro.sample("head", dist.Normal(torch.zeros(3, dtype=F64), 1.0).to_event(1))
+        with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=data.mask):
+            mean = ((data.x @ trunk).tanh() * head).sum(-1)
+            pyro.sample("y", dist.Normal(mean, NOISE), obs=data.y)
+
+
+@pytest.mark.slow
+def test_first_order_is_the_derivative_with_hard_sharing():
+    data = regression()
+    guide = AutoDelta(trunk_and_heads)
+    fit(trunk_and_heads, guide, data, num_steps=300)
+    responses = Responses(_as_fitted(trunk_and_heads, guide, data), data)
+    assert responses.distance < 1e-6
+    rows = regression(seed=1)
+
+    def quantity(fit):
+        return log_density(fit, rows, num_samples=2, seed=0)
+
+    found = responses.first_order(quantity)
+    for (t, n), exact in derivatives(responses, quantity, 1e-3).items():
         torch.testing.assert_close(found[:, t, n], exact, rtol=1e-5, atol=1e-6 * found.abs().max())
 
 
