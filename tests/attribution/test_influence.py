@@ -186,7 +186,8 @@ def trunk_and_heads(data):
     with pyro.plate("task", data.num_tasks, dim=-2):
         head = pyro.sample("head", dist.Normal(torch.zeros(3, dtype=F64), 1.0).to_event(1))
         with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=data.mask):
-            mean = ((data.x @ trunk).tanh() * head).sum(-1)
+            hidden = (data.x[..., None] * trunk).sum(-2).tanh()  # for draws on the left, too
+            mean = (hidden * head).sum(-1)
             pyro.sample("y", dist.Normal(mean, NOISE), obs=data.y)
 
 
