@@ -26,7 +26,7 @@ ROUNDS, EVALUATIONS, STEPS = 16, 300, 20
 """Most Hessians of a polish, evaluations of L-BFGS, and steps of Newton's method."""
 
 
-def polish(loss: WeightedLoss, *, most_dense: int = MOST_DENSE) -> tuple[Curvature, float]:
+def polish(loss: WeightedLoss) -> tuple[Curvature, float]:
     """Go to the optimum of a fit; return the curvature there, and how far away it may still be.
 
     The distance is in standard deviations, as that of :class:`~pyro_vmtl.LinearResponse`. Scales
@@ -36,7 +36,7 @@ def polish(loss: WeightedLoss, *, most_dense: int = MOST_DENSE) -> tuple[Curvatu
     """
     last = None
     for _ in range(ROUNDS):
-        curvature = loss.curvature(loss.weight, most_dense=most_dense)
+        curvature = loss.curvature(loss.weight, most_dense=MOST_DENSE)
         distance = _distance(curvature, curvature.gradient)
         if distance <= NEARER:
             break
@@ -63,7 +63,7 @@ def polish(loss: WeightedLoss, *, most_dense: int = MOST_DENSE) -> tuple[Curvatu
         elif _newton_steps(loss, loss.weight, curvature) > 0.9 * distance:
             break
     if curvature.parameters[0] is not loss.parameters[0]:
-        curvature = loss.curvature(loss.weight, most_dense=most_dense)
+        curvature = loss.curvature(loss.weight, most_dense=MOST_DENSE)
     return curvature, _distance(curvature, curvature.gradient)
 
 

@@ -21,6 +21,7 @@ from pyro_vmtl import (
     posterior_means,
     share,
 )
+from pyro_vmtl.attribution import optimum
 from pyro_vmtl.attribution.influence import _as_fitted, log_density
 from pyro_vmtl.attribution.optimum import go_to_optimum
 from pyro_vmtl.attribution.responses import Responses
@@ -177,6 +178,20 @@ def test_first_order_is_the_derivative(name):
     for (t, n), exact in derivatives(responses, quantity, 1e-3).items():
         # error of the differences: squares of the step, and what optima are off by
         torch.testing.assert_close(found[:, t, n], exact, rtol=1e-5, atol=1e-6 * found.abs().max())
+
+
+@pytest.mark.slow
+def test_conjugate_gradients_do_as_well(monkeypatch):
+    data = regression(sizes=(12, 10, 11), dtype=torch.float32)
+    fitted = few("shared").fit(data)
+    exact = influence(fitted, data)["influence"].values
+    monkeypatch.setattr(optimum, "MOST_DENSE", 0)
+    found = influence(fitted, data)
+    assert "step" not in found and found.attrs["distance"] < 0.2
+    # the loss is brought to 0.1 standard deviations only
+    assert np.corrcoef(found["influence"].values.ravel(), exact.ravel())[0, 1] > 0.99
+    with pytest.raises(ValueError, match="'refit'"):
+        influence(fitted, data, method="newton")
 
 
 def trunk_and_heads(data):
