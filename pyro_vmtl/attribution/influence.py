@@ -191,4 +191,10 @@ def log_density(fit: Fitted, rows: TaskData, *, num_samples: int, seed: int) -> 
         raise ValueError("The rows have no targets, expected some to compute log densities of.")
     mixture = fit.predictive(rows, num_samples=num_samples, seed=seed, differentiable=True)
     each: Tensor = mixture.log_prob(rows.y)
+    if each.shape != rows.mask.shape:
+        raise ValueError(
+            f"Log densities of the rows have shape {tuple(each.shape)}, expected "
+            f"{tuple(rows.mask.shape)}: draws are a dimension on the left, which the model has to "
+            "broadcast. Multiply and sum, or index dimensions from the right."
+        )
     return each.where(rows.mask, 0.0).sum(1)

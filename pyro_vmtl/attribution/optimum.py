@@ -16,8 +16,9 @@ FAR, NEAR, NEARER = 1.0, 1e-4, 1e-9
 """Distances from the optimum from which L-BFGS goes first, at which one inverse is enough for what
 is left, and that are near enough."""
 
-LONG = 0.25
-"""Step, of two in a row alike, by which the logarithm of a scale shows that it has no optimum."""
+LONG, NO_GAIN = 0.25, 0.05
+"""Step, of two in a row alike, by which the logarithm of a scale shows that it has no optimum, and
+the distance from where on there is next to nothing to gain by it."""
 
 MOST_DENSE = 3_000
 """Numbers up to which the Hessian is a matrix, which takes as many products with it."""
@@ -50,7 +51,7 @@ def polish(loss: WeightedLoss) -> tuple[Curvature, float]:
             last = None
             continue
         step = -curvature.solve(curvature.gradient[None])[0]
-        if last is not None and last.shape == step.shape:
+        if last is not None and distance <= NO_GAIN and last.shape == step.shape:
             endless = (step.abs() >= LONG) & (step * last >= 0.5 * last**2)
             if endless.any():
                 # one is enough of a prior's scale and the scales of posteriors that follow it
