@@ -118,16 +118,14 @@ class Responses:
         """
         if not all(part.curvature.is_dense for part in self._parts):
             return None
-        flat = self.weight.flatten()
-        length = torch.zeros_like(flat)
+        length = torch.zeros_like(self.weight)
         for loss, curvature, *_ in self._parts:
-            (by_weight,) = torch.autograd.grad(loss(loss.weight), loss.weight, create_graph=True)
-            for some in flat.nonzero()[:, 0].split(AT_ONCE):
-                ones = torch.zeros(len(some), len(flat)).to(flat)
-                ones[torch.arange(len(some)), some] = flat[some]
-                moved = curvature.gradient_in_units(curvature.pull_back(by_weight.flatten(), ones))
-                length[some] = torch.maximum(length[some], moved.norm(dim=1))
-        return length.reshape(self.weight.shape)
+            square = torch.zeros_like(length)
+            for some in torch.eye(len(curvature.gradient)).to(square).split(AT_ONCE):
+                moved = _by_weight(curvature.graph, loss.weight, curvature.from_units(some))
+                square += (moved**2).sum(0)
+            length = torch.maximum(length, square.sqrt())
+        return self.weight * length
 
     def _values(
         self, quantity: Quantity, *, weight: Tensor | None = None, grad: bool = False
