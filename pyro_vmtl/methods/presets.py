@@ -107,7 +107,7 @@ FEW_FEATURES: dict[str, dict[str, Preset]] = {
 others, or exchangeable with a scale for each coefficient. Both are fitted without draws."""
 
 _UNSHARED: dict[str, dict[str, bool]] = {
-    "alone": {},
+    "alone": {"learned_prior": False},  # not even the scale of the prior is in common
     "pooled": {"pooled": True},
     "hierarchical": {"hierarchical": True},
 }
