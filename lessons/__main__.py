@@ -1,7 +1,7 @@
 """Run lessons; write notebooks for students and teachers, and pages of the site.
 
-    python -m lessons             all of them
-    python -m lessons 1 4         some
+python -m lessons             all of them
+python -m lessons 1 4         some
 """
 
 import json

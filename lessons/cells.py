@@ -1,7 +1,7 @@
 """A lesson as cells: scripts in jupytext's percent format, as notebooks and as pages.
 
-Cells are tagged. An ``exercise`` has gaps; a ``solution`` fills them; ``wrong`` is a likely mistake;
-and a ``check`` has to fail for gaps and mistakes, and to pass for the solution.
+Cells are tagged. An ``exercise`` has gaps; a ``solution`` fills them; ``wrong`` is a likely
+mistake; and a ``check`` has to fail for gaps and mistakes, and to pass for the solution.
 """
 
 from __future__ import annotations

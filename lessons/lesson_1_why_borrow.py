@@ -95,7 +95,9 @@ for height in np.sort(lines[-1]):  # labels at least 1.3 points apart
 for height, school in zip(at, np.argsort(lines[-1]), strict=True):
     row = schools.iloc[school]
     ax.text(40.6, height, f"{row.school}  {row.effect} ± {row.se}", va="center", fontsize=9)
-ax.set(xlabel="τ: how much schools differ (points)", ylabel="estimated effect (points)", xlim=(0, 49))
+ax.set(
+    xlabel="τ: how much schools differ (points)", ylabel="estimated effect (points)", xlim=(0, 49)
+)
 ax.set_title("From one course to eight courses", loc="left")
 ax.spines[["top", "right"]].set_visible(False)
 
@@ -168,7 +170,9 @@ total = schools.se.to_numpy()[:, None] ** 2 + grid**2
 weight = 1 / total
 mean = (weight * schools.effect.to_numpy()[:, None]).sum(0) / weight.sum(0)
 log_density = -0.5 * np.log(weight.sum(0))  # an unknown mean, with a flat prior, is integrated out
-log_density += -0.5 * (np.log(total) + (schools.effect.to_numpy()[:, None] - mean) ** 2 / total).sum(0)
+log_density += -0.5 * (
+    np.log(total) + (schools.effect.to_numpy()[:, None] - mean) ** 2 / total
+).sum(0)
 density = np.exp(log_density - log_density.max())
 density /= density.sum() * (grid[1] - grid[0])
 median = grid[np.searchsorted(density.cumsum() / density.sum(), 0.5)]

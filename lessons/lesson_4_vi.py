@@ -23,7 +23,9 @@ from pyro_vmtl.analysis import from_pyro_svi, psis_khat
 NOISE, RHO = 0.5, 0.9
 random = torch.Generator().manual_seed(0)
 first, other = torch.randn(2, 30, generator=random)
-x = torch.stack([first, -RHO * first + (1 - RHO**2) ** 0.5 * other], -1)  # two features, alike but for the sign
+x = torch.stack(
+    [first, -RHO * first + (1 - RHO**2) ** 0.5 * other], -1
+)  # two features, alike but for the sign
 y = x @ torch.tensor([1.0, 1.0]) + NOISE * torch.randn(30, generator=random)
 data = TaskData.regression(x, y, ["one task"] * 30)
 
@@ -39,7 +41,9 @@ precision = torch.eye(2) + x.T @ x / NOISE**2
 covariance = precision.inverse()
 mean = covariance @ (x.T @ y) / NOISE**2
 rho = float(covariance[0, 1] / (covariance[0, 0] * covariance[1, 1]) ** 0.5)
-print(f"mean {mean.numpy().round(2)}, sd {covariance.diag().sqrt().numpy().round(3)}, correlation {rho:.2f}")
+print(
+    f"mean {mean.numpy().round(2)}, sd {covariance.diag().sqrt().numpy().round(3)}, correlation {rho:.2f}"
+)
 
 # %% [markdown]
 # ## The variational posterior
@@ -69,6 +73,7 @@ loc = guide.locs.w.detach().reshape(2)
 scale = guide.scales.w.detach().reshape(2)
 print(f"mean {loc.numpy().round(2)}, sd {scale.numpy().round(3)}")
 
+
 # %% alt="Left: the exact posterior is a long tilted ellipse, the mean-field one a small upright ellipse inside it with the same centre. Right: the loss falls to a constant distance above the negative log evidence."
 def ellipse(ax, mean, covariance, **style):
     """Draw the region with 90 % probability of a normal of two numbers."""
@@ -81,14 +86,25 @@ def ellipse(ax, mean, covariance, **style):
 evidence = dist.MultivariateNormal(torch.zeros(30), x @ x.T + NOISE**2 * torch.eye(30)).log_prob(y)
 fig, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.7), layout="constrained")
 ellipse(left, mean.numpy(), covariance.numpy(), edgecolor="#0072B2", label="exact")
-ellipse(left, loc.numpy(), np.diag(scale.numpy() ** 2), edgecolor="#D55E00", linestyle="dashed", label="mean field")
+ellipse(
+    left,
+    loc.numpy(),
+    np.diag(scale.numpy() ** 2),
+    edgecolor="#D55E00",
+    linestyle="dashed",
+    label="mean field",
+)
 reach = 3 * float(covariance[0, 0]) ** 0.5
-left.set(xlim=(mean[0] - reach, mean[0] + reach), ylim=(mean[1] - reach, mean[1] + reach), aspect="equal")
+left.set(
+    xlim=(mean[0] - reach, mean[0] + reach), ylim=(mean[1] - reach, mean[1] + reach), aspect="equal"
+)
 left.set(xlabel="w₁", ylabel="w₂", title="90 % of the posterior")
 left.legend(frameon=False, loc="upper left")
 right.plot(result.history.loss, color="#D55E00")
 right.axhline(-evidence, color="#0072B2", linestyle="dashed")
-right.text(len(result.history.loss) * 0.4, -evidence - 0.4, "− log evidence", color="#0072B2", va="top")
+right.text(
+    len(result.history.loss) * 0.4, -evidence - 0.4, "− log evidence", color="#0072B2", va="top"
+)
 right.set(xlabel="step", ylabel="loss = − ELBO (nats)", title="It gets near, and not nearer")
 right.set_ylim(float(-evidence) - 3, float(-evidence) + 15)
 for ax in (left, right):
@@ -121,10 +137,14 @@ def factor(rho):
 
 # %% tags=["check"]
 assert factor(0.0) == 1, "without correlation mean field is exact"
-assert abs(factor(0.9) - 0.436) < 1e-3, "the variances are too small by 1 - rho², what about their roots?"
+assert abs(factor(0.9) - 0.436) < 1e-3, (
+    "the variances are too small by 1 - rho², what about their roots?"
+)
 seen = scale / covariance.diag().sqrt()
 assert torch.allclose(seen, torch.tensor(factor(rho)), atol=0.02)
-print(f"At 0.9: {factor(0.9):.2f}. In the fit above: {seen.numpy().round(2)}, and by the formula {factor(rho):.2f}.")
+print(
+    f"At 0.9: {factor(0.9):.2f}. In the fit above: {seen.numpy().round(2)}, and by the formula {factor(rho):.2f}."
+)
 
 # %% [markdown]
 # ## Which statements are too sure?
@@ -161,7 +181,9 @@ print(f"sum {ratio_of_sum:.2f}, difference {ratio_of_difference:.2f}")
 # gets from that the covariances that a mean-field posterior lacks. (Here it is exact; in general it is an approximation around the optimum.)
 
 # %% alt="The exact posterior as an ellipse with 400 draws of the guide that was corrected by linear response: they fill it, tilt and all; the small upright ellipse of mean field covers its middle."
-print(f"Pareto's k of mean field: {float(psis_khat(from_pyro_svi(model, guide, data, seed=0)).khat):.2f}")
+print(
+    f"Pareto's k of mean field: {float(psis_khat(from_pyro_svi(model, guide, data, seed=0)).khat):.2f}"
+)
 corrected = LinearResponse(model, guide, data, elbo=elbo).correct("w")
 torch.manual_seed(0)
 with torch.no_grad(), pyro.plate("draws", 4000, dim=-3):
@@ -169,7 +191,14 @@ with torch.no_grad(), pyro.plate("draws", 4000, dim=-3):
 fig, ax = plt.subplots(figsize=(4.6, 3.9), layout="constrained")
 ax.plot(*draws[:400].T, ".", color="0.6", markersize=3, label="draws, corrected")
 ellipse(ax, mean.numpy(), covariance.numpy(), edgecolor="#0072B2", label="exact")
-ellipse(ax, loc.numpy(), np.diag(scale.numpy() ** 2), edgecolor="#D55E00", linestyle="dashed", label="mean field")
+ellipse(
+    ax,
+    loc.numpy(),
+    np.diag(scale.numpy() ** 2),
+    edgecolor="#D55E00",
+    linestyle="dashed",
+    label="mean field",
+)
 ax.set(xlabel="w₁", ylabel="w₂", title="Linear response", aspect="equal")
 ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
 ax.spines[["top", "right"]].set_visible(False)

@@ -20,7 +20,12 @@ from pyro_vmtl.methods.presets import presets
 
 digits = rotated_digits(percent=3, seed=0)
 X, y, angle = digits.X_train, digits.y_train, np.array(digits.tasks_train)
-print(X.shape, "training images;", len(digits.y_test), "test images, of none of which a rotated copy is trained on")
+print(
+    X.shape,
+    "training images;",
+    len(digits.y_test),
+    "test images, of none of which a rotated copy is trained on",
+)
 
 # %% alt="One image of a seven in six tasks: three nearly upright, three lying on the side."
 test_angle = np.array(digits.tasks_test)
@@ -45,35 +50,34 @@ for ax, degrees in zip(axes, sorted(set(angle)), strict=True):
 #
 # Nobody says which angles belong together. The weights are learned with everything else.
 
-# %% alt="Heat map of source weights: tasks 0, 10 and 20 borrow from one another, tasks 90, 100 and 110 from one another, hardly any weight between the groups."
+# %%
 clf = VMTLClassifier("shared", random_state=0).fit(X, y, tasks=angle)
-clf.plot_relatedness()
+weights = clf.history_.relatedness["w"][-1].numpy()  # (task, source), the base last
 print(f"accuracy {clf.score(digits.X_test, digits.y_test, tasks=digits.tasks_test):.3f}")
+print(weights.round(2))
 
 # %% [markdown]
-# Each row is a task, and says from whom it borrows; its weights, with those of the base, add up to 1. Two blocks: the upright and the lying.
+# Each row is a task, and says from whom it borrows; with the base in the last column it adds up to 1. The first three lean on each other, and the
+# last three do.
 #
-# **Exercise 1.** Which share of all weight on *sources* (without the base) stays within the own group? `weights` is
-# (task, source), and `group` says which of the six is upright.
+# **Exercise 1.** Which share of all weight on *sources* (without the base) stays within the own group? `upright` says which of the
+# six tasks are in the first group.
 
 # %% tags=["exercise"]
-mean = clf.relatedness_["mean"]
-weights = mean.sel(task=list(clf.tasks_), source=list(clf.tasks_)).values
-group = np.array(clf.tasks_) < 45
+sources = weights[:, :6]
+upright = np.array(clf.tasks_) < 45
 within = ...
 
 # %% tags=["wrong"]
-mean = clf.relatedness_["mean"]
-weights = mean.sel(task=list(clf.tasks_), source=list(clf.tasks_)).values
-group = np.array(clf.tasks_) < 45
-within = weights[group][:, group].sum() / weights.sum()
+sources = weights[:, :6]
+upright = np.array(clf.tasks_) < 45
+within = sources[upright][:, upright].sum() / sources.sum()
 
 # %% tags=["solution"]
-mean = clf.relatedness_["mean"]
-weights = mean.sel(task=list(clf.tasks_), source=list(clf.tasks_)).values
-group = np.array(clf.tasks_) < 45
-same = group[:, None] == group
-within = weights[same].sum() / weights.sum()
+sources = weights[:, :6]
+upright = np.array(clf.tasks_) < 45
+same = upright[:, None] == upright
+within = sources[same].sum() / sources.sum()
 
 # %% tags=["check"]
 assert 0.8 < within <= 1, "sum the weights whose task and source are in the same group, both groups"
@@ -86,19 +90,37 @@ print(f"{within:.0%} within the groups; by chance it would be 40 %.")
 # Soon all posteriors are alike there, and then nobody can be told from anybody. So the fit lets the weights start at the *nearest*
 # sources, by what each task finds alone. See both.
 
-# %% alt="Two heat maps side by side: from the nearest start, two clear blocks; from an even start all weights stay nearly equal."
+# %% alt="Two heat maps of source weights, from the nearest start with two clear blocks, from an even start nearly uniform; and the weight within the groups over the steps, which stays high in one fit and low in the other."
 preset = presets("classification")["shared"].many_features
 even = replace(preset, sharing={**preset.sharing, "start": "even"})
 evenly = VMTLClassifier(even, random_state=0).fit(X, y, tasks=angle)
-fig, axes = plt.subplots(1, 2, figsize=(8.6, 3.9), layout="constrained")
-for ax, fit, title in zip(axes, (clf, evenly), ("started at the nearest", "started evenly"), strict=True):
-    shown = fit.relatedness_["mean"].sel(task=list(fit.tasks_)).values
-    image = ax.imshow(shown, cmap="Blues", vmin=0, vmax=1)
-    ax.set_xticks(range(7), [*map(str, fit.tasks_), "base"])
+upright = np.array(clf.tasks_) < 45
+fig, axes = plt.subplots(1, 3, figsize=(10, 3.3), layout="constrained", width_ratios=[1, 1, 1.1])
+for ax, fit, title in zip(
+    axes, (clf, evenly), ("start at the nearest", "even start"), strict=False
+):
+    image = ax.imshow(fit.history_.relatedness["w"][-1], cmap="Blues", vmin=0, vmax=1)
+    ax.set_xticks(range(7), [*map(str, fit.tasks_), "base"], rotation=45)
     ax.set_yticks(range(6), map(str, fit.tasks_))
     ax.set(title=title, xlabel="source", ylabel="task")
-fig.colorbar(image, ax=axes, label="source weight", shrink=0.8)
-print(f"accuracy, started evenly: {evenly.score(digits.X_test, digits.y_test, tasks=digits.tasks_test):.3f}")
+    path = fit.history_.relatedness["w"].numpy()[:, :, :6]
+    same = (upright[:, None] == upright) * path
+    line = "-" if fit is clf else "--"
+    axes[2].plot(
+        fit.history_.snapshot_step,
+        same.sum((1, 2)) / path.sum((1, 2)),
+        line,
+        color="#0072B2",
+        label=title,
+    )
+fig.colorbar(image, ax=axes[:2], label="source weight", shrink=0.8)
+axes[2].axhline(0.4, color="0.5", linestyle="dotted", label="by chance")
+axes[2].set(ylim=(0, 1.02), xlabel="step", title="weight within the group")
+axes[2].legend(frameon=False, loc="center right")
+axes[2].spines[["top", "right"]].set_visible(False)
+print(
+    f"accuracy, started evenly: {evenly.score(digits.X_test, digits.y_test, tasks=digits.tasks_test):.3f}"
+)
 
 # %% [markdown]
 # An even heat map can therefore mean two things: that all tasks are alike, or that the fit did not find out. Looking at it does not
@@ -131,8 +153,8 @@ tasks7 = [*angle.tolist(), *["stranger"] * 50]
 assert X7.shape == (350, 64) and len(y7) == len(tasks7) == 350, "50 rows more"
 assert (y7[300:] != y[angle == 0]).mean() > 0.7, "the stranger's labels are shuffled"
 with_stranger = VMTLClassifier("shared", random_state=0).fit(X7, y7, tasks=tasks7)
-lent = with_stranger.relatedness_["mean"].sel(source="stranger")
-lent = float(lent.sel(task=[0, 10, 20, 90, 100, 110]).mean())
+place = with_stranger.tasks_.index("stranger")
+lent = with_stranger.history_.relatedness["w"][-1][:, place].sum() / 6
 assert lent < 0.08, "hardly anyone borrows from a stranger"
 print(f"The six lean on the stranger with a mean weight of {lent:.3f}; an even one would be 0.14.")
 
@@ -146,10 +168,12 @@ print(f"The six lean on the stranger with a mean weight of {lent:.3f}; an even o
 # | a row that is all base | no other task helps $t$ | $t$ is unique: it may just have plenty of rows, or too few to tell |
 # | an even row | tasks are alike, *or* nothing was found | tasks are alike |
 #
-# And a weight is a part of the *prior*. A task with thousands of rows hardly listens to its prior, however dark its row.
-# `clf.summary()` therefore has a column `borrowed`: the share of a task's estimate that does come from others.
+# And a weight is a part of the *prior*. A task with thousands of rows hardly listens to its prior, however dark its row. What comes of it is another
+# number: the share of a task's *estimate* that is due to the rows of others. That is what `clf.relatedness_`, `clf.summary()` (column `borrowed`)
+# and `clf.plot_relatedness()` show.
 
-# %%
+# %% alt="Heat map of what each task borrows: shares of its estimate due to the rows of each other task, in two blocks of three, all below the source weights."
+clf.plot_relatedness()
 print(clf.summary().round(2).to_string())
 
 # %% [markdown]

@@ -81,14 +81,33 @@ STYLE = {
     "stack": ("0.1", "solid"),
 }
 for name, (color, line) in STYLE.items():
-    left.plot(DIAL, table[name], color=color, linestyle=line, linewidth=2.2, label=name, marker="o", markersize=3)
+    left.plot(
+        DIAL,
+        table[name],
+        color=color,
+        linestyle=line,
+        linewidth=2.2,
+        label=name,
+        marker="o",
+        markersize=3,
+    )
 left.set(xlabel="dial: copies (0) to strangers (1)", ylabel="NLL of test rows (nats)")
 left.set_title("The stack follows the lower envelope", loc="left", fontsize=11)
 left.set_ylim(table.min().min() - 0.05, min(table.max().max(), table["alone"].max() + 0.5) + 0.05)
 left.legend(frameon=False)
 bottom = np.zeros(len(DIAL))
-for (name, hatch), (color, _) in zip({"pooled": "", "shared": "//", "alone": ".."}.items(), STYLE.values(), strict=False):
-    right.bar(range(len(DIAL)), mean_weights[name], bottom=bottom, color=color, hatch=hatch, edgecolor="white", label=name)
+for (name, hatch), (color, _) in zip(
+    {"pooled": "", "shared": "//", "alone": ".."}.items(), STYLE.values(), strict=False
+):
+    right.bar(
+        range(len(DIAL)),
+        mean_weights[name],
+        bottom=bottom,
+        color=color,
+        hatch=hatch,
+        edgecolor="white",
+        label=name,
+    )
     bottom += mean_weights[name].to_numpy()
 right.set_xticks(range(len(DIAL)), map(str, DIAL))
 right.set(xlabel="dial", ylabel="weight in the stack")
@@ -113,7 +132,9 @@ crossover = table.index[table["alone"] < table["pooled"]][0]
 # %% tags=["check"]
 assert crossover in DIAL, "one of the settings"
 assert table.loc[crossover, "alone"] < table.loc[crossover, "pooled"], "alone is better there"
-assert all(table.loc[d, "alone"] >= table.loc[d, "pooled"] for d in DIAL if d < crossover), "and not before"
+assert all(table.loc[d, "alone"] >= table.loc[d, "pooled"] for d in DIAL if d < crossover), (
+    "and not before"
+)
 print(f"From {crossover} on, everyone for himself is better than all in one.")
 
 # %% [markdown]
@@ -133,7 +154,9 @@ regret = table.sub(table[["pooled", "shared", "alone"]].min(axis=1), axis=0)
 safest = regret.max().idxmin()
 
 # %% tags=["check"]
-assert np.allclose(regret[["pooled", "shared", "alone"]].min(axis=1), 0), "the best member has no regret"
+assert np.allclose(regret[["pooled", "shared", "alone"]].min(axis=1), 0), (
+    "the best member has no regret"
+)
 assert safest == regret.max().idxmin(), "the least of the largest"
 assert safest in ("stack", "shared"), "not one of the two extremes"
 print(regret.max().round(2).to_string(), f"\nsafest: {safest}")

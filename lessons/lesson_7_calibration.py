@@ -24,13 +24,17 @@ from pyro_vmtl.guides import FullRankNormal
 exams = exam_scores().sample(1500, random_state=0)
 train, test = exams[:700], exams[700:]
 features = ["reading", "girl"]
-reg = VMTLRegressor("mixed-model", random_state=0).fit(train[features], train["score"], tasks=train["school"])
+reg = VMTLRegressor("mixed-model", random_state=0).fit(
+    train[features], train["score"], tasks=train["school"]
+)
 known = test[test.school.isin(train.school)]
 mean, std, quantiles = reg.predict(
     known[features], tasks=known["school"], return_std=True, quantiles=[0.05, 0.95]
 )
 inside = (known["score"] > quantiles[:, 0]) & (known["score"] < quantiles[:, 1])
-print(f"{len(train)} students of {train.school.nunique()} London schools; {len(known)} others to test")
+print(
+    f"{len(train)} students of {train.school.nunique()} London schools; {len(known)} others to test"
+)
 print(f"90 % intervals hold {inside.mean():.3f}")
 
 # %% [markdown]
@@ -58,7 +62,9 @@ def band(p, n):
 
 # %% tags=["check"]
 low, high = band(0.9, 100)
-assert abs(low - 0.841) < 2e-3 and abs(high - 0.959) < 2e-3, "a standard deviation of sqrt(p (1 - p) / n)"
+assert abs(low - 0.841) < 2e-3 and abs(high - 0.959) < 2e-3, (
+    "a standard deviation of sqrt(p (1 - p) / n)"
+)
 low, high = band(0.9, len(known))
 print(f"{low:.3f} to {high:.3f}; observed {inside.mean():.3f}")
 
@@ -125,9 +131,15 @@ def fitted(make_guide):
 
 
 ranks = {
-    "mean field": simulate_ranks(model, fitted(lambda m, d: AutoNormal(m)), data, num_simulations=1, num_samples=99),
+    "mean field": simulate_ranks(
+        model, fitted(lambda m, d: AutoNormal(m)), data, num_simulations=1, num_samples=99
+    ),
     "with covariances": simulate_ranks(
-        model, fitted(lambda m, d: FullRankNormal.for_model(m, d)), data, num_simulations=1, num_samples=99
+        model,
+        fitted(lambda m, d: FullRankNormal.for_model(m, d)),
+        data,
+        num_simulations=1,
+        num_samples=99,
     ),
 }
 for name, tree in ranks.items():
@@ -138,7 +150,14 @@ fig, axes = plt.subplots(1, 2, figsize=(8.6, 3), sharey=True, layout="constraine
 for ax, (name, tree) in zip(axes, ranks.items(), strict=True):
     u = tree["prior_sbc"]["w"].values.ravel()
     counts, edges = np.histogram(u, bins=10, range=(0, 1))
-    ax.bar(edges[:-1], counts, width=0.1, align="edge", color="#D55E00" if name == "mean field" else "#0072B2", edgecolor="white")
+    ax.bar(
+        edges[:-1],
+        counts,
+        width=0.1,
+        align="edge",
+        color="#D55E00" if name == "mean field" else "#0072B2",
+        edgecolor="white",
+    )
     ax.axhspan(*binom.ppf([0.025, 0.975], len(u), 0.1), color="0.6", alpha=0.35)
     ax.set(xlabel="rank of the true coefficient", title=name)
     ax.spines[["top", "right"]].set_visible(False)
@@ -201,7 +220,9 @@ answer = "sbc"
 
 # %% tags=["check"]
 assert answer == "sbc", "which of them looks at coefficients whose truth is known?"
-print("Yes: test rows only see predictions, and the loss of a wrong family can be as low as it gets.")
+print(
+    "Yes: test rows only see predictions, and the loss of a wrong family can be as low as it gets."
+)
 
 # %% [markdown]
 # ## What to report

@@ -1,4 +1,4 @@
-"""Run a lesson: what it prints and draws, and whether its checks pass and fail where they should."""
+"""Run a lesson: what it prints and draws, and whether its checks pass and fail as they should."""
 
 from __future__ import annotations
 

@@ -64,9 +64,9 @@ def plot_shrinkage(
     Returns
     -------
     Axes
-        A line for each task, ordered by the mean of the fit. A thin line joins the two estimates; the
-        vertical line is the mean of the prior, where the tree has draws of it. Coefficients are of
-        standardized features.
+        A line for each task, ordered by the mean of the fit. A thin line joins the two estimates;
+        the vertical line is the mean of the prior, where the tree has draws of it. Coefficients are
+        of standardized features.
     """
     name = shorten(task_name(data))
     if "stack" in data.children and "shared" in data.children:

@@ -1,4 +1,4 @@
-"""Every lesson runs; each of its checks passes for the solution, and fails for gaps and mistakes."""
+"""Every lesson runs; its checks pass for the solutions, and fail for gaps and mistakes."""
 
 import re
 import time
