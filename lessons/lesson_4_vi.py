@@ -188,7 +188,7 @@ corrected = LinearResponse(model, guide, data, elbo=elbo).correct("w")
 torch.manual_seed(0)
 with torch.no_grad(), pyro.plate("draws", 4000, dim=-3):
     draws = poutine.trace(corrected).get_trace(data).nodes["w"]["value"].reshape(-1, 2)
-fig, ax = plt.subplots(figsize=(4.6, 3.9), layout="constrained")
+fig, ax = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
 ax.plot(*draws[:400].T, ".", color="0.6", markersize=3, label="draws, corrected")
 ellipse(ax, mean.numpy(), covariance.numpy(), edgecolor="#0072B2", label="exact")
 ellipse(

@@ -227,6 +227,9 @@ for ax, title, mixture, pick in (
 axes[0].set_ylabel("reaction (ms)")
 
 # %% [markdown]
+# He is the one who got faster, which none of the others did. After two days the model expects of him what it saw in everyone else, and is
+# wrong by the end: a prior made of other people is a good guess, and no more. His own rows have to say so.
+#
 # **Exercise 3.** `learned` is the fit after *all eight* days of person 335, by `add_task`. Make it.
 
 # %% tags=["exercise"]
