@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from pyro_vmtl.data.row_batches import BalancedRows, RandomRows
 from pyro_vmtl.data.task_batches import TaskBlocks
@@ -106,11 +106,12 @@ FEW_FEATURES: dict[str, dict[str, Preset]] = {
 """Members of the default for each kind of targets where there are few features: tasks are like some
 others, or exchangeable with a scale for each coefficient. Both are fitted without draws."""
 
-_UNSHARED: dict[str, dict[str, bool]] = {
+_UNSHARED: dict[str, dict[str, Any]] = {
     "alone": {"learned_prior": False},  # not even the scale of the prior is in common
     "pooled": {"pooled": True},
     "hierarchical": {"hierarchical": True},
 }
+"""What differs from the shared preset, for few features, in those that share no posteriors."""
 
 AnyPreset: TypeAlias = Preset | ByFeatures[Preset] | ByFeatures[Stack]
 """What :func:`presets` returns."""
