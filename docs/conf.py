@@ -48,7 +48,7 @@ autodoc_typehints = "none"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 # Docstrings name what is not public, or is of other libraries: these have no page here.
-# nitpick_ignore_regex = [("py:.*", ".*")]
+nitpick_ignore_regex = [("py:.*", r"(?!pyro_vmtl\.[A-Za-z_]+$).*")]
 
 PAGES = {
     "benchmarks/RESULTS.md": "results.md",
@@ -130,6 +130,11 @@ def link_to_pages(app, docname, source):
         source[0] = re.sub(r"(!\[[^\]]*\])\((?:\.\./)?docs/", r"\1(", source[0])
 
 
+def leave_out_requests(app, what, name, obj, skip, options):
+    """Leave out the methods that scikit-learn adds, whose docstrings link to its own pages."""
+    return True if re.fullmatch(r"set_\w+_request", name) else None
+
+
 def inline(self, node):
     """Write a formula as MathML, which browsers draw without scripts."""
     self.body.append(convert(node.astext()))
@@ -146,4 +151,5 @@ def setup(app):
     """Register what is above."""
     write_reference()
     app.connect("source-read", link_to_pages)
+    app.connect("autodoc-skip-member", leave_out_requests)
     app.add_html_math_renderer("mathml", (inline, None), (block, None))

@@ -36,7 +36,8 @@ def test_a_lesson_is_complete(path):
     text = "\n".join(cell.source for cell in cells if cell.markdown)
     for part in ("**The idea of this lesson:**", "You need:", "## What to re"):
         assert part in text, part
-    assert all(len(line) <= 160 for line in path.read_text().splitlines() if "alt=" not in line)
+    text = [line for line in path.read_text().splitlines() if "alt=" not in line]
+    assert max(len(line) for line in text if not line.startswith("# |")) <= 160
 
 
 @names
