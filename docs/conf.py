@@ -31,8 +31,11 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 4,
 }
+html_sidebars = {"*": []}  # only lessons and the reference have sections to list
+html_title = "pyro_vmtl"
+html_context = {"default_mode": "light"}  # pictures have white grounds
 html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
