@@ -110,7 +110,7 @@ axes[3].spines[["top", "right"]].set_visible(False)
 # Had the weights started *evenly*, each task would at first be drawn to the mean of all, and soon nobody could be told from anybody. On easy data such
 # as these the fit recovers from that. On harder data it does not: of 32 made-up tasks in four groups, fitted with the full KL, the weight within the
 # groups was 0.28 from an even start, and 0.99 from the nearest, with a loss that was 385 nats lower
-# ([measured](../method-details.md#what-each-part-buys)).
+# ([measured](../method.md#what-each-part-buys)).
 #
 # An even heat map can therefore mean two things: that all tasks are alike, or that the fit did not find out. Looking at it does not
 # tell which. The loss and held-out rows do.

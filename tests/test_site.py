@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 VIEWS = (
     "index",
     "quickstart",
-    "method",
+    "method-explained",
     "which-method",
     "lessons/lesson_4_vi",
     "gallery",
