@@ -32,15 +32,24 @@ from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.fixed_graph import has_fixed_graph
 from pyro_vmtl.handlers.isolation import validation
 from pyro_vmtl.handlers.schedules import Scheduled
+from pyro_vmtl.handlers.tracing import TracePair
 from pyro_vmtl.inference.elbo import ELBOTerms, evaluate
 from pyro_vmtl.inference.replay_check import ReplayCheck
 from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources, WeightsStart
 from pyro_vmtl.sharing.transformed import pool_of
 
-__all__ = ["Step", "batch_of", "can_be_recorded", "rows_of"]
+__all__ = [
+    "Outcome",
+    "Recorder",
+    "Step",
+    "batch_of",
+    "can_be_recorded",
+    "rows_of",
+    "with_strides_of",
+]
 
-_Outcome = tuple[Tensor, dict[str, Any], list[Tensor | None], list[Tensor | None]]
+Outcome = tuple[Tensor, dict[str, Any], list[Tensor | None], list[Tensor | None]]
 """Loss, terms, gradients, and float32 errors of the pools; what a recording can return."""
 
 
@@ -77,7 +86,7 @@ class Step:
             self._steps, self._num_tasks = tasks(rows), rows.num_tasks
         self._recorded: dict[Hashable, Any] = {}
         self._tasks_at: dict[tuple[int, int], Tensor] = {}
-        self._rounding: list[Tensor | None] = []
+        self.rounding: list[Tensor | None] = []
         self._alone: list[Sources] = []
 
     def at_step(self, step: int) -> None:
@@ -97,7 +106,11 @@ class Step:
             outcome = self.check(run, replay)
         else:
             outcome = replay() if self.check is None or self.check.passed else run()
-        loss, terms, gradients, self._rounding = outcome
+        return self.take(outcome)
+
+    def take(self, outcome: Outcome) -> tuple[Tensor, ELBOTerms]:
+        """Set the gradients of a step, and return its loss and terms."""
+        loss, terms, gradients, self.rounding = outcome
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         for parameter in (p for sources in self._alone for p in sources.parameters()):
@@ -135,9 +148,19 @@ class Step:
 
     def choose_precision(self) -> None:
         """Decide whether to compare tasks in float32; this waits for the device."""
-        for sources, rounding in zip(self.sources.values(), self._rounding, strict=True):
+        for sources, rounding in zip(self.sources.values(), self.rounding, strict=True):
             if rounding is not None:
                 sources.choose_precision(float(rounding))
+
+    def roundings(self, traces: TracePair) -> list[Tensor | None]:
+        """Return the float32 error of comparing tasks at each shared site, where that is done."""
+        pools = (pool_of(traces.model.nodes[site]["fn"]) for site in self.sources)
+        return [getattr(pool, "rounding", None) for pool in pools]
+
+    @property
+    def is_one_part(self) -> bool:
+        """Whether a step, the next one, takes all tasks at once."""
+        return self._parts() == [(None, 1.0)]
 
     def finish(self) -> None:
         """End what is for a fit only: tasks that are alone, and float32, which is checked there."""
@@ -153,7 +176,7 @@ class Step:
             return [(None, 1.0)]
         return [(part, len(part.tasks) / total) for part in parts]
 
-    def _evaluate(self, part: Part | None, share: float) -> _Outcome:
+    def _evaluate(self, part: Part | None, share: float) -> Outcome:
         """Run the programs, with weight ``share`` of the loss."""
         elbo, model, guide = self.loss_of.elbo, self.loss_of.model, self.loss_of.guide
         tasks, args = None, self.args
@@ -166,14 +189,13 @@ class Step:
         if share != 1:
             loss, terms = loss * share, terms * share
         found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        gradients = [_with_strides_of(*pair) for pair in zip(found, self.parameters, strict=True)]
-        pools = (pool_of(traces[-1].model.nodes[site]["fn"]) for site in self.sources)
-        errors = (getattr(pool, "rounding", None) for pool in pools)
+        gradients = [with_strides_of(*pair) for pair in zip(found, self.parameters, strict=True)]
+        errors = self.roundings(traces[-1])
         rounding = [None if nats is None else nats * share for nats in errors]
         return loss.detach(), vars(terms.detach()), gradients, rounding
 
     @torch.no_grad()
-    def _replay(self, part: Part | None, share: float) -> _Outcome:
+    def _replay(self, part: Part | None, share: float) -> Outcome:
         size = None
         if part is not None:  # a recording reads its tasks from one tensor
             size = len(part.tasks), part.num_rows
@@ -188,7 +210,7 @@ class Step:
     def _record(self, part: Part | None, share: float) -> Callable[[], Any]:
         """Record the tensor operations of one evaluation."""
         devices = {p.device for p in self.parameters if p.device.type == "cuda"}
-        recorder = _Recorder()
+        recorder = Recorder()
         with torch.random.fork_rng(devices=devices), torch.enable_grad(), recorder:
             outcome = self._evaluate(part, share)
         graph = recorder.finish(outcome)
@@ -197,7 +219,7 @@ class Step:
         return graph
 
 
-class _Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):
     """Write the tensor operations under it into a graph, to be replayed without autograd.
 
     It does what ``make_fx`` does, but without the shapes of all values, which take most of the
@@ -209,6 +231,10 @@ class _Recorder(TorchDispatchMode):
         self.graph = Graph()
         self.constants: dict[str, Tensor] = {}
         self.nodes = WeakTensorKeyDictionary()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler, for two seconds, to leave it alone here
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -247,7 +273,7 @@ class _Recorder(TorchDispatchMode):
         return GraphModule(self.constants, self.graph)
 
 
-def _with_strides_of(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
+def with_strides_of(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
     """Return a gradient with the strides of its parameter, which fused optimisers rely on."""
     if gradient is None or gradient.stride() == parameter.stride():
         return gradient
@@ -288,7 +314,7 @@ def _replace_rows(args: tuple[Any, ...], rows: TaskData) -> tuple[Any, ...]:
 
 
 def _total(
-    compute: Callable[[Part | None, float], _Outcome], parts: list[tuple[Part | None, float]]
+    compute: Callable[[Part | None, float], Outcome], parts: list[tuple[Part | None, float]]
 ) -> Any:
     """Add up the parts of a step."""
     outcome: Any = None

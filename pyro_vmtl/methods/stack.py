@@ -10,12 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
 
 from pyro_vmtl.data.folds import folds, needed_folds, subsample_rows
 from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.inference.joint import MOST_NUMBERS
 from pyro_vmtl.inference.progress import fits_bar
 from pyro_vmtl.inference.svi import FitResult
 from pyro_vmtl.methods.fitted import Fitted
@@ -151,25 +153,47 @@ class Stack:
         seed: int,
         report: Callable[[str], None],
         checkpoints: Path | None,
-        *,
-        fold: int | None = None,
-        starts: Mapping[str, Member] | None = None,
     ) -> tuple[dict[str, Member], set[str]]:
-        """Fit the members to all rows, or to those of other folds; say why these fits ended."""
+        """Fit the members to all rows, and say why these fits ended."""
         members: dict[str, Member] = {}
         ends: set[str] = set()
         for name, method in self.members.items():
-            report(f"{name}, all rows" if fold is None else f"{name}, without fold {fold}")
-            folder = None
-            if checkpoints is not None:
-                folder = checkpoints / (name if fold is None else f"{name}-without-fold-{fold}")
-            start = None if starts is None else starts[name]
-            fitted = method.fit(data, seed=seed, checkpoints=folder, start=start)
+            report(f"{name}, all rows")
+            folder = None if checkpoints is None else checkpoints / name
+            fitted = method.fit(data, seed=seed, checkpoints=folder)
             members[name] = fitted.member
             ends.add(fitted.result.stopped)
             if "interrupted" in ends:
                 break
         return members, ends
+
+    def _fit_folds(
+        self,
+        parts: Mapping[int, TaskData],
+        seed: int,
+        report: Callable[[str], None],
+        checkpoints: Path | None,
+        starts: Mapping[str, Member] | None,
+    ) -> tuple[list[dict[str, Member]], bool]:
+        """Fit the members to rows without each fold, and say whether that was interrupted."""
+        fits: list[dict[str, Member]] = [{} for _ in parts]
+        for name, method in self.members.items():
+            names = [f"{name}-without-fold-{number}" for number in parts]
+            for number in parts:
+                report(f"{name}, without fold {number}")
+            fitted = method.fit_each(
+                [*parts.values()],
+                seed=seed,
+                checkpoints=None if checkpoints is None else [checkpoints / each for each in names],
+                start=None if starts is None else starts[name],
+            )
+            done = [each for each in fitted if each.result.stopped != "interrupted"]
+            for of_fold, each in zip(fits, done, strict=False):
+                of_fold[name] = each.member
+            if len(done) < len(parts):
+                break
+        complete = [each for each in fits if len(each) == len(self.members)]
+        return complete, len(complete) < len(parts)
 
     def out_of_fold(
         self,
@@ -185,22 +209,22 @@ class Stack:
         These fits start at the parameters of ``members``, fits to all rows, if there are any.
         Return predictions of the folds that were done, or None, and whether it was interrupted.
         """
+        pairs = enumerate(folds(data, self.num_folds, seed=seed, enough=MAX_HELD_OUT), 1)
+        at_once = self.num_folds if self.num_folds * data.x.numel() <= MOST_NUMBERS else 1
         parts: list[OutOfFold] = []
         stopped = False
-        for train, held in folds(data, self.num_folds, seed=seed, enough=MAX_HELD_OUT):
-            number = len(parts) + 1
-            fits, ends = self._fit_members(
-                train, seed, report, checkpoints, fold=number, starts=members
-            )
-            stopped = "interrupted" in ends
-            if stopped:
-                break
-            shares = {
-                name: member.borrowing.mean(member.guide, seed=seed)[None]
-                for name, member in fits.items()
-            }
-            parts.append(replace(_predict_held_out(fits, train, held, seed), shares=shares))
-            del train, held  # before the rows of the next fold are copied
+        while not stopped and (group := dict(islice(pairs, at_once))):
+            trains = {number: train for number, (train, _) in group.items()}
+            fits, stopped = self._fit_folds(trains, seed, report, checkpoints, members)
+            for (train, held), of_fold in zip(group.values(), fits, strict=False):
+                shares = {
+                    name: member.borrowing.mean(member.guide, seed=seed)[None]
+                    for name, member in of_fold.items()
+                }
+                part = _predict_held_out(of_fold, train, held, seed)
+                parts.append(replace(part, shares=shares))
+                del train, held
+            del group, trains, fits  # before the rows of the next fold are copied
         return OutOfFold.concat(parts) if any(len(part.y) for part in parts) else None, stopped
 
 
