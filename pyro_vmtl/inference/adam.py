@@ -40,7 +40,7 @@ class Adam:
     def __init__(self, parameters: Iterable[Tensor], *, weight_decay: float = 0.0) -> None:
         self.weight_decay = weight_decay
         self.moments = [
-            _Moments(p, *(torch.zeros_like(p) for _ in range(2)), torch.zeros((), device=p.device))
+            _Moments(p, torch.zeros_like(p), torch.zeros_like(p), torch.zeros((), device=p.device))
             for p in parameters
         ]
 

@@ -67,6 +67,11 @@ class ByFeatures(Generic[AnyMethod]):
         fitted: Fitted = self.for_data(data).fit(data, **settings)
         return fitted
 
+    def joins(self, data: TaskData) -> bool:
+        """Whether the method for training rows fits several sets of them at once."""
+        joins: bool = self.for_data(data).joins(data)
+        return joins
+
     def fit_each(self, parts: Sequence[TaskData], **settings: Any) -> list[Fitted]:
         """Fit several sets of rows of one table by the method for them."""
         fits: list[Fitted] = self.for_data(parts[0]).fit_each(parts, **settings)

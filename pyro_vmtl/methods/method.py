@@ -101,6 +101,10 @@ class ProgramMethod(PairMethod):
             gc.collect()
         return self._fitted(model, guide, rows, data, result)
 
+    def joins(self, data: TaskData) -> bool:
+        """Whether several sets of such rows may be fitted at once: by Adam."""
+        return self.fit_settings(data).get("optimizer", "adam") == "adam"
+
     def fit_each(
         self,
         parts: Sequence[TaskData],
@@ -109,17 +113,18 @@ class ProgramMethod(PairMethod):
         checkpoints: Sequence[Path | None] | None = None,
         start: Member | None = None,
     ) -> list[Fitted]:
-        """Fit several sets of rows, such as those without each fold, at once where that is faster.
+        """Fit several sets of rows, such as those without each fold; by Adam, all at once.
 
-        The arguments are those of :meth:`fit`, with a folder of checkpoints for each set.
+        The arguments are those of :meth:`fit`, with a folder of checkpoints for each set. A fit
+        that is interrupted is the last.
         """
         folders = [None] * len(parts) if checkpoints is None else checkpoints
-        settings = self.fit_settings(parts[0])
-        if settings.get("optimizer", "adam") == "adam" and len(parts) > 1:
+        if len(parts) > 1 and self.joins(parts[0]):
             rows = [self.prepare(data) for data in parts]
             pairs = [self.initial_programs(each, seed) for each in rows]
             problems = [(*pair, each) for pair, each in zip(pairs, rows, strict=True)]
             files = [None if folder is None else folder / FILE for folder in folders]
+            settings = self.fit_settings(parts[0])
             with suppress(CannotJoinError):
                 results = fit_jointly(problems, seed=seed, checkpoints=files, **settings)
                 return [

@@ -8,9 +8,8 @@ fits all its members and mixes their predictions, with weights from rows that th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -118,11 +117,17 @@ class Stack:
         num_held_out = needed_folds(data, self.num_folds, enough=MAX_HELD_OUT)
         num_fits = len(self.members) * (1 if validation is not None else num_held_out + 1)
         with fits_bar(num_fits, visible=progress) as report:
-            members, ends = self._fit_members(data, seed, report, checkpoints)
+            fitting = _Fitting(self.members, seed, report, checkpoints)
+            pairs = self._folds_at_once(data, seed) if validation is None else []
+            trains = {number: train for number, (train, _) in enumerate(pairs, 1)}
+            (members, *without_folds), ends = fitting.fit({0: data, **trains})
             stopped, held_out = "interrupted" in ends, None
             if not stopped and validation is not None:
                 some = subsample_rows(validation, MAX_HELD_OUT, seed=seed)
                 held_out = _predict_held_out(members, data, some, seed)
+            elif not stopped and pairs:
+                each = zip(without_folds, pairs, strict=True)
+                held_out = _concat([_out_of_fold(fits, *pair, seed) for fits, pair in each])
             elif not stopped and data.mask.sum() > 1:
                 held_out, stopped = self.out_of_fold(
                     data, members, seed=seed, report=report, checkpoints=checkpoints
@@ -147,53 +152,13 @@ class Stack:
         members = self.members.items()
         return [name for name, m in members if self.calibrated and m.needs_calibration(data)]
 
-    def _fit_members(
-        self,
-        data: TaskData,
-        seed: int,
-        report: Callable[[str], None],
-        checkpoints: Path | None,
-    ) -> tuple[dict[str, Member], set[str]]:
-        """Fit the members to all rows, and say why these fits ended."""
-        members: dict[str, Member] = {}
-        ends: set[str] = set()
-        for name, method in self.members.items():
-            report(f"{name}, all rows")
-            folder = None if checkpoints is None else checkpoints / name
-            fitted = method.fit(data, seed=seed, checkpoints=folder)
-            members[name] = fitted.member
-            ends.add(fitted.result.stopped)
-            if "interrupted" in ends:
-                break
-        return members, ends
-
-    def _fit_folds(
-        self,
-        parts: Mapping[int, TaskData],
-        seed: int,
-        report: Callable[[str], None],
-        checkpoints: Path | None,
-        starts: Mapping[str, Member] | None,
-    ) -> tuple[list[dict[str, Member]], bool]:
-        """Fit the members to rows without each fold, and say whether that was interrupted."""
-        fits: list[dict[str, Member]] = [{} for _ in parts]
-        for name, method in self.members.items():
-            names = [f"{name}-without-fold-{number}" for number in parts]
-            for number in parts:
-                report(f"{name}, without fold {number}")
-            fitted = method.fit_each(
-                [*parts.values()],
-                seed=seed,
-                checkpoints=None if checkpoints is None else [checkpoints / each for each in names],
-                start=None if starts is None else starts[name],
-            )
-            done = [each for each in fitted if each.result.stopped != "interrupted"]
-            for of_fold, each in zip(fits, done, strict=False):
-                of_fold[name] = each.member
-            if len(done) < len(parts):
-                break
-        complete = [each for each in fits if len(each) == len(self.members)]
-        return complete, len(complete) < len(parts)
+    def _folds_at_once(self, data: TaskData, seed: int) -> list[tuple[TaskData, TaskData]]:
+        """Return the folds if all members fit them at once, together with all rows."""
+        num_rows = int(data.mask.sum())
+        small = self.num_folds * data.x.numel() <= MOST_NUMBERS and 1 < num_rows <= MAX_HELD_OUT
+        if not small or not all(member.joins(data) for member in self.members.values()):
+            return []
+        return [*folds(data, self.num_folds, seed=seed)]
 
     def out_of_fold(
         self,
@@ -209,23 +174,65 @@ class Stack:
         These fits start at the parameters of ``members``, fits to all rows, if there are any.
         Return predictions of the folds that were done, or None, and whether it was interrupted.
         """
-        pairs = enumerate(folds(data, self.num_folds, seed=seed, enough=MAX_HELD_OUT), 1)
-        at_once = self.num_folds if self.num_folds * data.x.numel() <= MOST_NUMBERS else 1
+        fitting = _Fitting(self.members, seed, report, checkpoints)
         parts: list[OutOfFold] = []
         stopped = False
-        while not stopped and (group := dict(islice(pairs, at_once))):
-            trains = {number: train for number, (train, _) in group.items()}
-            fits, stopped = self._fit_folds(trains, seed, report, checkpoints, members)
-            for (train, held), of_fold in zip(group.values(), fits, strict=False):
-                shares = {
-                    name: member.borrowing.mean(member.guide, seed=seed)[None]
-                    for name, member in of_fold.items()
-                }
-                part = _predict_held_out(of_fold, train, held, seed)
-                parts.append(replace(part, shares=shares))
-                del train, held
-            del group, trains, fits  # before the rows of the next fold are copied
-        return OutOfFold.concat(parts) if any(len(part.y) for part in parts) else None, stopped
+        for number, (train, held) in enumerate(
+            folds(data, self.num_folds, seed=seed, enough=MAX_HELD_OUT), 1
+        ):
+            (fits,), ends = fitting.fit({number: train}, members)
+            stopped = "interrupted" in ends
+            if stopped:
+                break
+            parts.append(_out_of_fold(fits, train, held, seed))
+            del train, held  # before the rows of the next fold are copied
+        return _concat(parts), stopped
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """How the members of a stack are fitted."""
+
+    members: Mapping[str, ProgramMethod]
+    seed: int
+    report: Callable[[str], None]
+    checkpoints: Path | None
+
+    def fit(
+        self, parts: Mapping[int, TaskData], starts: Mapping[str, Member] | None = None
+    ) -> tuple[list[dict[str, Member]], set[str]]:
+        """Fit the members to rows without each fold, 0 for all rows; say why these fits ended."""
+        fits: list[dict[str, Member]] = [{} for _ in parts]
+        ends: set[str] = set()
+        for name, method in self.members.items():
+            folders = []
+            for fold in parts:
+                self.report(f"{name}, without fold {fold}" if fold else f"{name}, all rows")
+                folder = f"{name}-without-fold-{fold}" if fold else name
+                folders.append(None if self.checkpoints is None else self.checkpoints / folder)
+            start = None if starts is None else starts[name]
+            fitted = method.fit_each(
+                [*parts.values()], seed=self.seed, checkpoints=folders, start=start
+            )
+            for of_part, each in zip(fits, fitted, strict=False):
+                of_part[name] = each.member
+                ends.add(each.result.stopped)
+            if "interrupted" in ends:
+                break
+        return fits, ends
+
+
+def _out_of_fold(
+    members: Mapping[str, Member], train: TaskData, held: TaskData, seed: int
+) -> OutOfFold:
+    """Predict the rows of a fold, and compute what tasks borrow in the fits without it."""
+    shares = {name: m.borrowing.mean(m.guide, seed=seed)[None] for name, m in members.items()}
+    return replace(_predict_held_out(members, train, held, seed), shares=shares)
+
+
+def _concat(parts: Sequence[OutOfFold]) -> OutOfFold | None:
+    """Concatenate the folds, if there is a row in any."""
+    return OutOfFold.concat(parts) if any(len(part.y) for part in parts) else None
 
 
 def _predict_held_out(
