@@ -8,7 +8,7 @@ fits all its members and mixes their predictions, with weights from rows that th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,8 +28,11 @@ from pyro_vmtl.predictive.families import check_mixable
 
 __all__ = ["Stack"]
 
+ENOUGH_HELD_OUT = 5_000
+"""Held-out rows that are enough to calibrate and to weigh members: above 25,000, one fold."""
+
 MAX_HELD_OUT = 20_000
-"""Held-out rows that are enough to calibrate and to weigh members: above 100,000, one fold."""
+"""Held-out rows of which no more are predicted."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class Stack:
             each member is fitted once.
         """
         started = time.perf_counter()
-        num_held_out = needed_folds(data, self.num_folds, enough=MAX_HELD_OUT)
+        num_held_out = needed_folds(data, self.num_folds, enough=ENOUGH_HELD_OUT)
         num_fits = len(self.members) * (1 if validation is not None else num_held_out + 1)
         with fits_bar(num_fits, visible=progress) as report:
             fitting = _Fitting(self.members, seed, report, checkpoints)
@@ -154,11 +157,14 @@ class Stack:
 
     def _folds_at_once(self, data: TaskData, seed: int) -> list[tuple[TaskData, TaskData]]:
         """Return the folds if all members fit them at once, together with all rows."""
-        num_rows = int(data.mask.sum())
-        small = self.num_folds * data.x.numel() <= MOST_NUMBERS and 1 < num_rows <= MAX_HELD_OUT
+        small = self.num_folds * data.x.numel() <= MOST_NUMBERS and data.mask.sum() > 1
         if not small or not all(member.joins(data) for member in self.members.values()):
             return []
-        return [*folds(data, self.num_folds, seed=seed)]
+        return [*self._folds(data, seed)]
+
+    def _folds(self, data: TaskData, seed: int) -> Iterator[tuple[TaskData, TaskData]]:
+        enough, most = ENOUGH_HELD_OUT, MAX_HELD_OUT
+        return folds(data, self.num_folds, seed=seed, enough=enough, most=most)
 
     def out_of_fold(
         self,
@@ -169,7 +175,7 @@ class Stack:
         report: Callable[[str], None] = lambda name: None,
         checkpoints: Path | None = None,
     ) -> tuple[OutOfFold | None, bool]:
-        """Predict rows by fits that did not see them: all rows, or 20,000.
+        """Predict rows by fits that did not see them: of all folds, or some with 5,000 rows.
 
         These fits start at the parameters of ``members``, fits to all rows, if there are any.
         Return predictions of the folds that were done, or None, and whether it was interrupted.
@@ -177,9 +183,7 @@ class Stack:
         fitting = _Fitting(self.members, seed, report, checkpoints)
         parts: list[OutOfFold] = []
         stopped = False
-        for number, (train, held) in enumerate(
-            folds(data, self.num_folds, seed=seed, enough=MAX_HELD_OUT), 1
-        ):
+        for number, (train, held) in enumerate(self._folds(data, seed), 1):
             (fits,), ends = fitting.fit({number: train}, members)
             stopped = "interrupted" in ends
             if stopped:
