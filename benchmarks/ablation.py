@@ -57,7 +57,7 @@ def trial(row: str, seed: int) -> list[dict]:
         needing = variant_of.calibrated_members(data)
         fitted = Fitted(
             {name: members[name] for name in names},
-            some.cross_fitted_weights(data.num_tasks, needing),
+            some.weights(some.cross_fitted_density(needing), data.num_tasks),
             members["shared"].result,
             some.calibrations(needing),
         )

@@ -48,4 +48,4 @@ def picture(ax: Axes, model, guide, data: TaskData):
     ax.plot(grid, line.mean(0), label="regression of the groups")
     ax.fill_between(grid, line.quantile(0.05, 0), line.quantile(0.95, 0), alpha=0.2)
     ax.set(xlabel="predictor of the group", ylabel="intercept", title="Groups follow a line")
-    ax.legend()
+    ax.legend(loc="lower right")

@@ -122,9 +122,9 @@ def _member_weights(fitted: Fitted, rows: TaskData, seed: int) -> Tensor:
             for name, member in fitted.members.items()
         }
         held_out.append(OutOfFold.of_rows(draws, wide))
-    return OutOfFold.concat(held_out).weights(
-        1, fitted.calibrations, prior_mean=fitted.new_task_weights
-    )[0]
+    found = OutOfFold.concat(held_out)
+    density = found.log_density(fitted.calibrations)
+    return found.weights(density, 1, prior_mean=fitted.new_task_weights)[0]
 
 
 def _extend(member: Member, rows: TaskData, seed: int, *, learns_noise: bool) -> Member:

@@ -37,8 +37,8 @@ class Fitted:
         (M,), weight of each member for a task that is not among these; by default the mean of
         ``weights``.
     shares_of_folds
-        (K, T, T + 1), mean :meth:`relatedness` of the fits without each of K folds; None for a
-        single fit.
+        (S, T, T + 1), mean :meth:`relatedness` of the fits without each of K folds, averaged over
+        members by draws of their weights; None for a single fit.
     """
 
     members: Mapping[str, Member]
@@ -180,8 +180,8 @@ class Fitted:
         """Draw the share of each task's posterior mean that comes from each other task.
 
         It is the weighted mean over members (:mod:`pyro_vmtl.methods.borrowing`). A stack was
-        fitted to all rows, and without each of its folds: as many draws are of each of these fits,
-        so that intervals show what depends on single rows, or on where a fit ended.
+        fitted without each of its folds, too: intervals show what depends on single rows, on where
+        a fit ended, and on which member is right, as far as held-out rows tell.
 
         Parameters
         ----------

@@ -118,7 +118,10 @@ def new_task_member_weights(
         except NewTaskError:
             return even
         held_out.append(OutOfFold.of_rows(draws, rows))
-    return OutOfFold.concat(held_out).weights(1, {}, prior_mean=even)[0] if held_out else even
+    if not held_out:
+        return even
+    found = OutOfFold.concat(held_out)
+    return found.weights(found.log_density({}), 1, prior_mean=even)[0]
 
 
 def _weights(fitted: Member, num_tasks: int, without: int | None) -> Tensor:

@@ -11,11 +11,14 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.methods.stacking_weights import stacking_weights
+from pyro_vmtl.methods.stacking_weights import draw_stacking_weights, stacking_weights
 from pyro_vmtl.predictive.calibration import Calibration, calibrate
 from pyro_vmtl.predictive.families import concat_draws, family_of
 
 __all__ = ["OutOfFold"]
+
+MOST_DRAWS, MOST_NUMBERS = 8, 10_000_000
+"""Draws of weights for each fold, and numbers of all their shares: 40 MB with a thousand tasks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,20 +70,8 @@ class OutOfFold:
         learn = partial(Calibration.learn, y=self.y, weight=self.weight)
         return {name: learn(self.draws[name]) for name in names}
 
-    def weights(
-        self,
-        num_tasks: int,
-        calibrations: Mapping[str, Calibration],
-        *,
-        prior_mean: Tensor | None = None,
-    ) -> Tensor:
-        """Compute the stacking weights of every task, or of all rows as one task, (T, M)."""
-        return self._weights(self.log_density(calibrations), num_tasks, prior_mean)
-
-    def cross_fitted_weights(
-        self, num_tasks: int, names: Collection[str], *, seed: int = 0
-    ) -> Tensor:
-        """Compute stacking weights with calibrations of members learned on other rows.
+    def cross_fitted_density(self, names: Collection[str], *, seed: int = 0) -> Tensor:
+        """Compute log densities, (rows, M), with calibrations of members learned on other rows.
 
         On the same rows, calibrated members would seem better than others. A random half of the
         rows is calibrated by the other.
@@ -91,20 +82,38 @@ class OutOfFold:
         for half in (first, ~first):
             if half.any():
                 density[half] = self.where(half).log_density(self.where(~half).calibrations(names))
-        return self._weights(density, num_tasks)
+        return density
 
-    def _weights(self, density: Tensor, num_tasks: int, prior_mean: Tensor | None = None) -> Tensor:
+    def weights(
+        self, density: Tensor, num_tasks: int, *, prior_mean: Tensor | None = None
+    ) -> Tensor:
+        """Compute the stacking weights of every task, or of all rows as one task, (T, M).
+
+        ``density`` are log densities (rows, M), up to a constant for each row.
+        """
         task = self.task if num_tasks > 1 else torch.zeros_like(self.task)
         return stacking_weights(
             density, task, num_tasks, sample_weight=self.weight, prior_mean=prior_mean
         )
 
-    def mean_shares(self, weights: Tensor) -> Tensor | None:
-        """Average what tasks borrow in the fits without a fold over members, (K, T, T + 1)."""
+    def draw_shares(self, density: Tensor, weights: Tensor, *, seed: int = 0) -> Tensor | None:
+        """Draw what tasks borrow, (S, T, T + 1), averaged over members by drawn weights.
+
+        There are as many draws of each fit without a fold.
+        """
         if not self.shares:
             return None
-        each = torch.stack([self.shares[name] for name in self.draws], dim=-1)
-        return (each * weights[:, None]).sum(-1)
+        each = torch.stack([self.shares[name] for name in self.draws], dim=-1)  # (K, T, T + 1, M)
+        num_draws = max(1, min(MOST_DRAWS, MOST_NUMBERS // each[..., 0].numel()))
+        drawn = draw_stacking_weights(
+            density,
+            self.task,
+            weights,
+            num_draws=len(each) * num_draws,
+            sample_weight=self.weight,
+            seed=seed,
+        ).unflatten(0, (len(each), num_draws))
+        return torch.einsum("kuvm,kdum->kduv", each, drawn).flatten(0, 1)
 
     def log_density(self, calibrations: Mapping[str, Calibration]) -> Tensor:
         """Compute log predictive densities up to a constant, (rows, M)."""

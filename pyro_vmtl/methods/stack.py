@@ -145,9 +145,10 @@ class Stack:
             return Fitted(members, even, result)
         names = self.calibrated_members(data)
         calibrations = held_out.calibrations(names)
-        weights = held_out.cross_fitted_weights(data.num_tasks, names, seed=seed)
+        density = held_out.cross_fitted_density(names, seed=seed)
+        weights = held_out.weights(density, data.num_tasks)
         of_new_tasks = new_task_member_weights(members, data, seed=seed)
-        of_folds = held_out.mean_shares(weights)
+        of_folds = held_out.draw_shares(density, weights, seed=seed)
         return Fitted(members, weights, result, calibrations, of_new_tasks, of_folds)
 
     def calibrated_members(self, data: TaskData) -> list[str]:

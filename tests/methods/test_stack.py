@@ -22,10 +22,11 @@ from pyro_vmtl import (
     predictive_mixture,
 )
 from pyro_vmtl.handlers.program_handler import unwrap
+from pyro_vmtl.methods import out_of_fold
 from pyro_vmtl.methods import stacking_weights as module
 from pyro_vmtl.methods.out_of_fold import OutOfFold
 from pyro_vmtl.methods.presets import ALONE, DEFAULT, POOLED, SHARED, presets
-from pyro_vmtl.methods.stacking_weights import stacking_weights
+from pyro_vmtl.methods.stacking_weights import draw_stacking_weights, stacking_weights
 
 
 @pytest.fixture
@@ -230,22 +231,56 @@ def test_the_pooled_member_is_one_fit_of_all_rows(rows):
     assert many.item() == pytest.approx((x @ loc).item(), abs=0.06)
 
 
-def test_every_fit_without_a_fold_has_as_many_draws_of_relatedness(rows):
+def test_relatedness_of_fits_without_a_fold_has_drawn_weights(rows, monkeypatch):
+    """Member by member, with weights that are known in place of drawn ones."""
+    known = torch.rand(24, 4, 3, generator=torch.Generator().manual_seed(0))
+    drawn_from = []
+
+    def draw(density, task, start, *, num_draws, **settings):
+        drawn_from.append((start, num_draws))
+        return known[:num_draws]
+
+    monkeypatch.setattr(out_of_fold, "draw_stacking_weights", draw)
     stack = quick_stack()
     fitted = stack.fit(rows, seed=2)
-    drawn = fitted.relatedness(num_samples=8, seed=1)
-    single = replace(fitted, shares_of_folds=None).relatedness(num_samples=8, seed=1)
-    torch.testing.assert_close(drawn[::4], single[::4])
-    for fold, (train, _) in enumerate(folds(rows, 3, seed=2), 1):
-        expected = torch.zeros(4, 5)
+    assert drawn_from[0][1] == 24 and drawn_from[0][0] is fitted.weights
+    drawn = fitted.relatedness(num_samples=50, seed=1)
+    single = replace(fitted, shares_of_folds=None).relatedness(num_samples=50, seed=1)
+    torch.testing.assert_close(drawn[::25], single[::25])
+    for fold, (train, _) in enumerate(folds(rows, 3, seed=2)):
+        expected = torch.zeros(8, 4, 5)
         for m, method in enumerate(stack.members.values()):
             member = method.fit(train, seed=2).member
             shares = member.borrowing.draw(member.guide, num_samples=200, seed=2).mean(0)
-            expected += fitted.weights[:, m, None] * shares
-        # rounding differs, as the stack fits its folds at once
-        torch.testing.assert_close(drawn[fold], expected, rtol=0, atol=1e-3)
-        torch.testing.assert_close(drawn[fold + 4], drawn[fold])
-    assert not torch.allclose(drawn[1], drawn[2])
+            expected += known[8 * fold : 8 * fold + 8, :, m, None] * shares
+        for first in (1, 26):  # after the draw of all rows
+            found = drawn[first + 8 * fold :][:8]
+            # rounding differs, as the stack fits its folds at once
+            torch.testing.assert_close(found, expected[: len(found)], rtol=0, atol=1e-3)
+
+
+def test_drawn_stacking_weights_have_their_posterior():
+    """One task of two members, beside its posterior on a grid of weight and mean."""
+    generator = torch.Generator().manual_seed(0)
+    log_density = torch.randn(30, 2, generator=generator) + torch.tensor([0.7, 0.0])
+    task = torch.zeros(30, dtype=torch.long)
+    start = stacking_weights(log_density, task, 1)
+    drawn = draw_stacking_weights(log_density, task, start, num_draws=2000)[:, 0, 0]
+    logit = torch.linspace(-30, 30, 1501, dtype=torch.float64)  # densities have poles at 0 and 1
+    grid, rest = logit.sigmoid(), (-logit).sigmoid()
+    first, second = log_density.double().exp().T[..., None]
+    of_rows = (grid * first + rest * second).log().sum(0) + (grid * rest).log()
+    of_mean = 0.5 * (grid * rest).log()  # Beta(1/2, 1/2), by logit
+    a, b = 20 * grid, 20 * rest
+    given_mean = (a - 1) * grid.log()[:, None] + (b - 1) * rest.log()[:, None]
+    given_mean = given_mean - a.lgamma() - b.lgamma()
+    joint = of_rows[:, None] + given_mean + of_mean
+    posterior = joint.flatten().softmax(0).reshape(joint.shape).sum(1)
+    exact = (posterior * grid).sum()
+    sd = (posterior * (grid - exact) ** 2).sum().sqrt()
+    # four standard errors of 1,000 independent draws; those of the chain are every tenth state
+    assert drawn.mean().item() == pytest.approx(exact.item(), abs=0.13 * sd.item())
+    assert drawn.std().item() == pytest.approx(sd.item(), rel=0.13)
 
 
 def test_relatedness_is_that_of_the_members(rows):
@@ -360,8 +395,9 @@ def test_weights_are_of_rows_that_calibrations_have_not_seen():
         draws = {name: Normal(centers, 1.0) for name in ("plain", "calibrated")}
         held_out = OutOfFold(draws, y, torch.zeros(12, dtype=torch.long), torch.ones(12))
         calibrations = held_out.calibrations(["calibrated"])
-        gain["same rows"].append(held_out.weights(1, calibrations)[0, 1])
-        gain["other rows"].append(held_out.cross_fitted_weights(1, ["calibrated"])[0, 1])
+        gain["same rows"].append(held_out.weights(held_out.log_density(calibrations), 1)[0, 1])
+        density = held_out.cross_fitted_density(["calibrated"])
+        gain["other rows"].append(held_out.weights(density, 1)[0, 1])
     same, other = (torch.stack(values) for values in gain.values())
     assert same.mean() > 0.5 + 4 * same.std() / math.sqrt(200)
     assert other.mean() < 0.5 + 2 * other.std() / math.sqrt(200)
@@ -373,11 +409,12 @@ def test_halves_that_calibrate_each_other_are_random():
     logits = torch.tensor([0.7, 0.0]).expand(2, 400, 2)  # biased, equally for all rows
     draws = {"plain": Categorical(logits=logits), "calibrated": Categorical(logits=logits)}
     held_out = OutOfFold(draws, y, torch.zeros(400, dtype=torch.long), torch.ones(400))
-    weights = held_out.cross_fitted_weights(1, ["calibrated"])
+    weights = held_out.weights(held_out.cross_fitted_density(["calibrated"]), 1)
     assert weights[0, 1] > 0.45  # a calibration of one class predicts the other worse by 0.1 nats
     real = Normal(torch.zeros(3, 400, dtype=torch.float64), 1.0)  # of a program of one's own
     held_out = replace(held_out, draws={"own": real}, y=y.float())
-    assert held_out.cross_fitted_weights(1, ["own"]).item() == pytest.approx(1.0)
+    density = held_out.cross_fitted_density(["own"])
+    assert held_out.weights(density, 1).item() == pytest.approx(1.0)
 
 
 def test_shared_representations_and_single_rows_can_be_stacked(rows):
