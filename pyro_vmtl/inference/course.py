@@ -24,7 +24,7 @@ from pyro_vmtl.handlers.tracing import trace_guide_and_model
 from pyro_vmtl.inference.adam import Adam
 from pyro_vmtl.inference.checkpoint import Checkpoint, Progress, Stopped, fingerprint
 from pyro_vmtl.inference.checks import check_latent_sites, check_padding, non_finite
-from pyro_vmtl.inference.elbo import ELBOTerms, evaluate
+from pyro_vmtl.inference.elbo import ELBOTerms, MeanFieldELBO, evaluate
 from pyro_vmtl.inference.history import History
 from pyro_vmtl.inference.lbfgs import lbfgs
 from pyro_vmtl.inference.snapshots import Snapshots
@@ -81,8 +81,8 @@ class Course:
         guide: Program,
         args: tuple[Any, ...],
         *,
-        elbo: Trace_ELBO,
         seed: int,
+        elbo: Trace_ELBO | None = None,
         optimizer: str = "adam",
         num_steps: int = 2000,
         learning_rate: float = 0.05,
@@ -93,6 +93,22 @@ class Course:
         start: tuple[Program, Program] | None = None,
         checkpoint: Path | None = None,
     ) -> None:
+        if num_steps < 1 or not learning_rate > 0:
+            raise ValueError(
+                f"num_steps is {num_steps} and learning_rate {learning_rate}, expected at least 1 "
+                "and above 0."
+            )
+        if optimizer not in ("adam", "lbfgs") or (optimizer == "lbfgs" and batches is not None):
+            raise ValueError(
+                f"optimizer is {optimizer!r} and batches {batches}, expected 'adam', or 'lbfgs' "
+                "with all rows."
+            )
+        elbo = MeanFieldELBO() if elbo is None else elbo
+        if compile and not isinstance(elbo, MeanFieldELBO):
+            raise ValueError(
+                f"compile is True with {type(elbo).__name__}, expected MeanFieldELBO: Pyro's own "
+                "ELBOs depend on values during a step. Use MeanFieldELBO, or do not compile."
+            )
         own_parameters(model, guide)
         self.args = args
         self.loss_of = loss_of = elbo(model, guide)

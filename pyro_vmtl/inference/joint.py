@@ -32,9 +32,9 @@ from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.inference.course import Course, FitResult
 from pyro_vmtl.inference.elbo import ELBOTerms, evaluate
+from pyro_vmtl.inference.recorder import Recorder
 from pyro_vmtl.inference.step import (
     Outcome,
-    Recorder,
     Step,
     batch_of,
     can_be_recorded,
@@ -181,7 +181,7 @@ class JointStep:
 
     @torch.no_grad()
     def separate(self) -> None:
-        """Give the modules parameters and buffers of their own again."""
+        """Return to parameters and buffers of the modules' own."""
         for step in self.steps:
             for tensor in (*step.loss_of.parameters(), *step.loss_of.buffers()):
                 tensor.data = tensor.data.clone()

@@ -13,7 +13,6 @@ from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.inference.checks import NonFiniteLossError
 from pyro_vmtl.inference.course import Course, FitResult
-from pyro_vmtl.inference.elbo import MeanFieldELBO
 from pyro_vmtl.inference.progress import progress_bar
 
 __all__ = ["FitResult", "NonFiniteLossError", "fit"]
@@ -119,22 +118,6 @@ def fit(
     and of others as long as runs of them, at the 1st, 2nd, 4th, 8th, ... of the steps to replay,
     agree with the recording and change nothing that Python remembers.
     """
-    if num_steps < 1 or not learning_rate > 0:
-        raise ValueError(
-            f"num_steps is {num_steps} and learning_rate {learning_rate}, expected at least 1 and "
-            "above 0."
-        )
-    if optimizer not in ("adam", "lbfgs") or (optimizer == "lbfgs" and batches is not None):
-        raise ValueError(
-            f"optimizer is {optimizer!r} and batches {batches}, expected 'adam', or 'lbfgs' with "
-            "all rows."
-        )
-    elbo = MeanFieldELBO() if elbo is None else elbo
-    if compile and not isinstance(elbo, MeanFieldELBO):
-        raise ValueError(
-            f"compile is True with {type(elbo).__name__}, expected MeanFieldELBO: Pyro's own ELBOs "
-            "depend on values during a step. Use MeanFieldELBO, or do not compile."
-        )
     with isolated(seed), progress_bar(num_steps, visible=progress) as report:
         course = Course(
             model,

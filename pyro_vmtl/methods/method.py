@@ -102,8 +102,9 @@ class ProgramMethod(PairMethod):
         return self._fitted(model, guide, rows, data, result)
 
     def joins(self, data: TaskData) -> bool:
-        """Whether several sets of such rows may be fitted at once: by Adam."""
-        return self.fit_settings(data).get("optimizer", "adam") == "adam"
+        """Whether several sets of such rows may be fitted at once: by Adam, not compiled."""
+        settings = self.fit_settings(data)
+        return settings.get("optimizer", "adam") == "adam" and not settings.get("compile")
 
     def fit_each(
         self,
