@@ -151,6 +151,7 @@ def test_a_strangers_run_is_refused(original, stranger, how):
     assert {path: path.lstat().st_mtime_ns for path in stranger.parent.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_report_replaces_links_and_never_follows_them(stranger):
     """Neither the page and the pictures, nor temporary files whose names can be guessed."""
     secret = stranger.parent / "outside" / "secret"
@@ -165,6 +166,7 @@ def test_a_report_replaces_links_and_never_follows_them(stranger):
     assert not any((stranger / name).is_symlink() for name in names[:3])
 
 
+@pytest.mark.slow
 def test_commands_in_the_report_are_quoted(stranger):
     odd = stranger.rename(stranger.with_name("$(touch x) `id` \"a' b"))
     assert run("report", odd).exit_code == 0
