@@ -44,6 +44,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pyro_vmtl.data.task_data import TaskData
 
@@ -224,8 +225,10 @@ class ConjugateNormal(nn.Module):
         mean = pyro.sample("w_mean", self._normal(w.mean_loc, w.mean_cov))
         scale = pyro.sample("w_scale", self.posterior("w_scale"))
         terms = self.expected_terms(w)
-        gain = w.gain.to(self.of_dtype).unsqueeze(1)
-        loc = w.offset.to(self.of_dtype).unsqueeze(1) + (gain @ mean.unsqueeze(-1)).squeeze(-1)
+        # one product: a batch of them would copy the gains for each draw
+        of_mean = functional.linear(mean, w.gain.to(self.of_dtype).flatten(0, 1))
+        of_mean = of_mean.reshape(*mean.shape[:-3], self.num_tasks, 1, mean.shape[-1])
+        loc = w.offset.to(self.of_dtype).unsqueeze(1) + of_mean
         root = _root(w.cov).to(self.of_dtype).unsqueeze(1)
         with pyro.plate("task", self.num_tasks, dim=-2):
             loc, root = pyro.subsample(loc, event_dim=1), pyro.subsample(root, event_dim=2)

@@ -15,7 +15,12 @@ __all__ = ["folds", "keep_rows", "needed_folds", "subsample_rows"]
 
 
 def folds(
-    data: TaskData, num_folds: int, *, seed: int = 0, enough: int | None = None
+    data: TaskData,
+    num_folds: int,
+    *,
+    seed: int = 0,
+    enough: int | None = None,
+    most: int | None = None,
 ) -> Iterator[tuple[TaskData, TaskData]]:
     """Split the rows into folds, stratified by task and class, each held out once.
 
@@ -30,8 +35,10 @@ def folds(
     seed
         Seed of the assignment of rows to folds.
     enough
-        Number of held-out rows that suffices. No more folds are yielded once it is reached, and
-        of a larger fold only about so many rows, the same fraction of every task at random.
+        Number of held-out rows that suffices: no more folds are yielded once it is reached.
+    most
+        Number of rows above which only about so many are held out of a single fold, the same
+        fraction of every task at random.
 
     Yields
     ------
@@ -47,7 +54,7 @@ def folds(
     """
     total = int(data.mask.sum())
     fold = _assign_folds(data, min(num_folds, total), seed)
-    fraction = 1.0 if enough is None else enough * num_folds / total
+    fraction = 1.0 if most is None else most * num_folds / total
     generator = torch.Generator().manual_seed(seed)
     for k in range(needed_folds(data, num_folds, enough=enough)):
         held = _thin(data.mask & (fold == k), fraction, generator)
