@@ -76,6 +76,7 @@ ROOMS = {
     "handlers": "Effect handlers",
     "inference": "Inference",
     "linear_response": "Linear response",
+    "attribution": "Influence of rows",
     "predictive": "Predictions",
     "methods": "Methods",
 }

@@ -47,37 +47,30 @@ fits = {
 
 # %% alt="Four panels with the fitted lines of all counties: alone they spread widely, pooled they are one line, hierarchical and shared they are a narrow bundle; the county Lac Qui Parle, with two houses, is highlighted and moves most."
 counties = sorted(rows.index, key=lambda name: -rows[name])
-NAMED = {"Hennepin": "#0072B2", "Lac Qui Parle": "#D55E00"}
+NAMED = {"Hennepin": ("#0072B2", "--", "o"), "Lac Qui Parle": ("#D55E00", "-", "D")}
 ends = pd.DataFrame({"floor": [0.0, 1.0] * len(counties)})
 labels = np.repeat(counties, 2)
 fig, axes = plt.subplots(1, 4, figsize=(9.6, 3.3), sharey=True, layout="constrained")
 for ax, (method, fit) in zip(axes, fits.items(), strict=True):
-    lines = fit.predict(ends, tasks=labels).reshape(-1, 2)
-    for name, line in zip(counties, lines, strict=True):
-        color = NAMED.get(name, "0.75")
+    lines = dict(zip(counties, fit.predict(ends, tasks=labels).reshape(-1, 2), strict=True))
+    ax.plot([0, 1], np.transpose([*lines.values()]), color="0.75", linewidth=0.8)
+    for shift, (name, (color, line, marker)) in zip((0.04, -0.04), NAMED.items(), strict=True):
+        own = county == name
         ax.plot(
             [0, 1],
+            lines[name],
             line,
             color=color,
-            linewidth=2.5 if name in NAMED else 0.8,
-            zorder=2 + (name in NAMED),
+            linewidth=2.5,
+            label=f"{name}, {rows[name]} houses",
         )
-    for name, color in NAMED.items():
-        own = county == name
-        ax.scatter(
-            X[own].floor + (0.03 if name == "Hennepin" else -0.03),
-            y[own],
-            s=8,
-            color=color,
-            alpha=0.6,
-        )
+        ax.plot(X[own].floor + shift, y[own], marker, color=color, markersize=3, alpha=0.7)
     ax.set_title(method, loc="left", fontsize=12)
     ax.set_xticks([0, 1], ["basement", "first floor"], fontsize=9)
     ax.set(xlim=(-0.2, 1.2), ylim=(-1.2, 4))
     ax.spines[["top", "right"]].set_visible(False)
 axes[0].set_ylabel("log radon")
-for row, (name, color) in enumerate(NAMED.items()):
-    axes[3].text(-0.1, 3.75 - 0.35 * row, f"{name}, {rows[name]} houses", color=color, fontsize=9)
+axes[3].legend(frameon=False, fontsize=8, loc="upper left", borderaxespad=0)
 
 # %% [markdown]
 # Blue is Hennepin (around Minneapolis), with many houses: its line is nearly the same in all panels but

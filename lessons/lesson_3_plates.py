@@ -106,7 +106,7 @@ for shift, color, (name, (mean, sd)) in zip(
     marker = "o" if name == "alone" else "s"
     ax.errorbar(mean, torch.arange(5) + shift, xerr=1.64 * sd, fmt=marker, color=color, label=name)
 ax.axvline(-0.5, color="0.5", linestyle="dashed")
-ax.text(-0.49, 4.45, "truth", color="0.35", fontsize=9)
+ax.text(-0.48, 3.6, "truth", color="0.35", fontsize=9)
 ax.set_yticks(range(5), [f"{name} ({number} days)" for name, number in days.items()])
 ax.invert_yaxis()
 ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
