@@ -24,6 +24,14 @@ __all__ = ["Picture", "ReportTable", "Section", "write_report"]
 PICTURES = "pictures"
 """Folder of the plots, beside the page."""
 
+CONTROL = {
+    **{code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"},
+    **dict.fromkeys(
+        [127, *range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD
+    ),
+}
+"""What labels may not bring into a page, control characters, and what they are shown as."""
+
 MAX_ROWS = 20
 """Rows of a table on the page."""
 
@@ -110,7 +118,8 @@ def write_report(
     template = (resources.files("pyro_vmtl.analysis") / "report.html").read_text("utf-8")
     page = folder / "report.html"
     with atomic_write(page) as path:
-        path.write_text(environment.from_string(template).render(content), encoding="utf-8")
+        text = environment.from_string(template).render(content).translate(CONTROL)
+        path.write_text(text, encoding="utf-8")
     return page
 
 

@@ -7,6 +7,7 @@ import pyro_vmtl.sharing.correlated  # noqa: F401 (registers the KLs of Multivar
 from pyro_vmtl.guides.conjugate import ConjugateNormal
 from pyro_vmtl.guides.full_rank import FullRankNormal
 from pyro_vmtl.guides.mean_field import MeanFieldNormal
+from pyro_vmtl.guides.normal_given_mean import NormalGivenMean
 from pyro_vmtl.guides.paper.amortized import AmortizedNormal
 from pyro_vmtl.guides.paper.encoded import EncodedNormal
 from pyro_vmtl.guides.paper.encoders import ConcatenatedEncoders, LinearEncoder, MLPEncoder
@@ -20,4 +21,5 @@ __all__ = [
     "LinearEncoder",
     "MLPEncoder",
     "MeanFieldNormal",
+    "NormalGivenMean",
 ]

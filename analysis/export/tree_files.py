@@ -7,12 +7,24 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from pyro_vmtl.analysis.export.hdf5_checks import check_hdf5
 from pyro_vmtl.data.atomic_files import atomic_write
 
 __all__ = ["read_netcdf", "write_netcdf"]
 
 LEVEL = 4
 """Compression level: nearly the smallest files, in a fraction of the time."""
+
+DAMAGED = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""Errors raised while reading files whose content was changed."""
 
 
 def write_netcdf(tree: xr.DataTree, path: str | Path) -> None:
@@ -51,15 +63,21 @@ def read_netcdf(path: str | Path) -> xr.DataTree:
     ----------
     path
         A file that :func:`write_netcdf`, or ArviZ, wrote.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, leads to other files, or unpacks to more than 1 GB (docs/safety.md).
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}, expected one that `write_netcdf` wrote.")
     try:
+        check_hdf5(path)
         with xr.open_datatree(path, engine="h5netcdf") as tree:
             tree.load()
             return tree
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+    except DAMAGED as error:
         raise ValueError(
             f"{path} cannot be read as a DataTree ({error}). It is damaged or of another format: "
             "export the fit again, or use an intact copy."

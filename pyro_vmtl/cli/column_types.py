@@ -26,10 +26,14 @@ __all__ = [
     "looks_like_numbers",
     "normalize",
     "to_numbers",
+    "with_placeholders",
 ]
 
 Kind = Literal["number", "text", "date", "other"]
 """Contents of a column; booleans count as numbers."""
+
+NO_VALUE = ["NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaN", "nan", "NULL", "null", "None"]
+"""Entries that are missing values among numbers; in a column of text they are text."""
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -47,7 +51,10 @@ DATE = (
 def from_text(text: pd.Series) -> pd.Series:
     """Convert a column of text to numbers or booleans if all entries can be read as such."""
     stripped = text.str.strip()
+    stripped = stripped.mask(stripped.isin(NO_VALUE))
     known = stripped.dropna()
+    if text.notna().any() and not len(known):
+        return text
     if known.str.lower().isin(["true", "false"]).all() and len(known):
         return (stripped.str.lower() == "true").astype("boolean")
     if known.str.match(r"[+-]?0[0-9]").any():
@@ -58,6 +65,20 @@ def from_text(text: pd.Series) -> pd.Series:
         return text
     too_long = numbers.dtype != "Int64" and known.str.fullmatch(r"[+-]?[0-9]+").all()
     return text if too_long and len(known) else numbers
+
+
+def with_placeholders(column: pd.Series, name: str) -> list[str]:
+    """Return a notice if a column of text has entries such as NA, which other tables leave out."""
+    if kind_of(column) != "text":
+        return []
+    found = column[column.isin(NO_VALUE)]
+    if not len(found):
+        return []
+    entries = sorted(set(found))
+    return [
+        f"Column {name!r} has {join_some(map(repr, entries))} in {len(found)} of {len(column)} "
+        f"rows, which counts as text, not as missing; --missing {','.join(entries)} changes this."
+    ]
 
 
 def normalize(column: pd.Series) -> pd.Series:
@@ -97,6 +118,8 @@ def to_numbers(column: pd.Series, name: str) -> np.ndarray:
     """
     column = normalize(column)
     kind = kind_of(column)
+    if kind == "text":
+        column = column.mask(column.isin(NO_VALUE))
     if kind not in ("number", "text"):
         found = "dates" if kind == "date" else f"values of type {column.dtype}"
         raise InputError(

@@ -7,11 +7,13 @@ Only medians and categories are learned, so that they can be stored as JSON.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from pydantic import FiniteFloat
 
 from pyro_vmtl.cli.column_types import (
     kind_of,
@@ -20,9 +22,11 @@ from pyro_vmtl.cli.column_types import (
     looks_like_numbers,
     normalize,
     to_numbers,
+    with_placeholders,
 )
 from pyro_vmtl.cli.target import check_column, read_tasks
 from pyro_vmtl.cli.user_errors import InputError, did_you_mean, quote_names
+from pyro_vmtl.estimators.outliers import describe_outliers
 
 __all__ = ["Columns"]
 
@@ -38,8 +42,9 @@ class Columns:
 
     target: str
     task: str
-    medians: Mapping[str, float]  # in place of missing values, of each numeric column
+    medians: Mapping[str, FiniteFloat]  # in place of missing values, of each numeric column
     categories: Mapping[str, Sequence[str]]  # of each text column, sorted
+    missing: Sequence[str] = ()  # entries that the user declared missing
 
     @classmethod
     def learn(
@@ -49,13 +54,17 @@ class Columns:
         target: str,
         task: str,
         features: Sequence[str] | None = None,
+        missing: Sequence[str] = (),
+        rows: np.ndarray | None = None,
     ) -> tuple[Columns, list[str]]:
         """Learn how to read the features; also return what the user should know, a sentence each.
 
-        ``features`` of None takes all other columns. Constant columns, and those equal to an
+        ``features`` of None takes all other columns, ``missing`` is only kept, and ``rows`` are
+        the numbers of the rows in the file. Constant columns, and those equal to an
         earlier one, are left out with a notice.
         """
         names = _feature_names(table, target, task, features)
+        rows = np.arange(len(table)) + 2 if rows is None else rows
         labels = read_tasks(table, task)
         if len(set(labels)) == len(labels) >= 20:
             raise InputError(
@@ -68,8 +77,8 @@ class Columns:
         seen: dict[object, str] = {}
         for name in names:
             column = normalize(table[name])
-            missing = int(column.isna().sum())
-            if missing == len(column):
+            num_missing = int(column.isna().sum())
+            if num_missing == len(column):
                 raise InputError(
                     f"Column {name!r} has no value in any row, expected numbers or categories. "
                     f"{LEAVE_OUT}"
@@ -91,33 +100,35 @@ class Columns:
                 notices.append(f"Column {name!r} is left out, as it equals {same!r} in every row.")
             elif numeric:
                 medians[name] = median
-                if missing:
+                notices += describe_outliers(values, f"Column {name!r}", rows)
+                if num_missing:
                     notices.append(
-                        f"Column {name!r} has no value in {missing} of {len(table)} rows, where "
-                        f"its median {median:g} is used."
+                        f"Column {name!r} has no value in {num_missing} of {len(table)} rows, "
+                        f"where its median {median:g} is used."
                     )
             else:
+                notices += with_placeholders(column, name)
                 known = categories[name] = sorted(set(entries))
                 notices.append(
                     f"Column {name!r} is text and becomes {len(known)} columns, one for each of "
                     f"{quote_names(known, limit=5)}."
                 )
-        columns = cls(target, task, medians, categories)
+        columns = cls(target, task, medians, categories, list(missing))
         if not columns.feature_names:
             why = f" {' '.join(notices)}" if notices else ""
             raise InputError(f"There are no columns to learn from, expected at least one.{why}")
-        for name in medians:
-            if columns.feature_names.count(name) > 1:
-                raise InputError(
-                    f"Column {name!r} is named like an indicator column of text. Rename it."
-                )
         return columns, notices
 
     @property
     def feature_names(self) -> list[str]:
-        """Names of the features: numeric columns, then ``column=category``."""
-        indicators = [f"{name}={c}" for name, known in self.categories.items() for c in known]
-        return [*self.medians, *indicators]
+        """Names of the features: numeric columns, then ``column=category``, quoted if need be."""
+        pairs = [(name, category) for name, known in self.categories.items() for category in known]
+        names = [f"{name}={category}" for name, category in pairs]
+        if len(set(names)) < len(names):
+            names = [f"{name!r}={category!r}" for name, category in pairs]
+        while not set(self.medians).isdisjoint(names):
+            names = [f"({name})" for name in names]
+        return [*self.medians, *names]
 
     def features(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the features of rows, (rows, F) float64, all finite, as :attr:`feature_names`."""
@@ -178,8 +189,8 @@ def _feature_names(
         if name in (target, task):
             role = "target" if name == target else "task"
             raise InputError(f"--features has {name!r}, which is the {role}. Leave it out.")
-        if list(features).count(name) > 1:
-            raise InputError(f"--features has {name!r} more than once, expected distinct columns.")
+    if repeated := [name for name, count in Counter(features).items() if count > 1]:
+        raise InputError(f"--features has {repeated[0]!r} more than once, expected distinct ones.")
     return list(features)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from pyro_vmtl.cli.scores import ALL, scores_frame
+from pyro_vmtl.cli.safe_text import for_terminal
+from pyro_vmtl.cli.scores import scores_frame
 
 __all__ = ["TASK_COLUMNS", "show_run", "show_scores"]
 
@@ -27,7 +30,7 @@ def show_run(metrics: Mapping[str, Any], summary: pd.DataFrame, out: Path) -> No
     console = Console()
     if "all" in metrics:
         show_scores(scores_frame(metrics), console)
-    console.print(_table("Who borrows from whom", summary[list(TASK_COLUMNS)], "summary.csv"))
+    console.print(_table("Who borrows from whom", summary[list(TASK_COLUMNS)], "summary.csv", 0))
     members = ", ".join(f"{name} {weight:.2f}" for name, weight in metrics["members"].items())
     rows = metrics["rows"]
     text = [
@@ -36,31 +39,34 @@ def show_run(metrics: Mapping[str, Any], summary: pd.DataFrame, out: Path) -> No
         *([f"Weights of the members: {members}"] if members else []),
         f"Results:  {out / 'metrics.json'}  {out / 'relatedness.csv'}",
         f"Report:   {out / 'report.html'}",
-        f"Predict:  pyro-vmtl predict {out} FILE --out predictions.csv",
+        f"Predict:  pyro-vmtl predict {quote(str(out))} FILE --out predictions.csv",
     ]
-    console.print(*text, sep="\n", highlight=False, soft_wrap=True, markup=False)
+    lines = "\n".join(map(for_terminal, text))
+    console.print(lines, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def show_scores(scores: pd.DataFrame, console: Console | None = None) -> None:
     """Print a table of scores, the line of all rows first."""
     console = Console() if console is None else console
-    console.print(_table("Scores on rows that were not fitted", scores, "metrics.json"))
+    console.print(_table("Scores on rows that were not fitted", scores, "metrics.json", 1))
 
 
-def _table(title: str, frame: pd.DataFrame, file: str) -> Table:
-    shown = frame.head(MAX_TASKS + (ALL in frame.index))
+def _table(title: str, frame: pd.DataFrame, file: str, num_totals: int) -> Table:
+    shown = frame.head(MAX_TASKS + num_totals)
     more = len(frame) - len(shown)
     caption = f"and {more} more tasks, in {file}" if more else None
     table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("task", justify="right")
     for name in frame.columns:
         table.add_column(str(name).replace("_", " "), justify="right")
-    for label, *row in shown.itertuples():
-        table.add_row(str(label), *map(_cell, row), style="bold" if label == ALL else None)
+    for number, (label, *row) in enumerate(shown.itertuples()):
+        style = "bold" if number < num_totals else None
+        table.add_row(Text(for_terminal(label)), *map(_cell, row), style=style)
     return table
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any) -> Text:
+    """Return a cell as text without markup."""
     if value is None or value != value:
-        return "–"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+        return Text("–")
+    return Text(f"{value:.3f}" if isinstance(value, float) else for_terminal(value))

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import torch
 import typer
+from filelock import FileLock, Timeout
 
 from pyro_vmtl.cli.console import show_run
 from pyro_vmtl.cli.fit_problem import DIGITS, FitProblem, read_problem
-from pyro_vmtl.cli.run_directory import METRICS, FittedTable, write_run
+from pyro_vmtl.cli.run_directory import FittedTable, write_run
+from pyro_vmtl.cli.run_files import METRICS
 from pyro_vmtl.cli.scores import Estimator
 from pyro_vmtl.cli.settings import FitSettings
 from pyro_vmtl.cli.user_errors import InputError, print_note, report_user_errors
 from pyro_vmtl.data.atomic_files import check_writable
-from pyro_vmtl.estimators import VMTLClassifier, VMTLRegressor, check_device
+from pyro_vmtl.estimators import OutlierWarning, VMTLClassifier, VMTLRegressor, check_device
 from pyro_vmtl.methods.presets import presets
 
 __all__ = ["run_fit"]
@@ -41,8 +46,9 @@ def run_fit(settings: FitSettings, *, overwrite: bool, resume: bool, as_json: bo
         typer.echo(f"{out} is complete: there is nothing to resume.", err=True)
         return
     checkpoints = out.with_name(f"{out.name}.checkpoints")
-    with report_user_errors(as_json=as_json) as notes:
+    with report_user_errors(as_json=as_json) as notes, ExitStack() as stack:
         check_writable(out, overwrite=overwrite, marker=METRICS)
+        stack.enter_context(_only_fit(out))
         if checkpoints.exists() and not (overwrite or resume):
             raise InputError(
                 f"{checkpoints} holds a fit that was interrupted. Continue it with --resume, or "
@@ -65,12 +71,34 @@ def run_fit(settings: FitSettings, *, overwrite: bool, resume: bool, as_json: bo
         if fitted.estimator.fitted_.result.stopped == "interrupted":
             typer.echo("Interrupted. The same command with --resume continues the fit.", err=True)
             raise typer.Exit(130)
-        metrics = write_run(problem, fitted, notices=notes, overwrite=overwrite)
+        metrics, failed = write_run(problem, fitted, notices=notes, overwrite=overwrite)
         shutil.rmtree(checkpoints, ignore_errors=True)
+        if failed is not None:
+            print_note(f"{out} has the fit, which can predict, but not all tables and pictures.")
+            raise failed if isinstance(failed, OSError) else RuntimeError(out) from failed
     if as_json:
         typer.echo(json.dumps({"run": str(out), **metrics}, default=str))
     else:
         show_run(metrics, fitted.estimator.summary(), out)
+
+
+@contextmanager
+def _only_fit(out: Path) -> Iterator[None]:
+    """Keep other fits from the same run directory, whose checkpoints would be mixed up."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    path = out.with_name(f".{out.name}.lock")
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"Another fit is writing {out}. Wait for its end, or choose another --out."
+        ) from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def _fit(problem: FitProblem, checkpoints: Path, *, progress: bool) -> FittedTable:
@@ -91,7 +119,9 @@ def _fit(problem: FitProblem, checkpoints: Path, *, progress: bool) -> FittedTab
         estimator = VMTLRegressor(likelihood=likelihood, **common)  # type: ignore[arg-type]
     if train.X.size < SMALL:
         torch.set_num_threads(1)
-    estimator.fit(train.X, train.y, train.tasks, checkpoints=checkpoints)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OutlierWarning)  # told with rows of the file
+        estimator.fit(train.X, train.y, train.tasks, checkpoints=checkpoints)
     return FittedTable(problem.columns, problem.kind, estimator)
 
 

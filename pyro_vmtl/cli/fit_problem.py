@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from pyro_vmtl.cli.column_types import with_placeholders
 from pyro_vmtl.cli.columns import Columns
 from pyro_vmtl.cli.read_table import read_table
 from pyro_vmtl.cli.settings import FitSettings
@@ -71,8 +72,9 @@ def read_problem(settings: FitSettings) -> FitProblem:
                     f"{'is to be predicted' if role == 'target' else 'has the task of each row'}."
                 )
         target, task = cast(str, settings.target), cast(str, settings.task)
-        table = read_table(Path(settings.source))
+        table = read_table(Path(settings.source), settings.missing or ())
     tasks = read_tasks(table, task)
+    of_tasks = with_placeholders(table[task], task)
     y, kind, notices = read_target(table, target, kind)
     if held_out is None:
         held_out = _draw_test_rows(tasks, pd.notna(y), settings.holdout, settings.seed)
@@ -80,10 +82,17 @@ def read_problem(settings: FitSettings) -> FitProblem:
         codes = pd.factorize(y)[0]
         held_out &= np.isin(codes, codes[~held_out])
     training = table[~held_out].reset_index(drop=True)
-    columns, learned = Columns.learn(training, target=target, task=task, features=settings.features)
+    columns, learned = Columns.learn(
+        training,
+        target=target,
+        task=task,
+        features=settings.features,
+        missing=settings.missing or (),
+        rows=np.flatnonzero(~held_out) + 2,
+    )
     rows = Rows(columns.features(table), tasks, np.arange(len(table)) + 2, y)
     train, test = (rows.take(np.flatnonzero(chosen)) for chosen in (~held_out, held_out))
-    return FitProblem(settings, columns, kind, train, test, (*learned, *notices))
+    return FitProblem(settings, columns, kind, train, test, (*of_tasks, *learned, *notices))
 
 
 def digits_table(seed: int) -> tuple[pd.DataFrame, np.ndarray]:

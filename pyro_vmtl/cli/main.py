@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,9 @@ __all__ = ["app"]
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 
 Device = Annotated[str, typer.Option(help="Device to predict on: cpu or cuda.")]
+Spreadsheet = Annotated[
+    bool, typer.Option("--spreadsheet", help="Quote text in CSV files that begins like a formula.")
+]
 AsJSON = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
 Run = Annotated[Path, typer.Argument(help="Run directory of `pyro-vmtl fit`.")]
@@ -38,6 +42,7 @@ def about(
     ] = False,
 ) -> None:
     """Variational multi-task learning: many small related tasks that borrow from one another."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: a fit keeps its state
 
 
 @app.command()
@@ -51,6 +56,10 @@ def fit(
     features: Annotated[
         str | None,
         typer.Option(help="Comma-separated columns to learn from.  [default: all others]"),
+    ] = None,
+    missing: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated entries that are missing values, such as NA,None."),
     ] = None,
     kind: Annotated[
         str | None,
@@ -81,6 +90,7 @@ def fit(
         bool, typer.Option("--overwrite", help="Start anew, and replace an earlier run in --out.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted fit.")] = False,
+    spreadsheet: Spreadsheet = False,
     as_json: AsJSON = False,
 ) -> None:
     """Fit a table with many tasks, or the digits example, and write a run directory.
@@ -101,21 +111,25 @@ def fit(
     from pyro_vmtl.cli.settings import read_settings
     from pyro_vmtl.cli.user_errors import report_user_errors
 
-    names = None
-    if features is not None:
-        names = [name.strip() for name in features.split(",") if name.strip()]
+    def names(text: str | None) -> list[str] | None:
+        if text is None:
+            return None
+        return [name.strip() for name in text.split(",") if name.strip()]
+
     with report_user_errors(as_json=as_json):
         given = {
             "source": source,
             "target": target,
             "task": task,
-            "features": names,
+            "features": names(features),
+            "missing": names(missing),
             "kind": kind,
             "method": method,
             "holdout": holdout,
             "seed": seed,
             "device": device,
             "out": out,
+            "spreadsheet": spreadsheet or None,
         }
         settings = read_settings(given, config)
     from pyro_vmtl.cli.fit_command import run_fit
@@ -130,6 +144,7 @@ def predict(
     out: Annotated[Path, typer.Option(help="File to write, .csv or .parquet.")],
     device: Device = "cpu",
     overwrite: Overwrite = False,
+    spreadsheet: Spreadsheet = False,
     as_json: AsJSON = False,
 ) -> None:
     """Predict the rows of a table with the columns of the fit.
@@ -142,7 +157,8 @@ def predict(
     """
     from pyro_vmtl.cli.run_commands import run_predict
 
-    run_predict(run, table, out, device=device, overwrite=overwrite, as_json=as_json)
+    options = {"overwrite": overwrite, "spreadsheet": spreadsheet, "as_json": as_json}
+    run_predict(run, table, out, device=device, **options)
 
 
 @app.command()
@@ -154,6 +170,39 @@ def evaluate(run: Run, table: Table, device: Device = "cpu", as_json: AsJSON = F
     from pyro_vmtl.cli.run_commands import run_evaluate
 
     run_evaluate(run, table, device=device, as_json=as_json)
+
+
+@app.command()
+def influence(
+    run: Run,
+    table: Table,
+    out: Annotated[Path, typer.Option(help="File to write, .csv or .parquet.")],
+    rows: Annotated[
+        Path | None,
+        typer.Option(help="Table of rows that are to be predicted.  [default: those held out]"),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="first-order, newton or refit: more exact, and slower.")
+    ] = "first-order",
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Estimate which rows of a fit help or harm the predictions of which task.
+
+    TABLE is the one that was fitted; rows that were held out from it are held out again. For each
+    row the file has its task, its influence on the log density of the predicted rows of every task,
+    in nats and positive where the row helps, and how far the fit would move without it. A picture
+    of the influence between tasks is written beside it.
+
+    Example: pyro-vmtl influence runs/exams exams.csv --out influence.csv
+    """
+    from pyro_vmtl.cli.influence_command import run_influence
+
+    run_influence(
+        run, table, out, rows=rows, method=method, device=device, overwrite=overwrite,
+        as_json=as_json,
+    )  # fmt: skip
 
 
 @app.command()

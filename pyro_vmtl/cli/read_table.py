@@ -9,33 +9,37 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import zipfile
 import zlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pyro_vmtl.cli.column_types import from_text, normalize
+from pyro_vmtl.cli.safe_text import write_csv
 from pyro_vmtl.cli.user_errors import InputError, did_you_mean, quote_names
 from pyro_vmtl.data.atomic_files import atomic_write
+from pyro_vmtl.data.limits import LimitError, check_limit
 
 __all__ = ["read_table", "write_table"]
-
-MISSING = ["", "NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaN", "nan", "NULL", "null", "None"]
-"""Entries of a CSV file that stand for a missing value."""
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars (|)"}
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, missing: Sequence[str] = ()) -> pd.DataFrame:
     """Read a .csv, .tsv, .csv.gz, .parquet or .npz file: at least one row, and distinct names.
 
     Text is UTF-8; spaces around column names and empty lines at the end are ignored. An .npz has
     ``X`` (rows, F), whose columns become x0, x1, ... or those that its text array ``features`` (F,)
-    names, and any other arrays (rows,), such as ``y`` and ``tasks``.
+    names, and any other arrays (rows,), such as ``y`` and ``tasks``. Empty entries are missing
+    values, and so is text that is in ``missing``.
     """
     reader = next((r for suffix, r in READERS.items() if path.name.lower().endswith(suffix)), None)
     try:
@@ -50,6 +54,7 @@ def read_table(path: Path) -> pd.DataFrame:
                 f"{path} has an unknown format, expected one of {', '.join(READERS)}. "
                 "Save it as CSV with commas and the encoding UTF-8."
             )
+        check_limit("TABLE_BYTES", path.stat().st_size, path)
         data = path.read_bytes()
     except OSError as error:
         raise InputError(
@@ -57,10 +62,12 @@ def read_table(path: Path) -> pd.DataFrame:
         ) from None
     if not data:
         raise InputError(f"{path} is empty (0 bytes), expected a header and rows.")
-    return reader(data, str(path))
+    return reader(data, str(path), missing)
 
 
-def write_table(table: pd.DataFrame, path: Path, *, overwrite: bool = False) -> None:
+def write_table(
+    table: pd.DataFrame, path: Path, *, overwrite: bool = False, spreadsheet: bool = False
+) -> None:
     """Write a table to a .csv or .parquet file without its index, completely or not at all."""
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise InputError(f"{path} has an unknown format, expected .csv or .parquet to write to.")
@@ -72,10 +79,10 @@ def write_table(table: pd.DataFrame, path: Path, *, overwrite: bool = False) -> 
                 f"{path} exists already. Choose another file with --out, or pass --overwrite."
             )
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as scratch:
-            if path.suffix.lower() == ".csv":
-                table.to_csv(scratch, index=False)
-            else:
+        if path.suffix.lower() == ".csv":
+            write_csv(table, path, spreadsheet=spreadsheet, index=False)
+        else:
+            with atomic_write(path) as scratch:
                 table.to_parquet(scratch, index=False)
     except OSError as error:
         raise InputError(
@@ -93,9 +100,12 @@ def _file_names(folder: Path) -> list[str]:
     return sorted(file.name for file in folder.glob("[!.]*") if file.is_file())
 
 
-def _read_csv(data: bytes, name: str, delimiter: str = ",") -> pd.DataFrame:
+def _read_csv(
+    data: bytes, name: str, missing: Sequence[str] = (), delimiter: str = ","
+) -> pd.DataFrame:
     """Read delimited text strictly; ``pandas.read_csv`` renames repeated columns and pads rows."""
     records: list[list[str]] = []
+    check_limit("CELLS", data.count(delimiter.encode()) + data.count(b"\n"), name)
     try:
         text = io.StringIO(_decode(data, name), newline="")
         records += csv.reader(text, delimiter=delimiter, skipinitialspace=True, strict=True)
@@ -107,6 +117,7 @@ def _read_csv(data: bytes, name: str, delimiter: str = ",") -> pd.DataFrame:
     while len(records) > 1 and "".join(records[-1]).strip() == "" and len(records[-1]) <= 1:
         records.pop()  # empty lines at the end
     header = [column.strip() for column in records[0]]
+    check_limit("COLUMNS", len(header), name)
     if not header:
         raise InputError(f"{name}: row 1 is empty, expected the header there. Delete empty rows.")
     if len(header) == 1:
@@ -126,9 +137,10 @@ def _read_csv(data: bytes, name: str, delimiter: str = ",") -> pd.DataFrame:
     _check_names(header, name)
     if len(records) == 1:
         raise InputError(f"{name} has a header and no rows, expected at least one row.")
-    table = pd.DataFrame(records[1:], columns=header, dtype="string")
-    present = {column: ~table[column].str.strip().isin(MISSING) for column in header}
-    return pd.DataFrame({c: from_text(table[c].where(present[c])) for c in header})
+    empty, columns = {"", *missing}, zip(*records[1:], strict=True)
+    known = ([None if e.strip() in empty else e for e in column] for column in columns)
+    parsed = [from_text(pd.Series(entries, dtype="string")) for entries in known]
+    return pd.DataFrame(dict(zip(header, parsed, strict=True)))
 
 
 def _decode(data: bytes, name: str) -> str:
@@ -164,39 +176,73 @@ def _check_delimiter(records: list[list[str]], name: str, delimiter: str) -> Non
     )
 
 
-def _read_csv_gz(data: bytes, name: str) -> pd.DataFrame:
+def _read_csv_gz(data: bytes, name: str, missing: Sequence[str]) -> pd.DataFrame:
+    text = bytearray()
     try:
-        text = gzip.decompress(data)
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            while block := file.read(1 << 20):
+                text += block
+                check_limit("TABLE_BYTES", len(text), name)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"{name} is not a complete gzip file ({error}). Compress it again, or give the plain "
             ".csv."
         ) from None
-    return _read_csv(text, name)
+    return _read_csv(bytes(text), name, missing)
 
 
-def _read_parquet(data: bytes, name: str) -> pd.DataFrame:
+def _read_parquet(data: bytes, name: str, missing: Sequence[str]) -> pd.DataFrame:
     try:
-        # nullable types: integers would become floats, and be rounded, where some are missing
-        table = pd.read_parquet(io.BytesIO(data), dtype_backend="numpy_nullable")
+        texts = _check_parquet(data, name)
+        # nullable types: integers would become floats, and be rounded, where some are missing;
+        # texts as a dictionary: in a few bytes a file can repeat one until the memory is full
+        table = pd.read_parquet(
+            io.BytesIO(data), dtype_backend="numpy_nullable", read_dictionary=texts
+        )
+        dictionaries = [column.cat for _, column in table.select_dtypes("category").items()]
+        lengths = (each.categories.str.len().to_numpy() for each in dictionaries)
+        pairs = zip(dictionaries, lengths, strict=True)
+        check_limit("TABLE_BYTES", sum(int(n[c.codes[c.codes >= 0]].sum()) for c, n in pairs), name)
         if any(level is not None for level in table.index.names):
             table = table.reset_index()  # pandas stores a named index, a column to the user
         columns = [(str(column), normalize(table.iloc[:, i])) for i, column in enumerate(table)]
         for _, column in columns:
             column.tolist()  # raises if text is not UTF-8
+    except LimitError:
+        raise
     except Exception as error:
         raise InputError(
             f"{name} is not a complete Parquet file ({_first_line(error)}). Write it again."
         ) from None
-    return _from_columns(columns, name)
+    return _from_columns(columns, name, missing)
 
 
-def _read_npz(data: bytes, name: str) -> pd.DataFrame:
+def _check_parquet(data: bytes, name: str) -> list[str]:
+    """Check the size of a table before it is read, and return the names of its text columns."""
+    with pq.ParquetFile(io.BytesIO(data)) as file:
+        found, schema = file.metadata, file.schema_arrow
+    check_limit("COLUMNS", found.num_columns, name)
+    check_limit("CELLS", found.num_rows * found.num_columns, name)
+    sizes = (found.row_group(i).total_byte_size for i in range(found.num_row_groups))
+    check_limit("TABLE_BYTES", sum(sizes), name)
+    nested = [field.name for field in schema if pa.types.is_nested(field.type)]
+    if nested:
+        raise ValueError(f"it has lists in {quote_names(nested)}, which are not read")
+    is_text = pa.types.is_string, pa.types.is_large_string
+    return [field.name for field in schema if any(test(field.type) for test in is_text)]
+
+
+def _read_npz(data: bytes, name: str, missing: Sequence[str]) -> pd.DataFrame:
     try:
         if not data.startswith(b"PK"):
             raise ValueError("it is no zip file")
+        with zipfile.ZipFile(io.BytesIO(data)) as members:
+            unpacked = sum(member.file_size for member in members.infolist())
+        check_limit("TABLE_BYTES", unpacked, name)
         archive = np.load(io.BytesIO(data), allow_pickle=False)
         arrays: dict[str, Any] = {key: archive[key] for key in archive.files}
+    except LimitError:
+        raise
     except Exception as error:
         if "allow_pickle" in str(error):
             raise InputError(
@@ -221,7 +267,9 @@ def _read_npz(data: bytes, name: str) -> pd.DataFrame:
             f"{name} has {found}, expected numbers, booleans or text: X of shape (rows, features), "
             "and others of shape (rows,), but for features, the names of the columns of X."
         )
-    return _from_columns([(str(key), _from_array(array)) for key, array in columns], name)
+    check_limit("CELLS", X.size, name)
+    found_columns = [(str(key), _from_array(array)) for key, array in columns]
+    return _from_columns(found_columns, name, missing)
 
 
 def _from_array(array: np.ndarray) -> pd.Series:
@@ -230,15 +278,28 @@ def _from_array(array: np.ndarray) -> pd.Series:
     return pd.Series(array.astype(array.dtype.newbyteorder("=")))
 
 
-def _from_columns(columns: list[tuple[str, pd.Series]], name: str) -> pd.DataFrame:
+def _from_columns(
+    columns: list[tuple[str, pd.Series]], name: str, missing: Sequence[str]
+) -> pd.DataFrame:
+    check_limit("COLUMNS", len(columns), name)
     _check_names([key for key, _ in columns], name)
     if not columns or not len(columns[0][1]):
         raise InputError(f"{name} has no {'rows' if columns else 'columns'}, expected a table.")
-    return pd.DataFrame({key: normalize(column) for key, column in columns})
+    table = pd.DataFrame({key: normalize(column) for key, column in columns})
+    for key in table.columns[table.dtypes == "string"].tolist():
+        table[key] = table[key].mask(table[key].isin(["", *missing]))
+        if any(map(_is_no_text, [key, *table[key].dropna().unique()])):
+            raise InputError(f"{name} has NUL or half a character in column {key!r}. Remove it.")
+    return table
+
+
+def _is_no_text(text: str) -> bool:
+    """Whether text cannot be written to every file: it has NUL, or is not Unicode."""
+    return "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _check_names(names: list[str], name: str) -> None:
-    repeated = [column for column in dict.fromkeys(names) if names.count(column) > 1]
+    repeated = [column for column, count in Counter(names).items() if count > 1]
     if repeated:
         raise InputError(
             f"{name} has the columns {quote_names(repeated)} more than once, expected distinct "
@@ -250,7 +311,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-READERS: dict[str, Callable[[bytes, str], pd.DataFrame]] = {
+READERS: dict[str, Callable[[bytes, str, Sequence[str]], pd.DataFrame]] = {
     ".csv": _read_csv,
     ".tsv": partial(_read_csv, delimiter="\t"),
     ".csv.gz": _read_csv_gz,

@@ -10,10 +10,12 @@ import matplotlib
 import typer
 
 from pyro_vmtl.analysis import read_netcdf
+from pyro_vmtl.analysis.export.tree_files import DAMAGED
 from pyro_vmtl.cli.console import show_run, show_scores
 from pyro_vmtl.cli.fit_problem import Rows
 from pyro_vmtl.cli.read_table import read_table, write_table
-from pyro_vmtl.cli.run_directory import POSTERIOR, FittedTable, read_run
+from pyro_vmtl.cli.run_directory import FittedTable, beside, read_run
+from pyro_vmtl.cli.run_files import METRICS, POSTERIOR, run_file
 from pyro_vmtl.cli.run_report import write_run_report
 from pyro_vmtl.cli.scores import predictions, score_table, scores_as_json, scores_frame
 from pyro_vmtl.cli.user_errors import InputError, print_note, report_user_errors
@@ -23,7 +25,14 @@ __all__ = ["rewrite_report", "run_evaluate", "run_predict"]
 
 
 def run_predict(
-    folder: Path, table: Path, out: Path, *, device: str, overwrite: bool, as_json: bool
+    folder: Path,
+    table: Path,
+    out: Path,
+    *,
+    device: str,
+    spreadsheet: bool,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Predict the rows of a table, and write the predictions."""
     with report_user_errors(as_json=as_json) as notes:
@@ -31,9 +40,8 @@ def run_predict(
             raise InputError(f"{out} exists already. Choose another --out, or pass --overwrite.")
         fitted, rows = _read(folder, table, notes, device=device)
         predicted = predictions(fitted.estimator, rows)
-        predicted.insert(0, "row", rows.numbers)
-        predicted.insert(1, fitted.columns.task, rows.tasks)
-        write_table(predicted, out, overwrite=overwrite)
+        found = beside(predicted, rows, {fitted.columns.task: rows.tasks})
+        write_table(found, out, overwrite=overwrite, spreadsheet=spreadsheet)
     if as_json:
         typer.echo(json.dumps({"predictions": str(out), "rows": len(predicted), "notices": notes}))
     else:
@@ -56,7 +64,16 @@ def rewrite_report(folder: Path, *, open_page: bool, as_json: bool) -> None:
     matplotlib.use("agg")  # pictures go to files: no window, no display needed
     with report_user_errors(as_json=as_json):
         metrics, summary = read_run(folder)
-        page = write_run_report(folder, metrics, read_netcdf(folder / POSTERIOR))
+        tree = read_netcdf(run_file(folder, POSTERIOR, "RUN_BYTES"))
+        try:
+            page = write_run_report(folder, metrics, tree)
+        except OSError:  # of the disk
+            raise
+        except DAMAGED as error:
+            raise InputError(
+                f"{folder} cannot be reported: {POSTERIOR} or {METRICS} is not what `fit` wrote "
+                f"({type(error).__name__}: {error}). Take an unchanged copy, or fit again."
+            ) from error
     if as_json:
         typer.echo(json.dumps({"run": str(folder), "report": str(page), **metrics}))
     else:
@@ -70,7 +87,8 @@ def _read(
 ) -> tuple[FittedTable, Rows]:
     """Load a run, read the rows of a table for it, and print what is unusual in them."""
     check_device(device)
-    fitted, content = FittedTable.load(folder, device=device), read_table(table)
+    fitted = FittedTable.load(folder, device=device)
+    content = read_table(table, fitted.columns.missing)
     rows = fitted.read(content, with_target=with_target)
     for message in fitted.columns.unusual(content):
         notes.append(message)

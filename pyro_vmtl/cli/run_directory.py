@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,17 @@ from pyro_vmtl.analysis import write_netcdf
 from pyro_vmtl.cli.columns import Columns
 from pyro_vmtl.cli.console import TASK_COLUMNS
 from pyro_vmtl.cli.fit_problem import DIGITS, FitProblem, Rows
-from pyro_vmtl.cli.run_report import METRICS, POSTERIOR, write_run_report
+from pyro_vmtl.cli.run_files import (
+    METRICS,
+    POSTERIOR,
+    SUMMARY,
+    TABLE,
+    read_checked,
+    run_file,
+    write_checksums,
+)
+from pyro_vmtl.cli.run_report import write_run_report
+from pyro_vmtl.cli.safe_text import distinct_names, write_csv
 from pyro_vmtl.cli.scores import (
     Estimator,
     baseline_scores,
@@ -28,11 +39,13 @@ from pyro_vmtl.cli.scores import (
 from pyro_vmtl.cli.target import TargetKind, check_column, match_labels, read_target, read_tasks
 from pyro_vmtl.cli.user_errors import InputError
 from pyro_vmtl.data.atomic_files import new_directory
+from pyro_vmtl.data.checked_files import file_in
 from pyro_vmtl.estimators import DataWarning, VMTLClassifier, VMTLRegressor, versions
+from pyro_vmtl.estimators.saving import CONFIG
 
-__all__ = ["METRICS", "POSTERIOR", "FittedTable", "read_run", "write_run"]
+__all__ = ["FittedTable", "beside", "read_run", "write_run"]
 
-TABLE, ESTIMATOR, SUMMARY = "table.json", "estimator", "summary.csv"
+ESTIMATOR = "estimator"
 
 MAX_DRAWN = 15_000_000
 """Numbers to draw, about 80 MB in a file, above which there are fewer draws."""
@@ -56,18 +69,13 @@ class FittedTable:
     @classmethod
     def load(cls, folder: Path, *, device: str = "cpu") -> FittedTable:
         """Read it from a run directory, without executing anything in there."""
-        if not (folder / TABLE).is_file():
-            lack = f"has no {TABLE}" if folder.is_dir() else "is no folder"
-            raise InputError(f"{folder} {lack}, expected a run directory of `pyro-vmtl fit`.")
-        try:
-            content = json.loads((folder / TABLE).read_text(encoding="utf-8"))
-            columns, kind = Columns(**content["columns"]), content["kind"]
-            load = VMTLClassifier.load if kind == "classification" else VMTLRegressor.load
-            estimator: Estimator = load(folder / ESTIMATOR, device=device)
-            if columns.feature_names != estimator.feature_names_in_.tolist():
-                raise ValueError(f"{TABLE} and {ESTIMATOR} have different features")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{folder} cannot be read: {error}") from error
+        content = read_checked(folder, TABLE)
+        columns, kind = content["columns"], content["kind"]
+        load = VMTLClassifier.load if kind == "classification" else VMTLRegressor.load
+        file_in(folder, f"{ESTIMATOR}/{CONFIG}")
+        estimator: Estimator = load(folder / ESTIMATOR, device=device)
+        if columns.feature_names != getattr(estimator, "feature_names_in_", np.empty(0)).tolist():
+            raise InputError(f"{folder} has {TABLE} and {ESTIMATOR} of different features.")
         return cls(columns, kind, estimator)
 
     def read(self, table: pd.DataFrame, *, with_target: bool = False) -> Rows:
@@ -98,83 +106,100 @@ class FittedTable:
 
 def write_run(
     problem: FitProblem, fitted: FittedTable, *, notices: Sequence[str], overwrite: bool
-) -> dict[str, Any]:
-    """Score a fit on the test rows, write the run directory, and return its ``metrics.json``.
+) -> tuple[dict[str, Any], Exception | None]:
+    """Write the run directory, score the fit on the test rows, and return its ``metrics.json``.
 
     ``notices`` are those printed during the fit. An earlier run stays until this one is complete.
+    What is needed to predict is written first. An error after it is returned: the fit is not lost.
     """
-    estimator, test, settings = fitted.estimator, problem.test, problem.settings
-    summary, result = estimator.summary(), estimator.fitted_.result
+    settings, out = problem.settings, problem.settings.folder
+    source = settings.source
+    if source != DIGITS:
+        source = str(Path(source).absolute())  # the same from any folder
     metrics: dict[str, Any] = {
         "kind": problem.kind,
-        "rows": {"fit": len(problem.train.tasks), "test": len(test.tasks)},
-        "tasks": len(estimator.tasks_),
-    }
-    if len(test.tasks):
-        predicted = predictions(estimator, test)
-        metrics |= scores_as_json(score_table(estimator, predicted, test))
-        predicted.insert(0, "row", test.numbers)
-        predicted.insert(1, problem.columns.task, test.tasks)
-        predicted.insert(2, problem.columns.target, test.y)
-    if settings.source == DIGITS:
-        baselines = baseline_scores(problem.train, test)
-        metrics["baselines"] = {name: scores_as_json(table) for name, table in baselines.items()}
-    members = summary.columns[len(TASK_COLUMNS) :]
-    metrics |= {
-        "members": {name: float(summary[name].mean()) for name in members},
-        "seconds": result.seconds,
-        "stopped": result.stopped,
+        "rows": {"fit": len(problem.train.tasks), "test": len(problem.test.tasks)},
+        "tasks": len(fitted.estimator.tasks_),
+        "members": {},
+        "seconds": fitted.estimator.fitted_.result.seconds,
+        "stopped": fitted.estimator.fitted_.result.stopped,
         "notices": [*problem.notices, *notices],
         "settings": asdict(settings),
         "versions": versions(),
     }
-    tree = _draws(problem, fitted, num_members=max(1, len(members)))
-    out, source = settings.folder, settings.source
-    if source != DIGITS:
-        source = str(Path(source).absolute())  # the same from any folder
+    failed: Exception | None = None
     with new_directory(out, overwrite=overwrite, marker=METRICS) as folder:
         fitted.save(folder)
-        _write_json(folder / METRICS, metrics)
         config = replace(settings, source=source, out=str(out))
         (folder / "config.toml").write_text(config.to_toml(), encoding="utf-8")
-        summary.to_csv(folder / SUMMARY)
-        _relatedness_table(estimator).to_csv(folder / "relatedness.csv")
-        if len(test.tasks):
-            predicted.to_csv(folder / "holdout.csv", index=False)
-        write_netcdf(tree, folder / POSTERIOR)
-        write_run_report(folder, metrics, tree, out=out)
-    return metrics
+        _write_json(folder / METRICS, metrics)
+        try:
+            _inspect(problem, fitted, folder, metrics)
+        except Exception as error:
+            failed = error
+        write_checksums(folder)
+    return metrics, failed
+
+
+def _inspect(
+    problem: FitProblem, fitted: FittedTable, folder: Path, metrics: dict[str, Any]
+) -> None:
+    """Write scores, tables, draws and the report of a fit, and complete its ``metrics``."""
+    estimator, test, settings = fitted.estimator, problem.test, problem.settings
+    write = partial(write_csv, spreadsheet=settings.spreadsheet)
+    if len(test.tasks):
+        predicted = predictions(estimator, test)
+        metrics |= scores_as_json(score_table(estimator, predicted, test))
+        named = {problem.columns.task: test.tasks, problem.columns.target: test.y}
+        write(beside(predicted, test, named), folder / "holdout.csv", index=False)
+    if settings.source == DIGITS:
+        baselines = baseline_scores(problem.train, test)
+        metrics["baselines"] = {name: scores_as_json(table) for name, table in baselines.items()}
+    summary = estimator.summary()
+    members = summary.columns[len(TASK_COLUMNS) :]
+    metrics["members"] = {name: float(summary[name].mean()) for name in members}
+    _write_json(folder / METRICS, metrics)
+    write(summary, folder / SUMMARY)
+    write(_relatedness_table(estimator), folder / "relatedness.csv")
+    tree = _draws(problem, fitted, num_members=max(1, len(members)))
+    write_netcdf(tree, folder / POSTERIOR)
+    write_run_report(folder, metrics, tree, out=settings.folder)
+
+
+def beside(predicted: pd.DataFrame, rows: Rows, named: Mapping[str, Any]) -> pd.DataFrame:
+    """Return predictions with the numbers of rows, and with columns of the user, before them."""
+    own = distinct_names(["row", *predicted], named)
+    return pd.DataFrame(
+        dict(zip([own[0], *named], [rows.numbers, *named.values()], strict=True))
+    ).join(predicted.set_axis(own[1:], axis=1))
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     """Read the metrics of a run directory, and its summary of the tasks."""
-    for name in (METRICS, SUMMARY, POSTERIOR):
-        if not (folder / name).is_file():
-            raise InputError(
-                f"{folder} has no {name}: it is no complete run directory of this version. Fit "
-                "again with --overwrite."
-            )
+    metrics, path = read_checked(folder, METRICS), run_file(folder, SUMMARY)
     try:
-        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        keys, texts = set(metrics), {"task": str, "nearest": str}
-        summary = pd.read_csv(folder / SUMMARY, index_col="task", dtype=texts)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{folder} cannot be read ({error}). Take an unchanged copy.") from error
-    if not {"kind", "rows", "tasks", "seconds", "stopped", "settings"} <= keys:
-        raise InputError(
-            f"{folder / METRICS} is not of a run of `pyro-vmtl fit`, or of an earlier version. "
-            "Fit again with --overwrite."
+        texts = {"task": str, "nearest": str}
+        empty = {name: [""] for name in TASK_COLUMNS}  # a task may be called NA
+        summary = pd.read_csv(
+            path, index_col="task", dtype=texts, keep_default_na=False, na_values=empty
         )
+        summary[list(TASK_COLUMNS)]
+    except (OSError, LookupError, ValueError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({error}). Take an unchanged copy.") from error
     return metrics, summary
 
 
 def _relatedness_table(estimator: Estimator) -> pd.DataFrame:
     """Return means, with columns named like their sources, then bounds as ``source 5%``."""
     suffixes = {"mean": "", "lower": " 5%", "upper": " 95%"}
+    sources = list(map(str, estimator.tasks_))
+    columns = [f"{source}{suffix}" for suffix in suffixes.values() for source in [*sources, "base"]]
+    if len(set(columns)) < len(columns):  # a task is called base, or like the bound of another
+        sources = list(map(repr, sources))
+        columns = [f"{s}{suffix}" for suffix in suffixes.values() for s in [*sources, "base"]]
     found = estimator.relatedness_
-    return pd.concat(
-        [found[name].to_pandas().add_suffix(suffix) for name, suffix in suffixes.items()], axis=1
-    )
+    values = np.concatenate([found[name].to_numpy() for name in suffixes], axis=1)
+    return pd.DataFrame(values, pd.Index(list(estimator.tasks_), name="task"), columns)
 
 
 def _draws(problem: FitProblem, fitted: FittedTable, *, num_members: int) -> xr.DataTree:

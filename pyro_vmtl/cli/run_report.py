@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import xarray as xr
 
 from pyro_vmtl.analysis import report_sections, write_report
-from pyro_vmtl.analysis.report import ReportTable, Section
+from pyro_vmtl.analysis.report import PICTURES, ReportTable, Section
+from pyro_vmtl.cli.run_files import POSTERIOR
 from pyro_vmtl.cli.scores import scores_frame
+from pyro_vmtl.data.checked_files import check_no_links
 
-__all__ = ["METRICS", "POSTERIOR", "write_run_report"]
-
-METRICS = "metrics.json"
-"""The file that makes a folder a run directory."""
-
-POSTERIOR = "posterior.nc"
-"""Draws from the fit, for ArviZ."""
+__all__ = ["write_run_report"]
 
 MEANING = {
     "nll": "NLL: negative log-likelihood per row, in natural logarithms; lower is better.",
@@ -54,11 +51,12 @@ def write_run_report(
     versions = json.loads(data.attrs["versions"])
     name = "w_sources" if "w_sources" in data["posterior"].data_vars else "w"
     code = [
-        f"pyro-vmtl fit --config {run / 'config.toml'} --out {run}-again",
+        f"pyro-vmtl fit --config {quote(f'{run}/config.toml')} --out {quote(f'{run}-again')}",
         "from pyro_vmtl.analysis import read_netcdf\n\n"
-        f'data = read_netcdf("{run / POSTERIOR}")  # an xarray DataTree, for ArviZ\n'
+        f"data = read_netcdf({str(run / POSTERIOR)!r})  # an xarray DataTree, for ArviZ\n"
         f'data["posterior"]["{name}"].mean(["chain", "draw"])',
     ]
+    check_no_links(folder, PICTURES)
     return write_report(
         folder,
         [

@@ -103,9 +103,9 @@ def baseline_scores(train: Rows, test: Rows) -> dict[str, pd.DataFrame]:
 
 def scores_as_json(scores: pd.DataFrame) -> dict[str, Any]:
     """Convert scores to JSON: ``all`` rows, their ``mean`` over tasks, and ``per_task``."""
-    tasks = scores.drop(index=ALL)
+    tasks = scores.iloc[1:]  # a task may be called like the first line
     return {
-        "all": scores.loc[ALL].to_dict(),
+        "all": scores.iloc[0].to_dict(),
         "mean": tasks.drop(columns="rows").mean().to_dict(),
         "per_task": {str(task): row.to_dict() for task, row in tasks.iterrows()},
     }
@@ -115,14 +115,15 @@ def scores_frame(metrics: Mapping[str, Any]) -> pd.DataFrame:
     """Return the scores in a ``metrics.json`` with headings, those of baselines beside them."""
 
     def lines(scores: Mapping[str, Any]) -> pd.DataFrame:
-        found = {ALL: scores["all"], **scores["per_task"]}
-        return pd.DataFrame.from_dict(found, orient="index").rename_axis("task")
+        labels = pd.Index([ALL, *scores["per_task"]], name="task")
+        return pd.DataFrame([scores["all"], *scores["per_task"].values()], index=labels)
 
     frame = lines(metrics).astype({"rows": int})
     frame = frame[[name for name in SCORES if name in frame]].rename(columns=SCORES)
     for method, scores in metrics.get("baselines", {}).items():
         for name in ("accuracy", "nll"):
-            frame[f"{SCORES[name]} of {BASELINES[method]}"] = lines(scores)[name]
+            heading = f"{SCORES[name]} of {BASELINES[method]}"
+            frame[heading] = lines(scores)[name].to_numpy()
     return frame
 
 

@@ -18,7 +18,7 @@ KINDS = get_args(TargetKind)
 
 TYPES: dict[str, type] = {
     **dict.fromkeys(("source", "target", "task", "kind", "method", "device", "out"), str),
-    **{"features": list, "holdout": float, "seed": int},
+    **{"features": list, "missing": list, "holdout": float, "seed": int, "spreadsheet": bool},
 }
 """Types of the settings in a TOML file."""
 
@@ -29,6 +29,7 @@ class FitSettings:
 
     ``source`` is a table, or ``digits`` for the example. ``features`` of None are all other
     columns, a ``kind`` of None is guessed, and ``holdout`` is a fraction of each task's rows.
+    ``missing`` are entries that count as empty.
     """
 
     source: str = ""
@@ -41,6 +42,8 @@ class FitSettings:
     seed: int = 0
     device: str = "cpu"
     out: str | None = None
+    missing: list[str] | None = None
+    spreadsheet: bool = False
 
     def __post_init__(self) -> None:
         if not self.source:
@@ -55,8 +58,13 @@ class FitSettings:
                 f"--holdout is {self.holdout:g}, expected a fraction from 0 to below 1, such as "
                 "0.25."
             )
-        if self.seed < 0:
-            raise InputError(f"--seed is {self.seed}, expected a non-negative integer.")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"--seed is {self.seed}, expected an integer from 0 to 2**32 - 1.")
+        if self.folder.name in ("", ".."):
+            raise InputError(f"--out is {self.out!r}, expected the name of a folder to create.")
+        for name, text in asdict(self).items():
+            if any(0xD800 <= ord(letter) < 0xE000 for letter in str(text)):
+                raise InputError(f"--{name} is {text!r}, which is not UTF-8. Rename it.")
 
     @property
     def folder(self) -> Path:
@@ -67,8 +75,9 @@ class FitSettings:
     def to_toml(self) -> str:
         """Return the settings as TOML."""
         given = {name: value for name, value in asdict(self).items() if value is not None}
-        # strings, numbers and lists are written alike in JSON and TOML
-        return "".join(f"{name} = {json.dumps(value)}\n" for name, value in given.items())
+        # strings, numbers and lists are written alike in JSON and TOML, but for one character
+        text = "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in given.items())
+        return text.replace("\x7f", "\\u007f")
 
 
 def read_settings(given: Mapping[str, Any], config: Path | None) -> FitSettings:

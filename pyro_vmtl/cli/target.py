@@ -16,8 +16,10 @@ from pyro_vmtl.cli.column_types import (
     looks_like_numbers,
     normalize,
     to_numbers,
+    with_placeholders,
 )
 from pyro_vmtl.cli.user_errors import InputError, did_you_mean, row_numbers
+from pyro_vmtl.estimators.outliers import describe_outliers
 
 __all__ = ["Target", "TargetKind", "check_column", "match_labels", "read_target", "read_tasks"]
 
@@ -71,12 +73,15 @@ def read_target(
         kind, reason, others = _guess_kind(column)
         way_out = f"; --kind {others} overrides this" if others else ""
         notices.append(f"Column {target!r} is taken for {kind}, as it holds {reason}{way_out}.")
+    notices += with_placeholders(column, target)
     if missing:
         notices.append(f"{role} has no value in {missing} of {len(column)} rows.")
     if kind == "classification":
         values = _classes(column, target, to_learn=to_learn)
     else:
         values = _numbers(column, target, kind)
+        if to_learn:
+            notices += describe_outliers(values, f"Column {target!r}", np.arange(len(values)) + 2)
     known = values[pd.notna(values)]
     if to_learn and (known == known[0]).all():
         raise InputError(
@@ -94,7 +99,7 @@ def read_tasks(table: pd.DataFrame, task: str) -> list[Hashable]:
     if len(missing):
         raise InputError(
             f"{role} has no label in {row_numbers(missing.tolist())}. Enter one or delete the "
-            "rows. (Empty cells, NA, null and None are missing.)"
+            "rows. (Empty cells are missing, and beside numbers NA, null and None.)"
         )
     if kind_of(column) in ("date", "other"):
         raise InputError(
@@ -102,10 +107,10 @@ def read_tasks(table: pd.DataFrame, task: str) -> list[Hashable]:
             "Write them as text."
         )
     if types.is_float_dtype(column.dtype):
-        row = np.flatnonzero(~(column % 1 == 0).to_numpy(bool, na_value=False))[0]
+        row = int((~(column % 1 == 0) | (column.abs() >= 2**63)).to_numpy(bool).argmax())
         raise InputError(
             f"{role} has {column[row]} in row {row + 2}, expected labels such as text or whole "
-            "numbers. Is it a feature? Choose another with --task."
+            "numbers below 2**63. Is it a feature? Choose another with --task."
         )
     return column.tolist()
 

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from pyro_vmtl.cli.safe_text import for_terminal
 from pyro_vmtl.estimators import DataWarning, VersionWarning
 from pyro_vmtl.estimators.rows import join_some
 
@@ -55,13 +56,13 @@ def row_numbers(positions: Sequence[int], limit: int = 5) -> str:
 
 def user_error(message: str) -> NoReturn:
     """Print an error and exit with code 2."""
-    typer.secho(f"Error: {message}", err=True, fg="red")
+    typer.secho("Error: " + for_terminal(message, keep="\n"), err=True, fg="red")
     raise typer.Exit(2)
 
 
 def print_note(message: str) -> None:
     """Print a note to standard error."""
-    typer.secho(f"Note: {message}", err=True, fg="yellow")
+    typer.secho("Note: " + for_terminal(message, keep="\n"), err=True, fg="yellow")
 
 
 @contextmanager

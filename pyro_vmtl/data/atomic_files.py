@@ -14,13 +14,22 @@ __all__ = ["atomic_write", "check_writable", "new_directory"]
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that replaces the file ``path`` unless an exception is raised."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    """Yield a temporary path that replaces the file ``path`` unless an exception is raised.
+
+    Its name is random, in a folder of its own: in a stranger's folder, a name that can be guessed
+    may be a link to elsewhere. Where ``path`` is a link, the link is replaced.
+    """
+    with tempfile.TemporaryDirectory(prefix=f".{path.name[:40]}.", dir=path.parent) as folder:
+        scratch = Path(folder) / "part"
         yield scratch
+        scratch.chmod(0o666 & ~_umask())  # safetensors makes files that only their owner can read
         scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def check_writable(out: Path, *, overwrite: bool, marker: str) -> None:

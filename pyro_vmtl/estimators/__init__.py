@@ -2,12 +2,13 @@
 
 from pyro_vmtl.estimators.classifier import VMTLClassifier
 from pyro_vmtl.estimators.device import check_device
-from pyro_vmtl.estimators.exceptions import DataWarning, VersionWarning
+from pyro_vmtl.estimators.exceptions import DataWarning, OutlierWarning, VersionWarning
 from pyro_vmtl.estimators.regressor import VMTLRegressor
 from pyro_vmtl.estimators.saving import versions
 
 __all__ = [
     "DataWarning",
+    "OutlierWarning",
     "VMTLClassifier",
     "VMTLRegressor",
     "VersionWarning",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ from sklearn.metrics import r2_score
 from torch import Tensor
 
 from pyro_vmtl.estimators.base import VMTLEstimator
+from pyro_vmtl.estimators.exceptions import OutlierWarning
+from pyro_vmtl.estimators.outliers import describe_outliers
 from pyro_vmtl.estimators.predicting import PredictionBatch
 from pyro_vmtl.estimators.rows import Rows
 from pyro_vmtl.methods.method import Method
@@ -191,6 +194,8 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
             most = np.abs(off).max() or 1.0  # squares of huge or tiny numbers overflow
             scale = most * np.sqrt(np.average((off / most) ** 2, weights=weight))
             self.target_scale_ = float(scale) or 1.0  # 0 for a single row
+        for message in describe_outliers(values, "y", rows.index):
+            warnings.warn(message, OutlierWarning, stacklevel=3)
         if len(values) > 1 and values.min() == values.max():
             raise ValueError(
                 f"y is {values[0]:g} in all {len(values)} rows, expected targets that differ: "

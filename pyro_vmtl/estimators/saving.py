@@ -8,18 +8,21 @@ import platform
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired
 
 import numpy as np
 import pyro
 import sklearn
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from pyro_vmtl._version import __version__
 from pyro_vmtl.data.atomic_files import new_directory
+from pyro_vmtl.data.checked_files import check_schema, file_in, read_json
+from pyro_vmtl.data.limits import AllocationLimit, check_limit
+from pyro_vmtl.data.tensor_files import read_tensors, write_tensors
 from pyro_vmtl.estimators.device import check_device
 from pyro_vmtl.estimators.exceptions import VersionWarning
 from pyro_vmtl.estimators.rows import to_task_data
@@ -43,6 +46,46 @@ FORMAT = 2
 
 INVALID = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """Errors raised while reading files whose content was changed."""
+
+Label = str | int | FiniteFloat | bool | None
+Size = Annotated[int, Field(gt=0)]
+
+
+class Result(TypedDict):
+    """What the file says of a fit."""
+
+    seconds: Annotated[FiniteFloat, Field(ge=0)]
+    stopped: Literal["settled", "steps", "interrupted"]
+    method: NotRequired[dict[str, Any] | None]
+
+
+class FitState(Result):
+    """What it says of all fits of a method together."""
+
+    members: dict[str, Result]
+    calibrations: dict[str, dict[str, FiniteFloat]]
+
+
+class Config(TypedDict):
+    """Content of :data:`CONFIG`."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    format: Literal[2]
+    estimator: Literal["VMTLClassifier", "VMTLRegressor"]
+    versions: dict[str, str]
+    settings: dict[str, Any]
+    tasks: list[Label]
+    task_sizes: list[Size]
+    num_features: Size
+    features: list[str] | None
+    classes: NotRequired[list[Label]]
+    centre: NotRequired[FiniteFloat]
+    unit: NotRequired[Annotated[FiniteFloat, Field(gt=0)]]
+    fitted: FitState
+
+
+SCHEMA = TypeAdapter(Config)
 
 
 def versions() -> dict[str, str]:
@@ -89,20 +132,17 @@ def save(estimator: Any, path: Path, *, overwrite: bool = False) -> None:
     for name in ("mean", "scale"):
         column = np.asarray(getattr(estimator._scaling, name), dtype=np.float64)
         tensors[f"features.{name}"] = torch.from_numpy(column)
-    unshared = {name: v.detach().cpu().contiguous().clone() for name, v in tensors.items()}
     with new_directory(path, overwrite=overwrite, marker=CONFIG) as folder:
-        save_file(unshared, folder / WEIGHTS)
+        write_tensors(folder / WEIGHTS, tensors)
         config["checksum"] = _checksum(config, folder / WEIGHTS)
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
         (folder / CONFIG).write_text(text, encoding="utf-8")
-        # safetensors makes files that only their owner can read
-        (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)
 
 
 def load(kind: type[Any], path: Path, *, device: str = "cpu", method: Any = None) -> Any:
     """Read a fitted estimator from a directory."""
     if (path / IN_RUN / CONFIG).is_file():
-        path = path / IN_RUN
+        path = file_in(path, f"{IN_RUN}/{CONFIG}").parent
     config, tensors = _read(path)
     saved = config["estimator"]
     if saved != kind.__name__:
@@ -120,7 +160,8 @@ def load(kind: type[Any], path: Path, *, device: str = "cpu", method: Any = None
         estimator.set_params(**from_json({**settings, "method": None} if own else settings))
         if own:
             estimator.method = method
-        _restore(estimator, config, tensors)
+        with AllocationLimit(path / CONFIG):
+            _restore(estimator, config, tensors)
     except INVALID as error:
         raise ValueError(
             f"{path} is broken: its {CONFIG} and {WEIGHTS} do not belong together ({error}). "
@@ -133,31 +174,23 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read both files, and verify format and checksum."""
     if not path.is_dir():
         raise FileNotFoundError(f"{path} is no directory, expected one written by `save`.")
-    for name in (CONFIG, WEIGHTS):
-        if not (path / name).is_file():
-            raise FileNotFoundError(f"{path} has no {name}: it is not a complete saved fit.")
-    try:
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-        checksum, written = config.pop("checksum"), dict(config["versions"])
-        known = config["format"] == FORMAT
-    except INVALID as error:
-        raise ValueError(
-            f"{path / CONFIG} cannot be read ({error}). Restore an unchanged copy."
-        ) from error
-    if not known:
+    weights = file_in(path, WEIGHTS, "RUN_BYTES")
+    config = read_json(file_in(path, CONFIG))
+    if not isinstance(config, dict) or {"checksum", "format", "versions"} - set(config):
+        raise ValueError(f"{path / CONFIG} is not of an estimator. Take an unchanged copy.")
+    checksum, written = config.pop("checksum"), config["versions"]
+    if config["format"] != FORMAT:
         raise ValueError(
             f"{path / CONFIG} has format {config['format']!r} (written with {written}), expected "
             f"{FORMAT}. Update pyro_vmtl, or fit again."
         )
-    if checksum != _checksum(config, path / WEIGHTS):
+    if checksum != _checksum(config, weights):
         raise ValueError(
             f"{path} is not what was saved: {CONFIG} or {WEIGHTS} was changed or truncated. "
             "Restore an unchanged copy."
         )
-    try:
-        tensors = load_file(path / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path / WEIGHTS} cannot be read ({error}).") from error
+    check_schema(SCHEMA, config, path / CONFIG)
+    tensors, _ = read_tensors(weights)
     now = versions()
     other = [n for n in ("pyro_vmtl", "torch", "pyro") if written.get(n) != now[n]]
     if other:
@@ -173,6 +206,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _restore(estimator: Any, config: Mapping[str, Any], tensors: dict[str, Tensor]) -> None:
     """Set the attributes that ``fit`` sets."""
     estimator._check_settings()
+    check_limit("DRAWS", estimator.num_samples, "num_samples")
     estimator._sizes = dict(zip(config["tasks"], config["task_sizes"], strict=True))
     estimator.n_features_in_ = config["num_features"]
     if config["features"] is not None:
@@ -182,6 +216,10 @@ def _restore(estimator: Any, config: Mapping[str, Any], tensors: dict[str, Tenso
     else:
         estimator.target_mean_, estimator.target_scale_ = config["centre"], config["unit"]
     mean, scale = (tensors.pop(f"features.{name}").numpy() for name in ("mean", "scale"))
+    shape = (estimator.n_features_in_,)
+    sound = np.isfinite([*mean.flat, *scale.flat]).all() and (scale > 0).all()
+    if mean.shape != shape or scale.shape != shape or not sound:
+        raise ValueError(f"features have other means and scales than {shape[0]} finite numbers")
     estimator._scaling = Scaling(mean, scale)
     estimator._columns = with_prefix(tensors, "columns.")
     own = None if isinstance(estimator.method, str) else estimator.method

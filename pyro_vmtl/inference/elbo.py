@@ -37,9 +37,9 @@ class MeanFieldELBO(TraceMeanField_ELBO):
     such sites come out wrong. Real sites, and other guides, are as in Pyro.
 
     Pyro computes the log density of every site, also where it then uses a closed-form KL. Here that
-    is done only while Pyro's validation is on. With one particle, expectations that a guide hands
-    over take the place of draws: ``infer={"expected": {site: values}}`` with a log-likelihood or a
-    KL in the shape of the site's plates.
+    is done only while Pyro's validation is on. With one particle, or fixed points, expectations
+    that a guide hands over take the place of draws: ``infer={"expected": {site: values}}`` with a
+    log-likelihood or a KL in the shape of the site's plates.
 
     Parameters
     ----------
@@ -250,10 +250,10 @@ def _site_terms(
 
 def _expected_terms(elbo: Trace_ELBO, guide_trace: Trace) -> dict[str, Tensor]:
     """Return the terms whose expectations the guide has in closed form, by site."""
-    if not isinstance(elbo, MeanFieldELBO) or elbo.num_particles > 1:
+    if not isinstance(elbo, MeanFieldELBO) or elbo.num_particles > (elbo.num_points or 1):
         return {}
     return {
-        name: values * site["scale"]
+        name: elbo.num_particles * values * site["scale"]
         for site in sample_sites(guide_trace).values()
         for name, values in site["infer"].get("expected", {}).items()
     }

@@ -65,7 +65,10 @@ class FixedPoints(Messenger):
         if msg["done"] or msg["is_observed"] or not is_sample(msg):
             return
         dims = {frame.name: frame.dim for frame in msg["cond_indep_stack"] if frame.vectorized}
-        fn, transforms = untransformed(msg["fn"])
+        # of a site that depends on others, the points are those of its marginal, if it is known
+        marginal = msg["infer"].get("marginal")
+        expanded = msg["fn"] if marginal is None else marginal.expand(msg["fn"].batch_shape)
+        fn, transforms = untransformed(expanded)
         if not isinstance(fn, Normal | MultivariateNormal) or PARTICLES not in dims:
             return
         event_dim = len(msg["fn"].event_shape)

@@ -7,6 +7,7 @@ optimizer evaluates the loss anew at the end of one call and at the start of the
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from itertools import count
 from typing import NamedTuple
@@ -34,6 +35,9 @@ TOLERANCE = 0.05
 
 MUCH_WORSE = 1e6
 """Nats by which a point where the loss is not finite is worse than the last."""
+
+ROUGH = 5.0
+"""Nats that a gradient promises, in its units, at an end that is none: others are below 0.3."""
 
 HISTORY = 20
 """Steps from which the Hessian is known."""
@@ -95,39 +99,59 @@ def lbfgs(
 
 
 def _minimize(loss_of: _Scaled, done: Progress, end: int, record: Callable[[], None]) -> Tensor:
-    """Return the point where the loss has settled, or the last before the end."""
+    """Return the point where the loss has settled, or the best before the end."""
     like, looks = loss_of.start.point, [loss_of.start.loss]
     iterations = count(1)
-    done.stopped = "steps"
+    settled = False
+    best = loss_of.start
 
     def evaluate(values: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal best
         there = loss_of(torch.from_numpy(values).to(like))
+        if there.loss < best.loss:
+            best = there
         loss = there.loss if math.isfinite(there.loss) else looks[-1] + MUCH_WORSE
         return loss, there.gradient.double().cpu().numpy()
 
     def look(intermediate_result: OptimizeResult) -> None:
+        nonlocal settled
         if next(iterations) % ITERATIONS == 0:
             record()
             looks.append(intermediate_result.fun)
-            if not looks[-2] - looks[-1] >= TOLERANCE:
+            settled = not looks[-2] - looks[-1] >= TOLERANCE
+            if settled:
                 raise StopIteration
 
-    found = minimize(
-        evaluate,
-        np.zeros(len(like)),
-        jac=True,
-        method="L-BFGS-B",
-        callback=look,
-        options={
-            "maxcor": HISTORY,
-            "maxfun": max(end - done.step, 1),
-            "maxiter": end,
-            "ftol": 0.0,
-            "gtol": 0.0,
-        },
-    )
+    # A line search that fails, as in a narrow valley, ends SciPy's run: start anew from the best.
+    before = math.inf
+    while not settled and done.step < end and before - best.loss >= TOLERANCE:
+        before = best.loss
+        minimize(
+            evaluate,
+            best.point.double().cpu().numpy(),
+            jac=True,
+            method="L-BFGS-B",
+            callback=look,
+            options={
+                "maxcor": HISTORY,
+                "maxfun": max(end - done.step, 1),
+                "maxiter": end,
+                "ftol": 0.0,
+                "gtol": 0.0,
+            },
+        )
+        promised = best.gradient.square().sum().item() / 2
+        settled = settled or promised < ROUGH
+    if not settled and done.step < end:
+        warnings.warn(
+            f"No lower loss was found along a gradient that promises some {promised:.2g} nats: the "
+            "loss is too rough in single precision, or has no optimum, as where noise vanishes. "
+            "Fit in double precision: call double() of model and guide (for autoguides "
+            "torch.set_default_dtype before), and pass rows in float64.",
+            stacklevel=4,
+        )
     done.stopped = "steps" if done.step >= end else "settled"
-    return torch.from_numpy(found.x).to(like)
+    return best.point
 
 
 class _Point(NamedTuple):

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pyro_vmtl.data.atomic_files import atomic_write
+from pyro_vmtl.data.limits import AllocationLimit
 from pyro_vmtl.data.task_data import Attended, TaskData
+from pyro_vmtl.data.tensor_files import read_tensors, write_tensors
 from pyro_vmtl.handlers.isolation import (
     check_no_bare_parameters,
     evaluating,
@@ -57,11 +56,7 @@ def save_program(path: Path | str, model: Program, guide: Program, *args: Any) -
     """
     config = json.dumps([describe(arg) for arg in args])
     _run(model, guide, args)
-    state = _modules(model, guide).state_dict()
-    unshared = {name: v.detach().cpu().contiguous().clone() for name, v in state.items()}
-    path = Path(path)
-    with atomic_write(path) as scratch:
-        save_file(unshared, scratch, metadata={"arguments": config})
+    write_tensors(Path(path), _modules(model, guide).state_dict(), {"arguments": config})
 
 
 def load_program(path: Path | str, model: Program, guide: Program) -> Any:
@@ -106,11 +101,13 @@ def load_program(path: Path | str, model: Program, guide: Program) -> Any:
     True
     """
     try:
-        with safe_open(path, "pt") as file:
-            args = tuple(map(make_like, json.loads(file.metadata()["arguments"])))
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} was not written by `save_program`, or is broken.") from error
+        state, texts = read_tensors(Path(path))
+        with AllocationLimit(path):
+            args = tuple(map(make_like, json.loads(texts["arguments"])))
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} was not written by `save_program`, or is broken ({error})."
+        ) from error
     own_parameters(model, guide)
     _run(model, guide, args)
     modules = _modules(model, guide)

@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
-from pyro_vmtl.data.atomic_files import atomic_write
+from pyro_vmtl.data.limits import AllocationLimit
 from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.data.tensor_files import read_tensors, write_tensors
 from pyro_vmtl.inference.saved_program import describe, make_like, without_rows
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.method import Method
@@ -42,10 +41,8 @@ def save_fitted(path: Path | str, fitted: Fitted, data: TaskData) -> None:
         raise ValueError(
             f"data has {data.num_tasks} tasks, expected the {fitted.num_tasks} of the fit."
         )
-    unshared = {name: v.detach().cpu().contiguous().clone() for name, v in tensors.items()}
-    metadata = {"fitted": json.dumps(config), "rows": json.dumps(describe(data))}
-    with atomic_write(Path(path)) as scratch:
-        save_file(unshared, scratch, metadata=metadata)
+    texts = {"fitted": json.dumps(config), "rows": json.dumps(describe(data))}
+    write_tensors(Path(path), tensors, texts)
 
 
 def load_fitted(path: Path | str, method: Method | None = None) -> tuple[Fitted, TaskData]:
@@ -82,13 +79,16 @@ def load_fitted(path: Path | str, method: Method | None = None) -> tuple[Fitted,
     True
     """
     try:
-        with safe_open(path, "pt") as file:
-            config, rows = (json.loads(file.metadata()[name]) for name in ("fitted", "rows"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} was not written by `save_fitted`, or is broken.") from error
-    like: TaskData = make_like(rows)
-    if like.y is not None and like.classes is not None:  # some programs need rows of all classes
-        y = torch.arange(like.num_rows) % like.num_classes
-        like = replace(like, y=y.expand(like.mask.shape))
-    return from_state(config, tensors, like, method), without_rows(like)
+        tensors, texts = read_tensors(Path(path))
+        config, rows = (json.loads(texts[name]) for name in ("fitted", "rows"))
+        with AllocationLimit(path):
+            like: TaskData = make_like(rows)
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} was not written by `save_fitted`, or is broken ({error})."
+        ) from error
+    with AllocationLimit(path):
+        if like.y is not None and like.classes is not None:  # some programs need all classes
+            y = torch.arange(like.num_rows) % like.num_classes
+            like = replace(like, y=y.expand(like.mask.shape))
+        return from_state(config, tensors, like, method), without_rows(like)

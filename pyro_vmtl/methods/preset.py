@@ -219,6 +219,8 @@ class Preset(ProgramMethod):
             guide = guides.MeanFieldNormal({"w": shape}, data.num_tasks, **init, common=common)
         else:
             kind = guides.FullRankNormal if self.full_rank else guides.MeanFieldNormal
+            if self.full_rank and self.hierarchical and self.latent_scales:
+                kind = guides.NormalGivenMean
             guide = kind.for_model(model, data, **init, common_scale=True)
             start = self.start(model, data)
             if start is not None:

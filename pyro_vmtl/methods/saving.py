@@ -60,6 +60,8 @@ def from_state(
         }
         calibrations = {name: _calibration(**c) for name, c in config["calibrations"].items()}
         weights, new_task_weights = tensors["weights"], tensors["new_task_weights"]
+        if not all((w >= 0).all() and (w <= 1.001).all() for w in (weights, new_task_weights)):
+            raise ValueError("The members have weights outside [0, 1].")
         if weights.shape != (like.num_tasks, len(members)) or len(new_task_weights) != len(members):
             raise ValueError(
                 f"The weights of the members have shapes {tuple(weights.shape)} and "
@@ -119,7 +121,14 @@ def _member(
     with isolated(0), validation(False), torch.no_grad():
         trace_guide_and_model(model, guide, rows)  # makes the lazy parameters
     for part, program in (("model", model), ("guide", guide)):
-        program.load_state_dict(with_prefix(tensors, f"{part}."))
+        state = with_prefix(tensors, f"{part}.")
+        for key, value in program.state_dict().items():
+            if key in state and state[key].dtype != value.dtype:
+                raise ValueError(f"{key!r} is of {state[key].dtype}, expected {value.dtype}.")
+        program.load_state_dict(state)
+        for key, parameter in program.named_parameters():  # buffers may be infinite: masks are
+            if not parameter.isfinite().all():
+                raise ValueError(f"{key!r} is infinite, expected finite numbers.")
         program.to(like.x.device).eval()
     return Member(method, model, guide, _result(config, tensors), borrowing)
 

@@ -67,7 +67,15 @@ def few_steps(monkeypatch):
 def test_a_run_holds_what_is_promised(done):
     _, out, result = done
     assert {path.name for path in out.iterdir()} == {
-        *("config.toml", "estimator", "holdout.csv", "metrics.json", "pictures", "posterior.nc"),
+        *(
+            "SHA256SUMS",
+            "config.toml",
+            "estimator",
+            "holdout.csv",
+            "metrics.json",
+            "pictures",
+            "posterior.nc",
+        ),
         *("relatedness.csv", "report.html", "summary.csv", "table.json"),
     }
     metrics = json.loads((out / "metrics.json").read_text())
@@ -291,6 +299,8 @@ def test_bad_columns_end_with_2(tmp_path, columns, message):
         (["exams.csv", *FIT, "--device", "quantum"], "device is 'quantum', which cannot be used"),
         (["exams.csv", *FIT, "--features", "agee"], "Did you mean 'age'"),
         (["exams.csv", *FIT, "--out", "exams.csv/run"], "cannot be written to"),
+        (["exams.csv", *FIT, "--out", "."], "--out is '.', expected the name of a folder"),
+        (["exams.csv", *FIT, "--seed", 2**32], "expected an integer from 0 to 2**32 - 1"),
         (["exams.csv", *FIT, "--config", "none.toml"], "--config none.toml cannot be read"),
         (["exams.csv", *FIT, "--config", "exams.csv"], "is not TOML"),
         (["--config", "name.toml"], "has 'tagret', which is not an option of `fit`."),
@@ -383,6 +393,10 @@ def damage(out, kind):
         (out / "estimator" / "estimator.json").write_text("{")
     elif kind == "nothing":
         shutil.rmtree(out)
+    if kind == "changed table":
+        (out / "table.json").write_text((out / "table.json").read_text() + " ")
+    else:  # without checksums, as of an earlier version
+        (out / "SHA256SUMS").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -398,6 +412,7 @@ def damage(out, kind):
         ("other kind", "holds a VMTLRegressor, expected a VMTLClassifier"),
         ("broken estimator", "estimator.json cannot be read"),
         ("nothing", "is no folder"),
+        ("changed table", "was changed after the fit"),
     ],
 )
 def test_a_damaged_run_is_told(done, tmp_path, kind, message):

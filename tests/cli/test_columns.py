@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from pyro_vmtl.cli.columns import Columns
+from pyro_vmtl.cli.read_table import read_table
 from pyro_vmtl.cli.target import read_target, read_tasks
 from pyro_vmtl.cli.user_errors import InputError
 
@@ -77,7 +78,6 @@ BAD_FEATURES = [
     ),
     ("all with commas", {"x": ["1,5", "2,5"] * 15}, "'1,5' in row 2"),
     ("percent", {"x": ["1 %", "2 %"] * 15}, "'1 %' in row 2"),
-    ("like a category", {"x": ["a", "b"] * 15, "x=a": range(ROWS)}, "'x=a' is named like"),
 ]
 
 
@@ -257,3 +257,23 @@ def test_any_table_is_read_or_told(columns, other, kind):
         assert new.shape == X.shape and np.isfinite(new).all(axis=None)
     except InputError:
         pass
+
+
+def test_indicators_are_never_named_like_other_columns():
+    for more in ({"x=a": range(ROWS)}, {"x=a": ["b", "c"] * 15, "x": ["a=b", "c"] * 15}):
+        columns = learn(**{"x": ["a", "b", "c"] * 10, **more})
+        assert len(set(columns.feature_names)) == len(columns.feature_names)
+
+
+def test_words_for_nothing_are_text_among_text_and_missing_among_numbers(tmp_path):
+    lines = [f"{'NA' if i % 5 else 'DE'},{'NA' if i == 3 else i},{i % 2},{i}" for i in range(30)]
+    (tmp_path / "a.csv").write_text("\n".join(["country,age,task,y", *lines]))
+    columns, notices = Columns.learn(read_table(tmp_path / "a.csv"), target="y", task="task")
+    assert columns.categories == {"country": ["DE", "NA"]} and list(columns.medians) == ["age"]
+    found = " ".join(notices)
+    assert "'country' has 'NA' in 24 of 30 rows, which counts as text" in found
+    assert "'age' has no value in 1 of 30 rows" in found
+    declared = read_table(tmp_path / "a.csv", missing=["NA"])
+    assert declared["country"].isna().sum() == 24
+    one = pd.DataFrame({"country": ["NA"], "age": ["NA"]}, dtype="string")  # none among numbers
+    assert columns.features(one)["age"].tolist() == [columns.medians["age"]]

@@ -3,6 +3,9 @@
 import gzip
 import io
 import random
+import resource
+import time
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -11,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from pandas.testing import assert_frame_equal
 
+from pyro_vmtl.cli import read_table as read_table_module
 from pyro_vmtl.cli.columns import Columns
 from pyro_vmtl.cli.read_table import read_table, write_table
 from pyro_vmtl.cli.target import read_target, read_tasks
@@ -183,7 +187,7 @@ def test_a_csv_becomes_columns_of_the_right_kind(tmp_path):
             "real": pd.Series([1000.0, 0.5], dtype="Float64"),
             "flag": pd.Series([True, False], dtype="boolean"),
             "text": pd.Series(["a", 'say "hi"'], dtype="string"),
-            "none": pd.Series([None, None], dtype="Float64"),
+            "none": pd.Series([None, "null"], dtype="string"),
             "huge": pd.Series(["99999999999999999999", "1"], dtype="string"),
             "quoted": pd.Series(["1,5", None], dtype="string"),
         }
@@ -312,3 +316,54 @@ def test_broken_bytes_raise_nothing_else(tmp_path, file, tries):
         except InputError:
             refused += 1
     assert refused > 0  # the rest was readable still
+
+
+def zeros(path, megabytes):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("X.npy", bytes(megabytes * 10**6))
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "write"),
+    [
+        ("a.csv.gz", "TABLE_BYTES", lambda p: p.write_bytes(gzip.compress(b"a,b\n" * 500_000))),
+        ("a.npz", "TABLE_BYTES", lambda p: zeros(p, 2)),
+        ("a.parquet", "CELLS", lambda p: parquet(p, a=np.zeros(200_000), b=np.zeros(200_000))),
+        ("a.csv", "CELLS", content(b"a,b\n" + b"1,2\n" * 200_000)),
+        ("a.csv", "COLUMNS", content(",".join(map(str, range(2000))).encode() + b"\n" + b"1," * 9)),
+        ("a.npz", "COLUMNS", lambda p: npz(p, X=np.zeros((2, 2000)))),
+        ("a.parquet", "COLUMNS", lambda p: parquet(p, **{f"c{i}": [1.0] for i in range(1200)})),
+    ],
+)
+def test_what_unpacks_to_too_much_is_refused(tmp_path, monkeypatch, name, limit, write):
+    for variable, most in (("TABLE_BYTES", 10**6), ("CELLS", 300_000), ("COLUMNS", 1000)):
+        monkeypatch.setenv(f"PYRO_VMTL_MAX_{variable}", str(most))
+    write(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name} has .*PYRO_VMTL_MAX_{limit}="):
+        read_table(tmp_path / name)
+
+
+def test_a_text_that_a_parquet_file_repeats_is_counted(tmp_path):
+    """It would take 100 GB."""
+    text = pa.array(["x" * 10**6]).dictionary_encode()
+    many = pa.DictionaryArray.from_arrays(pa.array(np.zeros(10**5, np.int32)), text.dictionary)
+    pq.write_table(pa.table({"t": many, "y": np.arange(10**5)}), tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 10**7
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match="has 100,000,000,000 bytes of table"):
+        read_table(tmp_path / "a.parquet")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
+
+
+def test_names_are_compared_at_once():
+    """Each with all others took minutes for 100,000 columns."""
+    began = time.monotonic()
+    read_table_module._check_names([f"c{i}" for i in range(100_000)], "a.csv")
+    assert time.monotonic() - began < 2
+
+
+def test_text_that_cannot_be_written_is_told(tmp_path):
+    for text in ("a\0b", "\ud800"):
+        npz(tmp_path / "a.npz", X=np.ones((2, 1)), tasks=np.array([f"{text}.", "b"]))
+        with pytest.raises(InputError, match="NUL or half a character in column 'tasks'"):
+            read_table(tmp_path / "a.npz")

@@ -110,3 +110,13 @@ def test_tasks_are_as_they_are_written():
     assert read_tasks(pd.DataFrame({"t": [1.0, 2.0]}), "t") == [1, 2]
     assert match_labels([7, "x", None, 8], ["x", "7"]) == ["7", "x", None, 8]
     assert match_labels(["7", "x"], [7, 8]) == [7, "x"]
+
+
+def test_an_outlier_is_told_by_row_and_column():
+    values = np.random.RandomState(0).normal(size=ROWS).round(3)
+    values[7] = 1e9
+    found = read_target(pd.DataFrame({"y": values}), "y")
+    assert "Column 'y' has 1e+09 in row 9, far from all others" in found.notices[-1]
+    assert "variants/robust.py" in found.notices[-1]
+    heavy = np.random.RandomState(0).standard_t(3, size=1000)
+    assert len(read_target(pd.DataFrame({"y": heavy}), "y").notices) == 1

@@ -132,3 +132,9 @@ def test_bad_targets_and_bad_rows_to_predict_are_named():
         data.new_rows([[1.0]], ["z"])
     with pytest.raises(ValueError, match=r"X has 2 columns, expected 1"):
         data.new_rows([[1.0, 2.0]], ["a"])
+
+
+def test_true_and_1_are_not_one_task():
+    with pytest.raises(ValueError, match="tasks has both True and 1, which are equal in Python"):
+        TaskData.regression([[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0], [True, 1, 2])
+    assert TaskData.regression([[0.0], [1.0]], [0.0, 1.0], [True, 2]).task_labels == (True, 2)

@@ -153,7 +153,7 @@ def test_nothing_is_overwritten_unless_asked(saved):
         fitted.save(saved / "thesis", overwrite=True)
 
 
-@pytest.mark.parametrize("broken", ["save_file", "_checksum"])
+@pytest.mark.parametrize("broken", ["write_tensors", "_checksum"])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_is_half_written_is_never_seen(saved, monkeypatch, broken, overwrite):
     fitted = VMTLRegressor.load(saved / "regression")
@@ -233,6 +233,12 @@ def one_bit(folder):
     path.write_bytes(content)
 
 
+def relinked(path):
+    """Move a file elsewhere, and leave a link to it."""
+    path.rename(path.parents[1] / "elsewhere")
+    path.symlink_to(path.parents[1] / "elsewhere")
+
+
 MEMBER = ("fitted", "members", "shared")
 BROKEN = {
     "cut short": cut_short,
@@ -265,6 +271,20 @@ BROKEN = {
     "class": setting(*MEMBER, "method", "sharing", to={"pool": {"class": "eval"}}),
     "other weights": lambda folder: reshaped(folder, "locs.w", lambda v: v[:-1]),
     "stack weights": lambda folder: reshaped(folder, "weights", lambda v: v[..., :-1]),
+    "NaN": lambda folder: reshaped(folder, "locs.w", lambda v: v * float("nan")),
+    "infinite": lambda folder: reshaped(folder, "locs.w", lambda v: v + float("inf")),
+    "another dtype": lambda folder: reshaped(folder, "locs.w", lambda v: v.half()),
+    "negative weights": lambda folder: reshaped(folder, "weights", lambda v: 1 - 2 * v),
+    "no scale": lambda folder: reshaped(folder, "features.scale", lambda v: v * 0),
+    "infinite unit": setting("unit", to=float("inf")),
+    "negative size": setting("task_sizes", to=[8, -1, 8]),
+    "num_samples huge": setting("settings", "num_samples", to=10**9),
+    "latent huge": setting(*MEMBER, "method", "latent_size", to=10**12),
+    "hidden huge": setting(
+        *MEMBER, "method", to={"object": "Preset", "latent_size": 20_000, "hidden": [20_000]}
+    ),
+    "stopped": setting("fitted", "stopped", to="<script>"),
+    "link": lambda folder: relinked(folder / "weights.safetensors"),
     "nothing": lambda folder: edited(folder, lambda config: None, {"a": torch.zeros(1)}),
 }
 

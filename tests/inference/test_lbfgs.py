@@ -110,7 +110,8 @@ def test_a_start_keeps_the_source_weights():
     slope = torch.tensor([[3.0, 0.0], [3.0, 0.0], [0.0, -3.0], [0.0, -3.0]]).repeat_interleave(
         20, 0
     )
-    rows = TaskData.regression(x, (x * slope).sum(1), [t for t in range(4) for _ in range(20)])
+    y = (x * slope).sum(1) + 0.1 * torch.randn(80, generator=generator)
+    rows = TaskData.regression(x, y, [t for t in range(4) for _ in range(20)])
 
     def programs():
         model = LinearRegressor(ZeroMeanNormal([2]), LogNormalNoise())
@@ -193,6 +194,50 @@ def test_steps_into_places_without_a_loss_are_shortened():
     result = fit(model, guide, optimizer="lbfgs")
     assert result.stopped == "settled"
     assert guide.values["x"].item() == pytest.approx(1.0, abs=0.05)  # 0.001 nats
+
+
+class _TurnedRound(torch.autograd.Function):
+    """The identity, with a gradient that points the wrong way."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -gradient
+
+
+def test_a_gradient_that_does_not_fit_the_loss_is_told():
+    y = torch.full((50,), 9.0)
+
+    def model(y):
+        w = pyro.sample("w", dist.Normal(torch.tensor(0.0), 10.0))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(_TurnedRound.apply(w), 1.0), obs=y)
+
+    guide = pyro.infer.autoguide.AutoNormal(model)
+    with pytest.warns(UserWarning, match="promises some .* nats.*double precision"):
+        fit(model, guide, y, elbo=MeanFieldELBO(num_points=4), optimizer="lbfgs", num_steps=100)
+
+
+@pytest.mark.filterwarnings("ignore:No lower loss")
+def test_a_line_search_that_fails_starts_anew_from_the_best(data, monkeypatch):
+    """SciPy's run is cut after three iterations, again and again: the end is the same."""
+    pairs = make_programs(data), make_programs(data)
+    fit(*pairs[0], data, optimizer="lbfgs")
+    runs = []
+
+    def cut(*args, options, **settings):
+        runs.append(args[1])
+        return scipy.optimize.minimize(*args, options={**options, "maxiter": 3}, **settings)
+
+    monkeypatch.setattr(lbfgs, "minimize", cut)
+    monkeypatch.setattr(lbfgs, "ROUGH", 0.0)
+    fit(*pairs[1], data, optimizer="lbfgs")
+    assert len(runs) > 2 and not np.array_equal(runs[0], runs[1])
+    losses = [evaluate(MeanFieldELBO(), *pair, data).loss.item() for pair in pairs]
+    assert losses[1] == pytest.approx(losses[0], abs=0.2)  # three steps without a memory gain little
 
 
 def test_recorded_evaluations_are_those_of_the_programs(data, monkeypatch):
