@@ -92,12 +92,7 @@ def sample(name: str, seed: int) -> tuple[Draws, str]:
 def fit_program(name: str, kind: Callable[..., Any], sites: Sequence[str], seed: int) -> Fit:
     """Fit an autoguide to a program."""
     example = EXAMPLES[name]
-    args = [
-        torch.as_tensor(v)
-        if isinstance(v, np.ndarray)
-        else v
-        for v in example.data().values()
-    ]
+    args = [torch.as_tensor(v) if isinstance(v, np.ndarray) else v for v in example.data().values()]
 
     def model(*args: Any) -> None:
         example.program(pyro, *args)
