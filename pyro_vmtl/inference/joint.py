@@ -15,7 +15,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -96,23 +96,33 @@ def fit_jointly(
         running = [course for course in courses if not course.over]
         if not all(course.recordable for course in running):
             raise CannotJoinError("The programs do not declare a fixed graph.")
-        joint = JointStep([course.step_of for course in running])
-        at_end.callback(joint.separate)
-        step = joint.first
-        try:
-            while any(not course.over for course in running):
-                going = [course for course in running if not course.over]
-                for course in going:
-                    course.prepare_step()
-                outcomes = step()
-                for course, outcome in zip(running, outcomes, strict=True):
-                    if course in going:
-                        course.take_step(*course.step_of.take(outcome), _no_report)
-                step = joint
-        except KeyboardInterrupt:
-            for course in running:
-                course.interrupt()
+        if running:
+            joint = JointStep([course.step_of for course in running])
+            at_end.callback(joint.separate)
+            _run(running, joint)
         return [course.result() for course in courses]
+
+
+def _run(courses: Sequence[Course], joint: JointStep) -> None:
+    """Take all steps of fits that are not begun."""
+    step: Callable[[], list[Outcome]] = joint.first
+    going = [*courses]
+    try:
+        while going:
+            *others, last = going
+            for course in others:  # what one draws to start its weights, the others draw, too
+                with torch.random.fork_rng(devices=joint.cuda):
+                    course.prepare_step()
+            last.prepare_step()
+            for course, outcome in zip(courses, step(), strict=True):
+                if not course.over:
+                    course.take_step(*course.step_of.take(outcome), _no_report)
+            going = [course for course in going if not course.over]
+            step = joint
+    except KeyboardInterrupt:
+        for course in courses:
+            if not course.over:
+                course.interrupt()
 
 
 class JointStep:
@@ -150,7 +160,7 @@ class JointStep:
         key = tuple(module.graph_key for module in self.steps[0].scheduled)
         if key not in self._recorded:
             recorder = Recorder()
-            with torch.random.fork_rng(devices=self._cuda()), validation(False), recorder:
+            with torch.random.fork_rng(devices=self.cuda), validation(False), recorder:
                 outcome = self._evaluate()
             self._recorded[key] = recorder.finish(outcome)
         with torch.no_grad():
@@ -166,10 +176,8 @@ class JointStep:
         """
         outcomes = []
         for step in self.steps:
-            with torch.random.fork_rng(devices=self._cuda()), validation(True):
-                loss, terms = step()
-            gradients = [parameter.grad for parameter in step.parameters]
-            outcomes.append((loss, vars(terms), gradients, step.rounding))
+            with torch.random.fork_rng(devices=self.cuda), validation(True):
+                outcomes.append(step.evaluate())
         try:
             together = self()
         except CANNOT_VECTORIZE as error:
@@ -216,7 +224,9 @@ class JointStep:
             for k in num
         ]
 
-    def _cuda(self) -> list[torch.device]:
+    @property
+    def cuda(self) -> list[torch.device]:
+        """The GPU of the fits, if they have one."""
         device = self.rows[0].device
         return [device] if device.type == "cuda" else []
 

@@ -96,7 +96,7 @@ class Step:
         for parameter in self.parameters:
             parameter.grad = None  # frees the memory of the last step's
         parts = self._parts()
-        run, replay = (partial(_total, each, parts) for each in (self._evaluate, self._replay))
+        run, replay = (partial(_total, each, parts) for each in (self.evaluate, self._replay))
         if not self.recording:
             outcome = run()
         elif self.check is not None and self.check.is_due():
@@ -173,7 +173,7 @@ class Step:
             return [(None, 1.0)]
         return [(part, len(part.tasks) / total) for part in parts]
 
-    def _evaluate(self, part: Part | None, share: float) -> Outcome:
+    def evaluate(self, part: Part | None = None, share: float = 1.0) -> Outcome:
         """Run the programs, with weight ``share`` of the loss."""
         elbo, model, guide = self.loss_of.elbo, self.loss_of.model, self.loss_of.guide
         tasks, args = None, self.args
@@ -209,7 +209,7 @@ class Step:
         devices = {p.device for p in self.parameters if p.device.type == "cuda"}
         recorder = Recorder()
         with torch.random.fork_rng(devices=devices), torch.enable_grad(), recorder:
-            outcome = self._evaluate(part, share)
+            outcome = self.evaluate(part, share)
         graph = recorder.finish(outcome)
         if self.compile:  # with the same random numbers as without
             return torch.compile(graph, options={"fallback_random": True})

@@ -170,8 +170,8 @@ def test_whatever_else_does_not_declare_it_is_not_replayed(ragged):
 @pytest.mark.parametrize("name", ["shared", "vmtl"])
 def test_a_fit_of_the_library_s_programs_is_replayed(ragged, name, monkeypatch):
     traced = []
-    evaluate = Step._evaluate
-    monkeypatch.setattr(Step, "_evaluate", lambda *args: [traced.append(1), evaluate(*args)][1])
+    evaluate = Step.evaluate
+    monkeypatch.setattr(Step, "evaluate", lambda *args: [traced.append(1), evaluate(*args)][1])
     fitting_of = {**CLASSES[name].fitting, "num_steps": course.RECORD_AFTER + 20}
     preset = replace(CLASSES[name], fitting=fitting_of)
     preset.fit(replace(ragged, x=ragged.x.float()))
