@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-arviz1 check format clean
+.PHONY: demo test test-arviz1 check format docs lessons clean
 
 ## Run the demo; ARGS are passed on, as in: make demo ARGS="--seed 1 --out runs/seed-1"
 demo: $(INSTALLED)
@@ -28,6 +28,14 @@ check: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+## Build the site, docs/_build/html/index.html; it needs no network
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs docs/_build/html
+
+## Run the lessons, and write notebooks and pages of them; ARGS="2 5" for some
+lessons: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m lessons $(ARGS)
 
 clean:
 	rm -rf .venv .venv-arviz1 build dist *.egg-info

@@ -19,6 +19,14 @@ from .export.datatree import to_datatree as to_datatree
 from .export.pyro_svi import from_pyro_svi as from_pyro_svi
 from .export.tree_files import read_netcdf as read_netcdf
 from .export.tree_files import write_netcdf as write_netcdf
+from .influence.influence_plots import harmful_rows as harmful_rows
+from .influence.influence_plots import (
+    plot_influence_against_refits as plot_influence_against_refits,
+)
+from .influence.influence_plots import (
+    plot_influence_between_tasks as plot_influence_between_tasks,
+)
+from .influence.influence_plots import plot_influential_rows as plot_influential_rows
 from .metrics import ALL_TASKS as ALL_TASKS
 from .metrics import classification_metrics as classification_metrics
 from .metrics import expected_calibration_error as expected_calibration_error

@@ -27,6 +27,7 @@ FLOORS = (
     ("linear_response",),
     ("predictive",),
     ("methods",),
+    ("attribution",),
     ("analysis",),
     ("estimators", "testing"),
     ("cli",),

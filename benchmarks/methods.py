@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from benchmarks.baselines import (
     boosted_trees_classification,
@@ -23,6 +23,7 @@ from benchmarks.mixed_model import (
 )
 from benchmarks.nuts import nuts_classes, nuts_counts, nuts_regression
 from pyro_vmtl.analysis.baselines import logistic_regression_per_task, logistic_regression_pooled
+from pyro_vmtl.methods.by_features import ByFeatures
 from pyro_vmtl.methods.method import Method
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.presets import presets
@@ -93,8 +94,14 @@ def ablations(kind: Literal["classification", "regression", "counts"]) -> dict[s
 
 
 def all_presets(kind: Literal["classification", "regression", "counts"]) -> dict[str, Method]:
-    """Return all presets and ablations by name."""
-    return {**presets(kind), **ablations(kind)}
+    """Return all presets and ablations by name.
+
+    Of presets without ``share``, tables have that for many features, and ridge regressions.
+    """
+    known = presets(kind)
+    hierarchical = cast(ByFeatures[Preset], known["hierarchical"]).many_features
+    kept = {name: known[name] for name in known if name not in ("alone", "pooled")}
+    return {**kept, "hierarchical": hierarchical, **ablations(kind)}
 
 
 def methods_for(data_set: DataSet) -> list[str]:

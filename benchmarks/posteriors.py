@@ -92,12 +92,7 @@ def sample(name: str, seed: int) -> tuple[Draws, str]:
 def fit_program(name: str, kind: Callable[..., Any], sites: Sequence[str], seed: int) -> Fit:
     """Fit an autoguide to a program."""
     example = EXAMPLES[name]
-    args = [
-        torch.as_tensor(v, dtype=torch.float32 if v.dtype == float else None)
-        if isinstance(v, np.ndarray)
-        else v
-        for v in example.data().values()
-    ]
+    args = [torch.as_tensor(v) if isinstance(v, np.ndarray) else v for v in example.data().values()]
 
     def model(*args: Any) -> None:
         example.program(pyro, *args)
@@ -216,10 +211,12 @@ def main(args: Sequence[str] | None = None) -> None:
         for seed in range(given.seeds):
             if name in EXAMPLES:
                 reference, quality = sample(name, seed)
+                torch.set_default_dtype(torch.float64)  # joint normals do not settle in single
                 fits = {
                     kind.__name__: fit_program(name, kind, tuple(reference), seed)
                     for kind in (AutoNormal, AutoMultivariateNormal)
                 }
+                torch.set_default_dtype(torch.float32)
             else:
                 reference, quality, found = of_preset(name, seed)
                 fits = {"preset": found}

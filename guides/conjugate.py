@@ -44,6 +44,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pyro_vmtl.data.task_data import TaskData
 
@@ -147,14 +148,8 @@ class ConjugateNormal(nn.Module):
     ) -> None:
         super().__init__()
         self.num_tasks = data.num_tasks
-        x = data.x.double()
-        y = x.new_zeros(x.shape[:2]) if data.y is None else data.y.double()
-        weight = data.mask.to(x) if data.weight is None else data.weight.double() * data.mask
-        weighted = weight[..., None] * x
-        self.register_buffer("xx", weighted.mT @ x)
-        self.register_buffer("xy", (weighted * y[..., None]).sum(1))
-        self.register_buffer("yy", (weight * y**2).sum(1))
-        self.register_buffer("num_rows", weight.sum(1))
+        for name, values in _sums(data).items():
+            self.register_buffer(name, values)
         self.register_buffer("informs_mean", torch.ones_like(self.yy))
         self.register_buffer("shift", torch.zeros_like(self.xy), persistent=False)
         self.register_buffer("mean_shift", torch.zeros_like(self.xy[0]), persistent=False)
@@ -163,6 +158,11 @@ class ConjugateNormal(nn.Module):
         self.scale = _LogNormals(init_scale, num_tasks)
         self.noise = _LogNormals(init_noise_scale, self.num_rows.float().unsqueeze(1))
         self.raw_mean_scale = nn.Parameter(torch.zeros(()))
+
+    def take_rows(self, data: TaskData) -> None:
+        """Compute anew what depends on the training rows, as by other weights of them."""
+        for name, values in _sums(data).items():
+            setattr(self, name, values)
 
     def coefficients(self) -> _Posterior:
         """Compute the posteriors of the coefficients and of their mean, in float64."""
@@ -225,8 +225,10 @@ class ConjugateNormal(nn.Module):
         mean = pyro.sample("w_mean", self._normal(w.mean_loc, w.mean_cov))
         scale = pyro.sample("w_scale", self.posterior("w_scale"))
         terms = self.expected_terms(w)
-        gain = w.gain.to(self.of_dtype).unsqueeze(1)
-        loc = w.offset.to(self.of_dtype).unsqueeze(1) + (gain @ mean.unsqueeze(-1)).squeeze(-1)
+        # one product: a batch of them would copy the gains for each draw
+        of_mean = functional.linear(mean, w.gain.to(self.of_dtype).flatten(0, 1))
+        of_mean = of_mean.reshape(*mean.shape[:-3], self.num_tasks, 1, mean.shape[-1])
+        loc = w.offset.to(self.of_dtype).unsqueeze(1) + of_mean
         root = _root(w.cov).to(self.of_dtype).unsqueeze(1)
         with pyro.plate("task", self.num_tasks, dim=-2):
             loc, root = pyro.subsample(loc, event_dim=1), pyro.subsample(root, event_dim=2)
@@ -242,6 +244,20 @@ class ConjugateNormal(nn.Module):
         return dist.MultivariateNormal(
             loc.to(self.of_dtype), scale_tril=_root(cov).to(self.of_dtype)
         )
+
+
+def _sums(data: TaskData) -> dict[str, Tensor]:
+    """Compute the weighted sums over the rows of each task that the posteriors depend on."""
+    x = data.x.double()
+    y = x.new_zeros(x.shape[:2]) if data.y is None else data.y.double()
+    weight = data.mask.to(x) if data.weight is None else data.weight.double() * data.mask
+    weighted = weight[..., None] * x
+    return {
+        "xx": weighted.mT @ x,
+        "xy": (weighted * y[..., None]).sum(1),
+        "yy": (weight * y**2).sum(1),
+        "num_rows": weight.sum(1),
+    }
 
 
 def _root(cov: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
 from ._version import __version__ as __version__
+from .attribution.influence import influence as influence
+from .attribution.posterior_means import posterior_means as posterior_means
+from .attribution.selection import select_rows as select_rows
 from .data.counterparts import attend as attend
 from .data.folds import folds as folds
 from .data.one_task import as_one_task as as_one_task

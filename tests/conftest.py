@@ -23,11 +23,17 @@ def empty_parameter_store():
 
 
 @pytest.fixture(scope="session")
-def opened():
-    """Return a function that opens an HTML file in a browser and reports what it shows."""
+def chromium():
+    """Start the browser."""
     path = browser.executable()
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as started:
         launched = started.chromium.launch(executable_path=path, args=[*browser.FLAGS])
-        yield lambda page: browser.look(launched, page)
+        yield launched
         launched.close()
+
+
+@pytest.fixture(scope="session")
+def opened(chromium):
+    """Return a function that opens an HTML file in a browser and reports what it shows."""
+    return lambda page: browser.look(chromium, page)

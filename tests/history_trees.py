@@ -7,8 +7,9 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 import xarray as xr
 
-from pyro_vmtl.analysis.export.labels import Labels, as_labels
+from pyro_vmtl.analysis.export.labels import Labels
 from pyro_vmtl.analysis.export.pyro_svi import history_dataset
+from pyro_vmtl.data.arrays import as_labels
 from pyro_vmtl.inference.history import History
 
 __all__ = ["tree_of_history"]

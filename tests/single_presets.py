@@ -8,7 +8,7 @@ def single_presets(kind, *, few=False):
     """Return the presets for many features by name; with ``few`` also the others, as name-few."""
     found = {}
     for name, method in presets(kind).items():
-        if name == "default":
+        if name in ("default", "pooled"):  # whose programs take the rows of one task
             continue
         if not isinstance(method, ByFeatures):
             found[name] = method

@@ -27,7 +27,7 @@ from benchmarks.house import (
 )
 
 ONLY_IN_ANALYSIS_AND_ABOVE = {"arviz", "matplotlib", "pandas", "seaborn"}
-TABLES_AND_PICTURES = ("analysis", "estimators", "cli")
+TABLES_AND_PICTURES = ("analysis", "estimators", "cli", "datasets")
 MODULES = house_modules()
 EVERY_FILE = [
     *library_files(),

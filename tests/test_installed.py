@@ -43,6 +43,7 @@ def test_wheel_and_sdist_work_elsewhere(tmp_path):
         "analysis/metrics.py",
         "sharing/share.py",
         "analysis/report.html",
+        "datasets/radon.csv",
     ):
         assert f"pyro_vmtl/{module}" in names
     with tarfile.open(sdist) as archive:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 from torch import Tensor
 
+from pyro_vmtl.data.arrays import as_labels
 from pyro_vmtl.data.task_data import TaskData
 
-__all__ = ["Labels", "Variable", "as_labels", "source_labels"]
+__all__ = ["Labels", "Variable", "source_labels"]
 
 BASE = "base"
 
@@ -22,17 +23,6 @@ class Variable(NamedTuple):
 
     dims: tuple[str, ...]
     values: np.ndarray
-
-
-def as_labels(labels: Sequence[Hashable] | np.ndarray) -> np.ndarray:
-    """Convert labels to a coordinate that files can hold: integers if all are, else strings."""
-    plain = [label.item() if isinstance(label, np.generic) else label for label in labels]
-    if plain and all(type(label) is int for label in plain):
-        return np.array(plain, dtype=np.int64)
-    texts = [str(label) for label in plain]
-    if len(set(texts)) < len(set(plain)):
-        texts = [repr(label) for label in plain]
-    return np.array(texts, dtype=str)
 
 
 def source_labels(tasks: np.ndarray) -> np.ndarray:

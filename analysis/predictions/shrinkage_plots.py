@@ -18,6 +18,7 @@ from pyro_vmtl.analysis.tree_parts import (
     shorten,
     task_name,
 )
+from pyro_vmtl.data.one_task import POOLED
 
 __all__ = ["plot_shrinkage"]
 
@@ -36,15 +37,17 @@ def plot_shrinkage(
     var_names: str = "w",
     coords: Mapping[str, Hashable] | None = None,
     ci_prob: float = 0.9,
+    labels: tuple[str, str] = ("alone", "with the others"),
 ) -> Axes:
-    """Plot a coefficient of every task, estimated alone (hollow) and with the others (filled).
+    """Plot a coefficient of every task in two fits: alone (hollow), say, and shared (filled).
 
     Parameters
     ----------
     data
-        The tree of a fit that shares, or that of a stack, whose member ``"shared"`` is used.
+        The tree of a fit, or that of a stack, whose member ``"shared"`` is used.
     reference
-        The tree of a fit of each task alone; of a stack by default its member ``"alone"``.
+        The tree of another fit to compare with; of a stack by default its member ``"alone"``. That
+        of a pooled fit has one estimate for all tasks.
     ax
         Axes to draw on; new ones by default.
     var_names
@@ -55,13 +58,15 @@ def plot_shrinkage(
         relative to their uncertainty, is chosen.
     ci_prob
         Probability of the intervals, with equal tails.
+    labels
+        What the legend calls the reference and the fit.
 
     Returns
     -------
     Axes
-        A line for each task, ordered by the shared mean. A thin line joins the two estimates; the
-        vertical line is the mean of the prior, where the tree has draws of it. Coefficients are of
-        standardized features.
+        A line for each task, ordered by the mean of the fit. A thin line joins the two estimates;
+        the vertical line is the mean of the prior, where the tree has draws of it. Coefficients are
+        of standardized features.
     """
     name = shorten(task_name(data))
     if "stack" in data.children and "shared" in data.children:
@@ -71,7 +76,7 @@ def plot_shrinkage(
     if reference is None:
         raise ValueError(
             "There is no reference, and data is no stack with the members 'shared' and 'alone'. "
-            "Pass as reference the tree of a fit of each task alone."
+            "Pass as reference the tree of another fit, such as one of each task alone."
         )
     draws = _of_tasks(data, var_names)
     chosen = _choose(draws, dict(coords or {}))
@@ -79,6 +84,8 @@ def plot_shrinkage(
     ends = draws.quantile(equal_tails(ci_prob), SAMPLE_DIMS)
     shared = draws.mean(SAMPLE_DIMS)
     alone = _of_tasks(reference, var_names).sel(chosen).mean(SAMPLE_DIMS)
+    if alone["task"].values.tolist() == [POOLED]:
+        alone = alone.sel(task=[POOLED] * shared.sizes["task"]).assign_coords(task=shared["task"])
     missing = [t for t in shared["task"].values.tolist() if t not in alone["task"].values]
     if missing:
         raise ValueError(
@@ -96,10 +103,10 @@ def plot_shrinkage(
         ax.axvline(base, color=MUTED, linestyle="dashed", linewidth=1.3, label="mean of the prior")
     segments = np.stack([np.c_[before, places + ABOVE], np.c_[after, places]], axis=1)
     ax.add_collection(LineCollection(list(segments), colors="0.6", linewidths=1.0, zorder=1.5))
-    interval = f"with the others, {100 * ci_prob:g} %"
+    interval = f"{labels[1]}, {100 * ci_prob:g} %"
     ax.hlines(places, low, high, color=COLORS[0], linewidth=size / 3, zorder=2)
     ax.plot(after, places, "o", color=COLORS[0], markersize=size, label=interval, zorder=3)
-    (hollow,) = ax.plot(before, places + ABOVE, "o", markersize=size, label="alone", zorder=2.5)
+    (hollow,) = ax.plot(before, places + ABOVE, "o", markersize=size, label=labels[0], zorder=2.5)
     hollow.set(markerfacecolor="white", markeredgecolor=INK)
     every = range(num - 1, -1, -num // MOST_LABELS)
     ax.set_yticks(every, [shorten(task) for task in tasks[every]])

@@ -11,8 +11,9 @@ from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
-from pyro_vmtl.analysis.export.labels import as_labels, source_labels
+from pyro_vmtl.analysis.export.labels import source_labels
 from pyro_vmtl.analysis.tree_parts import equal_tails, get_variable
+from pyro_vmtl.data.arrays import as_labels
 
 __all__ = [
     "clustered_order",

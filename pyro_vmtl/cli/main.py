@@ -173,6 +173,39 @@ def evaluate(run: Run, table: Table, device: Device = "cpu", as_json: AsJSON = F
 
 
 @app.command()
+def influence(
+    run: Run,
+    table: Table,
+    out: Annotated[Path, typer.Option(help="File to write, .csv or .parquet.")],
+    rows: Annotated[
+        Path | None,
+        typer.Option(help="Table of rows that are to be predicted.  [default: those held out]"),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="first-order, newton or refit: more exact, and slower.")
+    ] = "first-order",
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
+    as_json: AsJSON = False,
+) -> None:
+    """Estimate which rows of a fit help or harm the predictions of which task.
+
+    TABLE is the one that was fitted; rows that were held out from it are held out again. For each
+    row the file has its task, its influence on the log density of the predicted rows of every task,
+    in nats and positive where the row helps, and how far the fit would move without it. A picture
+    of the influence between tasks is written beside it.
+
+    Example: pyro-vmtl influence runs/exams exams.csv --out influence.csv
+    """
+    from pyro_vmtl.cli.influence_command import run_influence
+
+    run_influence(
+        run, table, out, rows=rows, method=method, device=device, overwrite=overwrite,
+        as_json=as_json,
+    )  # fmt: skip
+
+
+@app.command()
 def report(
     run: Run,
     open_page: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,

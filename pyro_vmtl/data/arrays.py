@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "as_labels",
     "check_finite",
     "check_positive",
     "label_index",
@@ -111,6 +112,17 @@ def check_finite(values: Tensor, tasks: list[Hashable], name: str) -> None:
             f"{name} has {values[row, column].item()} in {where}{task}, expected a finite number. "
             "Impute or drop it."
         )
+
+
+def as_labels(labels: Sequence[Hashable] | np.ndarray) -> np.ndarray:
+    """Convert labels to a coordinate that files can hold: integers if all are, else strings."""
+    plain = [label.item() if isinstance(label, np.generic) else label for label in labels]
+    if plain and all(type(label) is int for label in plain):
+        return np.array(plain, dtype=np.int64)
+    texts = [str(label) for label in plain]
+    if len(set(texts)) < len(set(plain)):
+        texts = [repr(label) for label in plain]
+    return np.array(texts, dtype=str)
 
 
 def sorted_unique(labels: list[Hashable]) -> tuple[Hashable, ...]:

@@ -11,11 +11,16 @@ from torch import Tensor
 
 from pyro_vmtl.data.task_data import TaskData
 
-__all__ = ["folds", "needed_folds", "subsample_rows"]
+__all__ = ["folds", "keep_rows", "needed_folds", "subsample_rows"]
 
 
 def folds(
-    data: TaskData, num_folds: int, *, seed: int = 0, enough: int | None = None
+    data: TaskData,
+    num_folds: int,
+    *,
+    seed: int = 0,
+    enough: int | None = None,
+    most: int | None = None,
 ) -> Iterator[tuple[TaskData, TaskData]]:
     """Split the rows into folds, stratified by task and class, each held out once.
 
@@ -30,8 +35,10 @@ def folds(
     seed
         Seed of the assignment of rows to folds.
     enough
-        Number of held-out rows that suffices. No more folds are yielded once it is reached, and
-        of a larger fold only about so many rows, the same fraction of every task at random.
+        Number of held-out rows that suffices: no more folds are yielded once it is reached.
+    most
+        Number of rows above which only about so many are held out of a single fold, the same
+        fraction of every task at random.
 
     Yields
     ------
@@ -47,11 +54,11 @@ def folds(
     """
     total = int(data.mask.sum())
     fold = _assign_folds(data, min(num_folds, total), seed)
-    fraction = 1.0 if enough is None else enough * num_folds / total
+    fraction = 1.0 if most is None else most * num_folds / total
     generator = torch.Generator().manual_seed(seed)
     for k in range(needed_folds(data, num_folds, enough=enough)):
         held = _thin(data.mask & (fold == k), fraction, generator)
-        yield _select(data, data.mask & (fold != k)), _select(data, held)
+        yield keep_rows(data, data.mask & (fold != k)), keep_rows(data, held)
 
 
 def needed_folds(data: TaskData, num_folds: int, *, enough: int | None = None) -> int:
@@ -66,7 +73,7 @@ def subsample_rows(data: TaskData, num_rows: int, *, seed: int = 0) -> TaskData:
     fraction = num_rows / int(data.mask.sum())
     if fraction >= 1:
         return data
-    return _select(data, _thin(data.mask, fraction, torch.Generator().manual_seed(seed)))
+    return keep_rows(data, _thin(data.mask, fraction, torch.Generator().manual_seed(seed)))
 
 
 def _thin(chosen: Tensor, fraction: float, generator: torch.Generator) -> Tensor:
@@ -105,7 +112,7 @@ def _assign_folds(data: TaskData, num_folds: int, seed: int) -> Tensor:
     return torch.as_tensor(fold, device=data.mask.device)
 
 
-def _select(data: TaskData, chosen: Tensor) -> TaskData:
+def keep_rows(data: TaskData, chosen: Tensor) -> TaskData:
     """Select the chosen rows, (T, N), of every task, and number them from 0."""
     counts = chosen.sum(1)
     index = (~chosen).int().argsort(dim=1, stable=True)[:, : max(1, int(counts.max()))]

@@ -9,7 +9,11 @@ from torch import Tensor
 
 from pyro_vmtl.data.task_data import TaskData
 
-__all__ = ["as_last_task", "as_one_task", "split_one_task"]
+__all__ = ["POOLED", "as_last_task", "as_one_task", "split_one_task"]
+
+
+POOLED = "all"
+"""Label of the one task that :func:`as_one_task` makes."""
 
 
 def as_one_task(data: TaskData) -> TaskData:
@@ -21,7 +25,7 @@ def as_one_task(data: TaskData) -> TaskData:
     >>> as_one_task(data)
     TaskData(1 tasks, 3 rows, at most 3 a task, 1 features, regression)
     """
-    return replace(data.map_rows(lambda values: values[data.mask][None]), task_labels=("all",))
+    return replace(data.map_rows(lambda values: values[data.mask][None]), task_labels=(POOLED,))
 
 
 def split_one_task(values: Tensor, data: TaskData) -> Tensor:

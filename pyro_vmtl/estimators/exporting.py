@@ -1,4 +1,4 @@
-"""DataTree of a fitted estimator, with the user's labels, rows and units."""
+"""Draws from a fitted estimator and influence, with the user's labels, rows and units."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-__all__ = ["export_estimator"]
+__all__ = ["estimator_influence", "export_estimator"]
 
 LOCATIONS = ("mean", "lower", "upper", "y")
 SCALES = ("std", "epistemic_std", "aleatoric_std")
@@ -63,6 +63,23 @@ def export_estimator(
             node.dataset = dataset
     tree.attrs |= {"unit": scale, "centre": mean}
     return tree
+
+
+def estimator_influence(
+    estimator: Any, training: Sequence[Any], rows: Any, **settings: Any
+) -> xr.Dataset:
+    """Implement ``influence`` of the estimators."""
+    from pyro_vmtl.attribution.influence import influence
+
+    check_is_fitted(estimator)
+    known = read_known_rows(estimator, training, "X")
+    data = estimator._to_task_data(known)
+    _warn_of_other_rows(estimator, data)
+    new = None if rows is None else read_known_rows(estimator, rows, "rows")
+    predicted = data if new is None else estimator._to_task_data(new)
+    settings = {"seed": estimator.random_state, **settings}
+    found = influence(estimator.fitted_, data, rows=predicted, **settings)
+    return found.assign_coords(row=known.index[found["row"].values]) if "row" in found else found
 
 
 def _warn_of_other_rows(estimator: Any, data: TaskData) -> None:

@@ -161,6 +161,44 @@ class InspectionMixin(PredictionMixin):
         training = X, y, tasks, sample_weight, columns
         return export_estimator(self, training, rows, num_samples=num_samples)
 
+    def influence(
+        self,
+        X: Any,
+        y: Any,
+        tasks: Any = None,
+        *,
+        sample_weight: Any = None,
+        columns: Any = None,
+        rows: Sequence[Any] | None = None,
+        **settings: Any,
+    ) -> xr.Dataset:
+        """Estimate how much each training row helps to predict rows of every task.
+
+        Parameters
+        ----------
+        X, y, tasks, sample_weight, columns
+            The rows passed to ``fit``, which an estimator does not keep.
+        rows
+            Other rows (X, y, tasks) with targets, whose log predictive density is influenced; by
+            default those of the fit.
+        **settings
+            Those of :func:`pyro_vmtl.influence`, such as ``method="newton"``.
+
+        Returns
+        -------
+        Dataset
+            As of :func:`pyro_vmtl.influence`; ``row`` is the position among the given rows.
+
+        Raises
+        ------
+        ValueError
+            If rows have tasks or classes that are not in the fit, or cannot be used.
+        """
+        from pyro_vmtl.estimators.exporting import estimator_influence
+
+        training = X, y, tasks, sample_weight, columns
+        return estimator_influence(self, training, rows, **settings)
+
     def plot_relatedness(self, ax: Axes | None = None) -> Axes:
         """Plot a heat map of mean weights: which task borrows from which.
 

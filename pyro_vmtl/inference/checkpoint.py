@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from pyro_vmtl.data.atomic_files import atomic_write
 from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.inference.adam import Adam
 from pyro_vmtl.inference.history import Records
 from pyro_vmtl.sharing.sources import Sources
 
@@ -68,9 +69,7 @@ class Progress:
 class Checkpoint:
     """The checkpoint file of one fit, whose ``problem`` is its :func:`fingerprint`."""
 
-    def __init__(
-        self, path: Path, problem: str, module: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> None:
+    def __init__(self, path: Path, problem: str, module: nn.Module, optimizer: Adam) -> None:
         self.path = path
         self.problem = problem
         self.module = module

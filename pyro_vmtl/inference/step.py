@@ -12,7 +12,6 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from operator import getitem
 from typing import Any
 
 import torch
@@ -20,10 +19,7 @@ from pyro import poutine
 from pyro.infer.elbo import ELBOModule
 from pyro.poutine import Trace
 from torch import Tensor
-from torch.fx import Graph, GraphModule
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from pyro_vmtl.data.plates import scaled_rows, some_tasks
 from pyro_vmtl.data.row_batches import Batches
@@ -32,15 +28,25 @@ from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.fixed_graph import has_fixed_graph
 from pyro_vmtl.handlers.isolation import validation
 from pyro_vmtl.handlers.schedules import Scheduled
+from pyro_vmtl.handlers.tracing import TracePair
 from pyro_vmtl.inference.elbo import ELBOTerms, evaluate
+from pyro_vmtl.inference.recorder import Recorder
 from pyro_vmtl.inference.replay_check import ReplayCheck
 from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources, WeightsStart
 from pyro_vmtl.sharing.transformed import pool_of
 
-__all__ = ["Step", "batch_of", "can_be_recorded", "rows_of"]
+__all__ = [
+    "Outcome",
+    "Recorder",
+    "Step",
+    "batch_of",
+    "can_be_recorded",
+    "rows_of",
+    "with_strides_of",
+]
 
-_Outcome = tuple[Tensor, dict[str, Any], list[Tensor | None], list[Tensor | None]]
+Outcome = tuple[Tensor, dict[str, Any], list[Tensor | None], list[Tensor | None]]
 """Loss, terms, gradients, and float32 errors of the pools; what a recording can return."""
 
 
@@ -77,7 +83,7 @@ class Step:
             self._steps, self._num_tasks = tasks(rows), rows.num_tasks
         self._recorded: dict[Hashable, Any] = {}
         self._tasks_at: dict[tuple[int, int], Tensor] = {}
-        self._rounding: list[Tensor | None] = []
+        self.rounding: list[Tensor | None] = []
         self._alone: list[Sources] = []
 
     def at_step(self, step: int) -> None:
@@ -90,14 +96,18 @@ class Step:
         for parameter in self.parameters:
             parameter.grad = None  # frees the memory of the last step's
         parts = self._parts()
-        run, replay = (partial(_total, each, parts) for each in (self._evaluate, self._replay))
+        run, replay = (partial(_total, each, parts) for each in (self.evaluate, self._replay))
         if not self.recording:
             outcome = run()
         elif self.check is not None and self.check.is_due():
             outcome = self.check(run, replay)
         else:
             outcome = replay() if self.check is None or self.check.passed else run()
-        loss, terms, gradients, self._rounding = outcome
+        return self.take(outcome)
+
+    def take(self, outcome: Outcome) -> tuple[Tensor, ELBOTerms]:
+        """Set the gradients of a step, and return its loss and terms."""
+        loss, terms, gradients, self.rounding = outcome
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         for parameter in (p for sources in self._alone for p in sources.parameters()):
@@ -135,9 +145,19 @@ class Step:
 
     def choose_precision(self) -> None:
         """Decide whether to compare tasks in float32; this waits for the device."""
-        for sources, rounding in zip(self.sources.values(), self._rounding, strict=True):
+        for sources, rounding in zip(self.sources.values(), self.rounding, strict=True):
             if rounding is not None:
                 sources.choose_precision(float(rounding))
+
+    def roundings(self, traces: TracePair) -> list[Tensor | None]:
+        """Return the float32 error of comparing tasks at each shared site, where that is done."""
+        pools = (pool_of(traces.model.nodes[site]["fn"]) for site in self.sources)
+        return [getattr(pool, "rounding", None) for pool in pools]
+
+    @property
+    def is_one_part(self) -> bool:
+        """Whether a step, the next one, takes all tasks at once."""
+        return self._parts() == [(None, 1.0)]
 
     def finish(self) -> None:
         """End what is for a fit only: tasks that are alone, and float32, which is checked there."""
@@ -153,7 +173,7 @@ class Step:
             return [(None, 1.0)]
         return [(part, len(part.tasks) / total) for part in parts]
 
-    def _evaluate(self, part: Part | None, share: float) -> _Outcome:
+    def evaluate(self, part: Part | None = None, share: float = 1.0) -> Outcome:
         """Run the programs, with weight ``share`` of the loss."""
         elbo, model, guide = self.loss_of.elbo, self.loss_of.model, self.loss_of.guide
         tasks, args = None, self.args
@@ -166,14 +186,13 @@ class Step:
         if share != 1:
             loss, terms = loss * share, terms * share
         found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        gradients = [_with_strides_of(*pair) for pair in zip(found, self.parameters, strict=True)]
-        pools = (pool_of(traces[-1].model.nodes[site]["fn"]) for site in self.sources)
-        errors = (getattr(pool, "rounding", None) for pool in pools)
+        gradients = [with_strides_of(*pair) for pair in zip(found, self.parameters, strict=True)]
+        errors = self.roundings(traces[-1])
         rounding = [None if nats is None else nats * share for nats in errors]
         return loss.detach(), vars(terms.detach()), gradients, rounding
 
     @torch.no_grad()
-    def _replay(self, part: Part | None, share: float) -> _Outcome:
+    def _replay(self, part: Part | None, share: float) -> Outcome:
         size = None
         if part is not None:  # a recording reads its tasks from one tensor
             size = len(part.tasks), part.num_rows
@@ -188,66 +207,16 @@ class Step:
     def _record(self, part: Part | None, share: float) -> Callable[[], Any]:
         """Record the tensor operations of one evaluation."""
         devices = {p.device for p in self.parameters if p.device.type == "cuda"}
-        recorder = _Recorder()
+        recorder = Recorder()
         with torch.random.fork_rng(devices=devices), torch.enable_grad(), recorder:
-            outcome = self._evaluate(part, share)
+            outcome = self.evaluate(part, share)
         graph = recorder.finish(outcome)
         if self.compile:  # with the same random numbers as without
             return torch.compile(graph, options={"fallback_random": True})
         return graph
 
 
-class _Recorder(TorchDispatchMode):
-    """Write the tensor operations under it into a graph, to be replayed without autograd.
-
-    It does what ``make_fx`` does, but without the shapes of all values, which take most of the
-    time of ``make_fx``.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.graph = Graph()
-        self.constants: dict[str, Tensor] = {}
-        self.nodes = WeakTensorKeyDictionary()
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if func is torch.ops.aten.lift_fresh.default:  # a constant must not change in place
-            func = torch.ops.aten.lift_fresh_copy.default
-        found = func(*args, **(kwargs or {}))
-        if func is torch.ops.aten.detach.default:
-            self.nodes[found] = self._node_of(args[0])
-            return found
-        node = self.graph.call_function(func, *tree_map(self._node_of, (args, kwargs or {})))
-        if isinstance(found, Tensor):
-            self.nodes[found] = node
-        elif isinstance(found, tuple | list):
-            for place, value in enumerate(found):
-                if isinstance(value, Tensor):
-                    self.nodes[value] = self.graph.call_function(getitem, (node, place))
-        elif found is not None:  # as of a check that raises an error
-            raise RuntimeError(f"{func} returns {found}, which may differ at other steps.")
-        return found
-
-    def _node_of(self, value: Any) -> Any:
-        """Return the node that stands for a tensor; a constant if no operation has made it."""
-        if not isinstance(value, Tensor):
-            return value
-        if value not in self.nodes:
-            name = f"constant_{len(self.constants)}"
-            self.constants[name] = value
-            self.nodes[value] = self.graph.get_attr(name)
-        return self.nodes[value]
-
-    def finish(self, outcome: Any) -> GraphModule:
-        """Return a module that computes the outcome."""
-        self.graph.output(tree_map(self._node_of, outcome))
-        self.graph.eliminate_dead_code()
-        return GraphModule(self.constants, self.graph)
-
-
-def _with_strides_of(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
+def with_strides_of(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
     """Return a gradient with the strides of its parameter, which fused optimisers rely on."""
     if gradient is None or gradient.stride() == parameter.stride():
         return gradient
@@ -288,7 +257,7 @@ def _replace_rows(args: tuple[Any, ...], rows: TaskData) -> tuple[Any, ...]:
 
 
 def _total(
-    compute: Callable[[Part | None, float], _Outcome], parts: list[tuple[Part | None, float]]
+    compute: Callable[[Part | None, float], Outcome], parts: list[tuple[Part | None, float]]
 ) -> Any:
     """Add up the parts of a step."""
     outcome: Any = None

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,7 +43,7 @@ from pyro_vmtl.linear_response.normals import AtMeans, NewCovariances
 from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources
 
-__all__ = ["LinearResponse", "in_double", "kl_weight_and_supports"]
+__all__ = ["LinearResponse", "as_double", "free_numbers", "in_double", "kl_weight_and_supports"]
 
 LEAST_WEIGHT = 0.05
 """Weight of a source, relative to the largest, below which its logit is held: it has no optimum."""
@@ -132,9 +132,7 @@ class LinearResponse:
                 "expected equal ones: no term may depend on draws. Fit and call this with "
                 "elbo=MeanFieldELBO(num_points=4), and weights='categorical' where tasks share."
             )
-        held = {id(m.logits): _held(m.logits.detach()) for m in modules if isinstance(m, Sources)}
-        free = [~held.get(id(p), torch.zeros_like(p, dtype=torch.bool)) for p in parameters]
-        self.curvature = Curvature(loss, parameters, free)
+        self.curvature = Curvature(loss, parameters, free_numbers(modules, parameters))
         step = self.curvature.solve(self.curvature.gradient[None])[0]
         squared = float(self.curvature.gradient @ step) / self._kl_weight
         self.distance = max(0.0, squared) ** 0.5
@@ -207,6 +205,13 @@ class LinearResponse:
             return evaluate(elbo, self._model, self._guide, *args).loss
 
 
+def free_numbers(modules: Sequence[nn.Module], parameters: Sequence[Tensor]) -> Tensor:
+    """Return which numbers of the parameters are not held, (n,), as logits without an optimum."""
+    held = {id(m.logits): _held(m.logits.detach()) for m in modules if isinstance(m, Sources)}
+    masks = (held.get(id(p), torch.zeros_like(p, dtype=torch.bool)) for p in parameters)
+    return ~torch.cat([mask.flatten() for mask in masks])
+
+
 def _held(logits: Tensor) -> Tensor:
     """Return which logits are held: of unused sources, and one of each task, as a sum is free."""
     weights = logits.softmax(-1)
@@ -222,7 +227,7 @@ def in_double(
     for program in (model, guide):
         if isinstance(program, nn.Module):
             program.double()
-    return model, guide, tuple(map(_as_double, args))
+    return model, guide, tuple(map(as_double, args))
 
 
 def kl_weight_and_supports(
@@ -237,7 +242,8 @@ def kl_weight_and_supports(
     return 1 / learning_rate_of(nodes), supports
 
 
-def _as_double(arg: Any) -> Any:
+def as_double(arg: Any) -> Any:
+    """Copy rows or a tensor in double precision; return anything else as it is."""
     if isinstance(arg, TaskData):
-        return replace(arg.map_rows(_as_double), attended=_as_double(arg.attended))
+        return replace(arg.map_rows(as_double), attended=as_double(arg.attended))
     return arg.double() if isinstance(arg, Tensor) and arg.is_floating_point() else arg

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -65,3 +66,13 @@ class ByFeatures(Generic[AnyMethod]):
         """Fit training rows by the method for them. See :meth:`Method.fit`."""
         fitted: Fitted = self.for_data(data).fit(data, **settings)
         return fitted
+
+    def joins(self, data: TaskData) -> bool:
+        """Whether the method for training rows fits several sets of them at once."""
+        joins: bool = self.for_data(data).joins(data)
+        return joins
+
+    def fit_each(self, parts: Sequence[TaskData], **settings: Any) -> list[Fitted]:
+        """Fit several sets of rows of one table by the method for them."""
+        fits: list[Fitted] = self.for_data(parts[0]).fit_each(parts, **settings)
+        return fits

@@ -97,6 +97,7 @@ class Fitted:
         seed: int = 0,
         tasks: Tensor | None = None,
         calibrated: bool = True,
+        differentiable: bool = False,
     ) -> list[Distribution]:
         """Return the predictions of each member's posterior draws.
 
@@ -112,16 +113,16 @@ class Fitted:
             (B,), indices in ascending order of the tasks to predict; all by default.
         calibrated
             Whether to correct them by the calibrations of the members, see :meth:`calibrate`.
+        differentiable
+            Whether they have gradients in the parameters of the members.
 
         Returns
         -------
         list of Distribution
             One for each member, batch (S, T, N) or (S, B, N).
         """
-        draws = [
-            member.draws(rows, num_samples=num_samples, seed=seed, tasks=tasks)
-            for member in self.members.values()
-        ]
+        settings = {"num_samples": num_samples, "seed": seed, "differentiable": differentiable}
+        draws = [member.draws(rows, tasks=tasks, **settings) for member in self.members.values()]
         return self.calibrate(draws) if calibrated else draws
 
     def calibrate(self, draws: Sequence[Distribution]) -> list[Distribution]:
@@ -157,12 +158,15 @@ class Fitted:
         num_samples: int = 200,
         seed: int = 0,
         tasks: Tensor | None = None,
+        differentiable: bool = False,
     ) -> Distribution:
         """Return the predictive distribution of rows, a mixture over draws and members.
 
         Its batch is (T, N) or (B, N). See :meth:`draws` and :func:`~pyro_vmtl.predictive_mixture`.
         """
-        parts = self.draws(rows, num_samples=num_samples, seed=seed, tasks=tasks)
+        parts = self.draws(
+            rows, num_samples=num_samples, seed=seed, tasks=tasks, differentiable=differentiable
+        )
         weights = self.weights if tasks is None else self.weights[tasks.cpu()]
         return predictive_mixture(parts, weights)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +15,8 @@ from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.own_parameters import as_module
 from pyro_vmtl.handlers.program_handler import Program
-from pyro_vmtl.inference.svi import fit
+from pyro_vmtl.inference.joint import CannotJoinError, fit_jointly
+from pyro_vmtl.inference.svi import FitResult, fit
 from pyro_vmtl.methods.borrowing import Borrowing
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.member import Member, PairMethod
@@ -26,6 +28,10 @@ LARGE = 200_000
 
 EVALUATIONS_FROM_START = 100
 """Evaluations of L-BFGS that are enough from the parameters of a fit to similar rows."""
+
+
+FILE = "fit.pt"
+"""Name of the checkpoint in the folder of a fit."""
 
 
 class Method(Protocol):
@@ -80,26 +86,65 @@ class ProgramMethod(PairMethod):
         L-BFGS starts at the parameters of ``start``, a fit of this method to similar rows, from
         where it reaches its optimum. Adam might keep some of what only those rows said.
         """
-        rows_per_task = data.rows_per_task.float().cpu()
         settings = self.fit_settings(data)
         if start is not None and settings.get("optimizer") == "lbfgs":
             settings["start"] = start.model, start.guide
             most = settings.get("num_steps", EVALUATIONS_FROM_START)
             settings["num_steps"] = min(most, EVALUATIONS_FROM_START)
-        data = self.prepare(data)
-        model, guide = self.initial_programs(data, seed)
+        rows = self.prepare(data)
+        model, guide = self.initial_programs(rows, seed)
+        checkpoint = None if checkpoints is None else checkpoints / FILE
         result = fit(
-            model,
-            guide,
-            data,
-            seed=seed,
-            progress=progress,
-            checkpoint=None if checkpoints is None else checkpoints / "fit.pt",
-            **settings,
+            model, guide, rows, seed=seed, progress=progress, checkpoint=checkpoint, **settings
         )
-        if data.mask.numel() > LARGE:  # recorded steps hold the rows in circles of references
+        if rows.mask.numel() > LARGE:  # recorded steps hold the rows in circles of references
             gc.collect()
-        borrowing = Borrowing.of_programs(model, guide, data, rows_per_task)
+        return self._fitted(model, guide, rows, data, result)
+
+    def joins(self, data: TaskData) -> bool:
+        """Whether several sets of such rows may be fitted at once: by Adam, not compiled."""
+        settings = self.fit_settings(data)
+        return settings.get("optimizer", "adam") == "adam" and not settings.get("compile")
+
+    def fit_each(
+        self,
+        parts: Sequence[TaskData],
+        *,
+        seed: int = 0,
+        checkpoints: Sequence[Path | None] | None = None,
+        start: Member | None = None,
+    ) -> list[Fitted]:
+        """Fit several sets of rows, such as those without each fold; by Adam, all at once.
+
+        The arguments are those of :meth:`fit`, with a folder of checkpoints for each set. A fit
+        that is interrupted is the last.
+        """
+        folders = [None] * len(parts) if checkpoints is None else checkpoints
+        if len(parts) > 1 and self.joins(parts[0]):
+            rows = [self.prepare(data) for data in parts]
+            pairs = [self.initial_programs(each, seed) for each in rows]
+            problems = [(*pair, each) for pair, each in zip(pairs, rows, strict=True)]
+            files = [None if folder is None else folder / FILE for folder in folders]
+            settings = self.fit_settings(parts[0])
+            with suppress(CannotJoinError):
+                results = fit_jointly(problems, seed=seed, checkpoints=files, **settings)
+                return [
+                    self._fitted(*problem, data, result)
+                    for problem, data, result in zip(problems, parts, results, strict=True)
+                ]
+        fits: list[Fitted] = []
+        for data, folder in zip(parts, folders, strict=True):
+            fits.append(self.fit(data, seed=seed, checkpoints=folder, start=start))
+            if fits[-1].result.stopped == "interrupted":
+                break
+        return fits
+
+    def _fitted(
+        self, model: nn.Module, guide: nn.Module, rows: TaskData, data: TaskData, result: FitResult
+    ) -> Fitted:
+        """Return a fit to prepared rows of the data."""
+        rows_per_task = data.rows_per_task.float().cpu()
+        borrowing = Borrowing.of_programs(model, guide, rows, rows_per_task)
         return Fitted.of_one(Member(self, model, guide, result, borrowing))
 
     def initial_programs(self, data: TaskData, seed: int = 0) -> tuple[nn.Module, nn.Module]:

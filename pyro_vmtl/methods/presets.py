@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from pyro_vmtl.data.row_batches import BalancedRows, RandomRows
 from pyro_vmtl.data.task_batches import TaskBlocks
@@ -105,6 +105,13 @@ FEW_FEATURES: dict[str, dict[str, Preset]] = {
 }
 """Members of the default for each kind of targets where there are few features: tasks are like some
 others, or exchangeable with a scale for each coefficient. Both are fitted without draws."""
+
+_UNSHARED: dict[str, dict[str, Any]] = {
+    "alone": {"learned_prior": False},  # not even the scale of the prior is in common
+    "pooled": {"pooled": True},
+    "hierarchical": {"hierarchical": True},
+}
+"""What differs from the shared preset, for few features, in those that share no posteriors."""
 
 AnyPreset: TypeAlias = Preset | ByFeatures[Preset] | ByFeatures[Stack]
 """What :func:`presets` returns."""
@@ -217,7 +224,7 @@ def presets(
     if kind == "regression":
         # With few features a normal posterior is right as it is, and a low weight would overfit.
         members["shared-kl-1"] = replace(SHARED, kl_weights=1.0)
-    single = {"shared": SHARED, "hierarchical": HIERARCHICAL}
+    single = {"shared": SHARED}
     if kind != "counts":
         single |= BASELINES
     single["mixed-model"] = ALONE
@@ -225,6 +232,9 @@ def presets(
     for name, preset in single.items():
         many = change(preset)
         methods[name] = ByFeatures(few[name], many) if name in few else many
+    for name, settings in _UNSHARED.items():
+        simple = replace(few["shared"], shared=(), sharing={}, full_rank=True, **settings)
+        methods[name] = ByFeatures(simple, members[name])
     if kind != "counts":
         methods["paper"] = replace(PAPER)
     if kind == "classification":

@@ -8,7 +8,7 @@ fits all its members and mixes their predictions, with weights from rows that th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import torch
 
 from pyro_vmtl.data.folds import folds, needed_folds, subsample_rows
 from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.inference.joint import MOST_NUMBERS
 from pyro_vmtl.inference.progress import fits_bar
 from pyro_vmtl.inference.svi import FitResult
 from pyro_vmtl.methods.fitted import Fitted
@@ -27,8 +28,11 @@ from pyro_vmtl.predictive.families import check_mixable
 
 __all__ = ["Stack"]
 
+ENOUGH_HELD_OUT = 5_000
+"""Held-out rows that are enough to calibrate and to weigh members: above 25,000, one fold."""
+
 MAX_HELD_OUT = 20_000
-"""Held-out rows that are enough to calibrate and to weigh members: above 100,000, one fold."""
+"""Held-out rows of which no more are predicted."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +117,20 @@ class Stack:
             each member is fitted once.
         """
         started = time.perf_counter()
-        num_held_out = needed_folds(data, self.num_folds, enough=MAX_HELD_OUT)
+        num_held_out = needed_folds(data, self.num_folds, enough=ENOUGH_HELD_OUT)
         num_fits = len(self.members) * (1 if validation is not None else num_held_out + 1)
         with fits_bar(num_fits, visible=progress) as report:
-            members, ends = self._fit_members(data, seed, report, checkpoints)
+            fitting = _Fitting(self.members, seed, report, checkpoints)
+            pairs = self._folds_at_once(data, seed) if validation is None else []
+            trains = {number: train for number, (train, _) in enumerate(pairs, 1)}
+            (members, *without_folds), ends = fitting.fit({0: data, **trains})
             stopped, held_out = "interrupted" in ends, None
             if not stopped and validation is not None:
                 some = subsample_rows(validation, MAX_HELD_OUT, seed=seed)
                 held_out = _predict_held_out(members, data, some, seed)
+            elif not stopped and pairs:
+                each = zip(without_folds, pairs, strict=True)
+                held_out = _concat([_out_of_fold(fits, *pair, seed) for fits, pair in each])
             elif not stopped and data.mask.sum() > 1:
                 held_out, stopped = self.out_of_fold(
                     data, members, seed=seed, report=report, checkpoints=checkpoints
@@ -146,31 +156,16 @@ class Stack:
         members = self.members.items()
         return [name for name, m in members if self.calibrated and m.needs_calibration(data)]
 
-    def _fit_members(
-        self,
-        data: TaskData,
-        seed: int,
-        report: Callable[[str], None],
-        checkpoints: Path | None,
-        *,
-        fold: int | None = None,
-        starts: Mapping[str, Member] | None = None,
-    ) -> tuple[dict[str, Member], set[str]]:
-        """Fit the members to all rows, or to those of other folds; say why these fits ended."""
-        members: dict[str, Member] = {}
-        ends: set[str] = set()
-        for name, method in self.members.items():
-            report(f"{name}, all rows" if fold is None else f"{name}, without fold {fold}")
-            folder = None
-            if checkpoints is not None:
-                folder = checkpoints / (name if fold is None else f"{name}-without-fold-{fold}")
-            start = None if starts is None else starts[name]
-            fitted = method.fit(data, seed=seed, checkpoints=folder, start=start)
-            members[name] = fitted.member
-            ends.add(fitted.result.stopped)
-            if "interrupted" in ends:
-                break
-        return members, ends
+    def _folds_at_once(self, data: TaskData, seed: int) -> list[tuple[TaskData, TaskData]]:
+        """Return the folds if all members fit them at once, together with all rows."""
+        small = self.num_folds * data.x.numel() <= MOST_NUMBERS and data.mask.sum() > 1
+        if not small or not all(member.joins(data) for member in self.members.values()):
+            return []
+        return [*self._folds(data, seed)]
+
+    def _folds(self, data: TaskData, seed: int) -> Iterator[tuple[TaskData, TaskData]]:
+        enough, most = ENOUGH_HELD_OUT, MAX_HELD_OUT
+        return folds(data, self.num_folds, seed=seed, enough=enough, most=most)
 
     def out_of_fold(
         self,
@@ -181,28 +176,68 @@ class Stack:
         report: Callable[[str], None] = lambda name: None,
         checkpoints: Path | None = None,
     ) -> tuple[OutOfFold | None, bool]:
-        """Predict rows by fits that did not see them: all rows, or 20,000.
+        """Predict rows by fits that did not see them: of all folds, or some with 5,000 rows.
 
         These fits start at the parameters of ``members``, fits to all rows, if there are any.
         Return predictions of the folds that were done, or None, and whether it was interrupted.
         """
+        fitting = _Fitting(self.members, seed, report, checkpoints)
         parts: list[OutOfFold] = []
         stopped = False
-        for train, held in folds(data, self.num_folds, seed=seed, enough=MAX_HELD_OUT):
-            number = len(parts) + 1
-            fits, ends = self._fit_members(
-                train, seed, report, checkpoints, fold=number, starts=members
-            )
+        for number, (train, held) in enumerate(self._folds(data, seed), 1):
+            (fits,), ends = fitting.fit({number: train}, members)
             stopped = "interrupted" in ends
             if stopped:
                 break
-            shares = {
-                name: member.borrowing.mean(member.guide, seed=seed)[None]
-                for name, member in fits.items()
-            }
-            parts.append(replace(_predict_held_out(fits, train, held, seed), shares=shares))
+            parts.append(_out_of_fold(fits, train, held, seed))
             del train, held  # before the rows of the next fold are copied
-        return OutOfFold.concat(parts) if any(len(part.y) for part in parts) else None, stopped
+        return _concat(parts), stopped
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """How the members of a stack are fitted."""
+
+    members: Mapping[str, ProgramMethod]
+    seed: int
+    report: Callable[[str], None]
+    checkpoints: Path | None
+
+    def fit(
+        self, parts: Mapping[int, TaskData], starts: Mapping[str, Member] | None = None
+    ) -> tuple[list[dict[str, Member]], set[str]]:
+        """Fit the members to rows without each fold, 0 for all rows; say why these fits ended."""
+        fits: list[dict[str, Member]] = [{} for _ in parts]
+        ends: set[str] = set()
+        for name, method in self.members.items():
+            folders = []
+            for fold in parts:
+                self.report(f"{name}, without fold {fold}" if fold else f"{name}, all rows")
+                folder = f"{name}-without-fold-{fold}" if fold else name
+                folders.append(None if self.checkpoints is None else self.checkpoints / folder)
+            start = None if starts is None else starts[name]
+            fitted = method.fit_each(
+                [*parts.values()], seed=self.seed, checkpoints=folders, start=start
+            )
+            for of_part, each in zip(fits, fitted, strict=False):
+                of_part[name] = each.member
+                ends.add(each.result.stopped)
+            if "interrupted" in ends:
+                break
+        return fits, ends
+
+
+def _out_of_fold(
+    members: Mapping[str, Member], train: TaskData, held: TaskData, seed: int
+) -> OutOfFold:
+    """Predict the rows of a fold, and compute what tasks borrow in the fits without it."""
+    shares = {name: m.borrowing.mean(m.guide, seed=seed)[None] for name, m in members.items()}
+    return replace(_predict_held_out(members, train, held, seed), shares=shares)
+
+
+def _concat(parts: Sequence[OutOfFold]) -> OutOfFold | None:
+    """Concatenate the folds, if there is a row in any."""
+    return OutOfFold.concat(parts) if any(len(part.y) for part in parts) else None
 
 
 def _predict_held_out(

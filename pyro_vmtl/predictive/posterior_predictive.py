@@ -28,6 +28,7 @@ MOST_NUMBERS = 20_000_000
 """Numbers in a batch of draws: a few hundred MB."""
 
 
+@torch.no_grad()
 def predict_proba(
     model: Program,
     guide: Program,
@@ -78,6 +79,7 @@ def predict_proba(
     return torch.stack(parts).sum(0)
 
 
+@torch.no_grad()
 def predict_moments(
     model: Program,
     guide: Program,
@@ -118,6 +120,7 @@ def predict_moments(
     return shift + first, (second - first**2).sqrt()
 
 
+@torch.no_grad()
 def log_predictive_density(
     model: Program,
     guide: Program,
@@ -165,6 +168,7 @@ def likelihood_draws(
     site: str = "y",
     num_samples: int = 200,
     seed: int = 0,
+    differentiable: bool = False,
 ) -> Distribution:
     """Return the likelihood of a target under each of many draws from the posterior.
 
@@ -174,6 +178,8 @@ def likelihood_draws(
         As for :func:`predict_proba`, with a categorical, normal or Poisson site.
     *args
         Arguments of both.
+    differentiable
+        Whether its parameters have gradients in those of the programs.
 
     Returns
     -------
@@ -189,7 +195,8 @@ def likelihood_draws(
     --------
     predictive_mixture : The distribution averaged over draws, with ``cdf`` and ``log_prob``.
     """
-    parts = [node["fn"] for node in _likelihoods(model, guide, args, site, num_samples, seed)]
+    with torch.set_grad_enabled(differentiable):
+        parts = [node["fn"] for node in _likelihoods(model, guide, args, site, num_samples, seed)]
     family_of(parts[0], f"Site {site!r}")
     return concat_draws(parts)
 
@@ -200,7 +207,6 @@ def plate_of_draws(nodes: Mapping[str, Any]) -> int:
     return min((frame.dim for frame in frames if frame.vectorized), default=0) - 1
 
 
-@torch.no_grad()
 def _likelihoods(
     model: Program, guide: Program, args: tuple[Any, ...], site: str, num_samples: int, seed: int
 ) -> Iterator[Any]:

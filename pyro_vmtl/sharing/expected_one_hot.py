@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.distributions import constraints, register_kl
 from torch.types import _size
@@ -53,7 +54,7 @@ class ExpectedOneHot(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Compute the expected log probability of a choice that has these log probabilities."""
         expected = (value.exp() * self.logits.log_softmax(-1)).sum(-1)
-        return expected.expand(torch.broadcast_shapes(expected.shape, self.batch_shape))
+        return expected.expand(broadcast_shape(expected.shape, self.batch_shape))
 
 
 @register_kl(ExpectedOneHot, ExpectedOneHot)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from pyro.distributions.torch import Independent
 from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -138,7 +139,7 @@ class Pool(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Compute the log density at ``value``, in the batch shape."""
         density = self.log_density(value)
-        return density.expand(torch.broadcast_shapes(density.shape, self.batch_shape))
+        return density.expand(broadcast_shape(density.shape, self.batch_shape))
 
     @torch.no_grad()
     def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:
@@ -221,7 +222,7 @@ class Pool(TorchDistribution):
     def base_moments(self) -> tuple[Tensor, Tensor]:
         r"""Mean and variance of the base, each broadcasting to (\*L, R, T, P)."""
         moments, site = (self.base.mean, self.base.variance), self.cells + self.event_shape
-        loc, var = (m.expand(torch.broadcast_shapes(m.shape, site)) for m in moments)
+        loc, var = (m.expand(broadcast_shape(m.shape, site)) for m in moments)
         return once(self.to_rows(loc)), once(self.to_rows(var))
 
     def component_log_probs(self, loc: Tensor, var: Tensor | float = 0.0) -> Tensor:

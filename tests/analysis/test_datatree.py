@@ -43,8 +43,8 @@ from pyro_vmtl.analysis import (
     write_netcdf,
 )
 from pyro_vmtl.analysis.arviz_api import az
-from pyro_vmtl.analysis.export.labels import as_labels
 from pyro_vmtl.analysis.export.predicted_rows import split_uncertainty, summarize_draws
+from pyro_vmtl.data.arrays import as_labels
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.point_estimates import point_estimates
 from pyro_vmtl.handlers.program_handler import unwrap

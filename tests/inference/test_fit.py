@@ -12,8 +12,8 @@ from pyro.infer.autoguide import AutoNormal
 
 from pyro_vmtl import MeanFieldELBO, NonFiniteLossError, TaskData, fit, share, temper
 from pyro_vmtl.handlers.isolation import validation
+from pyro_vmtl.inference.course import COOL_DOWN, _settled
 from pyro_vmtl.inference.elbo import evaluate
-from pyro_vmtl.inference.svi import COOL_DOWN, _settled
 
 
 def shared(data, **settings):

@@ -14,10 +14,10 @@ from pyro.infer.autoguide import AutoNormal
 from torch import nn
 
 from pyro_vmtl import MeanFieldELBO, RandomRows, TaskData, fit, share
-from pyro_vmtl.inference import svi
+from pyro_vmtl.inference import course
 from pyro_vmtl.inference.step import Step
 
-STEPS = svi.RECORD_AFTER + 100
+STEPS = course.RECORD_AFTER + 100
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_programs_of_ones_own_are_replayed_exactly(data, settings, monkeypatch):
     monkeypatch.setattr(Step, "allow_recording", lambda self: False)
     run, most = fitted(Program(), data, **settings)
     assert torch.equal(replayed, run)
-    assert runs < most - 30 if settings else runs <= svi.RECORD_AFTER + 20 < most
+    assert runs < most - 30 if settings else runs <= course.RECORD_AFTER + 20 < most
 
 
 def test_batches_of_the_library_are_replayed_too(data, monkeypatch):

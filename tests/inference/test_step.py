@@ -25,7 +25,7 @@ from pyro_vmtl import (
 )
 from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.handlers.tracing import trace_guide_and_model
-from pyro_vmtl.inference import svi
+from pyro_vmtl.inference import course
 from pyro_vmtl.inference.step import Step, can_be_recorded
 from pyro_vmtl.methods.presets import presets
 from pyro_vmtl.models import LinearClassifier
@@ -110,7 +110,7 @@ def test_a_fit_is_the_same_with_and_without_replay(ragged, monkeypatch):
         return fit(*pair, ragged, num_steps=200).history  # of which tasks are alone in 40
 
     replayed = history()
-    monkeypatch.setattr("pyro_vmtl.inference.svi.RECORD_AFTER", 1000)
+    monkeypatch.setattr("pyro_vmtl.inference.course.RECORD_AFTER", 1000)
     traced = history()
     assert torch.equal(replayed.loss, traced.loss)
     assert torch.equal(replayed.kl["w"], traced.kl["w"])
@@ -170,17 +170,17 @@ def test_whatever_else_does_not_declare_it_is_not_replayed(ragged):
 @pytest.mark.parametrize("name", ["shared", "vmtl"])
 def test_a_fit_of_the_library_s_programs_is_replayed(ragged, name, monkeypatch):
     traced = []
-    evaluate = Step._evaluate
-    monkeypatch.setattr(Step, "_evaluate", lambda *args: [traced.append(1), evaluate(*args)][1])
-    fitting_of = {**CLASSES[name].fitting, "num_steps": svi.RECORD_AFTER + 20}
+    evaluate = Step.evaluate
+    monkeypatch.setattr(Step, "evaluate", lambda *args: [traced.append(1), evaluate(*args)][1])
+    fitting_of = {**CLASSES[name].fitting, "num_steps": course.RECORD_AFTER + 20}
     preset = replace(CLASSES[name], fitting=fitting_of)
     preset.fit(replace(ragged, x=ragged.x.float()))
-    assert len(traced) == svi.RECORD_AFTER + 1  # and the one that is recorded
+    assert len(traced) == course.RECORD_AFTER + 1  # and the one that is recorded
 
 
 def test_a_model_never_uses_an_older_run_of_its_guide(ragged):
     pair = share(*classifier(ragged), sites=["w"])
-    fit(*pair, ragged, num_steps=svi.RECORD_AFTER + 5)
+    fit(*pair, ragged, num_steps=course.RECORD_AFTER + 5)
     assert pair[1].state["w"].use_float64
     pair[1](ragged)
     with pytest.raises(RuntimeError, match="replayed on a trace of the guide"):
@@ -201,8 +201,8 @@ def test_a_program_that_counts_its_steps_is_traced_at_every_step(ragged):
         steps.append(len(steps))
         model(data)
 
-    fit(*share(counting, guide, sites=["w"]), ragged, num_steps=svi.RECORD_AFTER + 20)
-    assert len(steps) == svi.RECORD_AFTER + 20 + 2  # and two looks before the first
+    fit(*share(counting, guide, sites=["w"]), ragged, num_steps=course.RECORD_AFTER + 20)
+    assert len(steps) == course.RECORD_AFTER + 20 + 2  # and two looks before the first
 
 
 def make_pool(distance, *, use_float64, dtype=torch.float32):

@@ -145,7 +145,7 @@ def test_a_fit_of_large_data_does_not_keep_them(large, monkeypatch):
 def test_some_of_the_rows_held_out_are_given():
     data = rows_of((200, 100, 4), kind="classification")
     every = list(folds(data, 5, seed=3))
-    some = list(folds(data, 5, seed=3, enough=16))  # of 61: a quarter
+    some = list(folds(data, 5, seed=3, enough=16, most=16))  # of 61: a quarter
     assert len(some) == 1
     for (train, held), (same, fewer) in zip(every[:1], some, strict=True):
         assert torch.equal(train.x, same.x) and torch.equal(train.y, same.y)
@@ -156,7 +156,9 @@ def test_some_of_the_rows_held_out_are_given():
         assert all(few <= all_ for few, all_ in zip(given, all_held, strict=True))
         by_task = sorted(map(len, given))
         assert by_task[2] == 10 and by_task[1] == 5 and by_task[0] <= 1
-    for (_, held), (_, same) in zip(every, folds(data, 5, seed=3, enough=304), strict=True):
+    for (_, held), (_, same) in zip(
+        every, folds(data, 5, seed=3, enough=304, most=304), strict=True
+    ):
         assert torch.equal(held.x, same.x)  # there are no more
 
 
@@ -164,7 +166,8 @@ def test_a_stack_predicts_no_more_than_it_needs(monkeypatch):
     quick = replace(POOLED, fitting={"num_steps": 5})
     stack = stacking.Stack({"pooled": quick}, num_folds=3)
     for enough, num_fits, rows in ((60, 1, 60), (100, 1, 100), (150, 2, 200), (301, 3, 300)):
-        monkeypatch.setattr(stacking, "MAX_HELD_OUT", enough)
+        for name in ("ENOUGH_HELD_OUT", "MAX_HELD_OUT"):
+            monkeypatch.setattr(stacking, name, enough)
         fits = []
         held_out, stopped = stack.out_of_fold(rows_of((150, 150)), report=fits.append)
         assert not stopped and len(fits) == num_fits and held_out.y.shape == (rows,)

@@ -255,7 +255,8 @@ def test_relatedness_of_fits_without_a_fold_has_drawn_weights(rows, monkeypatch)
             expected += known[8 * fold : 8 * fold + 8, :, m, None] * shares
         for first in (1, 26):  # after the draw of all rows
             found = drawn[first + 8 * fold :][:8]
-            torch.testing.assert_close(found, expected[: len(found)])
+            # rounding differs, as the stack fits its folds at once
+            torch.testing.assert_close(found, expected[: len(found)], rtol=0, atol=1e-3)
 
 
 def test_drawn_stacking_weights_have_their_posterior():
@@ -301,7 +302,25 @@ def test_relatedness_is_that_of_the_members(rows):
     )
 
 
+def test_an_interrupted_stack_keeps_the_members_that_are_done(rows, monkeypatch):
+    fit_each, calls = type(SHARED).fit_each, []
+
+    def interrupted(preset, parts, **settings):
+        fits = fit_each(preset, parts, **settings)
+        calls.append(preset)
+        if len(calls) < 2:
+            return fits
+        return [replace(each, result=replace(each.result, stopped="interrupted")) for each in fits]
+
+    monkeypatch.setattr(type(SHARED), "fit_each", interrupted)
+    fitted = quick_stack().fit(rows)
+    assert fitted.result.stopped == "interrupted" and set(fitted.members) == {"shared", "alone"}
+    torch.testing.assert_close(fitted.weights, torch.full((4, 2), 1 / 2))
+    assert torch.isfinite(fitted.predictive(rows).mean).all()
+
+
 def test_an_interrupted_stack_keeps_what_is_done(rows, monkeypatch):
+    monkeypatch.setattr(type(SHARED), "joins", lambda preset, data: False)
     fit, calls = type(SHARED).fit, []
 
     def interrupted(preset, data, **settings):
@@ -317,6 +336,19 @@ def test_an_interrupted_stack_keeps_what_is_done(rows, monkeypatch):
     assert set(fitted.members) == {"shared", "alone", "pooled"}
     torch.testing.assert_close(fitted.weights, torch.full((4, 3), 1 / 3))  # no fold is complete
     assert torch.isfinite(fitted.predictive(rows).mean).all()
+
+
+def test_fits_at_once_are_the_fits_one_by_one(rows, monkeypatch):
+    together = quick_stack().fit(rows, seed=1)
+    monkeypatch.setattr(type(SHARED), "joins", lambda preset, data: False)
+    single = quick_stack().fit(rows, seed=1)
+    for name, calibration in single.calibrations.items():
+        # rounding moves the few steps of these fits, and more what was learned from them
+        assert vars(together.calibrations[name]) == pytest.approx(vars(calibration), rel=0.02)
+    torch.testing.assert_close(together.weights, single.weights, rtol=0, atol=0.01)
+    torch.testing.assert_close(
+        together.predictive(rows).mean, single.predictive(rows).mean, rtol=0, atol=0.01
+    )
 
 
 def test_without_calibration_there_is_none(rows):

@@ -1,0 +1,1 @@
+"""Tables and pictures of influence: which rows of which task help or harm another."""

@@ -1,0 +1,1 @@
+"""Influence: which rows of which task help or harm what is learned of another."""

@@ -1,0 +1,166 @@
+"""The optimum of a weighted loss: from where a fit ended, and without some rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+
+from pyro_vmtl.attribution.weighted_loss import WeightedLoss
+from pyro_vmtl.linear_response.curvature import Curvature
+
+__all__ = ["go_to_optimum", "newton_step", "polish"]
+
+FAR, NEAR, NEARER = 1.0, 1e-4, 1e-9
+"""Distances from the optimum from which L-BFGS goes first, at which one inverse is enough for what
+is left, and that are near enough."""
+
+LONG, NO_GAIN = 0.25, 0.05
+"""Step, of two in a row alike, by which the logarithm of a scale shows that it has no optimum, and
+the distance from where on there is next to nothing to gain by it."""
+
+MOST_DENSE = 3_000
+"""Numbers up to which the Hessian is a matrix, which takes as many products with it."""
+
+ROUNDS, EVALUATIONS, STEPS = 16, 300, 20
+"""Most Hessians of a polish, evaluations of L-BFGS, and steps of Newton's method."""
+
+
+def polish(loss: WeightedLoss) -> tuple[Curvature, float]:
+    """Go to the optimum of a fit; return the curvature there, and how far away it may still be.
+
+    The distance is in standard deviations, as that of :class:`~pyro_vmtl.LinearResponse`. Scales
+    that would be 0 at the optimum are held on their way there: everything that is tied to them
+    would become ill-conditioned. A Hessian that is no matrix is for L-BFGS only, and for the solves
+    of what follows.
+    """
+    last = None
+    for _ in range(ROUNDS):
+        curvature = loss.curvature(loss.weight, most_dense=MOST_DENSE)
+        distance = _distance(curvature, curvature.gradient)
+        if distance <= NEARER:
+            break
+        if not curvature.is_dense:
+            if distance <= FAR / 10:
+                break
+            _lbfgs(loss, loss.weight, curvature, near=FAR / 20)
+            continue
+        if distance > FAR:
+            _lbfgs(loss, loss.weight, curvature, near=FAR / 4)
+            last = None
+            continue
+        step = -curvature.solve(curvature.gradient[None])[0]
+        if last is not None and distance <= NO_GAIN and last.shape == step.shape:
+            endless = (step.abs() >= LONG) & (step * last >= 0.5 * last**2)
+            if endless.any():
+                # one is enough of a prior's scale and the scales of posteriors that follow it
+                loss.hold(torch.where(endless, curvature.own, 0.0).argmax())
+                last = None
+                continue
+        if distance > NEAR:
+            _step_down(loss, step)
+            last = step
+        elif _newton_steps(loss, loss.weight, curvature) > 0.9 * distance:
+            break
+    if curvature.parameters[0] is not loss.parameters[0]:
+        curvature = loss.curvature(loss.weight, most_dense=MOST_DENSE)
+    return curvature, _distance(curvature, curvature.gradient)
+
+
+def _step_down(loss: WeightedLoss, step: Tensor) -> None:
+    """Go a step, or the part of it that lowers the loss."""
+    with torch.no_grad():
+        before, start = loss(loss.weight).item(), loss.numbers
+        for halvings in range(10):
+            loss.numbers = start + 0.5**halvings * step
+            if loss(loss.weight).item() <= before + 1e-9:
+                return
+    loss.numbers = start
+
+
+def go_to_optimum(loss: WeightedLoss, weight: Tensor, curvature: Curvature) -> float:
+    """Minimize the loss with these weights of rows, from near its optimum; return the distance."""
+    _lbfgs(loss, weight, curvature, near=10 * NEAR)
+    if not curvature.is_dense:
+        return _distance(curvature, _evaluate(loss, weight)[1])
+    return _newton_steps(loss, weight, curvature)
+
+
+def _lbfgs(loss: WeightedLoss, weight: Tensor, curvature: Curvature, *, near: float) -> None:
+    """Minimize the loss by L-BFGS, in units in which the given curvature is 1."""
+    origin = loss.numbers
+
+    def evaluate(point: np.ndarray) -> tuple[float, np.ndarray]:
+        moved = curvature.from_units(torch.from_numpy(point).to(origin)[None])[0]
+        loss.numbers = origin + moved
+        try:
+            value, gradient = _evaluate(loss, weight)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # too long a step
+            return np.inf, np.zeros_like(point)
+        return value, curvature.gradient_in_units(gradient[None])[0].numpy()
+
+    options = {"maxcor": 20, "maxiter": EVALUATIONS, "maxfun": EVALUATIONS, "ftol": 0.0}
+    size = np.sqrt(len(origin))
+    found = minimize(
+        evaluate,
+        np.zeros(len(origin)),
+        jac=True,
+        method="L-BFGS-B",
+        options={**options, "gtol": near / size},
+    )
+    evaluate(found.x)
+
+
+def _newton_steps(loss: WeightedLoss, weight: Tensor, curvature: Curvature) -> float:
+    """Take steps of Newton's method as long as the gradient falls; return the distance."""
+    distance = _distance(curvature, _evaluate(loss, weight)[1])
+    for _ in range(STEPS):
+        if distance <= NEARER:
+            break
+        before, last = loss.parameters, distance
+        loss.numbers = loss.numbers + newton_step(loss, weight, curvature)
+        distance = _distance(curvature, _evaluate(loss, weight)[1])
+        if not distance < 0.5 * last:
+            loss.install(before)
+            return last
+    return distance
+
+
+def newton_step(loss: WeightedLoss, weight: Tensor, curvature: Curvature) -> Tensor:
+    """Return one step of Newton's method towards the optimum with these weights, (n,).
+
+    The system with the Hessian of the changed loss is solved by conjugate gradients, which the
+    inverse of the given one preconditions: a row adds to few directions only.
+    """
+    hessian = loss.hessian(weight)
+    residual = -hessian.gradient
+    solution = torch.zeros_like(residual)
+    step = better = curvature.solve(residual[None])[0]
+    size = enough = residual @ better
+    for _ in range(STEPS):
+        product = hessian.times(step[None])[0]
+        bend = step @ product
+        if size <= 1e-20 * enough or bend <= 0:  # where it descends, what was found is left
+            break
+        solution = solution + size / bend * step
+        residual = residual - size / bend * product
+        better = curvature.solve(residual[None])[0]
+        before, size = size, residual @ better
+        step = better + size / before * step
+    return solution
+
+
+def _evaluate(loss: WeightedLoss, weight: Tensor) -> tuple[float, Tensor]:
+    """Compute loss and gradient."""
+    value = loss(weight)
+    found = torch.autograd.grad(value, loss.parameters, allow_unused=True)
+    parts = [
+        torch.zeros_like(p) if g is None else g for g, p in zip(found, loss.parameters, strict=True)
+    ]
+    return value.item(), torch.cat([part.flatten() for part in parts])[loss.free]
+
+
+def _distance(curvature: Curvature, gradient: Tensor) -> float:
+    """Compute the length of a gradient in units in which the curvature is 1."""
+    return float(curvature.gradient_in_units(gradient[None]).norm())

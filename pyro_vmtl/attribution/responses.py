@@ -1,0 +1,148 @@
+"""How a fit responds to the weights of its rows: all at once, or without some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from pyro.infer import Trace_ELBO
+from torch import Tensor, nn
+
+from pyro_vmtl.attribution.optimum import MOST_DENSE, go_to_optimum, newton_step, polish
+from pyro_vmtl.attribution.weighted_loss import WeightedLoss
+from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.inference.progress import fits_bar
+from pyro_vmtl.linear_response.curvature import AT_ONCE, Curvature
+from pyro_vmtl.methods.fitted import Fitted
+
+__all__ = ["Responses"]
+
+Quantity = Callable[[Fitted], Tensor]
+
+
+class _Part(NamedTuple):
+    """A member at its optimum."""
+
+    loss: WeightedLoss
+    curvature: Curvature
+    distance: float
+    optimum: list[nn.Parameter]
+
+
+class Responses:
+    """Members of a fit at their optimum, and how quantities of the fit respond there.
+
+    ``fit`` has copies of the members, in double precision. ``distance`` is how far the optimum may
+    still be.
+    """
+
+    def __init__(
+        self,
+        fitted: Fitted,
+        data: TaskData,
+        *,
+        elbo: Trace_ELBO | None = None,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> None:
+        if data.num_tasks != fitted.num_tasks:
+            raise ValueError(
+                f"data has {data.num_tasks} tasks, expected the {fitted.num_tasks} of the fit."
+            )
+        self.data = data
+        self.progress = progress
+        self._parts: list[_Part] = []
+        members = {}
+        with fits_bar(len(fitted.members), visible=progress) as report:
+            for name, member in fitted.members.items():
+                report(f"optimum of {name}")
+                loss = WeightedLoss(member, data, elbo=elbo, seed=seed)
+                curvature, distance = polish(loss)
+                self._parts.append(_Part(loss, curvature, distance, loss.parameters))
+                members[name] = loss.member
+        self.fit = replace(fitted, members=members)
+        self.distance = max(part.distance for part in self._parts)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights of the rows, (T, N)."""
+        return self._parts[0].loss.weight.detach()
+
+    def first_order(self, quantity: Quantity) -> Tensor:
+        r"""Compute the derivative of a quantity by each weight, times that, (\*shape, T, N)."""
+        values = self._values(quantity, grad=True)
+        eye = torch.eye(values.numel()).to(values)
+        found = []
+        for some in eye.split(AT_ONCE):
+            total = torch.zeros(len(some), *self.weight.shape).to(values)
+            for loss, curvature, *_ in self._parts:
+                solved = curvature.solve(curvature.pull_back(values.flatten(), some))
+                direct = _by_weight(values.flatten(), loss.weight, some)
+                total += direct - _by_weight(curvature.graph, loss.weight, solved)
+            found.append(self.weight * total)
+        return torch.cat(found).reshape(*values.shape, *self.weight.shape)
+
+    def without(
+        self, quantity: Quantity, left_out: Sequence[Tensor], *, refit: bool, label: str = "row"
+    ) -> Tensor:
+        r"""Compute the quantity less that without some rows, (L, \*shape).
+
+        ``left_out`` are L masks (T, N). By one step of Newton's method, or to the optimum.
+        """
+        if not refit and not all(part.curvature.is_dense for part in self._parts):
+            raise ValueError(
+                f"method is 'newton', expected at most {MOST_DENSE:,} numbers that each member "
+                "learns. Use 'first-order', or 'refit' with `only` some rows."
+            )
+        value, found = self._values(quantity), []
+        with fits_bar(len(left_out), visible=self.progress) as report:
+            for number, mask in enumerate(left_out):
+                report(f"without {label} {number + 1}")
+                weight = self.weight.masked_fill(mask, 0.0)
+                for loss, curvature, *_ in self._parts:
+                    if refit:
+                        go_to_optimum(loss, weight, curvature)
+                    else:
+                        loss.numbers = loss.numbers + newton_step(loss, weight, curvature)
+                found.append(value - self._values(quantity, weight=weight))
+                for part in self._parts:
+                    part.loss.install(part.optimum)
+        return torch.stack(found)
+
+    def steps(self) -> Tensor | None:
+        """Compute how far the fit moves without each row, (T, N), where Hessians are matrices.
+
+        1 is where a loss would rise by half a nat.
+        """
+        if not all(part.curvature.is_dense for part in self._parts):
+            return None
+        length = torch.zeros_like(self.weight)
+        for loss, curvature, *_ in self._parts:
+            square = torch.zeros_like(length)
+            for some in torch.eye(len(curvature.gradient)).to(square).split(AT_ONCE):
+                moved = _by_weight(curvature.graph, loss.weight, curvature.from_units(some))
+                square += (moved**2).sum(0)
+            length = torch.maximum(length, square.sqrt())
+        return self.weight * length
+
+    def _values(
+        self, quantity: Quantity, *, weight: Tensor | None = None, grad: bool = False
+    ) -> Tensor:
+        """Compute the quantity at the current parameters, with a graph or without."""
+        for loss, *_ in self._parts:
+            loss.take_rows(loss.weight if weight is None else weight)
+        with torch.set_grad_enabled(grad):
+            values = quantity(self.fit)
+        return values if grad else values.detach().clone()  # parameters will change in place
+
+
+def _by_weight(values: Tensor, weight: Tensor, vectors: Tensor) -> Tensor:
+    """Multiply vectors (K, M) by the Jacobian of values (M,) in the weights, (K, T, N)."""
+    if not values.requires_grad:
+        return torch.zeros(len(vectors), *weight.shape).to(vectors)
+    (found,) = torch.autograd.grad(
+        values, weight, vectors, True, allow_unused=True, is_grads_batched=True
+    )
+    return torch.zeros(len(vectors), *weight.shape).to(vectors) if found is None else found

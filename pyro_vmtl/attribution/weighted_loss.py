@@ -1,0 +1,137 @@
+"""The loss of a fit as a function of what is learned and of the weight of every row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from pyro.infer import Trace_ELBO
+from torch import Tensor, nn
+
+from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.handlers.isolation import check_no_bare_parameters, isolated, validation
+from pyro_vmtl.inference.elbo import MeanFieldELBO, evaluate
+from pyro_vmtl.inference.step import batch_of
+from pyro_vmtl.linear_response.curvature import Curvature, Hessian
+from pyro_vmtl.linear_response.response import free_numbers, in_double
+from pyro_vmtl.methods.member import Member
+from pyro_vmtl.methods.method import ProgramMethod
+from pyro_vmtl.sharing.messengers import Sharing
+
+__all__ = ["NUM_POINTS", "WeightedLoss"]
+
+NUM_POINTS = 8
+"""Fixed points of normal sites where a fit took draws, and common draws of all others."""
+
+
+class WeightedLoss:
+    """The loss of a member as a function of its parameters and of row weights, in float64.
+
+    The programs are copied. Where their loss depends on draws, these are fixed points of normal
+    posteriors, and else the same draws at every evaluation, by the seed.
+
+    Attributes
+    ----------
+    member
+        The copy, whose parameters the loss has.
+    weight
+        (T, N), the weights of the rows in the fit.
+    parameters, free
+        What is learned, and which of these numbers have an optimum, (n,).
+    """
+
+    def __init__(
+        self, member: Member, data: TaskData, *, elbo: Trace_ELBO | None = None, seed: int = 0
+    ) -> None:
+        if elbo is None and isinstance(member.method, ProgramMethod):
+            elbo = member.method.fit_settings(data).get("elbo")
+        self._elbo = MeanFieldELBO() if elbo is None else elbo
+        self._seed = seed
+        model: Any
+        guide: Any
+        model, guide, (self._data,) = in_double(member.model, member.guide, (data,))
+        self.member = replace(member, model=model, guide=guide)
+        weight = self._data.mask.double() if self._data.weight is None else self._data.weight
+        self.weight = (weight * self._data.mask).requires_grad_()
+        if member.method.prepare(data).attended is not None:
+            raise ValueError(
+                "Representations of rows are compared with rows of other tasks, expected a method "
+                "in which a row enters the loss by its own term only. Share 'w' only."
+            )
+        self._modules = list(self._elbo(model, guide).eval().modules())
+        if any(isinstance(m, Sharing) and m.detach_sources for m in self._modules):
+            raise ValueError(
+                "The sources are detached from the gradient, so that the fit minimizes no single "
+                "loss. Use share(detach_sources=False)."
+            )
+        self.parameters = [p for p in self._modules[0].parameters() if p.requires_grad]
+        named = [(m, *kv) for m in self._modules for kv in m._parameters.items()]
+        self._places = [[(m, k) for m, k, v in named if v is p] for p in self.parameters]
+        self.free = free_numbers(self._modules, self.parameters)
+        self._held = torch.zeros_like(self.free)
+        with torch.no_grad():
+            self.has_draws = bool(self(self.weight) != self(self.weight, seed=seed + 1))
+            if self.has_draws:
+                self._elbo = MeanFieldELBO(
+                    num_points=NUM_POINTS, max_plate_nesting=self._elbo.max_plate_nesting
+                )
+        (found,) = torch.autograd.grad(self(self.weight), self.weight, allow_unused=True)
+        if found is None or not found.any():
+            raise ValueError(
+                "The loss does not depend on the weights of the rows. Sample targets inside "
+                "`with pyro.plate('data', N, dim=-1)`; a guide that computes something from the "
+                "rows needs a method `take_rows(data)` that does so anew, by `data.weight`."
+            )
+
+    def __call__(self, weight: Tensor, *, seed: int | None = None) -> Tensor:
+        """Compute the loss with these weights of the rows, (T, N)."""
+        rows = self.take_rows(weight)
+        own = self._seed if seed is None else seed
+        with isolated(own), validation(False), batch_of((rows,), None) as args:
+            loss = evaluate(self._elbo, self.member.model, self.member.guide, *args).loss
+            check_no_bare_parameters(self.member.model, self.member.guide)
+        return loss
+
+    def take_rows(self, weight: Tensor) -> TaskData:
+        """Tell programs that compute something from the rows, and return these as prepared."""
+        rows = self.member.method.prepare(replace(self._data, weight=weight))
+        for module in self._modules:
+            if hasattr(module, "take_rows"):
+                module.take_rows(rows)
+        return rows
+
+    def hessian(self, weight: Tensor) -> Hessian:
+        """Return gradient and Hessian at the current parameters."""
+        return Hessian(self(weight), self.parameters, self.free)
+
+    def curvature(self, weight: Tensor, *, most_dense: int | None = None) -> Curvature:
+        """Return the Hessian with its inverse."""
+        self.free = free_numbers(self._modules, self.parameters) & ~self._held
+        with isolated(self._seed):  # probes of a large one
+            return Curvature(self(weight), self.parameters, self.free, most_dense=most_dense)
+
+    def hold(self, number: Tensor) -> None:
+        """Take one of the free numbers as known, from the next curvature on."""
+        self._held[self.free.nonzero()[number, 0]] = True
+
+    @property
+    def numbers(self) -> Tensor:
+        """The free numbers, (n,)."""
+        return torch.cat([p.detach().flatten() for p in self.parameters])[self.free]
+
+    @numbers.setter
+    def numbers(self, values: Tensor) -> None:
+        every = torch.cat([p.detach().flatten() for p in self.parameters])
+        every[self.free] = values
+        parts = every.split([p.numel() for p in self.parameters])
+        pairs = zip(self.parameters, parts, strict=True)
+        self.install([nn.Parameter(part.view_as(p).clone()) for p, part in pairs])
+
+    def install(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Put other parameters into the programs: graphs of the loss keep those that they have."""
+        for places, parameter in zip(self._places, parameters, strict=True):
+            for module, name in places:
+                module._parameters[name] = parameter
+        self.parameters = list(parameters)

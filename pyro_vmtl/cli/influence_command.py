@@ -1,0 +1,102 @@
+"""``pyro-vmtl influence``: which rows of a fit help or harm the predictions of which task."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import matplotlib
+import pandas as pd
+import typer
+import xarray as xr
+from matplotlib.figure import Figure
+
+from pyro_vmtl.analysis import plot_influence_between_tasks
+from pyro_vmtl.cli.fit_problem import Rows, read_problem
+from pyro_vmtl.cli.read_table import read_table, write_table
+from pyro_vmtl.cli.run_directory import FittedTable
+from pyro_vmtl.cli.settings import FitSettings, read_settings
+from pyro_vmtl.cli.user_errors import InputError, report_user_errors
+from pyro_vmtl.estimators import check_device
+
+__all__ = ["run_influence"]
+
+METHODS = ("first-order", "newton", "refit")
+
+
+def run_influence(
+    folder: Path,
+    table: Path,
+    out: Path,
+    *,
+    rows: Path | None,
+    method: str,
+    device: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Estimate influence, and write a table and a picture."""
+    matplotlib.use("agg")
+    with report_user_errors(as_json=as_json):
+        if method not in METHODS:
+            raise InputError(f"--method is {method!r}, expected one of {', '.join(METHODS)}.")
+        if out.exists() and not overwrite:
+            raise InputError(f"{out} exists already. Choose another --out, or pass --overwrite.")
+        check_device(device)
+        fitted = FittedTable.load(folder, device=device)
+        settings = read_settings({}, folder / "config.toml")
+        train, test = _rows_of_fit(fitted, replace(settings, source=str(table)))
+        if rows is not None:
+            test = fitted.read(read_table(rows), with_target=True)
+        found = fitted.estimator.influence(
+            *_arguments(train),
+            rows=_arguments(test) if len(test.tasks) else None,
+            method=method,
+            progress=not as_json,
+        )
+        written = _table(found, train, fitted.columns.task)
+        write_table(written, out, overwrite=overwrite)
+        picture = out.with_suffix(".png")
+        figure = plot_influence_between_tasks(found).get_figure(root=True)
+        cast(Figure, figure).savefig(picture, dpi=150)
+    if as_json:
+        typer.echo(
+            json.dumps({"influence": str(out), "rows": len(written), "picture": str(picture)})
+        )
+        return
+    typer.echo(f"Influence of {len(written)} rows: {out}\nBetween tasks: {picture}")
+    harms = written.set_index("row").filter(like="on ").sum(axis=1).nsmallest(3)
+    for number, nats in harms[harms < 0].items():
+        typer.echo(f"Row {number} harms most: {nats:.2f} nats over all tasks.")
+
+
+def _rows_of_fit(fitted: FittedTable, settings: FitSettings) -> tuple[Rows, Rows]:
+    """Read the rows of the fit, and those that were held out."""
+    problem = read_problem(settings)
+    number, sizes = len(problem.train.tasks), fitted.estimator._sizes
+    known = [task for task in problem.train.tasks if task in sizes]
+    if set(known) != set(sizes) or number < sum(sizes.values()):
+        raise InputError(
+            f"{settings.source} has {number} rows to fit of {len(set(known))} of the tasks, "
+            f"expected the {sum(sizes.values())} rows of {len(sizes)} tasks of the fit. Pass the "
+            "table that was fitted."
+        )
+    return problem.train, problem.test
+
+
+def _arguments(rows: Rows) -> tuple[pd.DataFrame, Any, list[Hashable]]:
+    return rows.X, rows.y, rows.tasks
+
+
+def _table(found: xr.Dataset, rows: Rows, task: str) -> pd.DataFrame:
+    """Return a line for each row, with its number in the file."""
+    at = found["row"].values
+    table = pd.DataFrame({"row": rows.numbers[at], task: [rows.tasks[i] for i in at]})
+    for label in found["task"].values:
+        table[f"on {label}"] = found["influence"].sel(task=label).values
+    if "step" in found:
+        table["step"] = found["step"].values
+    return table

@@ -1,0 +1,367 @@
+"""Influence against closed forms, finite differences and refits."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from problems import F64
+from pyro import poutine
+from pyro.infer.autoguide import AutoDelta, AutoNormal
+
+from pyro_vmtl import (
+    MeanFieldELBO,
+    Programs,
+    Stack,
+    TaskData,
+    fit,
+    influence,
+    posterior_means,
+    share,
+)
+from pyro_vmtl.attribution import optimum
+from pyro_vmtl.attribution.influence import _as_fitted, log_density
+from pyro_vmtl.attribution.optimum import go_to_optimum
+from pyro_vmtl.attribution.responses import Responses
+from pyro_vmtl.linear_response.response import as_double
+from pyro_vmtl.methods.presets import presets
+
+POINTS = MeanFieldELBO(num_points=8)
+APART, NOISE = 0.8, 0.5
+
+
+def regression(num_tasks=3, num_features=2, sizes=(9, 6, 8), *, seed=0, dtype=F64):
+    """Rows of related tasks, of different numbers, in mixed order."""
+    generator = torch.Generator().manual_seed(seed)
+    tasks = torch.cat([torch.full((n,), t) for t, n in enumerate(sizes[:num_tasks])])
+    tasks = tasks[torch.randperm(len(tasks), generator=generator)]
+    x = torch.randn(len(tasks), num_features, generator=generator, dtype=F64)
+    w = 1 + 0.5 * torch.randn(num_tasks, num_features, generator=generator, dtype=F64)
+    y = (x * w[tasks]).sum(1) + NOISE * torch.randn(len(tasks), generator=generator, dtype=F64)
+    return TaskData.regression(x.to(dtype), y.to(dtype), [f"t{t}" for t in tasks.tolist()])
+
+
+def ridge(data):
+    """Point estimates about a centre that tasks share: ridge regression with soft sharing."""
+    size = data.num_features
+    centre = pyro.sample("centre", dist.Normal(torch.zeros(size, dtype=F64), 1.0).to_event(1))
+    with pyro.plate("task", data.num_tasks, dim=-2):
+        w = pyro.sample("w", dist.Normal(centre, APART).to_event(1))
+        with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=data.mask):
+            mean = (data.x * w).sum(-1)
+            pyro.sample("y", dist.Normal(mean, NOISE), obs=data.y)
+
+
+def fitted_ridge(data):
+    guide = AutoDelta(ridge)
+    fit(ridge, guide, data, optimizer="lbfgs", num_steps=50)
+    return ridge, guide
+
+
+def exact_ridge(data, weight):
+    """The optimum (1 + T, F): centre first, from its normal equations."""
+    num_tasks, size = data.num_tasks, data.num_features
+    eye = torch.eye(size, dtype=F64)
+    blocks = torch.einsum("tn,tnf,tng->tfg", weight, data.x, data.x) / NOISE**2
+    matrix = torch.block_diag(eye, *(blocks + eye / APART**2))
+    matrix[:size, :size] += num_tasks * eye / APART**2
+    matrix[:size, size:] = -eye.repeat(1, num_tasks) / APART**2
+    matrix[size:, :size] = matrix[:size, size:].T
+    right = torch.einsum("tn,tnf,tn->tf", weight, data.x, data.y) / NOISE**2
+    right = torch.cat([torch.zeros(size, dtype=F64), right.flatten()])
+    return torch.linalg.solve(matrix, right).reshape(num_tasks + 1, size), matrix
+
+
+def coefficients(data):
+    return lambda fit: posterior_means(fit, data)["w"][:, 0]
+
+
+@pytest.fixture(scope="module")
+def soft():
+    data = regression()
+    return fitted_ridge(data), data
+
+
+def user_order(data, values):
+    """Values (T, N, ...) by the user's rows."""
+    return data.unpad(values)
+
+
+def test_newton_and_refits_of_ridge_are_exact(soft):
+    pair, data = soft
+    ones = data.mask.double()
+    full, _ = exact_ridge(data, ones)
+    exact = torch.zeros(*data.mask.shape, *full[1:].shape, dtype=F64)
+    for t, n in data.mask.nonzero():
+        less = ones.clone()
+        less[t, n] = 0.0
+        exact[t, n] = (full - exact_ridge(data, less)[0])[1:]
+    exact = user_order(data, exact)
+    for method in ("newton", "refit"):
+        found = influence(pair, data, of=coefficients(data), method=method)["influence"]
+        assert found["row"].values.tolist() == list(range(len(exact)))
+        torch.testing.assert_close(torch.as_tensor(found.values), exact, rtol=0, atol=1e-9)
+
+
+def test_the_first_order_of_ridge_is_block_elimination(soft):
+    """Tu et al. (2025): the Schur complement of the centre, task by task."""
+    pair, data = soft
+    full, matrix = exact_ridge(data, data.mask.double())
+    size = data.num_features
+    centre, *own = (matrix[i * size : (i + 1) * size] for i in range(data.num_tasks + 1))
+    own = [rows[:, (t + 1) * size : (t + 2) * size] for t, rows in enumerate(own)]
+    across = [centre[:, (t + 1) * size : (t + 2) * size] for t in range(data.num_tasks)]
+    schur = centre[:, :size] - sum(
+        a @ torch.linalg.solve(h, a.T) for a, h in zip(across, own, strict=True)
+    )
+    residual = data.y - (data.x * full[1:, None]).sum(-1)
+    ascent = data.x * residual[..., None] / NOISE**2  # of the row's log-likelihood in w_t
+    exact = torch.zeros(*data.mask.shape, data.num_tasks, size, dtype=F64)
+    for t, n in data.mask.nonzero():
+        by_centre = -across[t] @ torch.linalg.solve(own[t], ascent[t, n])
+        moved = torch.linalg.solve(schur, by_centre)
+        for k in range(data.num_tasks):
+            exact[t, n, k] = -torch.linalg.solve(own[k], across[k].T @ moved)
+        exact[t, n, t] += torch.linalg.solve(own[t], ascent[t, n])
+    found = influence(pair, data, of=coefficients(data))["influence"]
+    exact = user_order(data, exact)
+    # relative to the largest; a ridge of 1e-9 is added to the Hessian
+    close = 1e-8 * exact.abs().max().item()
+    torch.testing.assert_close(torch.as_tensor(found.values), exact, rtol=0, atol=close)
+
+
+def derivatives(responses, quantity, step):
+    """Central differences in the weights of some rows, at optima found anew: {place: (T,)}."""
+    parts, found = responses._parts, {}
+    for place in responses.data.mask.nonzero()[::11].tolist():
+        ends = []
+        for sign in (1, -1):
+            weight = responses.weight.clone()
+            weight[tuple(place)] += sign * step
+            for part in parts:
+                go_to_optimum(part.loss, weight, part.curvature)
+            ends.append(responses._values(quantity, weight=weight))
+            for part in parts:
+                part.loss.install(part.optimum)
+        found[tuple(place)] = (ends[0] - ends[1]) / (2 * step)
+    return found
+
+
+def few(name):
+    return presets("regression")[name].few_features
+
+
+METHODS = {
+    "shared": lambda: few("shared"),
+    "mixed-model": lambda: few("mixed-model"),
+    "pooled": lambda: replace(few("shared"), pooled=True),
+    "stack": lambda: Stack({"shared": few("shared"), "one": replace(few("shared"), pooled=True)}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_first_order_is_the_derivative(name):
+    data = regression(sizes=(12, 10, 11), dtype=torch.float32)
+    fitted = METHODS[name]().fit(data)
+    rows = as_double(regression(sizes=(12, 10, 11), seed=1))
+
+    def quantity(fit):
+        return log_density(fit, rows, num_samples=20, seed=0)
+
+    responses = Responses(fitted, data)
+    found = responses.first_order(quantity)
+    assert found.shape == (3, 3, 12)
+    assert (found[:, ~data.mask] == 0).all()  # padded rows
+    for (t, n), exact in derivatives(responses, quantity, 1e-3).items():
+        # error of the differences: squares of the step, and what optima are off by
+        torch.testing.assert_close(found[:, t, n], exact, rtol=1e-5, atol=1e-6 * found.abs().max())
+
+
+@pytest.mark.slow
+def test_conjugate_gradients_do_as_well(monkeypatch):
+    data = regression(sizes=(12, 10, 11), dtype=torch.float32)
+    fitted = few("shared").fit(data)
+    exact = influence(fitted, data)["influence"].values
+    monkeypatch.setattr(optimum, "MOST_DENSE", 0)
+    found = influence(fitted, data)
+    assert "step" not in found and found.attrs["distance"] < 0.2
+    # the loss is brought to 0.1 standard deviations only
+    assert np.corrcoef(found["influence"].values.ravel(), exact.ravel())[0, 1] > 0.99
+    with pytest.raises(ValueError, match="'refit'"):
+        influence(fitted, data, method="newton")
+
+
+def trunk_and_heads(data):
+    """A network whose first layer is of all tasks, and a last layer of each."""
+    size = data.num_features
+    trunk = pyro.sample("trunk", dist.Normal(torch.zeros(size, 3, dtype=F64), 1.0).to_event(2))
+    with pyro.plate("task", data.num_tasks, dim=-2):
+        head = pyro.sample("head", dist.Normal(torch.zeros(3, dtype=F64), 1.0).to_event(1))
+        with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=data.mask):
+            hidden = (data.x[..., None] * trunk).sum(-2).tanh()  # for draws on the left, too
+            mean = (hidden * head).sum(-1)
+            pyro.sample("y", dist.Normal(mean, NOISE), obs=data.y)
+
+
+@pytest.mark.slow
+def test_first_order_is_the_derivative_with_hard_sharing():
+    data = regression()
+    guide = AutoDelta(trunk_and_heads)
+    fit(trunk_and_heads, guide, data, num_steps=300)
+    responses = Responses(_as_fitted(trunk_and_heads, guide, data), data)
+    assert responses.distance < 1e-6
+    rows = regression(seed=1)
+
+    def quantity(fit):
+        return log_density(fit, rows, num_samples=2, seed=0)
+
+    found = responses.first_order(quantity)
+    for (t, n), exact in derivatives(responses, quantity, 1e-3).items():
+        torch.testing.assert_close(found[:, t, n], exact, rtol=1e-5, atol=1e-6 * found.abs().max())
+
+
+def test_a_row_that_agrees_helps_and_one_that_does_not_harms():
+    """Two tasks with the same coefficient: a row of one of them is an error."""
+    x = torch.linspace(-1, 1, 16, dtype=F64)[:, None]
+    y = 2 * x[:, 0]
+    y[13] = -2.0
+    data = TaskData.regression(x, y, ["a", "b"] * 8)
+    pair = fitted_ridge(data)
+    rows = data.new_rows(x, ["a", "b"] * 8, 2 * x[:, 0])
+    found = influence(pair, data, rows=rows)
+    assert found["row_task"].values.tolist() == ["a", "b"] * 8
+    assert found["influence"].sizes == {"row": 16, "task": 2}
+    harm = found["influence"].idxmin("row")
+    assert harm.values.tolist() == [13, 13]  # also for the task that it is not of
+    assert (found["influence"].sel(row=13) < 0).all()
+    assert found["step"].idxmax("row") == 13
+
+
+def test_tasks_are_left_out_too(soft):
+    pair, data = soft
+    of = coefficients(data)
+    by_row = influence(pair, data, of=of)
+    by_task = influence(pair, data, of=of, leave="task")["influence"]
+    assert by_task["left_task"].values.tolist() == list(data.task_labels)
+    sums = by_row["influence"].groupby("row_task").sum().sel(row_task=by_task["left_task"].values)
+    torch.testing.assert_close(
+        torch.as_tensor(by_task.values), torch.as_tensor(sums.values), rtol=1e-10, atol=1e-12
+    )
+    refit = influence(pair, data, of=of, leave="task", method="refit", only=["t1"])["influence"]
+    ones = data.mask.double()
+    less = ones.clone()
+    less[data.task_labels.index("t1")] = 0.0
+    exact = (exact_ridge(data, ones)[0] - exact_ridge(data, less)[0])[1:]
+    torch.testing.assert_close(torch.as_tensor(refit.values[0]), exact, rtol=0, atol=1e-9)
+
+
+def test_flagged_rows_are_refitted(soft):
+    pair, data = soft
+    refit = influence(pair, data, of=coefficients(data), method="refit")
+    some = influence(pair, data, of=coefficients(data), refit_flagged=0.2)
+    assert int(some["refitted"].sum()) == 5  # of 23
+    assert set(some["row"].values[some["refitted"]]) == set(
+        some["step"].to_series().nlargest(5).index
+    )
+    at = some["refitted"].values
+    torch.testing.assert_close(
+        torch.as_tensor(some["influence"].values[at]),
+        torch.as_tensor(refit["influence"].values[at]),
+    )
+
+
+def test_only_some_rows_are_left_out(soft):
+    pair, data = soft
+    every = influence(pair, data, of=coefficients(data))["influence"]
+    some = influence(pair, data, of=coefficients(data), only=[7, 2])["influence"]
+    assert some["row"].values.tolist() == [7, 2]
+    assert (some.values == every.sel(row=[7, 2]).values).all()
+
+
+class Model(torch.nn.Module):
+    """A program of one's own, with a latent scale of its noise."""
+
+    def forward(self, data):
+        noise = pyro.sample("noise", dist.LogNormal(torch.zeros(()), 1.0))
+        with pyro.plate("task", data.num_tasks, dim=-2):
+            prior = dist.Normal(torch.zeros(data.num_features), 1.0).to_event(1)
+            w = pyro.sample("w", prior)
+            with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=data.mask):
+                pyro.sample("y", dist.StudentT(5.0, (data.x * w).sum(-1), noise), obs=data.y)
+
+
+@pytest.mark.slow
+def test_a_program_of_ones_own_that_shares():
+    data = regression(dtype=torch.float32)
+    model = Model()
+    pair = share(model, AutoNormal(model), sites=["w"])
+    fit(*pair, data, elbo=POINTS, optimizer="lbfgs", num_steps=150)
+    found = influence(pair, data, elbo=POINTS)
+    refit = influence(pair, data, elbo=POINTS, method="refit", only=range(0, 23, 4))
+    first = found["influence"].sel(row=refit["row"].values).values
+    exact = refit["influence"].values
+    assert np.corrcoef(first.ravel(), exact.ravel())[0, 1] > 0.9  # to the first order
+    weights = influence(
+        pair, data, elbo=POINTS, of=lambda fit: posterior_means(fit, data)["w_sources"][0, 0]
+    )
+    assert weights["influence"].sizes == {"row": 23, "of_0": 3}
+    # weights sum to 1, whatever the rows
+    assert (
+        abs(weights["influence"].sum("of_0")).max() < 1e-9 and abs(weights["influence"]).max() > 0
+    )
+    method = Programs(
+        lambda data: share(own := Model(), AutoNormal(own), sites=["w"]),
+        {"elbo": POINTS, "optimizer": "lbfgs", "num_steps": 20},
+    )
+    assert influence(method.fit(data), data)["influence"].sizes == {"row": 23, "task": 3}
+
+
+def test_detached_sources_are_refused():
+    data = regression(dtype=torch.float32)
+    model = Model()
+    pair = share(model, AutoNormal(model), sites=["w"], detach_sources=True)
+    pair[1](data)
+    with pytest.raises(ValueError, match="detach_sources=False"):
+        influence(pair, data)
+
+
+class FromRows(torch.nn.Module):
+    """A guide that computed the expected log-likelihood when it was made."""
+
+    def __init__(self, data):
+        super().__init__()
+        self.loc = torch.nn.Parameter(torch.zeros(data.num_tasks, 1))
+        self.num, self.total = data.mask.sum(1, keepdim=True), data.y.sum(1, keepdim=True)
+
+    def forward(self, data):
+        expected = self.total * self.loc - self.num * (self.loc**2 + 1) / 2
+        with pyro.plate("task", data.num_tasks, dim=-2):
+            pyro.sample("w", dist.Normal(self.loc, 1.0), infer={"expected": {"y": expected}})
+
+
+def test_a_loss_without_weights_of_rows_is_refused():
+    data = regression(dtype=torch.float32)
+
+    def model(data, plate="data"):
+        with pyro.plate("task", data.num_tasks, dim=-2):
+            w = pyro.sample("w", dist.Normal(torch.zeros(()), 1.0))
+            with pyro.plate(plate, data.num_rows, dim=-1), poutine.mask(mask=data.mask):
+                pyro.sample("y", dist.Normal(w, 1.0), obs=data.y)
+
+    with pytest.raises(ValueError, match="take_rows"):
+        influence((model, FromRows(data)), data)
+    with pytest.raises(ValueError, match="plate 'data'"):
+        influence((lambda data: model(data, "rows"), FromRows(data)), data)
+
+
+def test_unknown_rows_and_tasks_are_told(soft):
+    pair, data = soft
+    with pytest.raises(ValueError, match="row 99"):
+        influence(pair, data, only=[99])
+    with pytest.raises(ValueError, match="'t9'"):
+        influence(pair, data, leave="task", only=["t9"])
+    with pytest.raises(ValueError, match="'first'"):
+        influence(pair, data, method="first")
