@@ -12,7 +12,7 @@ import io
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -199,10 +199,9 @@ def _read_parquet(data: bytes, name: str, missing: Sequence[str]) -> pd.DataFram
         table = pd.read_parquet(
             io.BytesIO(data), dtype_backend="numpy_nullable", read_dictionary=texts
         )
-        dictionaries = [column.cat for _, column in table.select_dtypes("category").items()]
-        lengths = (each.categories.str.len().to_numpy() for each in dictionaries)
-        pairs = zip(dictionaries, lengths, strict=True)
-        check_limit("TABLE_BYTES", sum(int(n[c.codes[c.codes >= 0]].sum()) for c, n in pairs), name)
+        for _, held in table.select_dtypes("category").items():
+            lengths = np.append(held.cat.categories.str.len(), 0)  # of a missing one, code -1
+            check_limit("TABLE_BYTES", int(lengths[held.cat.codes].sum()), name)
         if any(level is not None for level in table.index.names):
             table = table.reset_index()  # pandas stores a named index, a column to the user
         columns = [(str(column), normalize(table.iloc[:, i])) for i, column in enumerate(table)]
@@ -228,8 +227,7 @@ def _check_parquet(data: bytes, name: str) -> list[str]:
     nested = [field.name for field in schema if pa.types.is_nested(field.type)]
     if nested:
         raise ValueError(f"it has lists in {quote_names(nested)}, which are not read")
-    is_text = pa.types.is_string, pa.types.is_large_string
-    return [field.name for field in schema if any(test(field.type) for test in is_text)]
+    return [field.name for field in schema if str(field.type) in ("string", "large_string")]
 
 
 def _read_npz(data: bytes, name: str, missing: Sequence[str]) -> pd.DataFrame:
@@ -268,8 +266,9 @@ def _read_npz(data: bytes, name: str, missing: Sequence[str]) -> pd.DataFrame:
             "and others of shape (rows,), but for features, the names of the columns of X."
         )
     check_limit("CELLS", X.size, name)
-    found_columns = [(str(key), _from_array(array)) for key, array in columns]
-    return _from_columns(found_columns, name, missing)
+    for key, array in columns:
+        _check_text(str(key), array.tolist() if array.dtype.kind == "U" else [], name)
+    return _from_columns([(str(key), _from_array(array)) for key, array in columns], name, missing)
 
 
 def _from_array(array: np.ndarray) -> pd.Series:
@@ -288,14 +287,15 @@ def _from_columns(
     table = pd.DataFrame({key: normalize(column) for key, column in columns})
     for key in table.columns[table.dtypes == "string"].tolist():
         table[key] = table[key].mask(table[key].isin(["", *missing]))
-        if any(map(_is_no_text, [key, *table[key].dropna().unique()])):
-            raise InputError(f"{name} has NUL or half a character in column {key!r}. Remove it.")
+        _check_text(key, table[key].dropna().unique(), name)
     return table
 
 
-def _is_no_text(text: str) -> bool:
-    """Whether text cannot be written to every file: it has NUL, or is not Unicode."""
-    return "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text)
+def _check_text(column: str, entries: Iterable[str], name: str) -> None:
+    """Check that text can be written to every file: it has no NUL, and is Unicode."""
+    for text in (column, *entries):
+        if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise InputError(f"{name} has NUL or half a character in column {column!r}. Remove it.")
 
 
 def _check_names(names: list[str], name: str) -> None:

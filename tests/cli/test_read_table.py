@@ -367,3 +367,10 @@ def test_text_that_cannot_be_written_is_told(tmp_path):
         npz(tmp_path / "a.npz", X=np.ones((2, 1)), tasks=np.array([f"{text}.", "b"]))
         with pytest.raises(InputError, match="NUL or half a character in column 'tasks'"):
             read_table(tmp_path / "a.npz")
+
+
+def test_text_columns_of_parquet_may_be_empty(tmp_path):
+    texts = pa.array([None, None], pa.string()), pa.array(["é", None], pa.string())
+    pq.write_table(pa.table({"none": texts[0], "some": texts[1]}), tmp_path / "a.parquet")
+    found = read_table(tmp_path / "a.parquet")
+    assert found["none"].isna().all() and found["some"].tolist() == ["é", pd.NA]
