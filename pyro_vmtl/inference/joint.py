@@ -31,7 +31,8 @@ from torch.utils._pytree import tree_map
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.inference.course import Course, FitResult
-from pyro_vmtl.inference.elbo import ELBOTerms, evaluate
+from pyro_vmtl.inference.elbo import evaluate
+from pyro_vmtl.inference.progress import Report, progress_bar
 from pyro_vmtl.inference.recorder import Recorder
 from pyro_vmtl.inference.step import (
     Outcome,
@@ -85,7 +86,8 @@ def fit_jointly(
     )
     if stacked > MOST_NUMBERS:
         raise CannotJoinError("The fits are too large to gain.")
-    with isolated(seed), ExitStack() as at_end:
+    # the fits go on side by side, and advance the bar of several fits as one
+    with isolated(seed), progress_bar(1, visible=False) as report, ExitStack() as at_end:
         courses = []
         for place, (model, guide, rows) in enumerate(problems):
             torch.manual_seed(seed)
@@ -99,11 +101,11 @@ def fit_jointly(
         if running:
             joint = JointStep([course.step_of for course in running])
             at_end.callback(joint.separate)
-            _run(running, joint)
+            _run(running, joint, report)
         return [course.result() for course in courses]
 
 
-def _run(courses: Sequence[Course], joint: JointStep) -> None:
+def _run(courses: Sequence[Course], joint: JointStep, report: Report) -> None:
     """Take all steps of fits that are not begun."""
     step: Callable[[], list[Outcome]] = joint.first
     going = [*courses]
@@ -116,7 +118,7 @@ def _run(courses: Sequence[Course], joint: JointStep) -> None:
             last.prepare_step()
             for course, outcome in zip(courses, step(), strict=True):
                 if not course.over:
-                    course.take_step(*course.step_of.take(outcome), _no_report)
+                    course.take_step(*course.step_of.take(outcome), report)
             going = [course for course in going if not course.over]
             step = joint
     except KeyboardInterrupt:
@@ -294,7 +296,3 @@ def _is_close(one: Tensor | None, other: Tensor | None) -> bool:
         return one is other
     largest = one.abs().max() if one.numel() else 0.0
     return torch.allclose(one, other, rtol=0.0, atol=TOLERANCE * float(largest))
-
-
-def _no_report(done: int, total: int, terms: ELBOTerms) -> None:
-    """Tell nobody."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from pyro_vmtl.inference.elbo import ELBOTerms
 
-__all__ = ["fits_bar", "progress_bar"]
+__all__ = ["Report", "fits_bar", "progress_bar"]
 
 Report = Callable[[int, int, ELBOTerms], None]
 
