@@ -6,7 +6,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,7 @@ def run_fit(settings: FitSettings, *, overwrite: bool, resume: bool, as_json: bo
 @contextmanager
 def _only_fit(out: Path) -> Iterator[None]:
     """Keep other fits from the same run directory, whose checkpoints would be mixed up."""
+    is_new = not out.parent.exists()
     out.parent.mkdir(parents=True, exist_ok=True)
     path = out.with_name(f".{out.name}.lock")
     lock = FileLock(path, timeout=0)
@@ -99,6 +100,9 @@ def _only_fit(out: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         lock.release()
+        if is_new:
+            with suppress(OSError):  # it is empty where nothing was fitted
+                out.parent.rmdir()
 
 
 def _fit(problem: FitProblem, checkpoints: Path, *, progress: bool) -> FittedTable:

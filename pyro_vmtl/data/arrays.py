@@ -92,7 +92,7 @@ def read_labels(values: Any, name: str) -> list[Hashable]:
                 f"{name} has {label!r} in row {row}, expected a hashable label such as a string."
             )
     if any(isinstance(label, bool) for label in labels):
-        for number in {0, 1}.intersection(labels):
+        for number in (0, 1):
             if len({type(label) is bool for label in labels if label == number}) > 1:
                 raise ValueError(
                     f"{name} has both {bool(number)} and {number}, which are equal in Python, and "

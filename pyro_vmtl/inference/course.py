@@ -17,7 +17,6 @@ from pyro_vmtl.data.plates import some_tasks
 from pyro_vmtl.data.row_batches import Batches
 from pyro_vmtl.data.task_batches import TaskBatches
 from pyro_vmtl.handlers.isolation import check_no_bare_parameters, validation
-from pyro_vmtl.handlers.own_parameters import own_parameters
 from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.handlers.schedules import Cosine
 from pyro_vmtl.handlers.tracing import trace_guide_and_model
@@ -109,7 +108,6 @@ class Course:
                 f"compile is True with {type(elbo).__name__}, expected MeanFieldELBO: Pyro's own "
                 "ELBOs depend on values during a step. Use MeanFieldELBO, or do not compile."
             )
-        own_parameters(model, guide)
         self.args = args
         self.loss_of = loss_of = elbo(model, guide)
         self.done = Progress(num_steps)

@@ -30,6 +30,7 @@ from torch.utils._pytree import tree_map
 
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated, validation
+from pyro_vmtl.handlers.own_parameters import own_parameters
 from pyro_vmtl.inference.course import Course, FitResult
 from pyro_vmtl.inference.elbo import evaluate
 from pyro_vmtl.inference.progress import Report, progress_bar
@@ -86,6 +87,8 @@ def fit_jointly(
     )
     if stacked > MOST_NUMBERS:
         raise CannotJoinError("The fits are too large to gain.")
+    for model, guide, _ in problems:
+        own_parameters(model, guide)
     # the fits go on side by side, and advance the bar of several fits as one
     with isolated(seed), progress_bar(1, visible=False) as report, ExitStack() as at_end:
         courses = []

@@ -10,6 +10,7 @@ from pyro.infer import Trace_ELBO
 from pyro_vmtl.data.row_batches import Batches
 from pyro_vmtl.data.task_batches import TaskBatches
 from pyro_vmtl.handlers.isolation import isolated, validation
+from pyro_vmtl.handlers.own_parameters import own_parameters
 from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.inference.checks import NonFiniteLossError
 from pyro_vmtl.inference.course import Course, FitResult
@@ -118,6 +119,7 @@ def fit(
     and of others as long as runs of them, at the 1st, 2nd, 4th, 8th, ... of the steps to replay,
     agree with the recording and change nothing that Python remembers.
     """
+    own_parameters(model, guide)  # of the store, which is out of sight from here
     with isolated(seed), progress_bar(num_steps, visible=progress) as report:
         course = Course(
             model,

@@ -11,12 +11,11 @@ from typer.testing import CliRunner
 from benchmarks import runs as module
 from benchmarks.command import app
 from benchmarks.datasets.digits import Digits, DigitsAngle
-from benchmarks.methods import BASELINES, ablations, all_presets, methods_for
+from benchmarks.methods import BASELINES, all_presets, methods_for
 from benchmarks.runs import make_trials, run_benchmark
 from benchmarks.trials import Trial, run_trial
 from pyro_vmtl.analysis import ALL_TASKS
 from pyro_vmtl.methods import method as method_module
-from pyro_vmtl.methods.presets import presets
 
 COLUMNS = ["data_set", "split", "seed", "method", "task", "metric", "value", "seconds"]
 
@@ -148,7 +147,7 @@ def test_an_interrupted_fit_is_no_result(monkeypatch, tmp_path):
 def test_every_method_of_the_paper_is_there():
     for data_set in (Digits(), DigitsAngle()):
         methods = methods_for(data_set)
-        known = {**presets(data_set.kind), **ablations(data_set.kind), **BASELINES[data_set.kind]}
+        known = {**all_presets(data_set.kind), **BASELINES[data_set.kind]}
         assert set(methods) == set(known)
         for name in ("stl", "vstl", "bmtl", "vbmtl", "vmtl", "vmtl-ac", "paper", "default"):
             assert name in methods
@@ -172,7 +171,7 @@ class TenTimes(DigitsAngle):
 
 @pytest.mark.parametrize("method", ["pooled", "bmtl"])
 def test_results_are_in_the_unit_of_the_targets(method):
-    preset = presets("regression").get(method)
+    preset = all_presets("regression").get(method)
     preset = preset and replace(preset, fitting={"num_steps": 5})
     one, ten = (
         run_trial(Trial(data, 0, method, preset)).set_index(["task", "metric"])["value"].unstack()

@@ -13,6 +13,8 @@ from sklearn.metrics import accuracy_score, r2_score
 from pyro_vmtl import Stack
 from pyro_vmtl.estimators import DataWarning, VMTLClassifier, VMTLRegressor, predicting
 from pyro_vmtl.estimators import rows as rows_module
+from pyro_vmtl.methods import method as method_module
+from pyro_vmtl.methods.method import fit_jointly
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.presets import presets
 
@@ -354,7 +356,13 @@ def fits(monkeypatch):
         calls.append(int(data.mask.sum()))
         return fit(self, data, **settings)
 
+    def counted_together(problems, **settings):
+        results = fit_jointly(problems, **settings)
+        calls.extend(int(data.mask.sum()) for _, _, data in problems)
+        return results
+
     monkeypatch.setattr(Preset, "fit", counted)
+    monkeypatch.setattr(method_module, "fit_jointly", counted_together)
     return calls
 
 

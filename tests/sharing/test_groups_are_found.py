@@ -13,7 +13,7 @@ from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 from benchmarks.known_groups import own_group_share
 from pyro_vmtl import MeanFieldELBO, TaskData, fit, log_predictive_density, relatedness, share
 from pyro_vmtl.guides import MeanFieldNormal
-from pyro_vmtl.inference import svi
+from pyro_vmtl.inference import course
 
 
 def regression(data):
@@ -127,7 +127,7 @@ def test_a_guide_that_starts_alike_is_warned_of():
 
 @pytest.mark.slow
 def test_a_long_fit_does_not_dissolve_them(monkeypatch):
-    monkeypatch.setattr(svi, "_settled", lambda losses: False)
+    monkeypatch.setattr(course, "_settled", lambda losses: False)
     rng = np.random.RandomState(0)
     data, group = problem(regression, two_groups(4, rng), 8, 30, rng)
     make_guide = lambda model: MeanFieldNormal.for_model(model, data)  # noqa: E731
