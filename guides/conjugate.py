@@ -48,7 +48,7 @@ from torch.nn import functional
 
 from pyro_vmtl.data.task_data import TaskData
 
-__all__ = ["ConjugateNormal"]
+__all__ = ["ConjugateNormal", "covariance_root"]
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -229,7 +229,7 @@ class ConjugateNormal(nn.Module):
         of_mean = functional.linear(mean, w.gain.to(self.of_dtype).flatten(0, 1))
         of_mean = of_mean.reshape(*mean.shape[:-3], self.num_tasks, 1, mean.shape[-1])
         loc = w.offset.to(self.of_dtype).unsqueeze(1) + of_mean
-        root = _root(w.cov).to(self.of_dtype).unsqueeze(1)
+        root = covariance_root(w.cov).to(self.of_dtype).unsqueeze(1)
         with pyro.plate("task", self.num_tasks, dim=-2):
             loc, root = pyro.subsample(loc, event_dim=1), pyro.subsample(root, event_dim=2)
             terms = {site: pyro.subsample(value, event_dim=0) for site, value in terms.items()}
@@ -242,7 +242,7 @@ class ConjugateNormal(nn.Module):
 
     def _normal(self, loc: Tensor, cov: Tensor) -> dist.MultivariateNormal:
         return dist.MultivariateNormal(
-            loc.to(self.of_dtype), scale_tril=_root(cov).to(self.of_dtype)
+            loc.to(self.of_dtype), scale_tril=covariance_root(cov).to(self.of_dtype)
         )
 
 
@@ -260,7 +260,7 @@ def _sums(data: TaskData) -> dict[str, Tensor]:
     }
 
 
-def _root(cov: Tensor) -> Tensor:
+def covariance_root(cov: Tensor) -> Tensor:
     """Compute the Cholesky factor of covariances, of any scale in each dimension."""
     std = cov.diagonal(dim1=-2, dim2=-1).sqrt()
     correlation = cov / (std[..., :, None] * std[..., None, :])

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from pyro_vmtl.data.plates import sample_posterior
+from pyro_vmtl.guides.conjugate import covariance_root
 from pyro_vmtl.guides.full_rank import FullRankNormal
 
 __all__ = ["NormalGivenMean"]
@@ -90,8 +91,7 @@ class NormalGivenMean(FullRankNormal):
     def _marginal(of: _Parts) -> dist.TorchDistribution:
         moves = of.gain * of.mean.scale.unsqueeze(-2)
         covariance = of.root @ of.root.mT + moves @ moves.mT
-        # without a check of errors, which a recorded step would make
-        root = torch.linalg.cholesky_ex(covariance).L
+        root = covariance_root(covariance)
         return dist.MultivariateNormal(of.loc, scale_tril=root).to_event(of.loc.ndim - 3)
 
     def expected_kl(self, of: _Parts) -> Tensor:

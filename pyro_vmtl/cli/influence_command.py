@@ -20,6 +20,8 @@ from pyro_vmtl.cli.read_table import read_table, write_table
 from pyro_vmtl.cli.run_directory import FittedTable
 from pyro_vmtl.cli.settings import FitSettings, read_settings
 from pyro_vmtl.cli.user_errors import InputError, report_user_errors
+from pyro_vmtl.data.atomic_files import atomic_write
+from pyro_vmtl.data.checked_files import file_in
 from pyro_vmtl.estimators import check_device
 
 __all__ = ["run_influence"]
@@ -43,11 +45,15 @@ def run_influence(
     with report_user_errors(as_json=as_json):
         if method not in METHODS:
             raise InputError(f"--method is {method!r}, expected one of {', '.join(METHODS)}.")
-        if out.exists() and not overwrite:
-            raise InputError(f"{out} exists already. Choose another --out, or pass --overwrite.")
+        picture = out.with_suffix(".png")
+        for path in (out, picture):
+            if path.exists() and not overwrite:
+                raise InputError(
+                    f"{path} exists already. Choose another --out, or pass --overwrite."
+                )
         check_device(device)
         fitted = FittedTable.load(folder, device=device)
-        settings = read_settings({}, folder / "config.toml")
+        settings = read_settings({}, file_in(folder, "config.toml"))
         train, test = _rows_of_fit(fitted, replace(settings, source=str(table)))
         if rows is not None:
             test = fitted.read(read_table(rows), with_target=True)
@@ -59,9 +65,9 @@ def run_influence(
         )
         written = _table(found, train, fitted.columns.task)
         write_table(written, out, overwrite=overwrite)
-        picture = out.with_suffix(".png")
         figure = plot_influence_between_tasks(found).get_figure(root=True)
-        cast(Figure, figure).savefig(picture, dpi=150)
+        with atomic_write(picture) as scratch:
+            cast(Figure, figure).savefig(scratch, dpi=150, format="png")
     if as_json:
         typer.echo(
             json.dumps({"influence": str(out), "rows": len(written), "picture": str(picture)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -39,9 +40,14 @@ class Adam:
 
     def __init__(self, parameters: Iterable[Tensor], *, weight_decay: float = 0.0) -> None:
         self.weight_decay = weight_decay
-        self.moments = [
+        self._parameters = list(parameters)
+
+    @cached_property
+    def moments(self) -> list[_Moments]:
+        """Moments of each parameter, made after the first loss, which takes most memory."""
+        return [
             _Moments(p, torch.zeros_like(p), torch.zeros_like(p), torch.zeros((), device=p.device))
-            for p in parameters
+            for p in self._parameters
         ]
 
     @torch.no_grad()

@@ -123,8 +123,8 @@ def _minimize(loss_of: _Scaled, done: Progress, end: int, record: Callable[[], N
                 raise StopIteration
 
     # A line search that fails, as in a narrow valley, ends SciPy's run: start anew from the best.
-    before = math.inf
-    while not settled and done.step < end and before - best.loss >= TOLERANCE:
+    gained = math.inf
+    while not settled and done.step < end and gained >= TOLERANCE:
         before = best.loss
         minimize(
             evaluate,
@@ -140,6 +140,7 @@ def _minimize(loss_of: _Scaled, done: Progress, end: int, record: Callable[[], N
                 "gtol": 0.0,
             },
         )
+        gained = before - best.loss
         promised = best.gradient.square().sum().item() / 2
         settled = settled or promised < ROUGH
     if not settled and done.step < end:

@@ -38,7 +38,6 @@ from pyro_vmtl.sharing.transformed import pool_of
 
 __all__ = [
     "Outcome",
-    "Recorder",
     "Step",
     "batch_of",
     "can_be_recorded",
