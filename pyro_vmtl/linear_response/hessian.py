@@ -25,7 +25,7 @@ class SavedNumbers(saved_tensors_hooks):
         self._count = 0
         super().__init__(self._pack, lambda saved: saved)
 
-    def __enter__(self) -> SavedNumbers:
+    def __enter__(self) -> SavedNumbers:  # type: ignore[override]
         super().__enter__()
         return self
 
