@@ -30,7 +30,7 @@ from scipy.special import logsumexp
 
 from pyro_vmtl.analysis.arviz_api import az
 from pyro_vmtl.analysis.diagnostics.khat import good_khat, log_ratios, smoothed_weights
-from pyro_vmtl.analysis.metrics import ALL_TASKS
+from pyro_vmtl.analysis.metrics import ALL_TASKS, rows_by_task
 from pyro_vmtl.analysis.tree_parts import SAMPLE_DIMS, get_variable, row_tasks
 
 __all__ = ["compare_fits", "loo", "loo_by_task"]
@@ -76,12 +76,10 @@ def loo_by_task(data: xr.DataTree) -> pd.DataFrame:
         whose k-hat is too large for the estimate to be trusted.
     """
     rows = _rows(data)
-    tasks = rows["task"].values
+    tasks = rows["task"].values.tolist()
     table = {
-        repr(str(task)) if task == ALL_TASKS else task: _summary(
-            rows.isel(row=np.flatnonzero(tasks == task))
-        )
-        for task in dict.fromkeys(tasks)
+        repr(str(task)) if task == ALL_TASKS else task: _summary(rows.isel(row=own))
+        for task, own in rows_by_task(tasks).items()
     }
     table[ALL_TASKS] = _summary(rows)
     return pd.DataFrame.from_dict(table, orient="index").rename_axis("task")
@@ -154,11 +152,12 @@ def _rows(data: xr.DataTree) -> xr.Dataset:
     if "constant_data" in data.children and "sample_weight" in data["constant_data"].data_vars:
         power *= data["constant_data"].dataset["sample_weight"].values
     parts = []
-    for task in dict.fromkeys(tasks):  # one by one, as all weights at once may not fit into memory
-        rows = np.flatnonzero(tasks == task)
-        place = np.flatnonzero(labels == task) if len(labels) > 1 else [0]  # one for all: pooled
+    place = {label: t for t, label in enumerate(labels)}
+    # one by one, as all weights at once may not fit into memory
+    for task, rows in rows_by_task(tasks).items():
         of_rows = density.isel(row=rows)
-        without = ratio.isel(task=int(place[0])) - xr.DataArray(power[rows], dims="row") * of_rows
+        of_task = ratio.isel(task=place[task] if len(labels) > 1 else 0)  # one for all: pooled
+        without = of_task - xr.DataArray(power[rows], dims="row") * of_rows
         log_weights, pareto_k = smoothed_weights(without)
         elpd = logsumexp((log_weights + of_rows).transpose(*of_rows.dims), axis=(1, 2))
         seen = logsumexp(of_rows, axis=(1, 2)) - np.log(num_samples)
