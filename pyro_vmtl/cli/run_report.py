@@ -51,9 +51,8 @@ def write_run_report(
     tested = f", {rows['test']:,} to test" if rows["test"] else ", none held out for testing"
     versions = json.loads(data.attrs["versions"])
     member = main_member(data)
-    group = '["posterior"]' if "posterior" in data else f"[{member!r}][\"posterior\"]"
-    found = data["posterior"] if "posterior" in data else {}
-    name = "w_sources" if "w_sources" in found else "w"
+    group = '["posterior"]' if "posterior" in data else f'[{member!r}]["posterior"]'
+    name = "w_sources" if "w_sources" in data.get("posterior", ()) else "w"
     code = [
         f"pyro-vmtl fit --config {quote(f'{run}/config.toml')} --out {quote(f'{run}-again')}",
         "from pyro_vmtl.analysis import read_netcdf\n\n"

@@ -1,7 +1,8 @@
 """Limits on what data may make this package allocate, checked before anything is allocated.
 
 A file of a few bytes may unpack to more than the memory, or declare arrays of any size, and some
-tables need an array with all pairs of their tasks. Each limit is adjustable by an environment variable, ``PYRO_VMTL_MAX_`` and its name.
+methods need numbers for all pairs of tasks. Each limit is adjustable by an environment variable,
+``PYRO_VMTL_MAX_`` and its name.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ LIMITS = {
     "RUN_BYTES": (1_000_000_000, "bytes"),
     "NUMBERS": (250_000_000, "numbers"),
     "DRAWS": (10_000, "draws"),
-    "TASK_PAIRS": (4_000_000, "pairs of tasks"),
+    "TASK_PAIRS": (2_250_000, "pairs of tasks"),
 }
 """Default of each limit, and what it counts."""
 

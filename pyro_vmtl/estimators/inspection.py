@@ -103,7 +103,7 @@ class InspectionMixin(PredictionMixin):
         Columns ``rows``; ``borrowed``, the share of the posterior mean of the task's coefficients
         that comes from other tasks' rows; ``nearest``, the source with the largest mean weight, or
         None if none has one and a half times an even share of what is borrowed; ``weight``, that
-        weight; and for a stack the weight of each member. Of more than 2,000 tasks, whose pairs
+        weight; and for a stack the weight of each member. Of more than 1,500 tasks, whose pairs
         are not compared, ``nearest`` is None and ``weight`` is NaN.
         """
         index = pd.Index(list(self.tasks_), name="task", tupleize_cols=False)

@@ -1,4 +1,4 @@
-"""Many tasks: nothing has all their pairs, unless the limit allows it, and what needs them says so."""
+"""Many tasks: nothing has all their pairs beyond the limit, and what needs them says so."""
 
 import numpy as np
 import pytest
@@ -24,8 +24,9 @@ class LargestShapes(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         for value in tree_leaves(result):
-            if isinstance(value, torch.Tensor) and sum(T - 1 <= n <= T + 1 for n in value.shape) > 1:
-                self.found.add((str(function), *value.shape))
+            shape = getattr(value, "shape", ())
+            if sum(T - 1 <= n <= T + 1 for n in shape) > 1:
+                self.found.add((str(function), *shape))
         return result
 
 
