@@ -46,6 +46,11 @@ def plot_elbo(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     See Also
     --------
     plot_elbo_terms
+
+    Examples
+    --------
+    >>> plot_elbo(tree).get_xlabel()
+    'step'
     """
     loss = get_variable(data, "history", "loss").values
     ax = on_axes(ax)
@@ -91,6 +96,11 @@ def plot_elbo_terms(
     See Also
     --------
     plot_elbo
+
+    Examples
+    --------
+    >>> plot_elbo_terms(tree, term="kl", site="w").get_ylabel()
+    'nats per task'
     """
     site = next(iter(_sites(data, term)), "y") if site is None else site
     values = get_variable(data, "history", f"{term}_{site}")

@@ -40,6 +40,11 @@ class Fitted:
     shares_of_folds
         (S, T, T + 1), mean :meth:`relatedness` of the fits without each of K folds, averaged over
         members by draws of their weights; None for a single fit.
+
+    Examples
+    --------
+    >>> fitted.predictive(data).mean.shape
+    torch.Size([3, 12])
     """
 
     members: Mapping[str, Member]

@@ -57,6 +57,12 @@ class CellSources:
         Batch (T, \*rest, T - 1), the other tasks in order, and the site's event shape.
     present
         (T, \*rest, T - 1), False where a task has no source for a cell.
+
+    Examples
+    --------
+    >>> normal = dist.Normal(torch.zeros(2, 5, 1, 3), 1.0).to_event(1)
+    >>> CellSources(normal, torch.ones(2, 5, 1, dtype=torch.bool)).present.shape
+    torch.Size([2, 5, 1])
     """
 
     normal: dist.Independent

@@ -146,6 +146,12 @@ def parametrize_with_checks(
         @parametrize_with_checks(programs, data)
         def test_variant(check):
             check()
+
+    Examples
+    --------
+    >>> @parametrize_with_checks(fitted.member.method.programs, data)
+    ... def test_variant(check):
+    ...     check()
     """
     import pytest
 
