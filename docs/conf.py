@@ -83,7 +83,7 @@ ROOMS = {
 """Titles of the rooms whose names are those of the package itself."""
 
 EXAMPLES = (
-    "Examples that do not say where their data are from take ``data``, the rows of three tasks as a",
+    "Examples that do not say where their data are from take ``data``, rows of three tasks in a",
     ":class:`~pyro_vmtl.TaskData`; ``fitted``, a fit to it, with its ``model`` and ``guide``;",
     "``tree = to_datatree(fitted, data, rows=data)``; and ``effects = influence(fitted, data)``.",
 )
