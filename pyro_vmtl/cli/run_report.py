@@ -52,7 +52,8 @@ def write_run_report(
     versions = json.loads(data.attrs["versions"])
     member = main_member(data)
     group = '["posterior"]' if "posterior" in data else f'[{member!r}]["posterior"]'
-    name = "w_sources" if "w_sources" in data.get("posterior", ()) else "w"
+    found = data["posterior"].data_vars if "posterior" in data else ()
+    name = "w_sources" if "w_sources" in found else "w"
     code = [
         f"pyro-vmtl fit --config {quote(f'{run}/config.toml')} --out {quote(f'{run}-again')}",
         "from pyro_vmtl.analysis import read_netcdf\n\n"

@@ -109,13 +109,14 @@ class InspectionMixin(PredictionMixin):
         index = pd.Index(list(self.tasks_), name="task", tupleize_cols=False)
         if exceeds("TASK_PAIRS", len(index) ** 2):
             borrowed = self.fitted_.borrowed(seed=self.random_state).numpy()[self._task_order()]
-            nearest, weight = np.full(len(index), None), np.full(len(index), np.nan)
+            nearest = np.full(len(index), None, dtype=object)
+            weight = np.full(len(index), np.nan)
         else:
             sources = np.nan_to_num(self.relatedness_["mean"].to_numpy()[:, :-1])
             borrowed, weight = sources.sum(1), sources.max(1)
             share = min(1.5 / max(len(sources) - 1, 1), 0.6)
-            nearest = self.relatedness_["source"].to_numpy()[sources.argmax(1)]
-            nearest = np.where(weight > share * borrowed, nearest, None)
+            largest = self.relatedness_["source"].to_numpy()[sources.argmax(1)]
+            nearest = np.where(weight > share * borrowed, largest, None)
         columns: dict[str, Any] = {
             "rows": self.task_sizes_,
             "borrowed": borrowed,
