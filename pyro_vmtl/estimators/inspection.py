@@ -107,16 +107,17 @@ class InspectionMixin(PredictionMixin):
         are not compared, ``nearest`` is None and ``weight`` is NaN.
         """
         index = pd.Index(list(self.tasks_), name="task", tupleize_cols=False)
+        nearest = np.full(len(index), None, dtype=object)
         if exceeds("TASK_PAIRS", len(index) ** 2):
             borrowed = self.fitted_.borrowed(seed=self.random_state).numpy()[self._task_order()]
-            nearest = np.full(len(index), None, dtype=object)
             weight = np.full(len(index), np.nan)
         else:
             sources = np.nan_to_num(self.relatedness_["mean"].to_numpy()[:, :-1])
             borrowed, weight = sources.sum(1), sources.max(1)
             share = min(1.5 / max(len(sources) - 1, 1), 0.6)
-            largest = self.relatedness_["source"].to_numpy()[sources.argmax(1)]
-            nearest = np.where(weight > share * borrowed, largest, None)
+            stands_out = weight > share * borrowed
+            largest = sources.argmax(1)[stands_out]
+            nearest[stands_out] = self.relatedness_["source"].to_numpy()[largest]
         columns: dict[str, Any] = {
             "rows": self.task_sizes_,
             "borrowed": borrowed,
