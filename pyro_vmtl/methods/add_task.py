@@ -19,10 +19,10 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyro_vmtl.data.folds import folds
+from pyro_vmtl.data.limits import exceeds
 from pyro_vmtl.data.one_task import as_last_task
 from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.data.task_batches import Part, TaskBatches
-from pyro_vmtl.data.limits import exceeds
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.program_handler import ProgramWithHandler, unwrap

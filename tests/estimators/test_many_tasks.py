@@ -8,6 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from pyro_vmtl import VMTLClassifier, VMTLRegressor
 from pyro_vmtl.data.limits import LimitError, LimitWarning
+from pyro_vmtl.estimators.predicting import MAX_NUMBERS, prediction_batches
 from pyro_vmtl.methods.presets import FEW_FEATURES
 from pyro_vmtl.methods.stack import Stack
 
@@ -44,6 +45,7 @@ def few_pairs(monkeypatch):
     monkeypatch.setenv("PYRO_VMTL_MAX_TASK_PAIRS", str((T - 1) ** 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [VMTLRegressor, VMTLClassifier])
 def test_nothing_has_all_pairs_of_tasks(kind, few_pairs, tmp_path):
     X, y, tasks = table(kind is VMTLClassifier)
@@ -91,3 +93,14 @@ def test_a_stack_of_one_that_shares_raises(few_pairs):
     method = Stack({"shared": FEW_FEATURES["regression"]["shared"]})
     with pytest.raises(LimitError, match="Sharing among 61 tasks"):
         VMTLRegressor(method).fit(X, y, tasks)
+
+
+def test_a_long_task_among_many_is_not_padded():
+    """Rows that batches compute, with padding, against those to predict: 10,100."""
+    labels = [*["long"] * 10_000, *map(str, range(100))]
+    computed = 0
+    known = tuple(dict.fromkeys(labels))
+    for rows, tasks in prediction_batches(labels, known, 3, MAX_NUMBERS // 200):
+        longest = np.unique([labels[row] for row in rows.tolist()], return_counts=True)[1].max()
+        computed += len(tasks) * longest
+    assert computed < 1.1 * len(labels)
