@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ __all__ = [
     "expected_calibration_error",
     "hits_p_value",
     "regression_metrics",
+    "rows_by_task",
 ]
 
 ALL_TASKS = "(all)"
@@ -61,8 +62,7 @@ def classification_metrics(
     index = {label: i for i, label in enumerate(classes)}
     truth = np.array([index[label] for label in np.asarray(y, dtype=object)])
     rows = {}
-    for task in dict.fromkeys(tasks):
-        own = np.array([label == task for label in tasks])
+    for task, own in rows_by_task(tasks).items():
         p, t = proba[own], truth[own]
         rows[task] = {
             "accuracy": accuracy_score(t, p.argmax(1)),
@@ -70,6 +70,14 @@ def classification_metrics(
             "ece": expected_calibration_error(p, t),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("task")
+
+
+def rows_by_task(tasks: Iterable[Hashable]) -> dict[Hashable, list[int]]:
+    """Return the positions of the rows of each task, in order of first appearance."""
+    found: dict[Hashable, list[int]] = {}
+    for row, task in enumerate(tasks):
+        found.setdefault(task, []).append(row)
+    return found
 
 
 def expected_calibration_error(

@@ -103,6 +103,15 @@ def write_report(
     -------
     Path
         The page.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pyro_vmtl.analysis import report_sections
+    >>> words = {"title": "A fit", "summary": ["3 tasks"], "footer": "by us"}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_report(Path(folder), report_sections(tree)[:1], **words).name
+    'report.html'
     """
     (folder / PICTURES).mkdir(exist_ok=True)
     content: dict[str, Any] = {"title": title, "summary": summary, "footer": footer}

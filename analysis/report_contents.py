@@ -41,6 +41,11 @@ def report_sections(data: xr.DataTree) -> list[Section]:
     See Also
     --------
     write_report
+
+    Examples
+    --------
+    >>> [section.name for section in report_sections(tree)]
+    ['relatedness', 'predictions', 'coefficients', 'trust']
     """
     name = main_member(data)
     fit = data if name is None else data.children[name]

@@ -82,6 +82,13 @@ ROOMS = {
 }
 """Titles of the rooms whose names are those of the package itself."""
 
+EXAMPLES = (
+    "Examples that do not say where their data are from take ``data``, rows of three tasks in a",
+    ":class:`~pyro_vmtl.TaskData`; ``fitted``, a fit to it, with its ``model`` and ``guide``;",
+    "``tree = to_datatree(fitted, data, rows=data)``; and ``effects = influence(fitted, data)``.",
+)
+"""What stands above the list of names."""
+
 NO_PAGES = {"az", "__version__"}
 """ArviZ has pages of its own."""
 
@@ -97,7 +104,7 @@ def write_reference():
         module = importlib.import_module(f"pyro_vmtl.{room}")
         names = sorted(set(module.__all__) - NO_PAGES, key=str.lower)
         groups[f"pyro_vmtl.{room}"] = [f"{module.__name__}.{name}" for name in names]
-    lines = ["API reference", "=============", ""]
+    lines = ["API reference", "=============", "", *EXAMPLES, ""]
     for title, names in groups.items():
         lines += [title, "-" * len(title), "", ".. autosummary::", "   :toctree: generated", ""]
         lines += [*(f"   {name}" for name in names), ""]

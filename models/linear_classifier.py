@@ -41,6 +41,15 @@ class LinearClassifier(nn.Module):
     See Also
     --------
     LatentClassifier : The same on learned representations.
+
+    Examples
+    --------
+    >>> from pyro_vmtl import TaskData
+    >>> from pyro_vmtl.models import StandardNormal
+    >>> classes = TaskData.classification([[0.0], [1.0]], ["no", "yes"], ["a", "b"])
+    >>> model = LinearClassifier(StandardNormal([2, 1]))
+    >>> poutine.trace(model).get_trace(classes).nodes["y"]["fn"].batch_shape
+    torch.Size([2, 1])
     """
 
     fixed_graph = True

@@ -55,6 +55,13 @@ class LinearCounts(nn.Module):
         Logarithm of the rate where all coefficients are 0, such as that of the mean count.
     overdispersed
         Whether the variance may exceed the rate.
+
+    Examples
+    --------
+    >>> from pyro_vmtl.models import StandardNormal
+    >>> model = LinearCounts(StandardNormal([2]))
+    >>> poutine.trace(model).get_trace(data.without_targets()).nodes["y"]["fn"].batch_shape
+    torch.Size([3, 12])
     """
 
     fixed_graph = True

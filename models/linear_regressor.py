@@ -45,6 +45,13 @@ class LinearRegressor(nn.Module):
     See Also
     --------
     LatentRegressor : The same on learned representations.
+
+    Examples
+    --------
+    >>> from pyro_vmtl.models import StandardNormal, TaskNoise
+    >>> model = LinearRegressor(StandardNormal([2]), TaskNoise(3))
+    >>> poutine.trace(model).get_trace(data).nodes["y"]["fn"].batch_shape
+    torch.Size([3, 12])
     """
 
     fixed_graph = True

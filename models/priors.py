@@ -32,6 +32,11 @@ class StandardNormal(nn.Module):
     ----------
     event_shape
         Shape of the site in one task.
+
+    Examples
+    --------
+    >>> StandardNormal([2])().event_shape
+    torch.Size([2])
     """
 
     fixed_graph = True
@@ -55,6 +60,11 @@ class ZeroMeanNormal(nn.Module):
         Shape of the site in one task.
     init_scale
         Initial standard deviation.
+
+    Examples
+    --------
+    >>> ZeroMeanNormal([2], init_scale=0.5)().stddev.tolist()
+    [0.5, 0.5]
     """
 
     fixed_graph = True
@@ -86,6 +96,14 @@ class HierarchicalNormal(nn.Module):
     latent_scales
         Whether each number has a standard deviation of its own, a site ``w_scale`` with a
         log-normal prior: coefficients of some features vary between tasks, others do not.
+
+    Examples
+    --------
+    >>> import pyro
+    >>> with pyro.plate("task", 3, dim=-2):
+    ...     fn = HierarchicalNormal([2])()
+    >>> fn.event_shape
+    torch.Size([2])
     """
 
     fixed_graph = True

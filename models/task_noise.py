@@ -39,6 +39,11 @@ class TaskNoise(nn.Module):
 
     ``rows_per_task`` (T,) are numbers of training rows, or sums of their weights; None for noise
     without a lower bound in all tasks.
+
+    Examples
+    --------
+    >>> TaskNoise(3)().shape
+    torch.Size([3, 1])
     """
 
     fixed_graph = True
@@ -110,6 +115,14 @@ class LogNormalNoise(nn.Module):
     Its prior is log-normal with a learned location: tasks of few rows have about the usual noise.
     ``init_scale`` is the initial median, and ``spread`` the standard deviation of the logarithm,
     learned by default.
+
+    Examples
+    --------
+    >>> import pyro
+    >>> with pyro.plate("task", 3, dim=-2):
+    ...     scale = LogNormalNoise()()
+    >>> scale.shape
+    torch.Size([3, 1])
     """
 
     fixed_graph = True

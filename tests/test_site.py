@@ -22,6 +22,25 @@ VIEWS = (
 )
 NARROW = 360
 
+LONGEST = 3 * browser.DESKTOP["height"]
+"""Pixels without anything to look at but text and code: three screens."""
+
+NOT_READ_THROUGH = {"changes", "genindex"}
+"""Lists in which one looks something up."""
+
+LONGEST_TEXT = """() => {
+    const article = document.querySelector("article").getBoundingClientRect();
+    const shown = [...document.querySelectorAll("article :is(img, table, svg, math, .sd-card)")]
+        .map(each => each.getBoundingClientRect()).filter(box => box.height > 0)
+        .sort((one, other) => one.top - other.top);
+    let end = article.top, longest = 0;
+    for (const box of shown) {
+        longest = Math.max(longest, box.top - end);
+        end = Math.max(end, box.bottom);
+    }
+    return Math.max(longest, article.bottom - end);
+}"""
+
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory):
@@ -63,6 +82,20 @@ def test_pages_fit_a_small_phone_and_pictures_have_words(site, chromium):
         missing = "[...document.images].filter(i => !i.alt.trim()).map(i => i.src)"
         assert page.evaluate(missing) == [], view
     page.close()
+
+
+def test_no_page_has_three_screens_of_text_without_a_picture_or_table(site, chromium):
+    """Nor a formula or a card, on a desktop."""
+    page = chromium.new_page(viewport=browser.DESKTOP)
+    files = [*site.glob("*.html"), *site.glob("lessons/*.html")]
+    lengths = {}
+    for file in files:
+        page.goto(file.as_uri())
+        if page.query_selector("article") and file.stem not in NOT_READ_THROUGH:
+            lengths[file.stem] = page.evaluate(LONGEST_TEXT)
+    page.close()
+    assert len(lengths) > 25
+    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
 
 
 def test_the_search_finds_share(site, chromium):

@@ -60,6 +60,15 @@ def plot_reliability(
     --------
     expected_calibration_error, plot_coverage
     arviz_plots.plot_ppc_pava : Calibration of each class against all others, without bins.
+
+    Examples
+    --------
+    >>> from pyro_vmtl import Preset, TaskData
+    >>> from pyro_vmtl.analysis import to_datatree
+    >>> classes = TaskData.classification([[0.0], [1.0]] * 8, ["no", "yes"] * 8, [*"aabb"] * 4)
+    >>> member = Preset(fitting={"num_steps": 20}).fit(classes)
+    >>> plot_reliability(to_datatree(member, classes, rows=classes)).get_xlabel()
+    'confidence (probability of the predicted class)'
     """
     proba, y = _predicted(data, "proba"), _predicted(data, "y").astype(int)
     confidence, hit = proba.max(1).astype(float), proba.argmax(1) == y
@@ -124,6 +133,11 @@ def plot_coverage(data: xr.DataTree, ax: Axes | None = None, *, ci_prob: float =
     plot_reliability
     arviz_plots.plot_ecdf_pit : Tell biased predictions, too, by
         ``az.plot_ecdf_pit(data, group="predictions", var_names="pit", sample_dims="row")``.
+
+    Examples
+    --------
+    >>> plot_coverage(tree).get_xlabel()
+    'probability of the central predictive interval'
     """
     # The probability of the central interval that a target is on the edge of.
     edges = np.abs(2 * _predicted(data, "pit") - 1)

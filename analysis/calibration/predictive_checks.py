@@ -113,6 +113,11 @@ def predictive_pvalues(
     See Also
     --------
     plot_ppc_by_task
+
+    Examples
+    --------
+    >>> list(predictive_pvalues(tree))
+    ['observed', 'mean', 'lower', 'upper', 'p_value']
     """
     found = task_statistics(data, group)
     low, high = found.interval(ci_prob)
@@ -161,6 +166,11 @@ def plot_ppc_by_task(
     predictive_pvalues
     arviz_plots.plot_ppc_dist : All targets together.
     arviz_plots.plot_ppc_rootogram : All counts or classes together.
+
+    Examples
+    --------
+    >>> [label.get_text() for label in plot_ppc_by_task(tree).get_yticklabels()]
+    ['−0.4', '−0.3', '−0.2', '−0.1', '0.0', '0.1', '0.2', '0.3']
     """
     found = task_statistics(data, group)
     of_classes = found.names[:2] != ["mean", "sd"]

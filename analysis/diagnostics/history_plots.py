@@ -23,6 +23,9 @@ SMOOTHED_STEPS = 51
 SMOOTHED_RECORDS = 9
 """Recorded steps in a running median of a term."""
 
+MOST_CURVES = 2_000
+"""Tasks whose curves are smoothed: of more, every second, third, ..., which do for quantiles."""
+
 
 def plot_elbo(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     """Plot the loss over the steps of a fit.
@@ -43,6 +46,11 @@ def plot_elbo(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     See Also
     --------
     plot_elbo_terms
+
+    Examples
+    --------
+    >>> plot_elbo(tree).get_xlabel()
+    'step'
     """
     loss = get_variable(data, "history", "loss").values
     ax = on_axes(ax)
@@ -88,6 +96,11 @@ def plot_elbo_terms(
     See Also
     --------
     plot_elbo
+
+    Examples
+    --------
+    >>> plot_elbo_terms(tree, term="kl", site="w").get_ylabel()
+    'nats per task'
     """
     site = next(iter(_sites(data, term)), "y") if site is None else site
     values = get_variable(data, "history", f"{term}_{site}")
@@ -99,6 +112,7 @@ def plot_elbo_terms(
     if term == "log_likelihood" and sizes is not None:
         curves, unit = curves / np.array(sizes, dtype=float), "nats per row"
     steps = np.asarray(values["term_step"].values)
+    curves = curves[:, :: -(-curves.shape[1] // MOST_CURVES)]
     smooth = np.stack([_smooth(curve, SMOOTHED_RECORDS) for curve in curves.T], axis=1)
     if smooth.shape[1] > MOST_LINES:
         ends = draw_bands(ax, steps, smooth)

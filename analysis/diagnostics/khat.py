@@ -142,6 +142,11 @@ def psis_khat(data: xr.DataTree) -> xr.Dataset:
     See Also
     --------
     plot_khat, loo
+
+    Examples
+    --------
+    >>> psis_khat(tree)["khat_task"].dims
+    ('task',)
     """
     together, by_task = (log_ratios(data), log_ratios(data, "_task"))
     num_samples = together.sizes["chain"] * together.sizes["draw"]
@@ -172,6 +177,11 @@ def plot_khat(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     --------
     psis_khat
     arviz_plots.plot_khat : The k-hat of each row, from :func:`loo`.
+
+    Examples
+    --------
+    >>> plot_khat(tree).get_ylabel()
+    'task'
     """
     khat = psis_khat(data)
     by_task, good_k = khat["khat_task"].values, khat.attrs["good_k"]

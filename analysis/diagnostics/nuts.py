@@ -80,6 +80,13 @@ def nuts_reference(
     ------
     ValueError
         If latent sites have different KL weights, or a weight of 0: then the fit has no target.
+
+    Examples
+    --------
+    >>> settings = {"num_samples": 10, "warmup": 10, "num_chains": 1}
+    >>> nuts = nuts_reference(model, guide, data, like=tree, **settings)
+    >>> dict(nuts["posterior"]["w"].sizes)
+    {'chain': 1, 'draw': 10, 'task': 3, 'feature': 2}
     """
     draws: dict[str, list[Tensor]] = {}
     diverging = np.zeros((num_chains, num_samples), dtype=bool)

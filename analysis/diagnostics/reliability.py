@@ -49,6 +49,11 @@ def assess_reliability(data: xr.DataTree) -> pd.DataFrame:
     See Also
     --------
     psis_khat, plot_reliability, plot_coverage, nuts_reference
+
+    Examples
+    --------
+    >>> assess_reliability(tree)["reliable"].to_dict()
+    {'predictions': 'no', 'relatedness': 'not tested', 'coefficients': 'no'}
     """
     found = {
         "predictions": _predictions(data),

@@ -42,6 +42,12 @@ def restart_spread(
         means between restarts over that of the posterior, root mean square over the numbers of a
         task. For source weights ``spread_{name}`` (task, source), the standard deviation of mean
         weights between restarts.
+
+    Examples
+    --------
+    >>> spread = restart_spread({"one": tree, "same": tree}, "w")
+    >>> float(spread["spread_w"].max())
+    0.0
     """
     if len(fits) < 2:
         raise ValueError(f"fits has {list(fits)}, expected at least two restarts to compare.")

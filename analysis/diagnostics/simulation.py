@@ -102,6 +102,17 @@ def simulate_ranks(
     :class:`~pyro_vmtl.models.HierarchicalNormal`. Ranks are uniform for the posterior at learning
     rate 1 only, as no targets could be simulated of which another generalised posterior is the
     posterior: those of a tempered fit (:func:`~pyro_vmtl.temper`) say how far it is from there.
+
+    Examples
+    --------
+    >>> from pyro_vmtl import Preset
+    >>> method = Preset(shared=(), fitting={"num_steps": 20})
+    >>> model, _ = method.programs(data)
+    >>> def refit(model, rows):
+    ...     return method.fit(rows).guide
+    >>> ranks = simulate_ranks(model, refit, data, num_simulations=2, num_samples=20)
+    >>> list(ranks.children)
+    ['prior_sbc']
     """
     if num_simulations < 1 or num_samples < 1:
         raise ValueError(

@@ -13,6 +13,7 @@ from torch import Tensor
 from pyro_vmtl.analysis.export.collected import MOST_NUMBERS
 from pyro_vmtl.analysis.export.labels import Labels, Variable
 from pyro_vmtl.analysis.export.predicted_rows import chunks, predictions
+from pyro_vmtl.data.limits import exceeds
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.predictive.calibration import Calibration
@@ -34,7 +35,8 @@ def mixture_groups(
     """Return the groups of training rows for the mixture of the members, and their weights."""
     labels = Labels(data, coords)
     groups = _training_groups(fitted, data, labels, num_samples, seed)
-    groups["posterior"] = _relatedness(fitted, labels, num_samples, seed)
+    if not exceeds("TASK_PAIRS", fitted.num_tasks**2):
+        groups["posterior"] = _relatedness(fitted, labels, num_samples, seed)
     groups["stack"] = _members(fitted, labels)
     return groups
 

@@ -42,6 +42,14 @@ def write_netcdf(tree: xr.DataTree, path: str | Path) -> None:
     See Also
     --------
     read_netcdf : Read the file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_netcdf(tree, f"{folder}/fit.nc")
+    ...     Path(f"{folder}/fit.nc").exists()
+    True
     """
     compressed = {"zlib": True, "complevel": LEVEL, "shuffle": True}
     encoding = {
@@ -68,6 +76,14 @@ def read_netcdf(path: str | Path) -> xr.DataTree:
     ------
     ValueError
         If it is damaged, leads to other files, or unpacks to more than 1 GB (docs/safety.md).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_netcdf(tree, f"{folder}/fit.nc")
+    ...     "posterior" in read_netcdf(f"{folder}/fit.nc")
+    True
     """
     path = Path(path)
     if not path.is_file():

@@ -63,6 +63,11 @@ def plot_influence_between_tasks(influence: xr.Dataset, ax: Axes | None = None) 
     See Also
     --------
     plot_relatedness : The weights that tasks give each other.
+
+    Examples
+    --------
+    >>> plot_influence_between_tasks(effects).get_ylabel()
+    'predicted'
     """
     tasks = influence["task"].values
     sums = influence["influence"].groupby("row_task").sum().reindex(row_task=tasks, fill_value=0.0)
@@ -114,6 +119,10 @@ def plot_influential_rows(influence: xr.Dataset, task: Hashable, ax: Axes | None
     -------
     Axes
         A dot for each row. The rows that help or harm most have their numbers.
+
+    Examples
+    --------
+    >>> ax = plot_influential_rows(effects, "Cy")
     """
     found = influence["influence"].sel(task=task)
     of = found["row_task"].values
@@ -161,6 +170,10 @@ def plot_influence_against_refits(
     -------
     sequence of Axes
         For the task of each row, and for the other tasks, where influence is far smaller.
+
+    Examples
+    --------
+    >>> left, right = plot_influence_against_refits(effects, effects)
     """
     if axes is None:
         axes = plt.subplots(1, 2, figsize=(10.0, 4.6), layout="constrained")[1]
@@ -199,6 +212,11 @@ def harmful_rows(
     DataFrame
         Indexed by ``row``: ``row_task``, ``influence`` in nats, ``step`` if it is known, and
         features.
+
+    Examples
+    --------
+    >>> len(harmful_rows(effects, number=2))
+    2
     """
     values = influence["influence"]
     values = values.sum("task") if task is None else values.sel(task=task)

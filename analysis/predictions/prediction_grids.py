@@ -102,6 +102,15 @@ def regression_grid(predict: Any, X: Any, *, task: Hashable, num: int = 200) -> 
     See Also
     --------
     plot_regression_bands : Plot the grid.
+
+    Examples
+    --------
+    >>> from pyro_vmtl import Preset, VMTLRegressor
+    >>> quick = VMTLRegressor(Preset(fitting={"num_steps": 20}))
+    >>> X = [[0.0], [1.0], [2.0]]
+    >>> reg = quick.fit(X, [0.0, 1.1, 1.9], ["Ada", "Ada", "Bo"])
+    >>> dict(regression_grid(reg, X, task="Bo", num=50).sizes)
+    {'x0': 50, 'probability': 4}
     """
     values, names, like_input = _read_features(X, 1)
     x0 = _around(values[:, 0], num)

@@ -67,6 +67,10 @@ def plot_shrinkage(
         A line for each task, ordered by the mean of the fit. A thin line joins the two estimates;
         the vertical line is the mean of the prior, where the tree has draws of it. Coefficients are
         of standardized features.
+
+    Examples
+    --------
+    >>> ax = plot_shrinkage(tree, tree, coords={"feature": "x0"})
     """
     name = shorten(task_name(data))
     if "stack" in data.children and "shared" in data.children:

@@ -56,6 +56,16 @@ def plot_regression_bands(
     Axes
         Bands of 50 % and 90 % of new targets, noise included, and between dashed lines the 90 %
         band of the mean function, taken as normal, which more rows would narrow.
+
+    Examples
+    --------
+    >>> from pyro_vmtl.analysis import regression_grid
+    >>> from pyro_vmtl import Preset, VMTLRegressor
+    >>> quick = VMTLRegressor(Preset(fitting={"num_steps": 20}))
+    >>> X = [[0.0], [1.0], [2.0]]
+    >>> reg = quick.fit(X, [0.0, 1.1, 1.9], ["Ada", "Ada", "Bo"])
+    >>> plot_regression_bands(regression_grid(reg, X, task="Bo")).get_xlabel()
+    'x0'
     """
     missing = {"mean", "quantile", "epistemic_std"} - set(data.data_vars)
     if missing or data["mean"].dims != ("x0",):

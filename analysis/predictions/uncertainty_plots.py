@@ -43,6 +43,11 @@ def plot_uncertainty(data: xr.DataTree, ax: Axes | None = None) -> Axes:
     Axes
         A bar for each task, the most uncertain on top, with its number of training rows in brackets
         where the tree has those rows. With more than 30 tasks, some are named.
+
+    Examples
+    --------
+    >>> [label.get_text() for label in plot_uncertainty(tree).get_yticklabels()]
+    ['Bo (12)', 'Cy (12)', 'Ada (12)']
     """
     real = "predictions" in data.children and PARTS_OF_REAL[0] in data["predictions"].data_vars
     names = PARTS_OF_REAL if real else PARTS_OF_CLASSES
@@ -90,6 +95,11 @@ def most_uncertain_rows(data: xr.DataTree, n: int = 10, *, by: str | None = None
         ``task``, ``true`` where it is known, then for classes ``predicted``, ``probability`` (of
         that class), ``entropy``, ``expected_entropy`` and ``mutual_information`` in nats, or for
         real targets ``mean``, ``std``, ``epistemic_std`` and ``aleatoric_std`` in their unit.
+
+    Examples
+    --------
+    >>> len(most_uncertain_rows(tree, n=3))
+    3
     """
     real = "predictions" in data.children and "mean" in data["predictions"].data_vars
     known = OF_REAL if real else OF_CLASSES
@@ -138,6 +148,10 @@ def plot_uncertain_rows(
     Axes
         A bar for each row, the most uncertain on top: entropies in nats, or variances in the square
         of the targets' unit.
+
+    Examples
+    --------
+    >>> ax = plot_uncertain_rows(tree, n=5)
     """
     table = most_uncertain_rows(data, n, by=by)[::-1]
     real = "std" in table

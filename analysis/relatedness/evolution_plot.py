@@ -50,6 +50,10 @@ def plot_relatedness_evolution(
     Axes
         A line for each task, named "task ← source" at its end; with more than seven tasks their
         median, and the middle half and nine tenths of them.
+
+    Examples
+    --------
+    >>> ax = plot_relatedness_evolution(tree)
     """
     weights = get_variable(data, "history", f"relatedness_{var_names}")
     weights = weights.transpose("snapshot_step", "task", "source")

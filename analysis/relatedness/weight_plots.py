@@ -75,6 +75,11 @@ def plot_relatedness(
     --------
     plot_relatedness_graph : The same as a graph.
     relatedness_table : The same as a table.
+
+    Examples
+    --------
+    >>> plot_relatedness(tree).get_ylabel()
+    'task (rows)'
     """
     weights = weight_summary(data, var_names, ci_prob)
     order = clustered_order(weights["mean"].values)
@@ -173,6 +178,10 @@ def plot_relatedness_graph(
         interval is below an even share. Tasks are the darker the larger the weight of the base.
         They stand in a circle, next to those that borrow alike. With more than 40 tasks only the
         15 that lend most have names.
+
+    Examples
+    --------
+    >>> ax = plot_relatedness_graph(tree, threshold=0.2)
     """
     weights = weight_summary(data, var_names, ci_prob)
     mean, lower = weights["mean"].values, weights["lower"].values

@@ -118,6 +118,12 @@ def relatedness_table(draws: Tensor, task_labels: Sequence[Hashable]) -> pd.Data
     DataFrame
         Rows are tasks. For each source and the base there are the columns ``(source, "mean")``,
         ``(source, "5%")`` and ``(source, "95%")``. The weight of a task on itself is NaN.
+
+    Examples
+    --------
+    >>> from pyro_vmtl import relatedness
+    >>> relatedness_table(relatedness(guide), data.task_labels).shape
+    (3, 12)
     """
     labels = list(task_labels)
     found = weight_summary(relatedness_datatree(draws, range(len(labels))))

@@ -36,6 +36,12 @@ class AmortizedNormal(nn.Module):
         Computes the posterior of summaries (..., F), such as :class:`~pyro_vmtl.guides.MLPEncoder`.
     data
         Training rows, which are summarized once, here.
+
+    Examples
+    --------
+    >>> from pyro_vmtl.guides import LinearEncoder
+    >>> AmortizedNormal(LinearEncoder(2, 2), data)().shape
+    torch.Size([3, 1, 2])
     """
 
     fixed_graph = True

@@ -38,6 +38,14 @@ class EncodedNormal(nn.Module):
     See Also
     --------
     pyro_vmtl.attend : Compute the counterparts of rows, which sharing ``z`` needs.
+
+    Examples
+    --------
+    >>> from pyro_vmtl import trace_guide_and_model
+    >>> from pyro_vmtl.guides import LinearEncoder
+    >>> guide = EncodedNormal(LinearEncoder(2, 3), MeanFieldNormal({"w": (4,)}, num_tasks=3))
+    >>> [*poutine.trace(guide).get_trace(data).stochastic_nodes]
+    ['task', 'w', 'data', 'z']
     """
 
     fixed_graph = True

@@ -99,6 +99,11 @@ class MLPEncoder(nn.Module):
         Widths of the hidden layers.
     num_features, latent_size, dropout, init_loc_scale, init_scale
         See :class:`LinearEncoder`; the last two are of the last layer.
+
+    Examples
+    --------
+    >>> MLPEncoder(5, 2, hidden=[8])(torch.zeros(3, 10, 5)).mean.shape
+    torch.Size([3, 10, 2])
     """
 
     fixed_graph = True
@@ -136,6 +141,13 @@ class ConcatenatedEncoders(nn.Module):
     ----------
     *encoders
         Encoders with D_1, D_2, ... outputs.
+
+    Examples
+    --------
+    >>> from pyro_vmtl.guides import LinearEncoder
+    >>> both = ConcatenatedEncoders(LinearEncoder(5, 2), LinearEncoder(5, 1))
+    >>> both(torch.zeros(3, 10, 5)).mean.shape
+    torch.Size([3, 10, 3])
     """
 
     fixed_graph = True

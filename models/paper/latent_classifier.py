@@ -46,6 +46,15 @@ class LatentClassifier(nn.Module):
     --------
     pyro_vmtl.guides.EncodedNormal : The guide with an encoder for ``z``.
     LinearClassifier : The same on the features themselves.
+
+    Examples
+    --------
+    >>> from pyro_vmtl import TaskData
+    >>> from pyro_vmtl.models import StandardNormal
+    >>> classes = TaskData.classification([[0.0], [1.0]], ["no", "yes"], ["a", "b"])
+    >>> model = LatentClassifier(StandardNormal([2, 5]), latent_size=4)
+    >>> poutine.trace(model).get_trace(classes).nodes["z"]["value"].shape
+    torch.Size([2, 1, 4])
     """
 
     fixed_graph = True

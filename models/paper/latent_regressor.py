@@ -49,6 +49,13 @@ class LatentRegressor(nn.Module):
     See Also
     --------
     pyro_vmtl.guides.EncodedNormal : The guide with an encoder for ``z``.
+
+    Examples
+    --------
+    >>> from pyro_vmtl.models import StandardNormal, TaskNoise
+    >>> model = LatentRegressor(StandardNormal([5]), 4, TaskNoise(3))
+    >>> poutine.trace(model).get_trace(data).nodes["z"]["value"].shape
+    torch.Size([3, 12, 4])
     """
 
     fixed_graph = True

@@ -1,7 +1,7 @@
 """The features in a table: which columns they are, and how they become numbers.
 
 Missing numbers are replaced by the median. Text becomes an indicator column for every category; a
-missing entry is the category ``missing``, and a category that the fit has not seen is zero in all.
+missing entry is a category of its own, ``None``, and one that the fit has not seen is zero in all.
 Only medians and categories are learned, so that they can be stored as JSON.
 """
 
@@ -43,7 +43,7 @@ class Columns:
     target: str
     task: str
     medians: Mapping[str, FiniteFloat]  # in place of missing values, of each numeric column
-    categories: Mapping[str, Sequence[str]]  # of each text column, sorted
+    categories: Mapping[str, Sequence[str | None]]  # of each text column, sorted; None: missing
     missing: Sequence[str] = ()  # entries that the user declared missing
 
     @classmethod
@@ -72,7 +72,7 @@ class Columns:
                 "expected tasks of several rows. Is it an id? Choose another with --task."
             )
         medians: dict[str, float] = {}
-        categories: dict[str, list[str]] = {}
+        categories: dict[str, list[str | None]] = {}
         notices: list[str] = []
         seen: dict[object, str] = {}
         for name in names:
@@ -92,7 +92,7 @@ class Columns:
             else:
                 _check_categories(column, name)
                 entries = _entries(column)
-                key, constant = tuple(entries), entries.nunique() == 1
+                key, constant = tuple(entries), entries.nunique(dropna=False) == 1
             same = seen.setdefault(key, name)
             if constant:
                 notices.append(f"Column {name!r} is left out, as it is the same in every row.")
@@ -108,10 +108,10 @@ class Columns:
                     )
             else:
                 notices += with_placeholders(column, name)
-                known = categories[name] = sorted(set(entries))
+                known = categories[name] = _sorted(entries)
                 notices.append(
                     f"Column {name!r} is text and becomes {len(known)} columns, one for each of "
-                    f"{quote_names(known, limit=5)}."
+                    f"{quote_names(map(_name, known), limit=5)}."
                 )
         columns = cls(target, task, medians, categories, list(missing))
         if not columns.feature_names:
@@ -123,7 +123,7 @@ class Columns:
     def feature_names(self) -> list[str]:
         """Names of the features: numeric columns, then ``column=category``, quoted if need be."""
         pairs = [(name, category) for name, known in self.categories.items() for category in known]
-        names = [f"{name}={category}" for name, category in pairs]
+        names = [f"{name}={_name(category)}" for name, category in pairs]
         if len(set(names)) < len(names):
             names = [f"{name!r}={category!r}" for name, category in pairs]
         while not set(self.medians).isdisjoint(names):
@@ -165,10 +165,10 @@ class Columns:
             entries = _entries(table[name])
             new = entries[~entries.isin(known)]
             if len(new):
+                some = quote_names(map(_name, _sorted(new)), limit=5)
                 found.append(
-                    f"Column {name!r} has {quote_names(sorted(set(new)), limit=5)} in {len(new)} "
-                    f"of {len(table)} rows, which the fit has not seen: all its indicators are 0 "
-                    "there."
+                    f"Column {name!r} has {some} in {len(new)} of {len(table)} rows, which the fit "
+                    "has not seen: all its indicators are 0 there."
                 )
         return found
 
@@ -218,5 +218,15 @@ def _check_categories(column: pd.Series, name: str) -> None:
 
 
 def _entries(column: pd.Series) -> pd.Series:
-    """Return entries as text; a missing one is a category."""
-    return normalize(column).map(str, na_action="ignore").astype("string").fillna("missing")
+    """Return entries as text, and None where one is missing."""
+    text = normalize(column).map(str, na_action="ignore").astype(object)
+    return text.where(text.notna(), None)
+
+
+def _sorted(entries: pd.Series) -> list[str | None]:
+    """Return each category once, that of missing entries last."""
+    return sorted(set(entries), key=lambda category: (category is None, category))
+
+
+def _name(category: str | None) -> str:
+    return "missing" if category is None else category

@@ -21,6 +21,9 @@ __all__ = ["TASK_COLUMNS", "show_run", "show_scores"]
 TASK_COLUMNS = ("rows", "borrowed", "nearest", "weight")
 """Columns of a summary; those after them are members of a stack."""
 
+RESULTS = ("metrics.json", "summary.csv", "relatedness.csv")
+"""Files that are named; the last is not there of very many tasks."""
+
 MAX_TASKS = 12
 """Tasks that are listed."""
 
@@ -37,7 +40,7 @@ def show_run(metrics: Mapping[str, Any], summary: pd.DataFrame, out: Path) -> No
         f"Fitted {rows['fit']} rows of {metrics['tasks']} tasks ({metrics['kind']}) in "
         f"{metrics['seconds']:.1f} s.",
         *([f"Weights of the members: {members}"] if members else []),
-        f"Results:  {out / 'metrics.json'}  {out / 'relatedness.csv'}",
+        f"Results:  {'  '.join(str(out / name) for name in RESULTS if (out / name).exists())}",
         f"Report:   {out / 'report.html'}",
         f"Predict:  pyro-vmtl predict {quote(str(out))} FILE --out predictions.csv",
     ]

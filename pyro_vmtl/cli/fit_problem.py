@@ -114,8 +114,10 @@ def _draw_test_rows(
     rng = np.random.RandomState(seed)
     held_out = np.zeros(len(tasks), dtype=bool)
     task = pd.factorize(np.array([*tasks, None], dtype=object))[0][:-1]
-    for t in range(task.max() + 1 if holdout else 0):
-        rows = np.flatnonzero((task == t) & known)
+    chosen = np.flatnonzero(known)
+    chosen = chosen[np.argsort(task[chosen], kind="stable")]
+    ends = np.cumsum(np.bincount(task[chosen]))[:-1]
+    for rows in np.split(chosen, ends) if holdout else ():
         size = min(round(holdout * len(rows)), len(rows) - 1)
         held_out[rng.permutation(rows)[: max(size, 0)]] = True
     return held_out

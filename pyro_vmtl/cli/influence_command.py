@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 
 from pyro_vmtl.analysis import plot_influence_between_tasks
 from pyro_vmtl.cli.fit_problem import Rows, read_problem
-from pyro_vmtl.cli.read_table import read_table, write_table
+from pyro_vmtl.cli.read_table import read_table
 from pyro_vmtl.cli.run_directory import FittedTable
 from pyro_vmtl.cli.settings import FitSettings, read_settings
 from pyro_vmtl.cli.user_errors import InputError, report_user_errors
+from pyro_vmtl.cli.write_table import check_table_path, write_table
 from pyro_vmtl.data.atomic_files import atomic_write
 from pyro_vmtl.data.checked_files import file_in
 from pyro_vmtl.estimators import check_device
@@ -46,11 +47,11 @@ def run_influence(
         if method not in METHODS:
             raise InputError(f"--method is {method!r}, expected one of {', '.join(METHODS)}.")
         picture = out.with_suffix(".png")
-        for path in (out, picture):
-            if path.exists() and not overwrite:
-                raise InputError(
-                    f"{path} exists already. Choose another --out, or pass --overwrite."
-                )
+        check_table_path(out, overwrite=overwrite)
+        if picture.exists() and not overwrite:
+            raise InputError(
+                f"{picture} exists already. Choose another --out, or pass --overwrite."
+            )
         check_device(device)
         fitted = FittedTable.load(folder, device=device)
         settings = read_settings({}, file_in(folder, "config.toml"))
@@ -64,7 +65,7 @@ def run_influence(
             progress=not as_json,
         )
         written = _table(found, train, fitted.columns.task)
-        write_table(written, out, overwrite=overwrite)
+        write_table(written, out)
         figure = plot_influence_between_tasks(found).get_figure(root=True)
         with atomic_write(picture) as scratch:
             cast(Figure, figure).savefig(scratch, dpi=150, format="png")

@@ -1,4 +1,4 @@
-"""Table files of the user: CSV, Parquet and NumPy archives in, CSV and Parquet out.
+"""Table files of the user: CSV, Parquet and NumPy archives.
 
 All formats give the same table, with the types of :mod:`pyro_vmtl.cli.column_types`. No file can
 run code: archives with pickled objects are refused.
@@ -23,12 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pyro_vmtl.cli.column_types import from_text, normalize
-from pyro_vmtl.cli.safe_text import write_csv
 from pyro_vmtl.cli.user_errors import InputError, did_you_mean, quote_names
-from pyro_vmtl.data.atomic_files import atomic_write
 from pyro_vmtl.data.limits import LimitError, check_limit
 
-__all__ = ["read_table", "write_table"]
+__all__ = ["read_table"]
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars (|)"}
 
@@ -65,31 +63,6 @@ def read_table(path: Path, missing: Sequence[str] = ()) -> pd.DataFrame:
     return reader(data, str(path), missing)
 
 
-def write_table(
-    table: pd.DataFrame, path: Path, *, overwrite: bool = False, spreadsheet: bool = False
-) -> None:
-    """Write a table to a .csv or .parquet file without its index, completely or not at all."""
-    if path.suffix.lower() not in (".csv", ".parquet"):
-        raise InputError(f"{path} has an unknown format, expected .csv or .parquet to write to.")
-    try:
-        if path.is_dir():
-            raise InputError(f"{path} is a folder, expected a file to write to.")
-        if path.exists() and not overwrite:
-            raise InputError(
-                f"{path} exists already. Choose another file with --out, or pass --overwrite."
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() == ".csv":
-            write_csv(table, path, spreadsheet=spreadsheet, index=False)
-        else:
-            with atomic_write(path) as scratch:
-                table.to_parquet(scratch, index=False)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror or error}). Choose another file with --out."
-        ) from None
-
-
 def _not_found(path: Path) -> str:
     if not path.parent.is_dir():
         return f"{path} does not exist, nor does the folder {path.parent}. Check the path."
@@ -107,7 +80,8 @@ def _read_csv(
     records: list[list[str]] = []
     check_limit("CELLS", data.count(delimiter.encode()) + data.count(b"\n"), name)
     try:
-        text = io.StringIO(_decode(data, name), newline="")
+        _check_encoding(data, name)
+        text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
         records += csv.reader(text, delimiter=delimiter, skipinitialspace=True, strict=True)
     except csv.Error as error:
         raise InputError(
@@ -143,7 +117,7 @@ def _read_csv(
     return pd.DataFrame(dict(zip(header, parsed, strict=True)))
 
 
-def _decode(data: bytes, name: str) -> str:
+def _check_encoding(data: bytes, name: str) -> None:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -159,7 +133,6 @@ def _decode(data: bytes, name: str) -> str:
         )
     if not text.strip():
         raise InputError(f"{name} is empty, expected a header and rows.")
-    return text
 
 
 def _check_delimiter(records: list[list[str]], name: str, delimiter: str) -> None:

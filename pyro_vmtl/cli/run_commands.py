@@ -13,12 +13,13 @@ from pyro_vmtl.analysis import read_netcdf
 from pyro_vmtl.analysis.export.tree_files import DAMAGED
 from pyro_vmtl.cli.console import show_run, show_scores
 from pyro_vmtl.cli.fit_problem import Rows
-from pyro_vmtl.cli.read_table import read_table, write_table
+from pyro_vmtl.cli.read_table import read_table
 from pyro_vmtl.cli.run_directory import FittedTable, beside, read_run
 from pyro_vmtl.cli.run_files import METRICS, POSTERIOR, run_file
 from pyro_vmtl.cli.run_report import write_run_report
 from pyro_vmtl.cli.scores import predictions, score_table, scores_as_json, scores_frame
 from pyro_vmtl.cli.user_errors import InputError, print_note, report_user_errors
+from pyro_vmtl.cli.write_table import check_table_path, write_table
 from pyro_vmtl.estimators import check_device
 
 __all__ = ["rewrite_report", "run_evaluate", "run_predict"]
@@ -36,12 +37,11 @@ def run_predict(
 ) -> None:
     """Predict the rows of a table, and write the predictions."""
     with report_user_errors(as_json=as_json) as notes:
-        if out.exists() and not overwrite:
-            raise InputError(f"{out} exists already. Choose another --out, or pass --overwrite.")
+        check_table_path(out, overwrite=overwrite)
         fitted, rows = _read(folder, table, notes, device=device)
         predicted = predictions(fitted.estimator, rows)
         found = beside(predicted, rows, {fitted.columns.task: rows.tasks})
-        write_table(found, out, overwrite=overwrite, spreadsheet=spreadsheet)
+        write_table(found, out, spreadsheet=spreadsheet)
     if as_json:
         typer.echo(json.dumps({"predictions": str(out), "rows": len(predicted), "notices": notes}))
     else:

@@ -40,6 +40,7 @@ from pyro_vmtl.cli.target import TargetKind, check_column, match_labels, read_ta
 from pyro_vmtl.cli.user_errors import InputError
 from pyro_vmtl.data.atomic_files import new_directory
 from pyro_vmtl.data.checked_files import file_in
+from pyro_vmtl.data.limits import exceeds
 from pyro_vmtl.estimators import DataWarning, VMTLClassifier, VMTLRegressor, versions
 from pyro_vmtl.estimators.saving import CONFIG
 
@@ -160,7 +161,8 @@ def _inspect(
     metrics["members"] = {name: float(summary[name].mean()) for name in members}
     _write_json(folder / METRICS, metrics)
     write(summary, folder / SUMMARY)
-    write(_relatedness_table(estimator), folder / "relatedness.csv")
+    if not exceeds("TASK_PAIRS", len(summary) ** 2):
+        write(_relatedness_table(estimator), folder / "relatedness.csv")
     tree = _draws(problem, fitted, num_members=max(1, len(members)))
     write_netcdf(tree, folder / POSTERIOR)
     write_run_report(folder, metrics, tree, out=settings.folder)

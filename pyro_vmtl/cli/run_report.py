@@ -11,6 +11,7 @@ from typing import Any
 import xarray as xr
 
 from pyro_vmtl.analysis import report_sections, write_report
+from pyro_vmtl.analysis.diagnostics.reliability import main_member
 from pyro_vmtl.analysis.report import PICTURES, ReportTable, Section
 from pyro_vmtl.cli.run_files import POSTERIOR
 from pyro_vmtl.cli.scores import scores_frame
@@ -49,12 +50,15 @@ def write_run_report(
     run, rows = folder if out is None else out, metrics["rows"]
     tested = f", {rows['test']:,} to test" if rows["test"] else ", none held out for testing"
     versions = json.loads(data.attrs["versions"])
-    name = "w_sources" if "w_sources" in data["posterior"].data_vars else "w"
+    member = main_member(data)
+    group = '["posterior"]' if "posterior" in data else f'[{member!r}]["posterior"]'
+    found = data["posterior"].data_vars if "posterior" in data else ()
+    name = "w_sources" if "w_sources" in found else "w"
     code = [
         f"pyro-vmtl fit --config {quote(f'{run}/config.toml')} --out {quote(f'{run}-again')}",
         "from pyro_vmtl.analysis import read_netcdf\n\n"
         f"data = read_netcdf({str(run / POSTERIOR)!r})  # an xarray DataTree, for ArviZ\n"
-        f'data["posterior"]["{name}"].mean(["chain", "draw"])',
+        f'data{group}["{name}"].mean(["chain", "draw"])',
     ]
     check_no_links(folder, PICTURES)
     return write_report(

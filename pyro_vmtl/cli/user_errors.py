@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import typer
 
 from pyro_vmtl.cli.safe_text import for_terminal
+from pyro_vmtl.data.limits import LimitWarning
 from pyro_vmtl.estimators import DataWarning, VersionWarning
 from pyro_vmtl.estimators.rows import join_some
 
@@ -74,7 +75,7 @@ def report_user_errors(*, as_json: bool = False) -> Iterator[list[str]]:
     notes: list[str] = []
 
     def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
-        if issubclass(category, DataWarning | VersionWarning):
+        if issubclass(category, DataWarning | LimitWarning | VersionWarning):
             notes.append(str(message))
             print_note(str(message))
 

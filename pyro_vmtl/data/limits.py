@@ -1,7 +1,8 @@
-"""Limits on what a file may make this package allocate, checked before anything is allocated.
+"""Limits on what data may make this package allocate, checked before anything is allocated.
 
-A file of a few bytes may unpack to more than the memory, or declare arrays of any size. Each limit
-is adjustable by an environment variable, ``PYRO_VMTL_MAX_`` and its name.
+A file of a few bytes may unpack to more than the memory, or declare arrays of any size, and some
+methods need numbers for all pairs of tasks. Each limit is adjustable by an environment variable,
+``PYRO_VMTL_MAX_`` and its name.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["LIMITS", "AllocationLimit", "LimitError", "check_limit"]
+__all__ = ["LIMITS", "AllocationLimit", "LimitError", "LimitWarning", "check_limit", "exceeds"]
 
 FACTORIES: set[Callable[..., Any]] = {
     *(torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.randn),
@@ -28,6 +29,7 @@ LIMITS = {
     "RUN_BYTES": (1_000_000_000, "bytes"),
     "NUMBERS": (250_000_000, "numbers"),
     "DRAWS": (10_000, "draws"),
+    "TASK_PAIRS": (2_250_000, "pairs of tasks"),
 }
 """Default of each limit, and what it counts."""
 
@@ -36,16 +38,29 @@ class LimitError(ValueError):
     """Something is larger than a limit allows."""
 
 
-def check_limit(name: str, found: float, what: object) -> None:
+class LimitWarning(UserWarning):
+    """Something is left out, as it would be larger than a limit allows."""
+
+
+def check_limit(
+    name: str, found: float, what: object, way_out: str = "If you trust the file"
+) -> None:
     """Raise an error if something is larger than a limit allows."""
-    default, unit = LIMITS[name]
-    variable = f"PYRO_VMTL_MAX_{name}"
-    most = int(os.environ.get(variable, default))
-    if found > most:
+    if exceeds(name, found):
         raise LimitError(
-            f"{what} has {found:,} {unit}, more than the limit of {most:,}, which guards the "
-            f"memory. If you trust the file, set the environment variable {variable}={found}."
+            f"{what} has {found:,} {LIMITS[name][1]}, more than the limit of {_limit(name):,}, "
+            f"which guards the memory. {way_out}, set the environment variable "
+            f"PYRO_VMTL_MAX_{name}={found}."
         )
+
+
+def exceeds(name: str, found: float) -> bool:
+    """Whether something is larger than a limit allows."""
+    return found > _limit(name)
+
+
+def _limit(name: str) -> int:
+    return int(os.environ.get(f"PYRO_VMTL_MAX_{name}", LIMITS[name][0]))
 
 
 class AllocationLimit(TorchFunctionMode):

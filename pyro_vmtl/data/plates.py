@@ -56,6 +56,14 @@ def sample_posterior(site: str, posterior: dist.TorchDistribution) -> Tensor:
     See Also
     --------
     pyro_vmtl.share : Assign a site a prior that pools the posteriors of the other tasks.
+
+    Examples
+    --------
+    >>> import pyro, torch
+    >>> with pyro.plate("task", 3, dim=-2):
+    ...     w = sample_posterior("w", dist.Normal(torch.zeros(3, 1, 2), 1.0).to_event(1))
+    >>> w.shape
+    torch.Size([3, 1, 2])
     """
     event_dim, normal = len(posterior.event_shape), posterior
     while isinstance(normal, dist.Independent):

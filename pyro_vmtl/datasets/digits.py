@@ -15,7 +15,15 @@ TWO_GROUPS = (0, 10, 20, 90, 100, 110)
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Training and test rows of several tasks; no original of a row is on both sides."""
+    """Training and test rows of several tasks; no original of a row is on both sides.
+
+    Examples
+    --------
+    >>> from pyro_vmtl.datasets import rotated_digits
+    >>> split = rotated_digits()
+    >>> len(split.y_train) == len(split.tasks_train)
+    True
+    """
 
     X_train: np.ndarray
     y_train: np.ndarray

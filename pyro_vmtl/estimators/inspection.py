@@ -11,6 +11,7 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from pyro_vmtl.data.limits import exceeds
 from pyro_vmtl.estimators.predicting import PredictionMixin
 from pyro_vmtl.inference.history import History
 
@@ -102,18 +103,26 @@ class InspectionMixin(PredictionMixin):
         Columns ``rows``; ``borrowed``, the share of the posterior mean of the task's coefficients
         that comes from other tasks' rows; ``nearest``, the source with the largest mean weight, or
         None if none has one and a half times an even share of what is borrowed; ``weight``, that
-        weight; and for a stack the weight of each member.
+        weight; and for a stack the weight of each member. Of more than 1,500 tasks, whose pairs
+        are not compared, ``nearest`` is None and ``weight`` is NaN.
         """
-        sources = np.nan_to_num(self.relatedness_["mean"].to_numpy()[:, :-1])
-        share = min(1.5 / max(len(sources) - 1, 1), 0.6)
-        stands_out = sources.max(1) > share * sources.sum(1)
-        nearest = self.relatedness_["source"].to_numpy()[sources.argmax(1)]
         index = pd.Index(list(self.tasks_), name="task", tupleize_cols=False)
+        nearest = np.full(len(index), None, dtype=object)
+        if exceeds("TASK_PAIRS", len(index) ** 2):
+            borrowed = self.fitted_.borrowed(seed=self.random_state).numpy()[self._task_order()]
+            weight = np.full(len(index), np.nan)
+        else:
+            sources = np.nan_to_num(self.relatedness_["mean"].to_numpy()[:, :-1])
+            borrowed, weight = sources.sum(1), sources.max(1)
+            share = min(1.5 / max(len(sources) - 1, 1), 0.6)
+            stands_out = weight > share * borrowed
+            largest = sources.argmax(1)[stands_out]
+            nearest[stands_out] = self.relatedness_["source"].to_numpy()[largest]
         columns: dict[str, Any] = {
             "rows": self.task_sizes_,
-            "borrowed": sources.sum(1),
-            "nearest": pd.Series(np.where(stands_out, nearest, None), index, dtype=object),
-            "weight": sources.max(1),
+            "borrowed": borrowed,
+            "nearest": pd.Series(nearest, index, dtype=object),
+            "weight": weight,
         }
         if len(self.fitted_.members) > 1:
             weights = self.fitted_.weights.numpy()[self._task_order()]

@@ -34,7 +34,10 @@ __all__ = ["PredictionBatch", "PredictionMixin", "prediction_batches"]
 FEW_TASKS = 256
 """Up to so many tasks are predicted together, including those without rows in the batch."""
 
-MAX_NUMBERS = 20_000_000
+MOST_PADDING = 4
+"""Times the rows, above which tasks without rows in a batch are left out of it."""
+
+MAX_NUMBERS = 10_000_000
 """Numbers in the predictions of a batch, over all draws."""
 
 
@@ -175,11 +178,12 @@ def prediction_batches(
         yield new[start : start + size], None
     counts = np.bincount(task[task >= 0], minlength=len(task_labels))
     position = positions_in_tasks(task)
-    start = 0
+    start, padded = 0, len(task_labels) * counts.max()
+    alike = padded <= MOST_PADDING * counts.sum() or padded * cost <= MAX_NUMBERS
     while start < counts.max():
         present = np.flatnonzero(counts > start)
-        if len(task_labels) <= FEW_TASKS:  # all, so that draws do not depend on the tasks asked for
-            present = np.arange(len(task_labels))
+        if alike and len(task_labels) <= FEW_TASKS:
+            present = np.arange(len(task_labels))  # so that draws do not depend on those asked for
         numbers = len(present) * cost + len(task_labels) * num_features
         size = max(1, MAX_NUMBERS // numbers)
         now = (task >= 0) & (position >= start) & (position < start + size)

@@ -30,7 +30,13 @@ def as_schedule(value: float | Schedule) -> Schedule:
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant value."""
+    """A constant value.
+
+    Examples
+    --------
+    >>> Constant(0.3)(1000)
+    0.3
+    """
 
     value: float
 

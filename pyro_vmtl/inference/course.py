@@ -59,6 +59,11 @@ class FitResult:
     stopped
         Why the fit ended: the loss had ``"settled"``, ``num_steps`` ``"steps"`` were done, or the
         user ``"interrupted"`` it.
+
+    Examples
+    --------
+    >>> fitted.result.stopped
+    'steps'
     """
 
     history: History

@@ -70,6 +70,11 @@ class MeanFieldELBO(TraceMeanField_ELBO):
     ----------
     .. [1] Shen, J., Zhen, X., Worring, M. and Shao, L. (2021). Variational Multi-Task Learning with
        Gumbel-Softmax Priors. NeurIPS, arXiv 2111.05323, eq. 7.
+
+    Examples
+    --------
+    >>> MeanFieldELBO(num_particles=4)(model, guide)(data).shape
+    torch.Size([])
     """
 
     fixed_graph = True

@@ -41,6 +41,12 @@ class History:
         the posterior's logits, the probability of each source to have the largest weight.
         The mean of draws from :func:`~pyro_vmtl.relatedness` is somewhat more even, increasingly
         so at higher temperatures.
+
+    Examples
+    --------
+    >>> history = fitted.result.history
+    >>> history.loss.shape, history.kl["w"].shape[1]
+    (torch.Size([50]), 3)
     """
 
     loss: Tensor

@@ -53,6 +53,14 @@ def save_program(path: Path | str, model: Program, guide: Program, *args: Any) -
     See Also
     --------
     load_program : Read the file in another process.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_program(f"{folder}/fit", model, guide, data)
+    ...     Path(f"{folder}/fit").exists()
+    True
     """
     config = json.dumps([describe(arg) for arg in args])
     _run(model, guide, args)

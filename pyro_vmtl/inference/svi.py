@@ -118,6 +118,13 @@ def fit(
     of programs that promise it by ``fixed_graph = True`` (see ``pyro_vmtl.handlers.fixed_graph``),
     and of others as long as runs of them, at the 1st, 2nd, 4th, 8th, ... of the steps to replay,
     agree with the recording and change nothing that Python remembers.
+
+    Examples
+    --------
+    >>> from pyro_vmtl import Preset
+    >>> model, guide = Preset().initial_programs(data)
+    >>> fit(model, guide, data, num_steps=20).history.loss.shape
+    torch.Size([20])
     """
     own_parameters(model, guide)  # of the store, which is out of sight from here
     with isolated(seed), progress_bar(num_steps, visible=progress) as report:

@@ -19,6 +19,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyro_vmtl.data.folds import folds
+from pyro_vmtl.data.limits import exceeds
 from pyro_vmtl.data.one_task import as_last_task
 from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.data.task_batches import Part, TaskBatches
@@ -100,7 +101,7 @@ def add_task(fitted: Fitted, rows: TaskData, *, seed: int = 0) -> Fitted:
     extended = replace(
         fitted, members=members, weights=weights, result=result, shares_of_folds=None
     )
-    if fitted.shares_of_folds is None:
+    if fitted.shares_of_folds is None or exceeds("TASK_PAIRS", len(weights) ** 2):
         return extended
     # No fit without a fold has the new task: there it borrows as in the one of all rows.
     new = extended.relatedness(num_samples=WEIGHT_DRAWS, seed=seed).mean(0)[-1:]

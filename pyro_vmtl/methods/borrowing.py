@@ -24,8 +24,9 @@ different methods can thus be compared, and a hierarchical model between separat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,6 +45,9 @@ __all__ = ["WEIGHT_DRAWS", "Borrowing"]
 
 WEIGHT_DRAWS = 200
 """Draws of the source weights that their mean is computed from."""
+
+MOST_NUMBERS = 20_000_000
+"""Numbers in draws that are held at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,23 +106,40 @@ class Borrowing:
         shares = torch.cat([self.shares, self.shares.mean(0, keepdim=True)])
         return Borrowing(shares, torch.cat([self.sources, torch.zeros(1)]))
 
+    def total(self, guide: Program, *, seed: int = 0) -> Tensor:
+        """Compute what is borrowed in all, (T,): without pools, no matter from whom."""
+        if self.shares_per_weight:
+            return 1 - self.mean(guide, seed=seed)[:, -1]
+        return (self.shares * (1 - self.sources)).clamp(max=1.0)
+
     def mean(self, guide: Program, *, seed: int = 0) -> Tensor:
         """Compute mean shares, (T, T + 1), by few draws: with many tasks each of them is large."""
-        return self.draw(guide, num_samples=WEIGHT_DRAWS, seed=seed).mean(0)
+        return _mean(partial(self.draw, guide), self.num_tasks, seed)
 
     def draw(self, guide: Program, *, num_samples: int = 1000, seed: int = 0) -> Tensor:
         """Draw shares, (S, T, T + 1), with source weights from their posterior.
 
         Rows are on the simplex, the last column is what is not borrowed, and the diagonal is 0.
         """
-        shares = torch.outer(self.shares, self.sources).fill_diagonal_(0.0)
-        shares = shares.expand(num_samples, -1, -1)
+        shares = torch.outer(self.shares, self.sources).fill_diagonal_(0.0)[None]
         for site, per_weight in self.shares_per_weight.items():
             weights = relatedness(guide, site, num_samples=num_samples, seed=seed).cpu()
             shares = shares + per_weight * weights[..., :-1]
         total = shares.sum(-1, keepdim=True)
         shares = shares / total.clamp(min=1.0)  # a fit that has not settled may be beyond 1
-        return torch.cat([shares, 1 - shares.sum(-1, keepdim=True)], dim=-1).clamp(min=0.0)
+        shares = torch.cat([shares, 1 - shares.sum(-1, keepdim=True)], dim=-1).clamp(min=0.0)
+        return shares.expand(num_samples, -1, -1)
+
+
+def _mean(draw: Callable[..., Tensor], num_tasks: int, seed: int) -> Tensor:
+    """Average draws, (S, T, T + 1), batch by batch."""
+    size = max(1, MOST_NUMBERS // num_tasks**2)
+    total: Tensor | float = 0.0
+    for start in range(0, WEIGHT_DRAWS, size):
+        num_samples = min(size, WEIGHT_DRAWS - start)
+        total = total + draw(num_samples=num_samples, seed=seed + start).sum(0)
+    assert isinstance(total, Tensor)
+    return total / WEIGHT_DRAWS
 
 
 def _trace(model: Program, guide: Program, data: TaskData, *, with_gradient: bool) -> TracePair:
@@ -155,7 +176,7 @@ def _posterior(guide_trace: Any, site: str, node: Any) -> Any:
 
 def _shares_per_weight(pool: Pool, posterior: Any, guide: Program, site: str) -> Tensor:
     """Compute the share of each source at the mean weights, over its weight, (T, T)."""
-    mean = relatedness(guide, site, num_samples=WEIGHT_DRAWS).mean(0)
+    mean = _mean(partial(relatedness, guide, site), len(posterior.mean), seed=0)
     with torch.no_grad():
         shares = pool.with_weights(mean.to(pool.weights)).shares(posterior)
     weights = mean[:, :-1].to(shares)

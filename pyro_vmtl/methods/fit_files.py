@@ -35,6 +35,14 @@ def save_fitted(path: Path | str, fitted: Fitted, data: TaskData) -> None:
     --------
     load_fitted : Read the file in another process.
     save_program : The same for a pair of programs that :func:`~pyro_vmtl.fit` fitted.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_fitted(f"{folder}/fit", fitted, data)
+    ...     Path(f"{folder}/fit").exists()
+    True
     """
     config, tensors = to_state(fitted)
     if data.num_tasks != fitted.num_tasks:

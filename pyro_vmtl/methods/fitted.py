@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyro_vmtl.data.limits import check_limit
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.inference.svi import FitResult
 from pyro_vmtl.methods.member import Member
@@ -39,6 +40,11 @@ class Fitted:
     shares_of_folds
         (S, T, T + 1), mean :meth:`relatedness` of the fits without each of K folds, averaged over
         members by draws of their weights; None for a single fit.
+
+    Examples
+    --------
+    >>> fitted.predictive(data).mean.shape
+    torch.Size([3, 12])
     """
 
     members: Mapping[str, Member]
@@ -180,6 +186,12 @@ class Fitted:
         parts = self.new_task_draws(rows, num_samples=num_samples, seed=seed)
         return predictive_mixture(parts, self.new_task_weights[None])
 
+    def borrowed(self, *, seed: int = 0) -> Tensor:
+        """Compute the share of each task's posterior mean that comes from all others, (T,)."""
+        members = self.members.values()
+        totals = [member.borrowing.total(member.guide, seed=seed) for member in members]
+        return (self.weights * torch.stack(totals, dim=1)).sum(1)
+
     def relatedness(self, *, num_samples: int = 1000, seed: int = 0) -> Tensor:
         """Draw the share of each task's posterior mean that comes from each other task.
 
@@ -204,6 +216,10 @@ class Fitted:
         --------
         pyro_vmtl.relatedness : The source weights of a shared site themselves.
         """
+        check_limit(
+            *("TASK_PAIRS", self.num_tasks**2, f"The relatedness of {self.num_tasks:,} tasks"),
+            "What each of them borrows in all is in `borrowed`. Where there is memory",
+        )
         total = torch.zeros(num_samples, self.num_tasks, self.num_tasks + 1)
         for weights, member in zip(self.weights.T, self.members.values(), strict=True):
             drawn = member.borrowing.draw(member.guide, num_samples=num_samples, seed=seed)

@@ -35,7 +35,17 @@ FILE = "fit.pt"
 
 
 class Method(Protocol):
-    """Whatever fits the rows of many tasks."""
+    """Whatever fits the rows of many tasks.
+
+    Examples
+    --------
+    >>> class Quick:
+    ...     def fit(self, data, **settings):
+    ...         return Preset(fitting={"num_steps": 20}).fit(data, **settings)
+    >>> from pyro_vmtl import Preset
+    >>> Quick().fit(data).num_tasks
+    3
+    """
 
     def fit(
         self,

@@ -8,6 +8,7 @@ fits all its members and mixes their predictions, with weights from rows that th
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import torch
 
 from pyro_vmtl.data.folds import folds, needed_folds, subsample_rows
+from pyro_vmtl.data.limits import LimitError, LimitWarning, exceeds
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.inference.joint import MOST_NUMBERS
 from pyro_vmtl.inference.progress import fits_bar
@@ -106,6 +108,9 @@ class Stack:
     ) -> Fitted:
         """Fit all members to all rows, and from there to all folds but one.
 
+        A member that cannot be fitted within the limits, such as one that shares among too many
+        tasks, is left out with a warning.
+
         Ctrl-C ends it, and keeps the members and folds that were done.
 
         Parameters
@@ -125,6 +130,7 @@ class Stack:
             trains = {number: train for number, (train, _) in enumerate(pairs, 1)}
             (members, *without_folds), ends = fitting.fit({0: data, **trains})
             stopped, held_out = "interrupted" in ends, None
+            kept = replace(self, members={name: self.members[name] for name in members})
             if not stopped and validation is not None:
                 some = subsample_rows(validation, MAX_HELD_OUT, seed=seed)
                 held_out = _predict_held_out(members, data, some, seed)
@@ -132,7 +138,7 @@ class Stack:
                 each = zip(without_folds, pairs, strict=True)
                 held_out = _concat([_out_of_fold(fits, *pair, seed) for fits, pair in each])
             elif not stopped and data.mask.sum() > 1:
-                held_out, stopped = self.out_of_fold(
+                held_out, stopped = kept.out_of_fold(
                     data, members, seed=seed, report=report, checkpoints=checkpoints
                 )
         result = FitResult(
@@ -143,7 +149,7 @@ class Stack:
         if held_out is None:
             even = torch.full((data.num_tasks, len(members)), 1 / len(members))
             return Fitted(members, even, result)
-        names = self.calibrated_members(data)
+        names = kept.calibrated_members(data)
         calibrations = held_out.calibrations(names)
         density = held_out.cross_fitted_density(names, seed=seed)
         weights = held_out.weights(density, data.num_tasks)
@@ -216,9 +222,15 @@ class _Fitting:
                 folder = f"{name}-without-fold-{fold}" if fold else name
                 folders.append(None if self.checkpoints is None else self.checkpoints / folder)
             start = None if starts is None else starts[name]
-            fitted = method.fit_each(
-                [*parts.values()], seed=self.seed, checkpoints=folders, start=start
-            )
+            try:
+                fitted = method.fit_each(
+                    [*parts.values()], seed=self.seed, checkpoints=folders, start=start
+                )
+            except LimitError as error:
+                if not fits[0] and name == [*self.members][-1]:
+                    raise
+                warnings.warn(f"Member {name!r} is left out. {error}", LimitWarning, stacklevel=2)
+                continue
             for of_part, each in zip(fits, fitted, strict=False):
                 of_part[name] = each.member
                 ends.add(each.result.stopped)
@@ -231,8 +243,11 @@ def _out_of_fold(
     members: Mapping[str, Member], train: TaskData, held: TaskData, seed: int
 ) -> OutOfFold:
     """Predict the rows of a fold, and compute what tasks borrow in the fits without it."""
+    found = _predict_held_out(members, train, held, seed)
+    if exceeds("TASK_PAIRS", train.num_tasks**2):
+        return found
     shares = {name: m.borrowing.mean(m.guide, seed=seed)[None] for name, m in members.items()}
-    return replace(_predict_held_out(members, train, held, seed), shares=shares)
+    return replace(found, shares=shares)
 
 
 def _concat(parts: Sequence[OutOfFold]) -> OutOfFold | None:

@@ -40,6 +40,13 @@ class Family:
         Least temperature of a calibration; None where predictions are not calibrated.
     ordered
         Whether targets have an order, and so quantiles and a distribution function.
+
+    Examples
+    --------
+    >>> from torch.distributions import Gumbel
+    >>> family = Family(Gumbel, ["loc", "scale"])
+    >>> family.map(lambda values: values[0] + 1, Gumbel(0.0, 1.0)).loc
+    tensor(1.)
     """
 
     min_temperature: float | None = None

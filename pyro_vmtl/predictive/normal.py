@@ -26,6 +26,10 @@ MAX_NEWTON_STEPS = 100
 PRECISION = 1e-5
 """Of a quantile, in standard deviations of the narrowest component."""
 
+NEAR = 1e-3
+"""A Newton step, in the same unit, after which the error is below :data:`PRECISION`: it is that of
+the step squared, times half the relative slope of the density, which is some units at most."""
+
 ROUNDING = 1e-12
 """Relative error of sums of probabilities, so that a probability near 1 is reached."""
 
@@ -56,28 +60,57 @@ class NormalFamily(Family):
     def quantile(
         self, components: Any, weights: Tensor, probabilities: Sequence[float]
     ) -> list[Tensor]:
-        """Invert the distribution function by Newton's method inside a bracket."""
+        """Invert the distribution function by Newton's method inside a bracket.
+
+        It starts at the Cornish-Fisher expansion [1]_: a mixture of many draws is nearly normal.
+
+        References
+        ----------
+        .. [1] E. Cornish, R. Fisher. Moments and Cumulants in the Specification of Distributions.
+           Revue de l'Institut International de Statistique 5, 1938.
+        """
         loc, scale = components.loc.double(), components.scale.double()
-        return [_quantile(weights, loc, scale, probability) for probability in probabilities]
+        mean = (weights * loc).sum(1)
+        off, var = loc - mean[:, None], scale**2
+        square = off**2
+        std = (weights * (square + var)).sum(1).sqrt()
+        skew = (weights * off * (square + 3 * var)).sum(1) / std**3
+        excess = (weights * (square**2 + 6 * square * var + 3 * var**2)).sum(1) / std**4 - 3
+        found = []
+        for probability in probabilities:
+            z = float(torch.special.ndtri(torch.tensor(probability, dtype=torch.float64)))
+            start = z + (z**2 - 1) / 6 * skew + (z**3 - 3 * z) / 24 * excess
+            start = start - (2 * z**3 - 5 * z) / 36 * skew**2
+            found.append(_quantile(weights, loc, scale, probability, z, mean + std * start))
+        return found
 
 
-def _quantile(weight: Tensor, loc: Tensor, scale: Tensor, probability: float) -> Tensor:
-    """Invert mixtures of normals, (rows, K) to (rows,)."""
+def _quantile(
+    weight: Tensor, loc: Tensor, scale: Tensor, probability: float, normal: float, value: Tensor
+) -> Tensor:
+    """Invert mixtures of normals, (rows, K) to (rows,), from a first guess."""
     # The quantile of a mixture is between the least and the largest of its components.
-    normal = torch.special.ndtri(loc.new_tensor(probability))
     each = loc + scale * normal
-    low, high, shortest = each.amin(1), each.amax(1), PRECISION * scale.amin(1)
-    mean = (weight * loc).sum(1)
-    spread = (weight * ((loc - mean[:, None]) ** 2 + scale**2)).sum(1).sqrt()
-    value = torch.clamp(mean + spread * normal, low, high)
+    low, high, shortest = each.amin(1), each.amax(1), scale.amin(1)
+    value = found = torch.clamp(value, low, high)
+    rows = torch.arange(len(value), device=value.device)
     for _ in range(MAX_NEWTON_STEPS):  # or bisection, where a step would leave the bracket
-        z = (value[:, None] - loc) / scale
-        excess = (weight * torch.special.ndtr(z)).sum(1) - probability
-        density = (weight * (-(z**2) / 2).exp() / scale).sum(1) / math.sqrt(2 * math.pi)
+        z = (value[:, None] - loc).div_(scale)
+        below = torch.erf(z * math.sqrt(0.5)).mul_(weight).sum(1)  # twice as fast as ndtr
+        excess = 0.5 * (below + 1) - probability
+        density = z.square_().mul_(-0.5).exp_().mul_(weight).div_(scale).sum(1)
         low, high = value.where(excess < 0, low), high.where(excess < 0, value)
-        step = value - excess / density
-        new = step.where((step >= low) & (step <= high), (low + high) / 2)
-        left, value = torch.minimum((new - value).abs(), high - low), new
-        if (left <= torch.maximum(shortest, ROUNDING * high.abs())).all():
+        step = value - excess * math.sqrt(2 * math.pi) / density
+        inside = (step >= low) & (step <= high)
+        new = step.where(inside, (low + high) / 2)
+        moved = (new - value).abs()
+        value = found[rows] = new
+        enough = torch.maximum(PRECISION * shortest, ROUNDING * high.abs())
+        near = inside & (moved <= NEAR * shortest)  # the step squared the error
+        left = ~near & (torch.minimum(moved, high - low) > enough)
+        if not left.any():
             break
-    return value
+        if not left.all():
+            weight, loc, scale, rows = weight[left], loc[left], scale[left], rows[left]
+            low, high, shortest, value = low[left], high[left], shortest[left], value[left]
+    return found

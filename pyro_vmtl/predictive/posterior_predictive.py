@@ -67,6 +67,14 @@ def predict_proba(
     --------
     predict_moments : Mean and standard deviation of real targets and counts.
     likelihood_draws : The likelihood under each draw, without averaging.
+
+    Examples
+    --------
+    >>> from pyro_vmtl import Preset, TaskData
+    >>> classes = TaskData.classification([[0.0], [1.0]] * 4, ["no", "yes"] * 4, [*"aabb"] * 2)
+    >>> member = Preset(fitting={"num_steps": 20}).fit(classes)
+    >>> predict_proba(member.model, member.guide, classes).shape
+    torch.Size([2, 4, 2])
     """
     parts = []
     for node in _likelihoods(model, guide, args, site, num_samples, seed):
@@ -103,6 +111,12 @@ def predict_moments(
         Mean and standard deviation, each (T, N), in the unit of the targets. By the law of total
         variance the square of the latter is the mean of the variances and the variance of the
         means.
+
+    Examples
+    --------
+    >>> mean, std = predict_moments(model, guide, data)
+    >>> mean.shape, bool((std > 0).all())
+    (torch.Size([3, 12]), True)
     """
     parts = []
     shift = None
@@ -147,6 +161,11 @@ def log_predictive_density(
     ------
     ValueError
         If the site is not observed.
+
+    Examples
+    --------
+    >>> log_predictive_density(model, guide, data).shape
+    torch.Size([3, 12])
     """
     parts = []
     for node in _likelihoods(model, guide, args, site, num_samples, seed):
@@ -194,6 +213,11 @@ def likelihood_draws(
     See Also
     --------
     predictive_mixture : The distribution averaged over draws, with ``cdf`` and ``log_prob``.
+
+    Examples
+    --------
+    >>> likelihood_draws(model, guide, data, num_samples=50).batch_shape
+    torch.Size([50, 3, 12])
     """
     with torch.set_grad_enabled(differentiable):
         parts = [node["fn"] for node in _likelihoods(model, guide, args, site, num_samples, seed)]

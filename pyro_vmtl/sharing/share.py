@@ -217,6 +217,11 @@ def relatedness(
     Tensor
         (S, T, T + 1), rows on the simplex; the last column is the base, and the diagonal is 0. With
         ``weights="categorical"`` all draws are the same: the probabilities.
+
+    Examples
+    --------
+    >>> relatedness(guide, num_samples=100).shape
+    torch.Size([100, 3, 4])
     """
     modules = program.modules() if isinstance(program, nn.Module) else ()
     sharings = [module for module in modules if isinstance(module, Sharing)]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pyro_vmtl.data.limits import check_limit
 from pyro_vmtl.handlers.schedules import Schedule, Scheduled
 from pyro_vmtl.sharing.components import TaskComponents, other_tasks
 from pyro_vmtl.sharing.concrete import LogConcrete
@@ -56,6 +57,12 @@ class CellSources:
         Batch (T, \*rest, T - 1), the other tasks in order, and the site's event shape.
     present
         (T, \*rest, T - 1), False where a task has no source for a cell.
+
+    Examples
+    --------
+    >>> normal = dist.Normal(torch.zeros(2, 5, 1, 3), 1.0).to_event(1)
+    >>> CellSources(normal, torch.ones(2, 5, 1, dtype=torch.bool)).present.shape
+    torch.Size([2, 5, 1])
     """
 
     normal: dist.Independent
@@ -95,6 +102,11 @@ class Sources(Scheduled):
                 "Sharing found 1 task, expected at least 2: a single task has no sources. "
                 "Pass more tasks, or use the model without `share`."
             )
+        check_limit(
+            *("TASK_PAIRS", num_tasks**2, f"Sharing among {num_tasks:,} tasks"),
+            "Use a method that does not share, such as 'mixed-model' or 'hierarchical', or fewer "
+            "tasks; or, where there is memory for 50 times as many numbers",
+        )
         if not temperature(0) > 0:
             raise ValueError(f"temperature is {temperature(0)}, expected a number above 0.")
         if prior_temperature is not None and not prior_temperature > 0:

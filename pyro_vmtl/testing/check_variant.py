@@ -141,11 +141,11 @@ def parametrize_with_checks(
 
     Examples
     --------
-    In a test file::
+    In a test file, with programs and rows of your own:
 
-        @parametrize_with_checks(programs, data)
-        def test_variant(check):
-            check()
+    >>> @parametrize_with_checks(fitted.member.method.programs, data)
+    ... def test_variant(check):
+    ...     check()
     """
     import pytest
 

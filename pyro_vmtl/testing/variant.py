@@ -24,7 +24,14 @@ __all__ = ["NotApplicable", "Variant", "VariantError", "in_double", "refused"]
 
 
 class VariantError(AssertionError):
-    """A check of a variant failed: which one, what it found, and what to change where."""
+    """A check of a variant failed: which one, what it found, and what to change where.
+
+    Examples
+    --------
+    >>> print(VariantError("padding", "the loss changed.", "mask the plate of rows"))
+    padding: the loss changed.
+      mask the plate of rows
+    """
 
     def __init__(self, check: str, found: str, change: str, line: str | None = None) -> None:
         where = f"\n  at {line}" if line else ""
@@ -48,6 +55,11 @@ class Variant:
         Rows with targets, of at least two tasks, some of them with different numbers of rows.
     site
         Name of the observed site.
+
+    Examples
+    --------
+    >>> Variant(fitted.member.method.programs, data).site
+    'y'
     """
 
     make: Callable[[TaskData], tuple[Program, Program]]

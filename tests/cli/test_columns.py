@@ -174,6 +174,17 @@ def test_other_rows_are_read_in_the_same_way(learned):
     assert got["zip=11"] == [1, 0] and got["zip=007"] == [0, 0]
 
 
+def test_a_missing_entry_is_no_category_called_missing():
+    some = ["missing", None, "f"] * (ROWS // 3)
+    X = learn(sex=some).features(rows(sex=some))
+    assert list(X)[1:] == ["'sex'='f'", "'sex'='missing'", "'sex'=None"]
+    np.testing.assert_array_equal(X.to_numpy()[:3, 1:], [[0, 1, 0], [0, 0, 1], [1, 0, 0]])
+    columns = learn(sex=["m", None, "f"] * (ROWS // 3))  # the fit has seen no such word
+    read = columns.features(rows(sex=some))
+    assert read["sex=missing"][:3].tolist() == [0, 1, 0]
+    assert "'missing' in 10 of 30 rows" in columns.unusual(rows(sex=some))[0]
+
+
 @pytest.mark.parametrize(
     ("change", "part"),
     [

@@ -16,9 +16,10 @@ from pandas.testing import assert_frame_equal
 
 from pyro_vmtl.cli import read_table as read_table_module
 from pyro_vmtl.cli.columns import Columns
-from pyro_vmtl.cli.read_table import read_table, write_table
+from pyro_vmtl.cli.read_table import read_table
 from pyro_vmtl.cli.target import read_target, read_tasks
 from pyro_vmtl.cli.user_errors import InputError
+from pyro_vmtl.cli.write_table import write_table
 
 GOOD = b"school,age,sex,score\n007,7,f,1.5\n007,,m,2.5\n011,9,f,0.5\n011,8,NA,3.0\n"
 
@@ -235,33 +236,6 @@ def test_parquet_keeps_what_pandas_stores(tmp_path):
     assert read["sort"].tolist() == ["a", pd.NA] and read["code"].tolist() == [3, 4]
     assert read["large"].tolist() == [str(2**64 - 1), "1"]
     assert read["pupil"].tolist() == [5, 6] and read["day"].dtype.kind == "M"
-
-
-def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
-    table = pd.DataFrame({"a": ["007", None], "b": [0.1, 2.0]}).convert_dtypes()
-    path = tmp_path / "a.csv"
-    write_table(table, path)
-    with pytest.raises(InputError, match="exists already"):
-        write_table(table, path)
-    with pytest.raises(InputError, match="unknown format"):
-        write_table(table, tmp_path / "a.xlsx")
-    with pytest.raises(InputError, match="is a folder"):
-        (tmp_path / "b.csv").mkdir()
-        write_table(table, tmp_path / "b.csv", overwrite=True)
-    with pytest.raises(InputError, match="cannot be written"):
-        write_table(table, path / "below" / "a.csv")
-    write_table(table[:1], path, overwrite=True)
-    assert_frame_equal(read_table(path), table[:1])
-
-    def fail(self, file, index):
-        file.write_text("half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
-    with pytest.raises(InputError, match="No space left"):
-        write_table(table, path, overwrite=True)
-    assert_frame_equal(read_table(path), table[:1])
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.csv", "b.csv"]
 
 
 def use(path):

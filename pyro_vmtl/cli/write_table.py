@@ -1,0 +1,44 @@
+"""Tables of predictions: CSV or Parquet files, written completely or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from pyro_vmtl.cli.safe_text import write_csv
+from pyro_vmtl.cli.user_errors import InputError
+from pyro_vmtl.data.atomic_files import atomic_write, check_folder_writable
+
+__all__ = ["check_table_path", "write_table"]
+
+
+def check_table_path(path: Path, *, overwrite: bool) -> None:
+    """Check that a table can be written to a file, before any work is done."""
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise InputError(f"{path} has an unknown format, expected .csv or .parquet to write to.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, expected a file to write to.")
+    if path.exists() and not overwrite:
+        raise InputError(
+            f"{path} exists already. Choose another file with --out, or pass --overwrite."
+        )
+    try:
+        check_folder_writable(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error}") from None
+
+
+def write_table(table: pd.DataFrame, path: Path, *, spreadsheet: bool = False) -> None:
+    """Write a table to a .csv or .parquet file without its index, completely or not at all."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix.lower() == ".csv":
+            write_csv(table, path, spreadsheet=spreadsheet, index=False)
+        else:
+            with atomic_write(path) as scratch:
+                table.to_parquet(scratch, index=False)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}). Choose another file with --out."
+        ) from None
