@@ -113,11 +113,9 @@ class Calibration:
             (gradient,) = torch.autograd.grad(value, given)
             return value.item(), gradient.double().cpu().numpy()
 
-        start, bounds = [0.0, 0.5 if power == 2 else 0.0], [(-20, 20)] * 2
+        start = [0.0, 0.5 if power == 2 else 0.0]
         with torch.enable_grad():  # torch's optimizer would import its compiler, for two seconds
-            found = minimize(
-                loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-7}
-            )
+            found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-7})
         log_scale, log_temperature = found.x[0], found.x[1] ** power
         if not math.isfinite(found.fun):
             return cls()
