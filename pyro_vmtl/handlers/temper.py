@@ -111,7 +111,7 @@ class KLWeights(Scheduled):
         if now != self.now:
             self.now = now
             for place, weight in enumerate(now):
-                self.values[place] = weight
+                self.values[place].fill_(weight)  # an assignment would make a GPU wait
 
     @property
     def graph_key(self) -> tuple[bool, ...]:

@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.fx import GraphModule
 from torch.nn import functional
 from torch.utils._pytree import tree_map
 
@@ -34,7 +33,7 @@ from pyro_vmtl.handlers.own_parameters import own_parameters
 from pyro_vmtl.inference.course import Course, FitResult
 from pyro_vmtl.inference.elbo import evaluate
 from pyro_vmtl.inference.progress import Report, progress_bar
-from pyro_vmtl.inference.recorder import Recorder
+from pyro_vmtl.inference.recorder import Recorder, Replay
 from pyro_vmtl.inference.step import (
     Outcome,
     Step,
@@ -154,7 +153,7 @@ class JointStep:
         self.tensors = {f"module.{name}": v for name, v in zip(named[0], values, strict=True)}
         learned = (n for n, p in steps[0].loss_of.named_parameters() if p.requires_grad)
         self.learned = [f"module.{name}" for name in learned]
-        self._recorded: dict[Hashable, GraphModule] = {}
+        self._recorded: dict[Hashable, Replay] = {}
 
     def __call__(self) -> list[Outcome]:
         """Replay a recorded step, and return the outcome of each fit."""
@@ -167,7 +166,7 @@ class JointStep:
             recorder = Recorder()
             with torch.random.fork_rng(devices=self.cuda), validation(False), recorder:
                 outcome = self._evaluate()
-            self._recorded[key] = recorder.finish(outcome)
+            self._recorded[key] = Replay(recorder.finish(outcome))
         with torch.no_grad():
             return self._of_fits(self._recorded[key]())
 

@@ -30,7 +30,7 @@ from pyro_vmtl.handlers.isolation import validation
 from pyro_vmtl.handlers.schedules import Scheduled
 from pyro_vmtl.handlers.tracing import TracePair
 from pyro_vmtl.inference.elbo import ELBOTerms, evaluate
-from pyro_vmtl.inference.recorder import Recorder
+from pyro_vmtl.inference.recorder import Recorder, Replay
 from pyro_vmtl.inference.replay_check import ReplayCheck
 from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources, WeightsStart
@@ -212,7 +212,7 @@ class Step:
         graph = recorder.finish(outcome)
         if self.compile:  # with the same random numbers as without
             return torch.compile(graph, options={"fallback_random": True})
-        return graph
+        return Replay(graph)
 
 
 def with_strides_of(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:

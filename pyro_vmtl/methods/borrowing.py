@@ -38,7 +38,7 @@ from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import evaluating, isolated, validation
 from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, Program
 from pyro_vmtl.handlers.tracing import TracePair, sample_sites, trace_guide_and_model
-from pyro_vmtl.sharing.pool import Pool
+from pyro_vmtl.sharing.pool import Pool, once
 from pyro_vmtl.sharing.share import relatedness
 
 __all__ = ["WEIGHT_DRAWS", "Borrowing"]
@@ -124,7 +124,7 @@ class Borrowing:
         shares = torch.outer(self.shares, self.sources).fill_diagonal_(0.0)[None]
         for site, per_weight in self.shares_per_weight.items():
             weights = relatedness(guide, site, num_samples=num_samples, seed=seed).cpu()
-            shares = shares + per_weight * weights[..., :-1]
+            shares = shares + per_weight * once(weights, 1)[..., :-1]
         total = shares.sum(-1, keepdim=True)
         shares = shares / total.clamp(min=1.0)  # a fit that has not settled may be beyond 1
         shares = torch.cat([shares, 1 - shares.sum(-1, keepdim=True)], dim=-1).clamp(min=0.0)

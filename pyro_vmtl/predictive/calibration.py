@@ -26,7 +26,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -99,31 +101,25 @@ class Calibration:
         if family.min_temperature is None:
             return cls()
         # A temperature of at least 1 has a logarithm that is a square.
-        at_least_1 = family.min_temperature >= 1
-        start = [0.0, 0.5 if at_least_1 else 0.0]
-        parameters = [torch.tensor(each, device=y.device, requires_grad=True) for each in start]
-        optimizer = torch.optim.LBFGS(parameters, max_iter=50, line_search_fn="strong_wolfe")
+        power = 2 if family.min_temperature >= 1 else 1
 
-        def log_factors() -> tuple[Tensor, Tensor]:
-            return parameters[0], parameters[1] ** (2 if at_least_1 else 1)
-
-        def loss() -> Tensor:
-            optimizer.zero_grad()
-            log_scale, log_temperature = log_factors()
+        def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
+            given = torch.tensor(values, dtype=torch.float, device=y.device, requires_grad=True)
+            log_scale, log_temperature = given[0], given[1] ** power
             corrected = family.calibrate(draws, log_scale.exp(), log_temperature.exp())
             density = corrected.log_prob(y).logsumexp(0) - math.log(draws.batch_shape[0])
             density = density if weight is None else weight * density
-            value = 0.5 * (log_scale**2 + log_temperature**2) - density.sum()
-            value.backward()
-            return value
+            value = 0.5 * (log_scale**2 + log_temperature**2) - density.double().sum()
+            (gradient,) = torch.autograd.grad(value, given)
+            return value.item(), gradient.double().cpu().numpy()
 
-        with torch.enable_grad():
-            optimizer.step(loss)
-        log_scale, log_temperature = log_factors()
-        found = cls(log_scale.exp().item(), log_temperature.exp().item())
-        if math.isfinite(found.posterior_scale) and 0 < found.temperature < math.inf:
-            return found
-        return cls()
+        start = [0.0, 0.5 if power == 2 else 0.0]
+        with torch.enable_grad():  # torch's optimizer would import its compiler, for two seconds
+            found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-7})
+        log_scale, log_temperature = found.x[0], found.x[1] ** power
+        if not math.isfinite(found.fun):
+            return cls()
+        return cls(math.exp(log_scale), math.exp(log_temperature))
 
 
 def calibrate(

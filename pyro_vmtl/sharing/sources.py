@@ -22,6 +22,7 @@ from pyro_vmtl.handlers.schedules import Schedule, Scheduled
 from pyro_vmtl.sharing.components import TaskComponents, other_tasks
 from pyro_vmtl.sharing.concrete import LogConcrete
 from pyro_vmtl.sharing.expected_one_hot import ExpectedOneHot
+from pyro_vmtl.sharing.pool import once
 
 __all__ = ["CellSources", "Sources", "Transfer", "WeightsPosterior", "WeightsStart", "nearness"]
 
@@ -253,7 +254,8 @@ class Sources(Scheduled):
     def draw(self, num_samples: int) -> Tensor:
         """Draw pool weights from their posterior, (S, T, T + 1)."""
         log_weights = self.weights_posterior(self.logits).sample(torch.Size([num_samples]))
-        return self.pool_weights(log_weights.softmax(-1))
+        drawn = self.pool_weights(once(log_weights, 1).softmax(-1))  # all may be the same
+        return drawn.expand(num_samples, -1, -1)
 
 
 def nearness(posterior: dist.Independent, transfer_var: Tensor | float) -> Tensor:

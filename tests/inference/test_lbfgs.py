@@ -222,22 +222,50 @@ def test_a_gradient_that_does_not_fit_the_loss_is_told():
 
 
 @pytest.mark.filterwarnings("ignore:No lower loss")
-def test_a_line_search_that_fails_starts_anew_from_the_best(data, monkeypatch):
-    """SciPy's run is cut after three iterations, again and again: the end is the same."""
+def test_a_line_search_that_fails_starts_anew(data, monkeypatch):
+    """Every fourth line finds nothing lower: the end is the same."""
     pairs = make_programs(data), make_programs(data)
     fit(*pairs[0], data, optimizer="lbfgs")
-    runs = []
+    search, lines = lbfgs._search_line, []
 
-    def cut(*args, options, **settings):
-        runs.append(args[1])
-        return scipy.optimize.minimize(*args, options={**options, "maxiter": 3}, **settings)
+    def fail(loss_of, start, *args):
+        lines.append(start)
+        return start if len(lines) % 4 == 0 else search(loss_of, start, *args)
 
-    monkeypatch.setattr(lbfgs, "minimize", cut)
-    monkeypatch.setattr(lbfgs, "ROUGH", 0.0)
+    monkeypatch.setattr(lbfgs, "_search_line", fail)
     fit(*pairs[1], data, optimizer="lbfgs")
-    assert len(runs) > 2 and not np.array_equal(runs[0], runs[1])
+    assert len(lines) > 8
     losses = [evaluate(MeanFieldELBO(), *pair, data).loss.item() for pair in pairs]
     assert losses[1] == pytest.approx(losses[0], abs=0.2)
+
+
+def test_a_cubic_is_least_where_its_slope_is_0():
+    """The loss (t + 1) (t - 2)^2 is least at 2; from steps between which it is not, the bounds."""
+
+    def at(t):
+        return lbfgs._OfLine(t, (t + 1) * (t - 2) ** 2, (t - 2) ** 2 + 2 * (t + 1) * (t - 2))
+
+    assert at(0.5).before(at(3.0)) == pytest.approx(2.0)
+    assert at(1.9).before(at(5.0)) == pytest.approx(1.9 + 0.1 * 3.1)
+    assert at(0.5).before(lbfgs._OfLine(1.5, math.inf, 0.0)) == pytest.approx(0.6)
+    line = [lbfgs._OfLine(t, -t, -1.0) for t in (0.0, 1.0)]  # rounding can make it too long
+    assert line[0].before(line[1]) == pytest.approx(0.5)
+
+
+def test_directions_are_those_of_the_hessian():
+    """After exact steps along all axes of a quadratic, the direction is Newton's."""
+    torch.manual_seed(0)
+    root = torch.randn(4, 4, dtype=torch.float64)
+    hessian = root @ root.T + torch.eye(4)
+    memory = lbfgs._Memory()
+    axes = torch.linalg.eigh(hessian).eigenvectors.T
+    for axis in axes:
+        memory.add(axis, hessian @ axis)
+    gradient = torch.randn(4, dtype=torch.float64)
+    expected = -torch.linalg.solve(hessian, gradient)
+    torch.testing.assert_close(memory.newton_step(gradient), expected)
+    memory.add(axes[0], -axes[0])  # not convex: forgotten
+    torch.testing.assert_close(memory.newton_step(gradient), expected)
 
 
 def test_recorded_evaluations_are_those_of_the_programs(data, monkeypatch):
