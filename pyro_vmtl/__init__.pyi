@@ -51,6 +51,11 @@ from .methods.method import Method as Method
 from .methods.method import Programs as Programs
 from .methods.preset import Preset as Preset
 from .methods.stack import Stack as Stack
+from .outputs.feedback import feedback as feedback
+from .outputs.feedback import feedback_gates as feedback_gates
+from .outputs.feedback import known_outputs as known_outputs
+from .outputs.output_layer import output_layer as output_layer
+from .outputs.star_crf import StarCRF as StarCRF
 from .predictive.calibration import Calibration as Calibration
 from .predictive.families import family_of as family_of
 from .predictive.families import predictive_mixture as predictive_mixture
