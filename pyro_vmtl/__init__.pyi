@@ -5,6 +5,7 @@ from .attribution.selection import select_rows as select_rows
 from .data.counterparts import attend as attend
 from .data.folds import folds as folds
 from .data.one_task import as_one_task as as_one_task
+from .data.output_data import OutputData as OutputData
 from .data.plates import sample_posterior as sample_posterior
 from .data.row_batches import BalancedRows as BalancedRows
 from .data.row_batches import RandomRows as RandomRows

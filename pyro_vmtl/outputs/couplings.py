@@ -29,6 +29,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from pyro_vmtl.handlers.schedules import Exponential, Schedule, Scheduled
 from pyro_vmtl.outputs.iteration import spectral_radius
 
 __all__ = ["MAX_RADIUS", "Couplings", "Drawn", "Gates"]
@@ -38,9 +39,13 @@ Gates = Literal["hard", "soft", "on"]
 MAX_RADIUS = 0.9
 """Bound on the spectral radius: the outputs come closer to the fixed point by it, or faster."""
 
-TEMPERATURE = 0.5
 PRIOR_NONE = 0.9
 """Prior probability that an output does not feed another."""
+
+CLOSED = -8.0
+"""Logits of closed gates at the start: all are open until their weights could have shown a use."""
+
+TEMPERATURE = Exponential(1.0, 0.5, steps=1000)
 
 
 class Drawn(NamedTuple):
@@ -51,7 +56,7 @@ class Drawn(NamedTuple):
     radius: Tensor  # (), the bound on the spectral radius before it was enforced
 
 
-class Couplings(nn.Module):
+class Couplings(Scheduled):
     """Gates and weights between T outputs.
 
     Parameters
@@ -89,6 +94,7 @@ class Couplings(nn.Module):
             has_hidden = torch.tensor([t in hidden_sizes for t in range(num)])
             prior[:, 1:] /= 1.0 + has_hidden[:, None]
             prior[~has_hidden, 2] = 1e-30
+        self.temperature: Tensor
         self.output_of: Tensor
         self.slopes: Tensor
         self.off: Tensor
@@ -107,8 +113,15 @@ class Couplings(nn.Module):
         self.raw_hidden_scale = nn.ParameterDict(
             {t: torch.full(s, 0.1).log() for t, s in width.items()}
         )
-        even = torch.where(prior > 1e-30, 0.0, prior.log())  # as likely as not at the start
-        self.gate_logits = nn.Parameter(even.repeat(num, 1, 1))
+        start = torch.where(prior > 1e-30, 0.0, prior.log())
+        start[:, 0] = CLOSED
+        self.gate_logits = nn.Parameter(start.repeat(num, 1, 1))
+        self.schedules: dict[str, Schedule] = {"temperature": TEMPERATURE}
+        self.register_buffer("temperature", torch.tensor(TEMPERATURE(0)))
+
+    def at_step(self, step: int) -> None:
+        """Set the temperature to its value at a step of the fit."""
+        self.temperature.fill_(TEMPERATURE(step))
 
     def probabilities(self) -> Tensor:
         """Return the posterior of the gates, (T, T, G), from rows to columns; 0 on the diagonal."""
@@ -151,8 +164,9 @@ class Couplings(nn.Module):
         kind = dist.RelaxedOneHotCategorical
         if self.gates == "hard":
             kind = dist.RelaxedOneHotCategoricalStraightThrough
-        temperature = self.gate_logits.new_tensor(TEMPERATURE)
-        drawn: Tensor = kind(temperature, logits=self.gate_logits, validate_args=False).rsample()
+        drawn: Tensor = kind(
+            self.temperature, logits=self.gate_logits, validate_args=False
+        ).rsample()
         return drawn * self.off[..., None]
 
     def kl(self) -> Tensor:
