@@ -12,6 +12,9 @@ from .data.row_batches import RandomRows as RandomRows
 from .data.task_batches import RandomTasks as RandomTasks
 from .data.task_batches import TaskBlocks as TaskBlocks
 from .data.task_data import TaskData as TaskData
+from .estimators import FeedbackClassifier as FeedbackClassifier
+from .estimators import FeedbackEstimator as FeedbackEstimator
+from .estimators import FeedbackRegressor as FeedbackRegressor
 from .estimators import VMTLClassifier as VMTLClassifier
 from .estimators import VMTLRegressor as VMTLRegressor
 from .handlers.own_parameters import as_module as as_module
