@@ -148,21 +148,21 @@ def regressor_chain(train: Rows, X: np.ndarray, seed: int) -> np.ndarray:
     return make_pipeline(StandardScaler(), model).fit(train.X, train.y).predict(X)
 
 
-def label_scores(proba: np.ndarray, y: np.ndarray) -> dict[str, float]:
+def label_scores(found: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """Score probabilities of labels, (rows, T)."""
-    p = proba.clip(1e-6, 1 - 1e-6)
+    p = found.clip(1e-6, 1 - 1e-6)
     nll = -(y * np.log(p) + (1 - y) * np.log(1 - p)).sum(1)
-    bins = np.minimum((proba * 15).astype(int), 14).ravel()
-    gaps = np.bincount(bins, (proba - y).ravel(), minlength=15)
+    bins = np.minimum((found * 15).astype(int), 14).ravel()
+    gaps = np.bincount(bins, (found - y).ravel(), minlength=15)
     return {
         "nll": nll.mean(),
         "ece": np.abs(gaps).sum() / y.size,
-        "exact": ((proba > 0.5) == y).all(1).mean(),
-        "hamming": ((proba > 0.5) != y).mean(),
+        "exact": ((found > 0.5) == y).all(1).mean(),
+        "hamming": ((found > 0.5) != y).mean(),
     }
 
 
-def target_scores(found: np.ndarray, train: Rows, y: np.ndarray) -> dict[str, float]:
+def target_scores(found: np.ndarray, y: np.ndarray, train: Rows) -> dict[str, float]:
     """Score means of targets, (rows, T), or means and standard deviations, (rows, T, 2)."""
     mean = found[..., 0] if found.ndim == 3 else found
     error = np.sqrt(((mean - y) ** 2).mean(0))
@@ -193,10 +193,8 @@ def run(name: str, methods: dict[str, Callable[..., np.ndarray]], args: argparse
             begun = time.perf_counter()
             found = predict(train, test.X, seed)
             seconds = time.perf_counter() - begun
-            if labels:
-                scores = label_scores(found, test.y)
-            else:
-                scores = target_scores(found, train, test.y)
+            score = label_scores if labels else partial(target_scores, train=train)
+            scores = score(found, y=test.y)
             row = {"data": name, "seed": seed, "method": method, "validation": args.validation}
             row |= {
                 **{k: round(float(v), 5) for k, v in scores.items()},

@@ -12,6 +12,8 @@ import torch
 import xarray as xr
 from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.metrics import r2_score
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
@@ -121,6 +123,11 @@ class FeedbackEstimator(MultiOutputMixin, BaseEstimator):
         columns, self._single = _columns(y, len(X))
         self.outputs_ = np.array([*columns], dtype=object)
         kinds = dict.fromkeys(columns, self._kind) if self._kind else None
+        if self._kind == "classes":
+            for values in columns.values():
+                numbers = np.asarray(values)
+                if numbers.dtype.kind == "f":  # with NaN where a class is missing
+                    check_classification_targets(numbers[~np.isnan(numbers)])
         data = OutputData.from_columns(torch.from_numpy(X).float(), columns, kinds=kinds)  # type: ignore[arg-type]
         self.fitted_ = fit_outputs(
             data,
@@ -198,7 +205,7 @@ class FeedbackEstimator(MultiOutputMixin, BaseEstimator):
         means, rows = self._draws(X, known, _mean)
         found = {}
         for name, labels in rows.classes.items():
-            mean = self.fitted_.in_units(name, means[name]).numpy()
+            mean = self.fitted_.in_units(name, means[name].double()).numpy()
             of_output = mean[:, 0] if labels is None else np.array(labels)[_proba(mean).argmax(1)]
             if (clamp := rows.known[name].numpy()).any():
                 assert rows.y is not None
@@ -214,6 +221,7 @@ class FeedbackEstimator(MultiOutputMixin, BaseEstimator):
         table = np.column_stack([*found.values()])
         return table[:, 0] if self._single else table
 
+    @available_if(lambda self: self._kind != "real")
     def predict_proba(self, X: Any, known: Any = None) -> Any:
         """Return class probabilities, averaged over the posterior.
 
@@ -238,6 +246,44 @@ class FeedbackEstimator(MultiOutputMixin, BaseEstimator):
                 proba[clamp] = np.eye(len(labels))[rows.y[name].numpy()[clamp]]
             found.append(proba)
         return found[0] if self._single else found
+
+    def iterations(self, X: Any, *, num_iterations: int = 6) -> xr.DataArray:
+        """Compute the outputs of rows from one iteration to the next.
+
+        Parameters
+        ----------
+        X
+            (rows, F), features.
+        num_iterations
+            Number of iterations to follow.
+
+        Returns
+        -------
+        DataArray
+            (row, iteration, output), averaged over the posterior: probabilities of each class, of
+            two classes that of the second, and means of real outputs, standardized.
+        """
+        check_is_fitted(self)
+        state = self.fitted_.feedback
+        if state is None or state.couplings is None:
+            raise ValueError("There is no feedback: one output, or num_iterations=0. Fit others.")
+        before, found = state.num_iterations, []
+        try:
+            for k in range(num_iterations + 1):
+                state.num_iterations = k
+                means, rows = self._draws(X, None, _mean)
+                found.append(torch.cat([*means.values()], 1).numpy())
+        finally:
+            state.num_iterations = before
+        names = []
+        for name, labels in rows.classes.items():
+            if labels is None or len(labels) == 2:
+                names.append(name)
+            else:
+                names += [f"{name}={label}" for label in labels]
+        coords = {"iteration": np.arange(num_iterations + 1), "output": names}
+        dims = ("row", "iteration", "output")
+        return xr.DataArray(np.stack(found, 1), coords, dims, name="iterations")
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the fit to a directory: settings as JSON, numbers as safetensors, no pickle.
