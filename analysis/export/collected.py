@@ -85,7 +85,8 @@ class Collected:
                     numbers = num_samples * sources.num_tasks**2
                     if sharing.weights_prior and numbers <= MOST_NUMBERS:
                         even = torch.zeros_like(sources.logits)
-                        weights = LogConcrete(sources.temperature, logits=even)
+                        temperature = sources.prior_temperature or sources.temperature
+                        weights = LogConcrete(torch.as_tensor(temperature).to(even), logits=even)
                         drawn = weights.sample(torch.Size([num_latent])).softmax(-1)
                         prior[f"{name}_sources"].append(_pool_weights(sources, drawn))
         return {"prior": _join(prior, num_latent), "prior_predictive": _join(predictive, num_rows)}

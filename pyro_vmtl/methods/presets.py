@@ -49,6 +49,7 @@ SHARED = Preset(
         "start": "nearest",
         "weights": "concrete",
         "temperature": Exponential(1.0, 0.5, steps=250),
+        "prior_temperature": 4.0,  # with a small KL weight they would lean on one source each
         "min_base_weight": "tasks",
     },
     kl_weights=0.2,
@@ -223,7 +224,7 @@ def presets(
     members = {name: change(cast(Preset, member)) for name, member in DEFAULT.members.items()}
     if kind == "regression":
         # With few features a normal posterior is right as it is, and a low weight would overfit.
-        members["shared-kl-1"] = replace(SHARED, kl_weights=1.0)
+        members["shared-kl-1"] = _raise_kl_weights(SHARED, 1.0)
     single = {"shared": SHARED}
     if kind != "counts":
         single |= BASELINES
@@ -247,7 +248,7 @@ def _for_real_targets(preset: Preset) -> Preset:
     if preset.deterministic:
         return preset
     by_site = preset.kl_weights if isinstance(preset.kl_weights, Mapping) else None
-    return replace(preset, kl_weights={**by_site, "w": 0.5} if by_site else 0.5)
+    return _raise_kl_weights(preset, {**by_site, "w": 0.5} if by_site else 0.5)
 
 
 def _for_counts(preset: Preset) -> Preset:
@@ -255,7 +256,13 @@ def _for_counts(preset: Preset) -> Preset:
 
     With less, coefficients would overfit that noise.
     """
-    return replace(preset, likelihood="Poisson", kl_weights=1.0)
+    return replace(_raise_kl_weights(preset, 1.0), likelihood="Poisson")
+
+
+def _raise_kl_weights(preset: Preset, kl_weights: float | Mapping[str, Any]) -> Preset:
+    """Raise the KL weights, with which the source weights need no narrower prior."""
+    sharing = {k: value for k, value in preset.sharing.items() if k != "prior_temperature"}
+    return replace(preset, sharing=sharing, kl_weights=kl_weights)
 
 
 _CHANGES: dict[str, Callable[[Preset], Preset]] = {

@@ -41,6 +41,7 @@ def share(
     detach_sources: bool = False,
     start: WeightsStart = "alone",
     temperature: float | Schedule = Exponential(1.0, 0.5, steps=500),
+    prior_temperature: float | None = None,
     plate: str = TASK_PLATE,
 ) -> tuple[ProgramWithHandler, ProgramWithHandler]:
     """Let the tasks of a model borrow from one another.
@@ -102,6 +103,10 @@ def share(
         ``"even"``: from equal weights, groups of tasks are rarely found.
     temperature
         Temperature of ``"concrete"`` source weights, or a schedule of the step.
+    prior_temperature
+        Temperature of their prior; None for that of the posterior. Prior draws are the nearer to
+        equal weights the higher it is, so that a task leans less on a single source. Maddison et
+        al. [2]_ also set it apart; a small KL weight asks for a high one.
     plate
         Name of the plate over tasks in model and guide. Traces have it as ``"task"``.
 
@@ -178,6 +183,7 @@ def share(
             base=base,
             min_base_weight=min_base_weight,
             temperature=as_schedule(temperature),
+            prior_temperature=prior_temperature,
             weights=weights,
             start=start,
         ),

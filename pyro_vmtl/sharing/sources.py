@@ -85,6 +85,7 @@ class Sources(Scheduled):
         base: bool,
         min_base_weight: float | Literal["tasks"] | None = None,
         temperature: Schedule,
+        prior_temperature: float | None = None,
         weights: WeightsPosterior = "concrete",
         start: WeightsStart = "even",
     ) -> None:
@@ -96,8 +97,13 @@ class Sources(Scheduled):
             )
         if not temperature(0) > 0:
             raise ValueError(f"temperature is {temperature(0)}, expected a number above 0.")
+        if prior_temperature is not None and not prior_temperature > 0:
+            raise ValueError(
+                f"prior_temperature is {prior_temperature}, expected a number above 0, or None."
+            )
         self.base = base
         self.min_base_weight = min_base_weight
+        self.prior_temperature = prior_temperature
         self.weights = weights
         self.start = start
         self.schedules = {"temperature": temperature}
@@ -194,7 +200,10 @@ class Sources(Scheduled):
         even = logits.new_zeros(()).expand_as(logits)
         if self.weights == "categorical":
             return ExpectedOneHot(even)
-        return LogConcrete(self.temperature, logits=even)
+        temperature = self.temperature
+        if self.prior_temperature is not None:
+            temperature = torch.full_like(temperature, self.prior_temperature)
+        return LogConcrete(temperature, logits=even)
 
     def pool_weights(self, weights: Tensor, tasks: Tensor | None = None) -> Tensor:
         r"""Compute pool weights, (\*L, B, T + 1), from weights over the sources, (\*L, B, K).

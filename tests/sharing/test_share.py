@@ -443,6 +443,8 @@ def test_misspelt_sites_and_settings_are_named(ragged):
         share(model, guide, sites=[])
     with pytest.raises(ValueError, match="temperature is 0"):
         share(model, guide, sites=["w"], temperature=0)[1](ragged)
+    with pytest.raises(ValueError, match="prior_temperature is 0"):
+        share(model, guide, sites=["w"], prior_temperature=0)[1](ragged)
     with pytest.raises(ValueError, match="num_samples is 0"):
         relatedness(shared(ragged)[1], "w", num_samples=0)
     with pytest.raises(ValueError, match="transfer is 'sources', expected"):

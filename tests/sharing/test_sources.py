@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import math
 import pickle
 
 import pyro.distributions as dist
@@ -46,11 +47,11 @@ def test_weights_stay_on_the_simplex_at_a_low_temperature():
         assert torch.isfinite(posterior.log_prob(log_weights)).all()
 
 
-def logistic_kl(shift):
-    """KL of Logistic(shift, 1) from Logistic(0, 1) by quadrature.
+def logistic_kl(shift, ratio=1.0):
+    """KL of Logistic(shift, 1) from Logistic(0, 1 / ratio) by quadrature.
 
-    With two sources log(a / (1 - a)) is logistic, scaled by the temperature; a KL does not
-    change under such maps.
+    With two sources log(a / (1 - a)) is logistic, divided by the temperature, of which ratio is
+    prior to posterior; a KL does not change under such maps.
     """
     x = torch.linspace(-60, 60 + shift, 200_001, dtype=F64)
 
@@ -58,12 +59,14 @@ def logistic_kl(shift):
         return -z - 2 * torch.nn.functional.softplus(-z)
 
     p = log_density(x - shift)
-    return torch.trapezoid(p.exp() * (p - log_density(x)), x).item()
+    return torch.trapezoid(p.exp() * (p - log_density(ratio * x) - math.log(ratio)), x).item()
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.5, 0.1])
+@pytest.mark.parametrize(
+    ("temperature", "prior_temperature"), [(1.0, None), (0.5, None), (0.1, None), (0.5, 2.0)]
+)
 @pytest.mark.parametrize("gap", [0.5, 3.0, 30.0, 200.0])
-def test_kl_of_the_weights_against_quadrature(ragged, temperature, gap):
+def test_kl_of_the_weights_against_quadrature(ragged, temperature, prior_temperature, gap):
     # three tasks, no base: two sources each
     model, guide = share(
         *classifier(ragged),
@@ -71,6 +74,7 @@ def test_kl_of_the_weights_against_quadrature(ragged, temperature, gap):
         base=False,
         weights="concrete",
         temperature=temperature,
+        prior_temperature=prior_temperature,
     )
     guide(ragged)
     with torch.no_grad():
@@ -78,10 +82,12 @@ def test_kl_of_the_weights_against_quadrature(ragged, temperature, gap):
     elbo = many_draws(4000)
     torch.manual_seed(0)
     terms = evaluate(elbo, model, guide, ragged).terms
-    exact = logistic_kl(gap)
-    # a draw of the log ratio varies by about sqrt(2) * pi / sqrt(3) = 2.6 nats
+    ratio = (prior_temperature or temperature) / temperature
+    exact = logistic_kl(gap, ratio)
+    # a draw of the log ratio varies by about sqrt(2) * pi / sqrt(3) = 2.6 nats, and by the slope
+    # of the prior's log density, ratio, in place of 1
     estimate = terms.kl["w_sources"]
-    assert (estimate - exact).abs().max() < 5 * 2.6 / 4000**0.5
+    assert (estimate - exact).abs().max() < 5 * 2.6 * ratio / 4000**0.5
 
 
 def test_gradient_of_the_kl_points_to_even_weights_however_far_they_are():
