@@ -48,8 +48,8 @@ ABLATION = {
     "convergence, plain": {"convergence": "plain"},
     "convergence, hinge": {"convergence": "hinge"},
     "symmetric": {"symmetric": True},
-    "true labels": {"told": "true"},
-    "cross-fitted": {"told": "cross-fitted"},
+    "true labels": {"fed_with": "true"},
+    "cross-fitted": {"fed_with": "cross-fitted"},
     "hidden layer, static": {"num_iterations": 0, "hidden_size": 64},
     "hidden layer": {"hidden_size": 64},
 }
@@ -62,16 +62,21 @@ def outputs_of(y: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def fit_ours(
-    train: Rows, seed: int, *, told: str = "own", hidden_size: int | None = None, **settings: object
+    train: Rows,
+    seed: int,
+    *,
+    fed_with: str = "own",
+    hidden_size: int | None = None,
+    **settings: object,
 ) -> FittedOutputs:
-    """Fit, with one's own predictions as what outputs are told in training, or others."""
+    """Fit, with one's own predictions as what outputs are fed in training, or others."""
     kind = "real" if train.y.dtype.kind == "f" else "classes"
     kinds = dict.fromkeys(outputs_of(train.y), kind)
     data = OutputData.from_columns(train.X, outputs_of(train.y), kinds=kinds)
     means = {}
-    if told == "true":
+    if fed_with == "true":
         means = {f"y_{name}": values for name, values in data.known_means().items()}
-    elif told == "cross-fitted":
+    elif fed_with == "cross-fitted":
         means = {f"y_{name}": values for name, values in cross_fitted(train, seed).items()}
     with known_outputs(means):
         options = {**FEEDBACK, **settings}
@@ -223,7 +228,7 @@ def main(kind: str, arguments: Sequence[str]) -> None:
         others = {"per output": per_target, "chain": regressor_chain}
     ours = METHODS | (ABLATION if args.ablation else {})
     if kind == "multi-target":
-        ours = {name: settings for name, settings in ours.items() if "told" not in settings}
+        ours = {name: settings for name, settings in ours.items() if "fed_with" not in settings}
     methods = others | {n: partial(predict_ours, **settings) for n, settings in ours.items()}
     for name in args.sets.split(","):
         run(name, methods, args)

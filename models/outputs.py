@@ -23,7 +23,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vmtl.data.output_data import OutputData
-from pyro_vmtl.outputs.output_layer import output_layer
+from pyro_vmtl.handlers.output_layer import output_layer
 
 __all__ = ["LinearOutputs", "MLPOutputs", "output_site"]
 

@@ -17,6 +17,7 @@ from .estimators import FeedbackEstimator as FeedbackEstimator
 from .estimators import FeedbackRegressor as FeedbackRegressor
 from .estimators import VMTLClassifier as VMTLClassifier
 from .estimators import VMTLRegressor as VMTLRegressor
+from .handlers.output_layer import output_layer as output_layer
 from .handlers.own_parameters import as_module as as_module
 from .handlers.point_estimates import point_estimates as point_estimates
 from .handlers.program_handler import unwrap as unwrap
@@ -58,7 +59,6 @@ from .methods.stack import Stack as Stack
 from .outputs.feedback import feedback as feedback
 from .outputs.feedback import feedback_gates as feedback_gates
 from .outputs.feedback import known_outputs as known_outputs
-from .outputs.output_layer import output_layer as output_layer
 from .outputs.star_crf import StarCRF as StarCRF
 from .predictive.calibration import Calibration as Calibration
 from .predictive.families import family_of as family_of

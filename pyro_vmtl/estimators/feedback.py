@@ -10,19 +10,18 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from sklearn.base import BaseEstimator, ClassifierMixin, MultiOutputMixin, RegressorMixin
-from sklearn.metrics import r2_score
+from sklearn.base import BaseEstimator, MultiOutputMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from pyro_vmtl.data.output_data import OutputData
-from pyro_vmtl.estimators.feedback_fit import GATES, fit_outputs
+from pyro_vmtl.estimators.feedback_fit import GATES, columns_of, fit_outputs
 from pyro_vmtl.estimators.feedback_saving import load, save
 from pyro_vmtl.outputs.couplings import Gates
 
-__all__ = ["FeedbackClassifier", "FeedbackEstimator", "FeedbackRegressor"]
+__all__ = ["FeedbackEstimator"]
 
 
 class FeedbackEstimator(MultiOutputMixin, BaseEstimator):
@@ -120,7 +119,7 @@ class FeedbackEstimator(MultiOutputMixin, BaseEstimator):
         if y is None:
             raise ValueError("requires y to be passed, but the target y is None")
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        columns, self._single = _columns(y, len(X))
+        columns, self._single = columns_of(y, len(X))
         self.outputs_ = np.array([*columns], dtype=object)
         kinds = dict.fromkeys(columns, self._kind) if self._kind else None
         if self._kind == "classes":
@@ -177,8 +176,8 @@ class FeedbackEstimator(MultiOutputMixin, BaseEstimator):
 
     def _known_columns(self, known: Any, num_rows: int) -> dict[str, Any]:
         if isinstance(known, Mapping) or hasattr(known, "columns"):
-            return _columns(known, num_rows)[0]
-        columns, _ = _columns(known, num_rows)
+            return columns_of(known, num_rows)[0]
+        columns, _ = columns_of(known, num_rows)
         if len(columns) != len(self.outputs_):
             raise ValueError(
                 f"known has {len(columns)} columns, expected {len(self.outputs_)} as y, with NaN "
@@ -304,103 +303,13 @@ class FeedbackEstimator(MultiOutputMixin, BaseEstimator):
         return load(cls, Path(path))
 
 
-class FeedbackClassifier(ClassifierMixin, FeedbackEstimator):
-    """Predict several labels of each row, which feed one another.
-
-    Parameters and attributes are those of :class:`FeedbackEstimator`, of which all outputs are
-    classes: ``predict`` returns an array (rows, T), ``predict_proba`` a list of T arrays.
-
-    See Also
-    --------
-    sklearn.multioutput.ClassifierChain : Feeds labels to later ones only, in a fixed order.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> X = rng.normal(size=(80, 2))
-    >>> y = np.column_stack([X[:, 0] > 0, X.sum(axis=1) > 0])
-    >>> clf = FeedbackClassifier(num_steps=100).fit(X, y)
-    >>> clf.predict([[2.0, 1.0]]).tolist()
-    [[True, True]]
-    >>> clf.gates_.dims
-    ('from', 'to', 'gate')
-    """
-
-    _kind = "classes"
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the share of rows in which all outputs are right."""
-        predicted = np.asarray(self.predict(X)).reshape(len(X), -1)
-        right = (predicted == np.asarray(y).reshape(len(X), -1)).all(1)
-        return float(np.average(right, weights=sample_weight))
-
-
-class FeedbackRegressor(RegressorMixin, FeedbackEstimator):
-    """Predict several real outputs of each row, which feed one another.
-
-    Parameters and attributes are those of :class:`FeedbackEstimator`, of which all outputs are real
-    values. With ``hidden_size=None`` the means are linear in the features with and without
-    feedback, which is then a kind of regularization only.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> X = rng.normal(size=(80, 2))
-    >>> reg = FeedbackRegressor(num_steps=200).fit(X, X @ [[1.0, 0.5], [0.0, 2.0]])
-    >>> mean, std = reg.predict([[1.0, 1.0]], return_std=True)
-    >>> mean.shape, bool((std > 0).all())
-    ((1, 2), True)
-    """
-
-    _kind = "real"
-
-    def predict(self, X: Any, known: Any = None, *, return_std: bool = False) -> Any:
-        """Return means, (rows, T), and with ``return_std`` also standard deviations."""
-        mean = super().predict(X, known)
-        if not return_std:
-            return mean
-        moments, rows = self._draws(X, known, _moments)
-        spreads = []
-        for name in rows.classes:
-            first, second = moments[name].unbind(-1)
-            std = (second - first.square()).clamp(min=0).sqrt() * self.fitted_.units[name][1]
-            spreads.append(torch.where(rows.known[name], 0.0, std).numpy())
-        table = np.column_stack(spreads)
-        return mean, table[:, 0] if self._single else table
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the R² of the outputs, averaged."""
-        return float(r2_score(y, self.predict(X), sample_weight=sample_weight))
-
-
 def _mean(fn: Any) -> Tensor:
     if hasattr(fn, "probs"):
         return fn.probs if fn.probs.ndim > len(fn.batch_shape) else fn.probs[..., None]
     return fn.mean[..., None]
 
 
-def _moments(fn: Any) -> Tensor:
-    return torch.stack([fn.mean, fn.mean.square() + fn.variance], -1)
-
-
 def _proba(mean: np.ndarray) -> np.ndarray:
     """Return probabilities of all classes, (rows, C), of two from that of the second."""
     proba = np.hstack([1 - mean, mean]) if mean.shape[1] == 1 else mean
     return proba.astype(np.float64) / proba.sum(axis=1, keepdims=True, dtype=np.float64)
-
-
-def _columns(y: Any, num_rows: int) -> tuple[dict[str, Any], bool]:
-    """Return the columns of y by name, and whether it is a single one without a dimension."""
-    if isinstance(y, Mapping):
-        return {str(name): values for name, values in y.items()}, False
-    if hasattr(y, "columns"):
-        return {str(name): y[name] for name in y.columns}, False
-    array = np.asarray(y, dtype=None if hasattr(y, "dtype") else object)
-    single = array.ndim == 1
-    if array.ndim not in (1, 2) or len(array) != num_rows:
-        raise ValueError(
-            f"y has shape {array.shape}, expected {num_rows} rows as X has, inconsistent numbers "
-            "of samples, with a column for each output."
-        )
-    array = array.reshape(num_rows, -1)
-    return {f"y{t}": array[:, t] for t in range(array.shape[1])}, single

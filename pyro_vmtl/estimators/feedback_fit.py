@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from pyro import poutine
 from torch import Tensor, nn
@@ -20,7 +21,14 @@ from pyro_vmtl.models.outputs import LinearOutputs, MLPOutputs, output_site
 from pyro_vmtl.outputs.feedback import feedback, find_feedback, known_outputs
 from pyro_vmtl.outputs.state import Feedback
 
-__all__ = ["GATES", "FittedOutputs", "fit_outputs", "make_programs"]
+__all__ = [
+    "GATES",
+    "FittedOutputs",
+    "columns_of",
+    "fit_outputs",
+    "make_parameters",
+    "make_programs",
+]
 
 GATES = ("none", "output", "hidden")
 """What a gate can let in."""
@@ -165,3 +173,20 @@ def make_parameters(fitted: FittedOutputs) -> None:
     with isolated(0), validation(False), torch.no_grad():
         poutine.trace(fitted.guide).get_trace(rows)
         trace_guide_and_model(fitted.model, fitted.guide, rows)
+
+
+def columns_of(y: Any, num_rows: int) -> tuple[dict[str, Any], bool]:
+    """Return the columns of y by name, and whether it is a single one without a dimension."""
+    if isinstance(y, Mapping):
+        return {str(name): values for name, values in y.items()}, False
+    if hasattr(y, "columns"):
+        return {str(name): y[name] for name in y.columns}, False
+    array = np.asarray(y, dtype=None if hasattr(y, "dtype") else object)
+    single = array.ndim == 1
+    if array.ndim not in (1, 2) or len(array) != num_rows:
+        raise ValueError(
+            f"y has shape {array.shape}, expected {num_rows} rows as X has, inconsistent numbers "
+            "of samples, with a column for each output."
+        )
+    array = array.reshape(num_rows, -1)
+    return {f"y{t}": array[:, t] for t in range(array.shape[1])}, single

@@ -10,10 +10,10 @@ from pyro.infer.autoguide import AutoNormal
 from torch import nn
 
 from pyro_vmtl import fit, relatedness, share
+from pyro_vmtl.handlers.output_layer import output_layer
 from pyro_vmtl.handlers.tracing import trace_guide_and_model
 from pyro_vmtl.inference.elbo import MeanFieldELBO, evaluate
 from pyro_vmtl.outputs.feedback import feedback, feedback_gates, find_feedback, known_outputs
-from pyro_vmtl.outputs.output_layer import output_layer
 
 N, L = 6, 3
 SITES = ("intent", "slots", "fast", "cost")
