@@ -20,6 +20,9 @@ LONG, NO_GAIN = 0.25, 0.05
 """Step, of two in a row alike, by which the logarithm of a scale shows that it has no optimum, and
 the distance from where on there is next to nothing to gain by it."""
 
+SADDLE = 0.9
+"""Part of the distance that is left after a step of Newton's method where the loss descends."""
+
 MOST_DENSE = 3_000
 """Numbers up to which the Hessian is a matrix, which takes as many products with it."""
 
@@ -35,7 +38,7 @@ def polish(loss: WeightedLoss) -> tuple[Curvature, float]:
     would become ill-conditioned. A Hessian that is no matrix is for L-BFGS only, and for the solves
     of what follows.
     """
-    last = None
+    last, before = None, torch.inf
     for _ in range(ROUNDS):
         curvature = loss.curvature(loss.weight, most_dense=MOST_DENSE)
         distance = _distance(curvature, curvature.gradient)
@@ -51,6 +54,9 @@ def polish(loss: WeightedLoss) -> tuple[Curvature, float]:
             last = None
             continue
         step = -curvature.solve(curvature.gradient[None])[0]
+        if distance >= SADDLE * before:  # nothing is left but where it descends: there downhill
+            step = -curvature.from_units(curvature.gradient_in_units(curvature.gradient[None]))[0]
+        before = distance
         if last is not None and distance <= NO_GAIN and last.shape == step.shape:
             endless = (step.abs() >= LONG) & (step * last >= 0.5 * last**2)
             if endless.any():

@@ -14,12 +14,16 @@ from pyro_vmtl.attribution.optimum import MOST_DENSE, go_to_optimum, newton_step
 from pyro_vmtl.attribution.weighted_loss import WeightedLoss
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.inference.progress import fits_bar
-from pyro_vmtl.linear_response.curvature import AT_ONCE, Curvature
+from pyro_vmtl.linear_response.curvature import Curvature
+from pyro_vmtl.linear_response.hessian import SavedNumbers
 from pyro_vmtl.methods.fitted import Fitted
 
 __all__ = ["Responses"]
 
 Quantity = Callable[[Fitted], Tensor]
+
+SOLVED_AT_ONCE = 256
+"""Quantities whose systems are solved together, as one helps the other."""
 
 
 class _Part(NamedTuple):
@@ -72,15 +76,18 @@ class Responses:
 
     def first_order(self, quantity: Quantity) -> Tensor:
         r"""Compute the derivative of a quantity by each weight, times that, (\*shape, T, N)."""
-        values = self._values(quantity, grad=True)
+        with SavedNumbers() as saved:
+            values = self._values(quantity, grad=True)
+        at_once = saved.at_once
         eye = torch.eye(values.numel()).to(values)
         found = []
-        for some in eye.split(AT_ONCE):
+        for some in eye.split(SOLVED_AT_ONCE):
             total = torch.zeros(len(some), *self.weight.shape).to(values)
             for loss, curvature, *_ in self._parts:
-                solved = curvature.solve(curvature.pull_back(values.flatten(), some))
-                direct = _by_weight(values.flatten(), loss.weight, some)
-                total += direct - _by_weight(curvature.graph, loss.weight, solved)
+                moved = curvature.pull_back(values.flatten(), some, at_once=at_once)
+                total += _by_weight(values.flatten(), loss.weight, some, at_once)
+                solved = curvature.solve(moved)
+                total -= _by_weight(curvature.graph, loss.weight, solved, curvature.at_once)
             found.append(self.weight * total)
         return torch.cat(found).reshape(*values.shape, *self.weight.shape)
 
@@ -121,9 +128,10 @@ class Responses:
         length = torch.zeros_like(self.weight)
         for loss, curvature, *_ in self._parts:
             square = torch.zeros_like(length)
-            for some in torch.eye(len(curvature.gradient)).to(square).split(AT_ONCE):
-                moved = _by_weight(curvature.graph, loss.weight, curvature.from_units(some))
-                square += (moved**2).sum(0)
+            at_once = curvature.at_once
+            for some in torch.eye(len(curvature.gradient)).to(square).split(at_once):
+                units = curvature.from_units(some)
+                square += (_by_weight(curvature.graph, loss.weight, units, at_once) ** 2).sum(0)
             length = torch.maximum(length, square.sqrt())
         return self.weight * length
 
@@ -138,11 +146,15 @@ class Responses:
         return values if grad else values.detach().clone()  # parameters will change in place
 
 
-def _by_weight(values: Tensor, weight: Tensor, vectors: Tensor) -> Tensor:
+def _by_weight(values: Tensor, weight: Tensor, vectors: Tensor, at_once: int) -> Tensor:
     """Multiply vectors (K, M) by the Jacobian of values (M,) in the weights, (K, T, N)."""
-    if not values.requires_grad:
-        return torch.zeros(len(vectors), *weight.shape).to(vectors)
-    (found,) = torch.autograd.grad(
-        values, weight, vectors, True, allow_unused=True, is_grads_batched=True
-    )
-    return torch.zeros(len(vectors), *weight.shape).to(vectors) if found is None else found
+    products = []
+    for some in vectors.split(at_once):
+        product = torch.zeros(len(some), *weight.shape).to(vectors)
+        if values.requires_grad:
+            (found,) = torch.autograd.grad(
+                values, weight, some, True, allow_unused=True, is_grads_batched=True
+            )
+            product = product if found is None else found
+        products.append(product)
+    return torch.cat(products)

@@ -14,7 +14,9 @@ from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import check_no_bare_parameters, isolated, validation
 from pyro_vmtl.inference.elbo import MeanFieldELBO, evaluate
 from pyro_vmtl.inference.step import batch_of
-from pyro_vmtl.linear_response.curvature import Curvature, Hessian
+from pyro_vmtl.linear_response.arrowhead import Arrowhead
+from pyro_vmtl.linear_response.curvature import MOST_DENSE, Curvature
+from pyro_vmtl.linear_response.hessian import Hessian
 from pyro_vmtl.linear_response.response import free_numbers, in_double
 from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.method import ProgramMethod
@@ -24,6 +26,10 @@ __all__ = ["NUM_POINTS", "WeightedLoss"]
 
 NUM_POINTS = 8
 """Fixed points of normal sites where a fit took draws, and common draws of all others."""
+
+
+MOST_COMMON = 300
+"""Numbers of no task up to which their products with the Hessian are worth it."""
 
 
 class WeightedLoss:
@@ -106,11 +112,29 @@ class WeightedLoss:
         """Return gradient and Hessian at the current parameters."""
         return Hessian(self(weight), self.parameters, self.free)
 
-    def curvature(self, weight: Tensor, *, most_dense: int | None = None) -> Curvature:
+    def curvature(self, weight: Tensor, *, most_dense: int = MOST_DENSE) -> Curvature:
         """Return the Hessian with its inverse."""
         self.free = free_numbers(self._modules, self.parameters) & ~self._held
+        near = self._given_sources(weight) if self.free.sum() > most_dense else None
         with isolated(self._seed):  # probes of a large one
-            return Curvature(self(weight), self.parameters, self.free, most_dense=most_dense)
+            return Curvature(
+                self(weight), self.parameters, self.free, most_dense=most_dense, near=near
+            )
+
+    def _given_sources(self, weight: Tensor) -> Arrowhead | None:
+        """Return the Hessian with the sources held, if few numbers are those of no task."""
+        num_tasks = len(weight)
+        task = torch.cat([_task(parameter, num_tasks) for parameter in self.parameters])[self.free]
+        if (task < 0).sum() > MOST_COMMON or (task < 0).all():
+            return None
+        sharing = [module for module in self._modules if isinstance(module, Sharing)]
+        for module in sharing:
+            module.detach_sources = True
+        try:
+            return Arrowhead(self.hessian(weight), task)
+        finally:
+            for module in sharing:
+                module.detach_sources = False
 
     def hold(self, number: Tensor) -> None:
         """Take one of the free numbers as known, from the next curvature on."""
@@ -135,3 +159,10 @@ class WeightedLoss:
             for module, name in places:
                 module._parameters[name] = parameter
         self.parameters = list(parameters)
+
+
+def _task(parameter: Tensor, num_tasks: int) -> Tensor:
+    """Return the task of each number of a parameter, as far as its shape tells; else -1."""
+    if parameter.ndim == 0 or len(parameter) != num_tasks:
+        return torch.full((parameter.numel(),), -1)
+    return torch.arange(num_tasks).repeat_interleave(parameter.numel() // num_tasks)

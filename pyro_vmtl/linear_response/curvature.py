@@ -9,62 +9,26 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["AT_ONCE", "Curvature", "Hessian"]
+from pyro_vmtl.linear_response.arrowhead import Arrowhead
+from pyro_vmtl.linear_response.hessian import Hessian
+
+__all__ = ["MOST_DENSE", "Curvature"]
 
 MOST_DENSE = 8_000
 """Numbers up to which the Hessian is a matrix, of half a GB then."""
 
-AT_ONCE = 64
-"""Vectors that go through the graph of the gradient together."""
-
 LEAST_CURVATURE, FLAT = 1e-9, 1e-6  # added, for flat directions; held beside some that descend
 PROBES, MOST_ITERATIONS, TOLERANCE = 32, 1_000, 1e-6  # of conjugate gradients
-
-
-class Hessian:
-    """The Hessian of a loss with respect to the n ``free`` numbers among its parameters.
-
-    ``gradient`` is (n,), and ``graph`` the same with a graph.
-    """
-
-    def __init__(self, loss: Tensor, parameters: Sequence[Tensor], free: Tensor) -> None:
-        self.parameters = tuple(parameters)
-        self.free = free
-        found = torch.autograd.grad(loss, self.parameters, create_graph=True, allow_unused=True)
-        self.graph = self._join(found, ())
-        self.gradient = self.graph.detach()
-
-    def pull_back(self, values: Tensor, vectors: Tensor) -> Tensor:
-        """Multiply vectors (K, M) by the Jacobian of values (M,) that have a graph, (K, n)."""
-        products = []
-        for some in vectors.split(AT_ONCE):
-            found = torch.autograd.grad(
-                values, self.parameters, some, True, allow_unused=True, is_grads_batched=True
-            )
-            products.append(self._join(found, some.shape[:1]))
-        return torch.cat(products)
-
-    def times(self, vectors: Tensor) -> Tensor:
-        """Multiply vectors (K, n) by the Hessian."""
-        return self.pull_back(self.graph, vectors)
-
-    def _join(self, found: Sequence[Tensor | None], batch: Sequence[int]) -> Tensor:
-        """Join gradients, of a batch of vectors, to those of the free numbers."""
-        parts = [
-            p.new_zeros(*batch, p.numel()) if g is None else g.reshape(*batch, -1)
-            for g, p in zip(found, self.parameters, strict=True)
-        ]
-        return torch.cat(parts, -1)[..., self.free]
 
 
 class Curvature(Hessian):
     """The Hessian and its inverse.
 
     A small one is factorized. A large one, of more than ``most_dense`` numbers, is never made:
-    conjugate gradients take some 50 products with vectors for a solution. Directions along which
-    the loss descends have no optimum, and are held; ``descent`` is the largest such curvature,
-    relative to those of the numbers themselves. ``residual`` is the largest relative one of all
-    solutions.
+    conjugate gradients take some 50 products with vectors for a solution, and fewer in the units of
+    a matrix that is ``near`` to it. Directions along which the loss descends have no optimum, and
+    are held; ``descent`` is the largest such curvature, relative to those of the numbers
+    themselves. ``residual`` is the largest relative one of all solutions.
     """
 
     def __init__(
@@ -73,11 +37,13 @@ class Curvature(Hessian):
         parameters: Sequence[Tensor],
         free: Tensor,
         *,
-        most_dense: int | None = None,
+        most_dense: int = MOST_DENSE,
+        near: Arrowhead | None = None,
     ) -> None:
         super().__init__(loss, parameters, free)
+        self._near = near
         self.descent = self.residual = 0.0
-        self.is_dense = len(self.gradient) <= (MOST_DENSE if most_dense is None else most_dense)
+        self.is_dense = len(self.gradient) <= most_dense
         self._unit, self._solve_in_units, self._root = self._factorize()
 
     def solve(self, vectors: Tensor) -> Tensor:
@@ -106,10 +72,14 @@ class Curvature(Hessian):
 
     def from_units(self, vectors: Tensor) -> Tensor:
         """Move vectors (K, n) from units in which the Hessian is about the identity."""
+        if self._near is not None:
+            return self._near.from_units(vectors)
         return self._unit * (vectors if self._root is None else vectors @ self._root.T)
 
     def gradient_in_units(self, vectors: Tensor) -> Tensor:
         """Move gradients (K, n) to these units: multiply by the transpose."""
+        if self._near is not None:
+            return self._near.gradient_in_units(vectors)
         return self._unit * vectors if self._root is None else (self._unit * vectors) @ self._root
 
     def _factorize(self) -> tuple[Tensor, Callable[[Tensor], Tensor] | None, Tensor | None]:
@@ -119,6 +89,8 @@ class Curvature(Hessian):
         that are negative taken as positive.
         """
         size = len(self.gradient)
+        if self._near is not None:
+            return torch.ones_like(self.gradient), None, None
         if not self.is_dense:
             signs = torch.randint(2, (PROBES, size)).to(self.gradient) * 2 - 1
             diagonal = signs * self.times(signs)
@@ -143,22 +115,34 @@ class Curvature(Hessian):
         return unit, lambda vectors: (vectors @ directions * inverse) @ directions.T, root
 
     def _conjugate_gradients(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Solve for all vectors (K, n) at once; return solutions and residuals."""
-        precondition = self._unit**2
-        solution, residual = torch.zeros_like(vectors), vectors.clone()
-        step = precondition * residual
-        size = (residual * step).sum(1)
-        enough = TOLERANCE * vectors.norm(dim=1)
+        """Solve for all vectors (K, n) at once; return solutions and residuals.
+
+        Block conjugate gradients in units, with orthonormal residuals [1]_: all solutions are
+        sought among the directions of all, of which fewer are needed.
+
+        References
+        ----------
+        .. [1] A. A. Dubrulle. Retooling the method of block conjugate gradients. Electronic
+           Transactions on Numerical Analysis 12, 2001, algorithm BCGrQ.
+        """
+        right = self.gradient_in_units(vectors).T
+        solution = torch.zeros_like(right)
+        direction, size = torch.linalg.qr(right)
+        residual, enough = direction, TOLERANCE * right.norm(dim=0)
         for _ in range(MOST_ITERATIONS):
-            product = self.times(step)
-            curvature = (step * product).sum(1)
-            # where it descends, what was found before is left
-            going = (residual.norm(dim=1) > enough) & (curvature > 0)
-            if not going.any():
+            if (size.norm(dim=0) <= enough).all():
                 break
-            length = torch.where(going, size / curvature, 0.0)[:, None]
-            solution += length * step
-            residual -= length * product
-            before, size = size, (precondition * residual**2).sum(1)
-            step = precondition * residual + torch.where(going, size / before, 0.0)[:, None] * step
-        return solution, residual
+            product = self.gradient_in_units(self.times(self.from_units(direction.T))).T
+            curvature = direction.T @ product
+            values, along = torch.linalg.eigh((curvature + curvature.T) / 2)
+            if values[-1] <= 0:
+                break
+            # where it descends, what was found before is left
+            inverse = torch.where(values > FLAT * values[-1], 1 / values, 0.0)
+            length = (along * inverse) @ along.T
+            solution += direction @ (length @ size)
+            residual, turned = torch.linalg.qr(residual - product @ length)
+            direction = residual + direction @ turned.T
+            size = turned @ size
+        found = self.from_units(solution.T)
+        return found, vectors[:1] - self.times(found[:1])

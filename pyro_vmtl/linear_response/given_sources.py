@@ -28,7 +28,7 @@ from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.handlers.program_handler import Program, ProgramWithHandler
 from pyro_vmtl.inference.elbo import MeanFieldELBO, evaluate
 from pyro_vmtl.inference.step import batch_of
-from pyro_vmtl.linear_response.curvature import AT_ONCE
+from pyro_vmtl.linear_response.hessian import AT_ONCE
 from pyro_vmtl.linear_response.normals import AtMeans, NewCovariances, ShiftMean
 from pyro_vmtl.linear_response.response import in_double, kl_weight_and_supports
 from pyro_vmtl.sharing.messengers import Sharing

@@ -38,7 +38,8 @@ from pyro_vmtl.handlers.target import learning_rate_of
 from pyro_vmtl.handlers.tracing import sample_sites, trace_guide_and_model
 from pyro_vmtl.inference.elbo import MeanFieldELBO, evaluate
 from pyro_vmtl.inference.step import batch_of
-from pyro_vmtl.linear_response.curvature import AT_ONCE, Curvature
+from pyro_vmtl.linear_response.curvature import Curvature
+from pyro_vmtl.linear_response.hessian import AT_ONCE
 from pyro_vmtl.linear_response.normals import AtMeans, NewCovariances
 from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources

@@ -23,8 +23,10 @@ from pyro_vmtl import (
 )
 from pyro_vmtl.attribution import optimum
 from pyro_vmtl.attribution.influence import _as_fitted, log_density
-from pyro_vmtl.attribution.optimum import go_to_optimum
+from pyro_vmtl.attribution.optimum import go_to_optimum, polish
 from pyro_vmtl.attribution.responses import Responses
+from pyro_vmtl.linear_response.curvature import Curvature
+from pyro_vmtl.linear_response.hessian import Hessian
 from pyro_vmtl.linear_response.response import as_double
 from pyro_vmtl.methods.presets import presets
 
@@ -365,3 +367,46 @@ def test_unknown_rows_and_tasks_are_told(soft):
         influence(pair, data, leave="task", only=["t9"])
     with pytest.raises(ValueError, match="'first'"):
         influence(pair, data, method="first")
+
+
+class DoubleWell:
+    """Stands for a weighted loss: 3 x^2 / 2 + (y^2 - 1)^2 / 4, with a saddle at y = 0.
+
+    It is turned by 45 degrees: along each number alone the loss does not descend there.
+    """
+
+    def __init__(self, start):
+        self.weight = torch.ones(1, 1, dtype=F64)
+        self.free = torch.ones(2, dtype=torch.bool)
+        self.numbers = torch.tensor(start, dtype=F64)
+
+    @property
+    def numbers(self):
+        return self.parameters[0].detach()
+
+    @numbers.setter
+    def numbers(self, values):
+        self.parameters = [values.detach().clone().requires_grad_()]
+
+    def install(self, parameters):
+        self.parameters = list(parameters)
+
+    def __call__(self, weight):
+        first, second = self.parameters[0] / 2**0.5
+        x, y = first + second, first - second
+        return 3 * x**2 / 2 + (y**2 - 1) ** 2 / 4
+
+    def hessian(self, weight):
+        return Hessian(self(weight), self.parameters, self.free)
+
+    def curvature(self, weight, *, most_dense):
+        return Curvature(self(weight), self.parameters, self.free, most_dense=most_dense)
+
+
+def test_a_polish_leaves_a_saddle():
+    loss = DoubleWell([0.3, 0.299])
+    curvature, distance = polish(loss)
+    assert distance < 1e-9 and curvature.descent == 0
+    # at the optimum x = 0 and y = 1 or -1
+    torch.testing.assert_close(loss.numbers.abs(), torch.full((2,), 0.5**0.5, dtype=F64))
+    assert loss.numbers.sum().abs() < 1e-9
