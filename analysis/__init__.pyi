@@ -31,6 +31,8 @@ from .metrics import ALL_TASKS as ALL_TASKS
 from .metrics import classification_metrics as classification_metrics
 from .metrics import expected_calibration_error as expected_calibration_error
 from .metrics import regression_metrics as regression_metrics
+from .outputs.gate_plots import plot_gates as plot_gates
+from .outputs.gate_plots import plot_iterations as plot_iterations
 from .predictions.prediction_grids import decision_grid as decision_grid
 from .predictions.prediction_grids import regression_grid as regression_grid
 from .predictions.shrinkage_plots import plot_shrinkage as plot_shrinkage

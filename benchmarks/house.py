@@ -21,7 +21,7 @@ AT_THE_ROOT = ("models", "guides", "analysis")
 
 FLOORS = (
     ("data", "handlers"),
-    ("sharing",),
+    ("sharing", "outputs"),
     ("models", "guides"),
     ("inference",),
     ("linear_response",),

@@ -172,5 +172,7 @@ class MeanFieldNormal(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample every site; the model's arguments are ignored."""
         common = self.draw_common()
+        if not self.sites:
+            return common
         with pyro.plate("task", self.num_tasks, dim=-2):
             return {**common, **self.draw()}

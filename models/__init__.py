@@ -6,6 +6,7 @@ if __name__ == "models":
 from pyro_vmtl.models.linear_classifier import LinearClassifier
 from pyro_vmtl.models.linear_counts import LinearCounts
 from pyro_vmtl.models.linear_regressor import LinearRegressor
+from pyro_vmtl.models.outputs import LinearOutputs, MLPOutputs
 from pyro_vmtl.models.paper.latent_classifier import LatentClassifier
 from pyro_vmtl.models.paper.latent_regressor import LatentRegressor
 from pyro_vmtl.models.priors import HierarchicalNormal, StandardNormal, ZeroMeanNormal
@@ -17,8 +18,10 @@ __all__ = [
     "LatentRegressor",
     "LinearClassifier",
     "LinearCounts",
+    "LinearOutputs",
     "LinearRegressor",
     "LogNormalNoise",
+    "MLPOutputs",
     "StandardNormal",
     "TaskNoise",
     "ZeroMeanNormal",

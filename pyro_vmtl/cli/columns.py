@@ -28,7 +28,7 @@ from pyro_vmtl.cli.target import check_column, read_tasks
 from pyro_vmtl.cli.user_errors import InputError, did_you_mean, quote_names
 from pyro_vmtl.estimators.outliers import describe_outliers
 
-__all__ = ["Columns"]
+__all__ = ["Columns", "learn_features"]
 
 MAX_CATEGORIES = 1000
 """Largest number of indicator columns of a text column."""
@@ -71,48 +71,7 @@ class Columns:
                 f"Column {task!r}, the task, has another label in each of {len(labels)} rows, "
                 "expected tasks of several rows. Is it an id? Choose another with --task."
             )
-        medians: dict[str, float] = {}
-        categories: dict[str, list[str | None]] = {}
-        notices: list[str] = []
-        seen: dict[object, str] = {}
-        for name in names:
-            column = normalize(table[name])
-            num_missing = int(column.isna().sum())
-            if num_missing == len(column):
-                raise InputError(
-                    f"Column {name!r} has no value in any row, expected numbers or categories. "
-                    f"{LEAVE_OUT}"
-                )
-            numeric = kind_of(column) == "number"
-            key: object
-            if numeric:
-                values = to_numbers(column, name)
-                key, median = values.tobytes(), float(np.nanmedian(values))
-                constant = bool(np.nanmin(values) == np.nanmax(values))
-            else:
-                _check_categories(column, name)
-                entries = _entries(column)
-                key, constant = tuple(entries), entries.nunique(dropna=False) == 1
-            same = seen.setdefault(key, name)
-            if constant:
-                notices.append(f"Column {name!r} is left out, as it is the same in every row.")
-            elif same != name:
-                notices.append(f"Column {name!r} is left out, as it equals {same!r} in every row.")
-            elif numeric:
-                medians[name] = median
-                notices += describe_outliers(values, f"Column {name!r}", rows)
-                if num_missing:
-                    notices.append(
-                        f"Column {name!r} has no value in {num_missing} of {len(table)} rows, "
-                        f"where its median {median:g} is used."
-                    )
-            else:
-                notices += with_placeholders(column, name)
-                known = categories[name] = _sorted(entries)
-                notices.append(
-                    f"Column {name!r} is text and becomes {len(known)} columns, one for each of "
-                    f"{quote_names(map(_name, known), limit=5)}."
-                )
+        medians, categories, notices = learn_features(table, names, rows)
         columns = cls(target, task, medians, categories, list(missing))
         if not columns.feature_names:
             why = f" {' '.join(notices)}" if notices else ""
@@ -171,6 +130,55 @@ class Columns:
                     "has not seen: all its indicators are 0 there."
                 )
         return found
+
+
+def learn_features(
+    table: pd.DataFrame, names: Sequence[str], rows: np.ndarray
+) -> tuple[dict[str, float], dict[str, list[str | None]], list[str]]:
+    """Learn medians and categories of columns, and what the user should know, a sentence each."""
+    medians: dict[str, float] = {}
+    categories: dict[str, list[str | None]] = {}
+    notices: list[str] = []
+    seen: dict[object, str] = {}
+    for name in names:
+        column = normalize(table[name])
+        num_missing = int(column.isna().sum())
+        if num_missing == len(column):
+            raise InputError(
+                f"Column {name!r} has no value in any row, expected numbers or categories. "
+                f"{LEAVE_OUT}"
+            )
+        numeric = kind_of(column) == "number"
+        key: object
+        if numeric:
+            values = to_numbers(column, name)
+            key, median = values.tobytes(), float(np.nanmedian(values))
+            constant = bool(np.nanmin(values) == np.nanmax(values))
+        else:
+            _check_categories(column, name)
+            entries = _entries(column)
+            key, constant = tuple(entries), entries.nunique(dropna=False) == 1
+        same = seen.setdefault(key, name)
+        if constant:
+            notices.append(f"Column {name!r} is left out, as it is the same in every row.")
+        elif same != name:
+            notices.append(f"Column {name!r} is left out, as it equals {same!r} in every row.")
+        elif numeric:
+            medians[name] = median
+            notices += describe_outliers(values, f"Column {name!r}", rows)
+            if num_missing:
+                notices.append(
+                    f"Column {name!r} has no value in {num_missing} of {len(table)} rows, "
+                    f"where its median {median:g} is used."
+                )
+        else:
+            notices += with_placeholders(column, name)
+            known = categories[name] = _sorted(entries)
+            notices.append(
+                f"Column {name!r} is text and becomes {len(known)} columns, one for each of "
+                f"{quote_names(map(_name, known), limit=5)}."
+            )
+    return medians, categories, notices
 
 
 def _feature_names(

@@ -51,7 +51,10 @@ def fit(
         str | None,
         typer.Argument(help="Table to fit (CSV, Parquet or .npz), or 'digits' for the example."),
     ] = None,
-    target: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Column to predict; or several, comma-separated, without --task."),
+    ] = None,
     task: Annotated[str | None, typer.Option(help="Column with the task of each row.")] = None,
     features: Annotated[
         str | None,
@@ -103,6 +106,8 @@ def fit(
 
     pyro-vmtl fit --config runs/exams/config.toml --seed 1 --out runs/exams-1
 
+    pyro-vmtl fit days.csv --target rain,mood,sales
+
     A run directory holds report.html with its pictures, metrics.json, summary.csv, relatedness.csv,
     draws for ArviZ (posterior.nc), the settings that reproduce it (config.toml) and the fitted
     estimator. The state of a running fit is kept in OUT.checkpoints: after any interruption, the
@@ -132,6 +137,11 @@ def fit(
             "spreadsheet": spreadsheet or None,
         }
         settings = read_settings(given, config)
+    from pyro_vmtl.cli.outputs_command import fit_outputs_table, several_targets
+
+    if several_targets(settings):
+        fit_outputs_table(settings, overwrite=overwrite, as_json=as_json)
+        return
     from pyro_vmtl.cli.fit_command import run_fit
 
     run_fit(settings, overwrite=overwrite, resume=resume, as_json=as_json)
@@ -142,6 +152,10 @@ def predict(
     run: Run,
     table: Table,
     out: Annotated[Path, typer.Option(help="File to write, .csv or .parquet.")],
+    known: Annotated[
+        str | None,
+        typer.Option(help="Of several targets, those that TABLE knows, comma-separated."),
+    ] = None,
     device: Device = "cpu",
     overwrite: Overwrite = False,
     spreadsheet: Spreadsheet = False,
@@ -155,9 +169,18 @@ def predict(
 
     Example: pyro-vmtl predict runs/exams new.csv --out predictions.csv
     """
-    from pyro_vmtl.cli.run_commands import run_predict
-
     options = {"overwrite": overwrite, "spreadsheet": spreadsheet, "as_json": as_json}
+    if (run / "outputs").is_dir():
+        from pyro_vmtl.cli.outputs_command import predict_outputs_table
+
+        names = [name.strip() for name in (known or "").split(",") if name.strip()]
+        predict_outputs_table(run, table, out, names, **options)
+        return
+    from pyro_vmtl.cli.run_commands import run_predict
+    from pyro_vmtl.cli.user_errors import user_error
+
+    if known is not None:
+        user_error("--known is for runs of several targets. Leave it out.")
     run_predict(run, table, out, device=device, **options)
 
 

@@ -1,0 +1,99 @@
+"""Several targets on the command line."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from pyro_vmtl import FeedbackEstimator
+from pyro_vmtl.cli import outputs_command
+from pyro_vmtl.cli.main import app
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def days(num_rows=120):
+    """Weather, with a day of unknown mood, and a season in words."""
+    rng = np.random.default_rng(0)
+    pressure = rng.normal(size=num_rows)
+    chance = 1 / (1 + np.exp(5 * pressure))
+    return pd.DataFrame(
+        {
+            "pressure": pressure,
+            "season": rng.choice(["summer", "winter"], num_rows),
+            "rain": np.where(rng.random(num_rows) < chance, "wet", "dry"),
+            "mood": np.where(rng.random(num_rows) < chance, "low", "high"),
+            "sales": 100 + 20 * chance + rng.normal(size=num_rows),
+        }
+    ).mask(lambda table: (table.columns == "mood") & (table.index.to_numpy()[:, None] == 3))
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("outputs")
+    days().to_csv(folder / "days.csv", index=False)
+    with pytest.MonkeyPatch.context() as patch:
+        quick = lambda **settings: FeedbackEstimator(num_steps=60, num_samples=5, **settings)  # noqa: E731
+        patch.setattr(outputs_command, "FeedbackEstimator", quick)
+        arguments = ("--target", "rain, mood,sales", "--holdout", 0.25, "--out", folder / "run")
+        fitted = run("fit", folder / "days.csv", *arguments)
+    assert fitted.exit_code == 0, fitted.output
+    assert "sales: rmse" in fitted.output and "rain feeds" in fitted.output
+    return folder
+
+
+def test_a_run_has_scores_gates_and_a_picture(done):
+    metrics = json.loads((done / "run" / "metrics.json").read_text())
+    assert metrics["rows"] == {"fit": 90, "test": 30}
+    assert metrics["scores"]["rain"]["accuracy"] > 0.7
+    assert 0 <= metrics["spectral_radius"] <= 0.9
+    gates = pd.read_csv(done / "run" / "gates.csv", index_col=0)
+    assert gates.index.tolist() == gates.columns.tolist() == ["rain", "mood", "sales"]
+    assert (np.diag(gates) == 0).all() and ((gates >= 0) & (gates <= 1)).all().all()
+    assert (done / "run" / "gates.png").stat().st_size > 0
+    assert not [path for path in (done / "run").rglob("*") if path.suffix in (".pkl", ".pt")]
+
+
+def test_rows_are_predicted_with_what_is_known(done):
+    new = days(20).drop(columns=["rain", "sales"])
+    new["mood"] = "low"
+    new.to_csv(done / "new.csv", index=False)
+    arguments = ("predict", done / "run", done / "new.csv")
+    plain = run(*arguments, "--out", done / "plain.csv")
+    assert plain.exit_code == 0, plain.output
+    known = run(*arguments, "--known", "mood", "--out", done / "known.csv")
+    assert known.exit_code == 0, known.output
+    table = pd.read_csv(done / "known.csv")
+    assert table.columns.tolist() == [
+        *("row", "rain", "p(rain=dry)", "p(rain=wet)", "mood", "p(mood=high)", "p(mood=low)"),
+        "sales",
+    ]
+    assert (table["p(mood=low)"] == 1).all() and table["row"].tolist() == list(range(2, 22))
+    assert (pd.read_csv(done / "plain.csv")["p(mood=low)"] < 1).all()
+    assert run(*arguments, "--out", done / "known.csv").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target", "rain,snow"], "'snow', which is not a column"),
+        (["--target", "rain,rain"], "expected each column once"),
+        (["--target", "rain,mood", "--kind", "counts"], "--kind is not for several targets"),
+        (["--target", "rain,mood", "--features", "rain"], "'rain', which is a target"),
+        (["--target", "rain,mood", "--method", "shared"], "--method is not for several targets"),
+    ],
+)
+def test_errors_say_what_is_wrong(done, options, message):
+    found = run("fit", done / "days.csv", *options, "--out", done / "other")
+    assert found.exit_code == 2 and message in found.output.replace("\n", " ")
+    assert not (done / "other").exists()
+
+
+def test_known_must_be_a_target(done):
+    out = ("--out", done / "none.csv")
+    found = run("predict", done / "run", done / "days.csv", "--known", "season", *out)
+    assert found.exit_code == 2 and "expected some of the targets" in found.output
