@@ -17,12 +17,13 @@ from typing_extensions import TypedDict
 
 from pyro_vmtl.analysis import plot_gates
 from pyro_vmtl.cli.columns import Columns, learn_features
-from pyro_vmtl.cli.read_table import read_table, write_table
+from pyro_vmtl.cli.read_table import read_table
 from pyro_vmtl.cli.run_files import METRICS, TABLE
 from pyro_vmtl.cli.safe_text import distinct_names, for_terminal, write_csv
 from pyro_vmtl.cli.settings import FitSettings
 from pyro_vmtl.cli.target import TargetKind, check_column, read_target
 from pyro_vmtl.cli.user_errors import InputError, print_note, report_user_errors
+from pyro_vmtl.cli.write_table import check_table_path, write_table
 from pyro_vmtl.data.atomic_files import check_writable, new_directory
 from pyro_vmtl.data.checked_files import check_schema, file_in, read_json
 from pyro_vmtl.estimators import FeedbackEstimator, versions
@@ -114,8 +115,7 @@ def predict_outputs_table(
 ) -> None:
     """Predict the targets of a table's rows, and write the predictions."""
     with report_user_errors(as_json=as_json) as notes:
-        if out.exists() and not overwrite:
-            raise InputError(f"{out} exists already. Choose another --out, or pass --overwrite.")
+        check_table_path(out, overwrite=overwrite)
         path = file_in(folder, TABLE)
         stored = check_schema(SCHEMA, read_json(path), path)
         columns: Columns = stored["columns"]
@@ -136,7 +136,7 @@ def predict_outputs_table(
         found = _predictions(estimator, columns.features(rows), given)
         names = distinct_names(["row"], [*found])
         found.insert(0, names[0], np.arange(len(found)) + 2)
-        write_table(found, out, overwrite=overwrite, spreadsheet=spreadsheet)
+        write_table(found, out, spreadsheet=spreadsheet)
     if as_json:
         typer.echo(json.dumps({"predictions": str(out), "rows": len(found), "notices": notes}))
     else:
