@@ -72,6 +72,7 @@ ROOMS = {
     "pyro_vmtl": "Package",
     "estimators": "Estimators",
     "data": "Data",
+    "outputs": "Feedback between outputs",
     "sharing": "Sharing and pools",
     "handlers": "Effect handlers",
     "inference": "Inference",
