@@ -75,7 +75,7 @@ def test_there_are_at_most_eight_floors():
     assert len(chain) <= 8, chain
 
 
-MAX_LINES = 26_300
+MAX_LINES = 29_950
 """Lines outside tests and benchmarks."""
 
 
