@@ -104,6 +104,12 @@ class MLPOutputs(_Outputs):
         Rows, of which only features and outputs are looked at.
     hidden_size
         H, the width of the hidden layer.
+
+    Examples
+    --------
+    >>> data = OutputData.from_columns([[0.0], [1.0]], {"a": ["no", "yes"], "b": [0.5, 1.5]})
+    >>> poutine.trace(MLPOutputs(data, 4)).get_trace(data).nodes["y_b"]["fn"].batch_shape
+    torch.Size([2])
     """
 
     fixed_graph = True

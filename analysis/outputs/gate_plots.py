@@ -33,6 +33,14 @@ def plot_gates(gates: xr.DataArray, ax: Axes | None = None) -> Axes:
     Axes
         Outputs in a circle. An arrow from an output to another that it feeds more probably than
         not, with the probability; orange where it feeds a hidden layer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> names = {"from": ["rain", "sales"], "to": ["rain", "sales"], "gate": ["none", "output"]}
+    >>> gates = xr.DataArray(np.array([[[1, 0], [0.1, 0.9]], [[1, 0], [1, 0]]]), names, [*names])
+    >>> plot_gates(gates).get_title(loc="left")
+    'Which output feeds which'
     """
     names = [shorten(str(name)) for name in gates["from"].values]
     number = len(names)
@@ -80,6 +88,13 @@ def plot_iterations(iterations: xr.DataArray, ax: Axes | None = None) -> Axes:
     -------
     Axes
         A line for each output, from what it says by itself, at 0, to where it settles.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> names = {"iteration": [0, 1], "output": ["rain", "sales"]}
+    >>> plot_iterations(xr.DataArray(np.array([[0.5, 0.0], [0.8, 0.4]]), names)).get_xlabel()
+    'iteration'
     """
     ax = on_axes(ax, (6.4, 3.9))
     steps, lines = iterations["iteration"].values, iterations.values.T

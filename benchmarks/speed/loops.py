@@ -49,7 +49,9 @@ def loop_step(prepared: Prepared, kl_weight: float) -> Callable[[], Tensor]:
     )
 
     def loss() -> Tensor:
-        temperature = prepared.of.sources["w"].temperature.item()
+        of_sources = prepared.of.sources["w"]
+        temperature = of_sources.temperature.item()
+        prior_temperature = of_sources.prior_temperature or temperature
         uniform = torch.rand(num_tasks, 1, num_tasks)
         noise = torch.empty(num_tasks, *locs[0].shape).normal_()
         total = torch.zeros(())
@@ -71,8 +73,11 @@ def loop_step(prepared: Prepared, kl_weight: float) -> Callable[[], Tensor]:
             gumbel = -(-uniform[t, 0].clamp(eps, 1 - eps).log()).log()
             log_weights = ((logits[t] + gumbel) / temperature).log_softmax(0)
             q, p = (
-                ExpRelaxedCategorical(torch.tensor(temperature), logits=values)
-                for values in (logits[t], torch.zeros(num_tasks))
+                ExpRelaxedCategorical(torch.tensor(tau), logits=values)
+                for tau, values in (
+                    (temperature, logits[t]),
+                    (prior_temperature, torch.zeros(num_tasks)),
+                )
             )
             kl = q.log_prob(log_weights) - p.log_prob(log_weights)
 

@@ -50,15 +50,14 @@ def write_run_report(
     run, rows = folder if out is None else out, metrics["rows"]
     tested = f", {rows['test']:,} to test" if rows["test"] else ", none held out for testing"
     versions = json.loads(data.attrs["versions"])
-    member = main_member(data)
-    group = '["posterior"]' if "posterior" in data else f'[{member!r}]["posterior"]'
-    found = data["posterior"].data_vars if "posterior" in data else ()
-    name = "w_sources" if "w_sources" in found else "w"
+    # a stack whose members do not share has none of its own
+    group = "posterior" if "posterior" in data else f"{main_member(data)}/posterior"
+    name = "w_sources" if "w_sources" in data[group].data_vars else "w"
     code = [
         f"pyro-vmtl fit --config {quote(f'{run}/config.toml')} --out {quote(f'{run}-again')}",
         "from pyro_vmtl.analysis import read_netcdf\n\n"
         f"data = read_netcdf({str(run / POSTERIOR)!r})  # an xarray DataTree, for ArviZ\n"
-        f'data{group}["{name}"].mean(["chain", "draw"])',
+        f'data[{group!r}]["{name}"].mean(["chain", "draw"])',
     ]
     check_no_links(folder, PICTURES)
     return write_report(

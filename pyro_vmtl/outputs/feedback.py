@@ -208,6 +208,18 @@ def feedback_gates(program: nn.Module) -> Tensor:
     Tensor
         (T, T, G), from the output of the row to that of the column: no feedback, to its logits or
         mean, and, with hidden layers, to its hidden layer. 0 on the diagonal.
+
+    Examples
+    --------
+    >>> import pyro.distributions as dist, torch
+    >>> def model():
+    ...     with pyro.plate("data", 2):
+    ...         pyro.sample("a", dist.Normal(torch.zeros(2), 1.0))
+    ...         pyro.sample("b", dist.Normal(torch.zeros(2), 1.0))
+    >>> program = feedback(model, sites=["a", "b"], gates="on")
+    >>> _ = program()
+    >>> feedback_gates(program)[0, 1]
+    tensor([0., 1.])
     """
     couplings = find_feedback(program).couplings
     if couplings is None:
