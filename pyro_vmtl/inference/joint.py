@@ -15,6 +15,7 @@ References
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -72,7 +73,8 @@ def fit_jointly(
     problems
         Model, guide and rows of each fit, with the same settings and seed.
     seed, checkpoints, **settings
-        As for :func:`~pyro_vmtl.fit`. Checkpoints are written at the end of each fit.
+        As for :func:`~pyro_vmtl.fit`. Checkpoints are written at the end of each fit, and read if
+        those of all fits are there: others start together, or rounding would differ.
 
     Raises
     ------
@@ -88,6 +90,10 @@ def fit_jointly(
         raise CannotJoinError("The fits are too large to gain.")
     for model, guide, _ in problems:
         own_parameters(model, guide)
+    files = [path for path in checkpoints or () if path is not None]
+    if not all(path.is_file() for path in files):
+        for path in files:
+            path.unlink(missing_ok=True)
     # the fits go on side by side, and advance the bar of several fits as one
     with isolated(seed), progress_bar(1, visible=False) as report, ExitStack() as at_end:
         courses = []
@@ -98,6 +104,9 @@ def fit_jointly(
             courses.append(Course(model, guide, (rows,), **given))
             at_end.callback(courses[-1].step_of.finish)
         running = [course for course in courses if not course.over]
+        for course in running:
+            if course.keeper is not None:  # all have the random state in common, at any step
+                course.keeper.written = math.inf
         if not all(course.recordable for course in running):
             raise CannotJoinError("The programs do not declare a fixed graph.")
         if running:

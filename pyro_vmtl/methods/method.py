@@ -33,6 +33,9 @@ EVALUATIONS_FROM_START = 100
 FILE = "fit.pt"
 """Name of the checkpoint in the folder of a fit."""
 
+JOINT_FILE = f"joint-{FILE}"
+"""Its name if fits were at once."""
+
 
 class Method(Protocol):
     """Whatever fits the rows of many tasks.
@@ -134,7 +137,7 @@ class ProgramMethod(PairMethod):
             rows = [self.prepare(data) for data in parts]
             pairs = [self.initial_programs(each, seed) for each in rows]
             problems = [(*pair, each) for pair, each in zip(pairs, rows, strict=True)]
-            files = [None if folder is None else folder / FILE for folder in folders]
+            files = [None if folder is None else folder / JOINT_FILE for folder in folders]
             settings = self.fit_settings(parts[0])
             with suppress(CannotJoinError):
                 results = fit_jointly(problems, seed=seed, checkpoints=files, **settings)

@@ -11,7 +11,7 @@ from pyro_vmtl import MeanFieldELBO, TaskData, share
 from pyro_vmtl.data.folds import folds
 from pyro_vmtl.guides import MeanFieldNormal
 from pyro_vmtl.handlers.isolation import isolated
-from pyro_vmtl.inference import joint
+from pyro_vmtl.inference import checkpoint, joint
 from pyro_vmtl.inference.joint import CannotJoinError, fit_jointly
 from pyro_vmtl.methods.presets import ALONE, HIERARCHICAL, POOLED, SHARED
 from pyro_vmtl.models import LinearRegressor, LogNormalNoise, ZeroMeanNormal
@@ -156,14 +156,27 @@ def test_programs_with_other_shapes_cannot_be_joined():
         fit_jointly([one, other], elbo=MeanFieldELBO(), num_steps=20)
 
 
-def test_checkpoints_of_fits_that_are_over_are_read(parts, tmp_path, monkeypatch):
+def test_checkpoints_are_read_if_all_fits_are_over(parts, tmp_path, monkeypatch):
     preset = replace(SHARED, fitting={"num_steps": 20})
     folders = [tmp_path / str(place) for place in range(3)]
     fits = fit_at_once(preset, parts, monkeypatch, seed=3, checkpoints=folders)
-    (folders[1] / "fit.pt").unlink()  # this one is fitted again, and ends alike
-    again = fit_at_once(preset, parts, monkeypatch, seed=3, checkpoints=folders)
     read = fit_at_once(preset, parts, monkeypatch, seed=3, checkpoints=folders)
-    for one, other in zip(again, read, strict=True):
-        assert torch.equal(one.result.history.loss, other.result.history.loss)
-    for one, other in zip(fits, again, strict=True):
-        torch.testing.assert_close(one.result.history.loss, other.result.history.loss)
+    (folders[1] / "joint-fit.pt").unlink()  # all start again, so that all end the same
+    again = fit_at_once(preset, parts, monkeypatch, seed=3, checkpoints=folders)
+    for fit, *others in zip(fits, read, again, strict=True):
+        for other in others:
+            assert torch.equal(fit.result.history.loss, other.result.history.loss)
+            pairs = zip(fit.guide.parameters(), other.guide.parameters(), strict=True)
+            assert all(torch.equal(one, two) for one, two in pairs)
+
+
+def test_fits_at_once_have_no_checkpoints_on_the_way(parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    preset = replace(SHARED, fitting={"num_steps": 20})
+    folders = [tmp_path / str(place) for place in range(3)]
+    written = []
+    monkeypatch.setattr(
+        checkpoint.Checkpoint, "write", lambda self, progress: written.append(progress.over)
+    )
+    fit_at_once(preset, parts, monkeypatch, seed=3, checkpoints=folders)
+    assert written == [True] * 3  # they could not go on from different steps
