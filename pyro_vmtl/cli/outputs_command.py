@@ -115,12 +115,12 @@ def predict_outputs_table(
 ) -> None:
     """Predict the targets of a table's rows, and write the predictions."""
     with report_user_errors(as_json=as_json) as notes:
+        check_table_path(out, overwrite=overwrite)
         path = file_in(folder, TABLE)
         stored = check_schema(SCHEMA, read_json(path), path)
         columns: Columns = stored["columns"]
         file_in(folder, f"{OUTPUTS}/outputs.json")
         estimator = FeedbackEstimator.load(folder / OUTPUTS)
-        check_table_path(out, overwrite=overwrite)
         rows = read_table(table, columns.missing)
         given = {}
         for name in known:

@@ -37,8 +37,8 @@ def run_predict(
 ) -> None:
     """Predict the rows of a table, and write the predictions."""
     with report_user_errors(as_json=as_json) as notes:
+        check_table_path(out, overwrite=overwrite)
         fitted, rows = _read(folder, table, notes, device=device)
-        check_table_path(out, overwrite=overwrite)  # a refused run is left untouched
         predicted = predictions(fitted.estimator, rows)
         found = beside(predicted, rows, {fitted.columns.task: rows.tasks})
         write_table(found, out, spreadsheet=spreadsheet)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
 
 from pyro_vmtl.cli.safe_text import write_csv
 from pyro_vmtl.cli.user_errors import InputError
-from pyro_vmtl.data.atomic_files import atomic_write, check_folder_writable
+from pyro_vmtl.data.atomic_files import atomic_write
 
 __all__ = ["check_table_path", "write_table"]
 
@@ -23,10 +24,13 @@ def check_table_path(path: Path, *, overwrite: bool) -> None:
         raise InputError(
             f"{path} exists already. Choose another file with --out, or pass --overwrite."
         )
-    try:
-        check_folder_writable(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error}") from None
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    # nothing is made there, not for a moment: it may be a run that is refused
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(
+            f"{path} cannot be written: {parent} is no folder that can be written to. Choose "
+            "another file with --out."
+        )
 
 
 def write_table(table: pd.DataFrame, path: Path, *, spreadsheet: bool = False) -> None:
