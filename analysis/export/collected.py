@@ -14,7 +14,6 @@ from pyro_vmtl.analysis.export.site_dims import SiteDims
 from pyro_vmtl.analysis.export.tracing import Nodes, Traced
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.program_handler import Program
-from pyro_vmtl.sharing.concrete import LogConcrete
 from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources
 
@@ -84,9 +83,7 @@ class Collected:
                 for name, sources in sharing.items():
                     numbers = num_samples * sources.num_tasks**2
                     if sharing.weights_prior and numbers <= MOST_NUMBERS:
-                        even = torch.zeros_like(sources.logits)
-                        temperature = sources.prior_temperature or sources.temperature
-                        weights = LogConcrete(torch.as_tensor(temperature).to(even), logits=even)
+                        weights = sources.concrete_prior(sources.logits)
                         drawn = weights.sample(torch.Size([num_latent])).softmax(-1)
                         prior[f"{name}_sources"].append(_pool_weights(sources, drawn))
         return {"prior": _join(prior, num_latent), "prior_predictive": _join(predictive, num_rows)}

@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 from pyro_vmtl.analysis import plot_gates
 from pyro_vmtl.cli.columns import Columns, learn_features
 from pyro_vmtl.cli.read_table import read_table
-from pyro_vmtl.cli.run_files import METRICS, TABLE
+from pyro_vmtl.cli.run_files import METRICS, TABLE, write_json
 from pyro_vmtl.cli.safe_text import distinct_names, for_terminal, write_csv
 from pyro_vmtl.cli.settings import FitSettings
 from pyro_vmtl.cli.target import TargetKind, check_column, read_target
@@ -83,8 +83,8 @@ def fit_outputs_table(settings: FitSettings, *, overwrite: bool, as_json: bool) 
         }
         with new_directory(out, overwrite=overwrite, marker=METRICS) as folder:
             content = {"targets": kinds, "columns": asdict(columns)}
-            _write_json(folder / TABLE, content)
-            _write_json(folder / METRICS, metrics)
+            write_json(folder / TABLE, content)
+            write_json(folder / METRICS, metrics)
             (folder / "config.toml").write_text(settings.to_toml(), encoding="utf-8")
             estimator.save(folder / OUTPUTS)
             opened = (1 - gates.sel(gate="none")).where(gates.sum("gate") > 0, 0.0)
@@ -205,8 +205,3 @@ def _score(
             rmse = float(np.sqrt(np.mean((truth - found) ** 2)))
             scores[name] = {"rmse": rmse, "explained_variance": 1 - rmse**2 / float(truth.var())}
     return scores
-
-
-def _write_json(path: Path, content: Any) -> None:
-    text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
-    path.write_text(text, encoding="utf-8")

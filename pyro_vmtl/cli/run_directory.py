@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +25,7 @@ from pyro_vmtl.cli.run_files import (
     read_checked,
     run_file,
     write_checksums,
+    write_json,
 )
 from pyro_vmtl.cli.run_report import write_run_report
 from pyro_vmtl.cli.safe_text import distinct_names, write_csv
@@ -64,7 +64,7 @@ class FittedTable:
 
     def save(self, folder: Path) -> None:
         """Write it to an existing folder."""
-        _write_json(folder / TABLE, {"kind": self.kind, "columns": asdict(self.columns)})
+        write_json(folder / TABLE, {"kind": self.kind, "columns": asdict(self.columns)})
         self.estimator.save(folder / ESTIMATOR)
 
     @classmethod
@@ -133,7 +133,7 @@ def write_run(
         fitted.save(folder)
         config = replace(settings, source=source, out=str(out))
         (folder / "config.toml").write_text(config.to_toml(), encoding="utf-8")
-        _write_json(folder / METRICS, metrics)
+        write_json(folder / METRICS, metrics)
         try:
             _inspect(problem, fitted, folder, metrics)
         except Exception as error:
@@ -159,7 +159,7 @@ def _inspect(
     summary = estimator.summary()
     members = summary.columns[len(TASK_COLUMNS) :]
     metrics["members"] = {name: float(summary[name].mean()) for name in members}
-    _write_json(folder / METRICS, metrics)
+    write_json(folder / METRICS, metrics)
     write(summary, folder / SUMMARY)
     if not exceeds("TASK_PAIRS", len(summary) ** 2):
         write(_relatedness_table(estimator), folder / "relatedness.csv")
@@ -224,8 +224,3 @@ def _draws(problem: FitProblem, fitted: FittedTable, *, num_members: int) -> xr.
             node.dataset = node.to_dataset().assign_coords(row=rows)
     tree.attrs["task_name"] = problem.columns.task
     return tree
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
-    path.write_text(text, encoding="utf-8")

@@ -7,6 +7,8 @@ the schema of a run of this version.
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -27,6 +29,7 @@ __all__ = [
     "read_checked",
     "run_file",
     "write_checksums",
+    "write_json",
 ]
 
 METRICS = "metrics.json"
@@ -140,3 +143,9 @@ def write_checksums(folder: Path) -> None:
 def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a file of a run that is to be read by people, too."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n"
+    path.write_text(text, encoding="utf-8")

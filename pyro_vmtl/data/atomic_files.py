@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_write", "check_folder_writable", "check_writable", "new_directory"]
+__all__ = ["atomic_write", "check_writable", "new_directory"]
 
 
 @contextmanager
@@ -46,12 +46,7 @@ def check_writable(out: Path, *, overwrite: bool, marker: str) -> None:
             f"{out} was not written by pyro_vmtl (it has no {marker}), so it is not overwritten. "
             "Choose another folder."
         )
-    check_folder_writable(out)
-
-
-def check_folder_writable(path: Path) -> None:
-    """Check that a file or folder can be made in the nearest folder above it that exists."""
-    parent = next(p for p in path.absolute().parents if p.exists())
+    parent = next(p for p in out.absolute().parents if p.exists())
     try:
         tempfile.TemporaryDirectory(dir=parent).cleanup()
     except OSError as error:

@@ -210,9 +210,13 @@ class Sources(Scheduled):
 
     def weights_prior(self, logits: Tensor) -> dist.TorchDistribution:
         """Return the prior of log weights of this shape, in which all sources are equal."""
-        even = logits.new_zeros(()).expand_as(logits)
         if self.weights == "categorical":
-            return ExpectedOneHot(even)
+            return ExpectedOneHot(logits.new_zeros(()).expand_as(logits))
+        return self.concrete_prior(logits)
+
+    def concrete_prior(self, logits: Tensor) -> LogConcrete:
+        """Return a Concrete prior of log weights of this shape, in which all are equal."""
+        even = logits.new_zeros(()).expand_as(logits)
         temperature = self.temperature
         if self.prior_temperature is not None:
             temperature = torch.full_like(temperature, self.prior_temperature)
