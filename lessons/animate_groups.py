@@ -24,6 +24,7 @@ ROWS, NOISE, STEPS, EVERY = 10, 0.7, 400, 10
 
 COLORS = ["#0072B2"] * 3 + ["#D55E00"] * 3
 STYLES = ["-", "--", ":"] * 2
+WIDTHS = [2.5] * 3 + [1.2] * 3  # which group, in grey, too
 
 
 def record() -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
@@ -58,8 +59,8 @@ def draw() -> animation.FuncAnimation:
     fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.3), width_ratios=[1.5, 1])
     fig.subplots_adjust(left=0.03, right=0.98, bottom=0.16, top=0.86, wspace=0.2)
     grid = np.linspace(-2, 2, 300)
-    look = zip(range(6), COLORS, STYLES, strict=True)
-    lines = [left.plot([], [], s, color=c, label=f"task {t}")[0] for t, c, s in look]
+    look = zip(range(6), COLORS, STYLES, WIDTHS, strict=True)
+    lines = [left.plot([], [], s, color=c, lw=w, label=f"task {t}")[0] for t, c, s, w in look]
     left.set(xlim=(-2, 2), ylim=(0, 0.45 / stds.min()), yticks=[], xlabel="slope of a task")
     left.legend(frameon=False, fontsize=9, loc="upper left")
     left.spines[["top", "right", "left"]].set_visible(False)

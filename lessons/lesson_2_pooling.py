@@ -50,7 +50,7 @@ counties = sorted(rows.index, key=lambda name: -rows[name])
 NAMED = {"Hennepin": ("#0072B2", "--", "o"), "Lac Qui Parle": ("#D55E00", "-", "D")}
 ends = pd.DataFrame({"floor": [0.0, 1.0] * len(counties)})
 labels = np.repeat(counties, 2)
-fig, axes = plt.subplots(1, 4, figsize=(9.6, 3.3), sharey=True, layout="constrained")
+fig, axes = plt.subplots(1, 4, figsize=(8, 3), sharey=True, layout="constrained")
 for ax, (method, fit) in zip(axes, fits.items(), strict=True):
     lines = dict(zip(counties, fit.predict(ends, tasks=labels).reshape(-1, 2), strict=True))
     ax.plot([0, 1], np.transpose([*lines.values()]), color="0.75", linewidth=0.8)

@@ -91,7 +91,7 @@ history = clf.history_
 path = history.relatedness["w"].numpy()
 upright = np.array(clf.tasks_) < 45
 own = ((upright[:, None] == upright) * path[:, :, :6]).sum((1, 2)) / path[:, :, :6].sum((1, 2))
-fig, axes = plt.subplots(1, 4, figsize=(10, 2.9), layout="constrained", width_ratios=[1, 1, 1, 1.4])
+fig, axes = plt.subplots(1, 4, figsize=(8.4, 2.6), layout="constrained", width_ratios=[1, 1, 1, 1.4])
 for ax, at in zip(axes, (0, 2, -1), strict=False):
     image = ax.imshow(path[at], cmap="Blues", vmin=0, vmax=1)
     ax.set_xticks(range(7), [*map(str, clf.tasks_), "base"], rotation=60)
@@ -102,7 +102,7 @@ fig.colorbar(image, ax=axes[2], label="source weight", shrink=0.8)
 axes[3].plot(history.snapshot_step, own, color="#0072B2")
 axes[3].axhline(0.4, color="0.5", linestyle="dotted")
 axes[3].text(float(history.snapshot_step[-1]), 0.42, "by chance", ha="right", color="0.35")
-axes[3].set(ylim=(0, 1.03), xlabel="step", title="weight within the groups")
+axes[3].set(ylim=(0, 1.03), xlabel="step", title="weight in own group")
 axes[3].spines[["top", "right"]].set_visible(False)
 
 # %% [markdown]

@@ -44,7 +44,7 @@ def picture(ax: Axes, model, guide, data: TaskData):
     size = data.columns["exposure"][0]
     ax.scatter(data.x[0, :, 0], data.y[0] / size, 20 * size, "0.4", label="town 0, by its size")
     ax.plot(x, mean[0], label="mean")
-    for sd, label in ((std[0], "mean + 2 sd"), (mean[0].sqrt(), "the same of Poisson counts")):
-        ax.plot(x, mean[0] + 2 * sd, "--", label=label)
+    ax.plot(x, mean[0] + 2 * std[0], "--", label="mean + 2 sd")
+    ax.plot(x, mean[0] + 2 * mean[0].sqrt(), ":", label="the same of Poisson counts")
     ax.set(xlabel="x", ylabel="cases per exposure", title="Wider than Poisson")
     ax.legend()

@@ -6,6 +6,7 @@ To fit: ``model, guide = programs(data)``, then ``fit(model, guide, data, **SETT
 import pyro
 import pyro.distributions as dist
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 
 from pyro_vmtl import ExpectedLogarithmicPool, MeanFieldELBO, TaskData, predict_proba, share
@@ -39,7 +40,8 @@ def picture(ax: Axes, model, guide, data: TaskData):
     x = torch.linspace(-3, 3, 50)
     new = data.new_rows(torch.stack([x, torch.ones(50)], dim=1), [0] * 50)
     marks = [f"mark {mark}" for mark in data.classes]
-    ax.stackplot(x, predict_proba(model, guide, new)[0].T, labels=marks, alpha=0.6)
+    shades = colormaps["Blues"](torch.linspace(0.1, 0.7, len(marks)).numpy())
+    ax.stackplot(x, predict_proba(model, guide, new)[0].T, labels=marks, colors=shades)
     ax.plot(data.x[0, :, 0], (data.y[0] + 0.5) / 4, "k.", label="rows of task 0")
     ax.set(xlabel="x", ylabel="probability", title="Marks have an order")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))

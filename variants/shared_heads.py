@@ -46,9 +46,9 @@ def picture(ax: Axes, model, guide, data: TaskData):
     x = torch.linspace(-3, 3, 50)
     labels = [label for label in data.task_labels[:4] for _ in range(50)]
     means = predict_moments(model, guide, data.new_rows(x.repeat(4)[:, None], labels))[0]
-    for task in range(4):
-        ax.plot(x, means[task, :50], f"C{task}", label=f"task {data.task_labels[task]}")
+    for task, (line, marker) in enumerate(zip(("-", "--", "-.", ":"), "os^x", strict=True)):
+        ax.plot(x, means[task, :50], f"C{task}{line}", label=f"task {data.task_labels[task]}")
         rows = data.mask[task]
-        ax.plot(data.x[task, rows, 0], data.y[task, rows], f"C{task}.", alpha=0.4)
+        ax.plot(data.x[task, rows, 0], data.y[task, rows], f"C{task}{marker}", ms=3, alpha=0.5)
     ax.set(xlabel="x", ylabel="y", title="Curves of the same three bends")
     ax.legend()
