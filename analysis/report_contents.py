@@ -161,7 +161,7 @@ def _relatedness(data: xr.DataTree) -> Iterator[Picture]:
         yield Picture(
             "relatedness-evolution",
             "When were the groups found?",
-            "The same weights during the fit, from the first step to the last.",
+            "Source weights, parts of each prior, from the first step of the fit to the last.",
             "Lines that still move at the end: fit longer, or with another seed to see whether "
             "they end in the same place.",
             partial(plot_relatedness_evolution, shared),

@@ -7,7 +7,8 @@
 #
 # **The idea of this lesson:** estimates of related things get better, on the whole, if each moves
 # some way towards the others. How far is a number that you can compute by hand, and that the data
-# tell you something about. You need: the normal distribution, and what a standard error is.
+# tell you something about. Each such problem, here a school, is called a *task*. You need: the normal
+# distribution, and what a standard error is.
 
 # %%
 import matplotlib.pyplot as plt
@@ -40,11 +41,12 @@ print(f"pooled: {pooled:.1f} points, standard error {precision.sum() ** -0.5:.1f
 #
 # $$\theta_j \sim N(\mu, \tau^2), \qquad y_j \sim N(\theta_j, s_j^2).$$
 #
-# The best estimate of $\theta_j$ is then a weighted mean of what the school saw and of $\mu$. Each has
-# the weight of its precision, $1/s_j^2$ and $1/\tau^2$.
+# The first line is the *prior* of an effect, and $\tau$ is its *scale*. The best estimate of $\theta_j$ is
+# then a weighted mean of what the school saw and of $\mu$. Each has the weight of its precision, $1/s_j^2$
+# and $1/\tau^2$. And for a given $\tau$ the best $\mu$ is the mean of the $y_j$ with weights $1/(s_j^2 + \tau^2)$.
 #
 # **Exercise 1.** Which share $b$ of the estimate comes from the school itself? Write it as a function of
-# `tau` and `se`. (What should it be for `tau = 0`? And where `se` is tiny?)
+# `tau` and `se`, simplified so that it works for `tau = 0`, too. (What should it be there? And where `se` is tiny?)
 
 
 # %% tags=["exercise"]
@@ -70,15 +72,15 @@ print("Correct.")
 
 # %% [markdown]
 # Here are all eight estimates for every $\tau$. At the left edge everything is pooled, and far to the
-# right each school is alone. The lines of schools with large errors (H, C, A) bend most: *those who
-# know least about themselves move most*.
+# right each school is alone. Schools with large errors (H, C, A) stay near the mean the longest: *those who
+# know least about themselves keep the smallest share*.
 
-# %% alt="Eight lines, one for each school, fan out from the pooled mean of 8 points at prior scale 0 to the schools' own estimates between -3 and 28; the least certain schools move most."
+# %% alt="Eight lines, one for each school, fan out from the pooled mean of 8 points at prior scale 0 to the schools' own estimates between -3 and 28; the least certain schools stay near the mean the longest."
 grid = np.linspace(0, 40, 200)
 
 
 def estimates(tau, effect, se):
-    """Estimate the effects of all schools, given the prior scale; the mean is the best for it."""
+    """Estimate the effects of all schools for one prior scale, with the mean that is best for it."""
     weight = 1 / (se**2 + tau**2)
     mean = (weight * effect).sum() / weight.sum()
     share = tau**2 / (tau**2 + se**2)
@@ -108,7 +110,7 @@ ax.spines[["top", "right"]].set_visible(False)
 # $\tau = 10$, let schools see them with errors, estimate with *some* $\tau$, and look at the mean squared
 # error, 4,000 times.
 
-# %% alt="Mean squared error against the assumed prior scale: the total of all schools is least near the true scale of 10; that of the school with the most extreme effect is larger, and below a scale of 7 worse than without sharing."
+# %% alt="Mean squared error against the assumed prior scale: the total of all schools is least near the true scale of 10; that of the school with the most extreme effect is larger, and below a scale of 8 worse than without sharing."
 rng = np.random.default_rng(0)
 se = schools.se.to_numpy()
 truth = 8 + 10 * rng.normal(size=(4000, 8))
@@ -139,7 +141,7 @@ print(f"alone {alone:.0f}, pooled {every[0]:.0f}, with the true τ {min(every):.
 # %% [markdown]
 # In total, the error is least where $\tau$ is right, and a $\tau$ that is wrong by a factor of two still does
 # better than either bad answer. But *single ones may lose*: the school that truly is farthest off is drawn
-# to a mean that is not its own, and with a τ below 7 it would have done better alone.
+# to a mean that is not its own, and with a τ below 8 it would have done better alone.
 #
 # **Exercise 2.** With `tau = 10`, for which share of all (world, school) pairs is the shrunken estimate
 # *worse* than the school's own? Guess first.
@@ -163,13 +165,14 @@ print(f"{share_that_lost:.0%} lost by it, and yet the total error is less.")
 # %% [markdown]
 # ## What the data say about τ
 #
-# Given $\tau$ and $\mu$, each estimate is normal: $y_j \sim N(\mu, s_j^2 + \tau^2)$. That is a likelihood of $\tau$.
+# Given $\tau$ and $\mu$, each estimate is normal: $y_j \sim N(\mu, s_j^2 + \tau^2)$. That is a likelihood of $\tau$. If all values
+# of $\tau$ are as plausible beforehand (a flat prior), and it is averaged over $\mu$, it is the posterior density of $\tau$, too.
 
 # %% alt="The posterior density of the prior scale is largest at 0 and falls slowly: half of it lies above about 5 points."
 total = schools.se.to_numpy()[:, None] ** 2 + grid**2
 weight = 1 / total
 mean = (weight * schools.effect.to_numpy()[:, None]).sum(0) / weight.sum(0)
-log_density = -0.5 * np.log(weight.sum(0))  # an unknown mean, with a flat prior, is integrated out
+log_density = -0.5 * np.log(weight.sum(0))  # averaged over the unknown mean
 log_density += -0.5 * (
     np.log(total) + (schools.effect.to_numpy()[:, None] - mean) ** 2 / total
 ).sum(0)

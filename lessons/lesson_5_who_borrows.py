@@ -6,7 +6,7 @@
 # of all six would mix up what stands and what lies; six models have 25 images each.
 #
 # **The idea of this lesson:** the prior of a task can be made of the *posteriors of some other tasks*. Which ones is
-# learned: each task has a *source weight* for every other. You need: [lesson 2](lesson_2_pooling.md).
+# learned: each task has a *source weight* for every other. You need: lessons [2](lesson_2_pooling.md) and [4](lesson_4_vi.md).
 
 # %%
 import matplotlib.pyplot as plt
@@ -21,7 +21,7 @@ X, y, angle = digits.X_train[few], digits.y_train[few], np.array(digits.tasks_tr
 X_test, y_test = digits.X_test[few_test], digits.y_test[few_test]
 angle_test = np.array(digits.tasks_test)[few_test]
 print(
-    f"{len(X)} training images; {len(X_test)} test images, of which none was rotated for training"
+    f"{len(X)} training images; {len(X_test)} test images, none a rotated copy of a training image"
 )
 
 # %% alt="One image of a three in six tasks: three nearly upright, three lying on the side."
@@ -38,25 +38,30 @@ for ax, degrees in zip(axes, sorted(set(angle)), strict=True):
 #
 # Task $t$ has coefficients $w_t$ with the posterior $q_t$. Its prior is a *pool* of what the others found:
 #
-# $$\log p_t(w) = a_{t0} \log q_0(w) + \sum_{i \ne t} a_{ti} \log q_i(w), \qquad \sum_i a_{ti} = 1.$$
+# $$\log p_t(w) = a_{t0} \log q_0(w) + \sum_{i \ne t} a_{ti} \log q_i(w) + \text{const}, \qquad \sum_i a_{ti} = 1.$$
 #
-# - $q_i$ are the posteriors of the other tasks, the *sources*, each widened by how far relatives are apart, which is learned, too,
+# Of normals, that is a normal again, and its mean is a weighted mean of theirs.
+#
+# - $q_i$ are the posteriors of the other tasks, the *sources*. Even relatives differ, so each is made wider first; by how much is learned,
 # - $q_0$ is a plain prior around 0, the *base*: a task without relatives has something to lean on,
 # - $a_{ti}$ are the **source weights** of task $t$: how much of its prior is made of task $i$.
 #
 # With weights 0.6, 0 and 0.4 on two sources and the base, say, task $t$ expects its coefficients where the first source has them, drawn
-# somewhat towards 0, and the second source might as well not be there. Nobody says which angles belong together. The weights are learned with everything else.
+# somewhat towards 0, and the second source might as well not be there. Nobody says which angles belong together. The weights are learned with everything else,
+# by making the ELBO large. (Is it a circle that $i$ borrows from $t$, too? Some of what $t$ lent does come back as an echo. The base, whose weight
+# never falls to 0, keeps it small.)
 
 # %%
 clf = VMTLClassifier("shared", random_state=0).fit(X, y, tasks=angle)
 weights = clf.history_.relatedness["w"][-1].numpy()  # (task, source), the base last
-print(f"accuracy {clf.score(X_test, y_test, tasks=angle_test):.3f}")
+for method in ("alone", "pooled", "shared"):
+    fit = VMTLClassifier(method, random_state=0).fit(X, y, tasks=angle)
+    print(f"{method:7s}accuracy {fit.score(X_test, y_test, tasks=angle_test):.3f}")
 print(weights.round(2))
 
 # %% [markdown]
-# Each row is a task, and says from whom it borrows; with the base in the last column it adds up to 1. The first three lean on each other, and the
-# last three do. (Each leans on *one* other of its group, though two would do: with many features, weights say more surely who is no relative than who is the
-# nearest.)
+# Each row is a task, and says from whom it borrows; with the base in the last column it adds up to 1. Each task leans on one other of its group. The
+# third would do as well: weights tell relatives from strangers surely, but not which relative is the nearest.
 #
 # **Exercise 1.** Which share of all weight on *sources* (without the base) stays within the own group? `upright` says which of the
 # six tasks are in the first group.
@@ -86,12 +91,14 @@ print(f"{within:.0%} within the groups; by chance it would be 40 %.")
 #
 # Source weights start at what each task finds alone: the nearest others get most. Then the fit makes up its mind.
 
-# %% alt="Heat maps of the source weights at the start, after a few steps and at the end: pale blocks become clear ones; and a curve of the weight within the groups, which rises from above chance to nearly 1."
+# %% alt="Heat maps of the source weights at the start, after a few steps and at the end: each row of pale cells becomes one dark cell, inside the task's group; and a curve of the weight within the groups, which rises from 0.65 to above 0.9; chance is 0.4."
 history = clf.history_
 path = history.relatedness["w"].numpy()
 upright = np.array(clf.tasks_) < 45
 own = ((upright[:, None] == upright) * path[:, :, :6]).sum((1, 2)) / path[:, :, :6].sum((1, 2))
-fig, axes = plt.subplots(1, 4, figsize=(8.4, 2.6), layout="constrained", width_ratios=[1, 1, 1, 1.4])
+fig, axes = plt.subplots(
+    1, 4, figsize=(8.4, 2.6), layout="constrained", width_ratios=[1, 1, 1, 1.4]
+)
 for ax, at in zip(axes, (0, 2, -1), strict=False):
     image = ax.imshow(path[at], cmap="Blues", vmin=0, vmax=1)
     ax.set_xticks(range(7), [*map(str, clf.tasks_), "base"], rotation=60)
@@ -114,12 +121,11 @@ axes[3].spines[["top", "right"]].set_visible(False)
 # ## It can fail
 #
 # Had the weights started *evenly*, each task would at first be drawn to the mean of all, and soon nobody could be told from anybody. On easy data such
-# as these the fit recovers from that. On harder data it does not: of 32 made-up tasks in four groups, fitted with the full KL, the weight within the
-# groups was 0.28 from an even start, and 0.99 from the nearest, with a loss that was 385 nats lower
-# ([measured](../method.md#what-each-part-buys)).
+# as these the fit recovers from that. On harder data it does not: of 32 made-up tasks in four groups, the weight within the
+# groups was 0.28 from an even start. From the nearest it was 0.99, with an ELBO that was 385 nats higher ([measured](../method.md#what-each-part-buys)).
 #
 # An even heat map can therefore mean two things: that all tasks are alike, or that the fit did not find out. Looking at it does not
-# tell which. The loss and held-out rows do.
+# tell which. The ELBO and held-out rows do.
 #
 # ## Plant a stranger
 #
@@ -156,18 +162,21 @@ print(f"The six lean on the stranger with a mean weight of {lent:.3f}; an even o
 # %% [markdown]
 # ## What may I conclude from the heat map?
 #
+# The table is about the heat map of **source weights**: row $t$ borrows, column $i$ lends.
+#
 # | I see | I may say | I may not say |
 # |---|---|---|
 # | a dark cell (t, i) | the coefficients of $i$ are a good guess of those of $t$, given what the model can express | $i$ causes something in $t$; their images look alike |
-# | (t, i) dark, (i, t) light | $t$ has fewer or less telling rows, or $i$ has a nearer source | the relation is one-sided |
-# | a row that is all base | no other task helps $t$ | $t$ is unique: it may just have plenty of rows, or too few to tell |
+# | (t, i) dark, (i, t) light | $t$ has fewer or less informative rows, or $i$ has a nearer source | the relation is one-sided |
+# | one cell of a row much darker than others | $t$ has relatives, $i$ among them | $i$ is the nearest, unless it is so from other seeds, too |
+# | a row that is all base | no other task was found that helps $t$ | $t$ is unique: it may have too few rows to tell |
 # | an even row | tasks are alike, *or* nothing was found | tasks are alike |
 #
 # And a weight is a part of the *prior*. A task with thousands of rows hardly listens to its prior, however dark its row. What comes of it is another
-# number: the share of a task's *estimate* that is due to the rows of others. That is what `clf.relatedness_`, `clf.summary()` (column `borrowed`)
-# and `clf.plot_relatedness()` show.
+# number: the share of a task's *estimate* that is due to the rows of others. That is what `clf.relatedness_`, `clf.summary()` (`borrowed` in all, `share` from
+# the `nearest`) and `clf.plot_relatedness()` show, and what you would report. Where a cell has a dot, its interval is so wide that it includes an even share.
 
-# %% alt="Heat map of what each task borrows: shares of its estimate due to the rows of each other task, in two blocks of three."
+# %% alt="Heat map of shares of each estimate that are due to the rows of each other task: one dark cell in each row, inside the task's group of three."
 clf.plot_relatedness()
 print(clf.summary().round(2).to_string())
 

@@ -13,9 +13,12 @@ from torch import Tensor
 from pyro_vmtl.data.arrays import as_labels
 from pyro_vmtl.data.task_data import TaskData
 
-__all__ = ["Labels", "Variable", "source_labels"]
+__all__ = ["SHARE", "Labels", "Variable", "source_labels"]
 
 BASE = "base"
+
+SHARE = "share of the estimate"
+"""What an estimator tells of relatedness; a source weight is a part of the prior only."""
 
 
 class Variable(NamedTuple):

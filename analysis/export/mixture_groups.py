@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor
 
 from pyro_vmtl.analysis.export.collected import MOST_NUMBERS
-from pyro_vmtl.analysis.export.labels import Labels, Variable
+from pyro_vmtl.analysis.export.labels import SHARE, Labels, Variable
 from pyro_vmtl.analysis.export.predicted_rows import chunks, predictions
 from pyro_vmtl.data.limits import exceeds
 from pyro_vmtl.data.task_data import TaskData
@@ -91,7 +91,9 @@ def _relatedness(fitted: Fitted, labels: Labels, num_samples: int, seed: int) ->
     num_tasks = fitted.num_tasks
     kept = min(num_samples, max(1, MOST_NUMBERS // (num_tasks * (num_tasks + 1))))
     drawn = fitted.relatedness(num_samples=kept, seed=seed).cpu().numpy()
-    return labels.dataset({"w_sources": Variable(("draw", "task", "source"), drawn)})
+    shares = labels.dataset({"w_sources": Variable(("draw", "task", "source"), drawn)})
+    shares["w_sources"].attrs["long_name"] = SHARE
+    return shares
 
 
 def _members(fitted: Fitted, labels: Labels) -> xr.Dataset:

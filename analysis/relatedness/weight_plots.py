@@ -19,7 +19,7 @@ from pyro_vmtl.analysis.canvas import (
     on_axes,
 )
 from pyro_vmtl.analysis.relatedness.weights import clustered_order, weight_summary
-from pyro_vmtl.analysis.tree_parts import shorten, task_name, task_sizes
+from pyro_vmtl.analysis.tree_parts import get_variable, shorten, task_name, task_sizes
 
 __all__ = ["plot_relatedness", "plot_relatedness_graph"]
 
@@ -45,7 +45,7 @@ def plot_relatedness(
     var_names: str = "w_sources",
     ci_prob: float = 0.9,
 ) -> Axes:
-    """Plot a heat map of mean weights: rows borrow from columns.
+    """Plot a heat map of mean weights, or shares: rows borrow from columns.
 
     Tasks that borrow from one another stand side by side, so that groups are blocks along the
     diagonal. Means are shown because they add to 1 in every row. Draws of weights are skewed: most
@@ -102,7 +102,8 @@ def plot_relatedness(
         )
     ax.set(xlim=(-0.5, base + width), ylim=(bottom, -0.5))
     bar = ax.figure.colorbar(image, ax=ax, fraction=0.045, pad=0.02)
-    bar.set_label("mean weight", fontsize=12)
+    name = get_variable(data, "posterior", var_names).attrs.get("long_name", "weight")
+    bar.set_label(f"mean {name}", fontsize=12)
     bar.ax.tick_params(labelsize=11)
     centres = np.array([*range(num_tasks), base + width / 2])
     ink = np.where(np.nan_to_num(mean) / largest < 0.55, "black", "white")
@@ -123,12 +124,9 @@ def plot_relatedness(
     _name(ax, data, weights, centres)
     captions = ["Base: not borrowed."]
     if intervals:
-        captions.insert(0, f"Mean weight, and its {ci_prob:.0%} interval.")
+        captions.insert(0, f"Mean {name}, and its {ci_prob:.0%} interval.")
     if len(rows):
-        share = "" if round(least, 2) == round(even, 2) else f", {even:.2g}"
-        captions.append(
-            f"Dots: above {least:.2g}, but the {ci_prob:.0%} interval has an even share{share}."
-        )
+        captions.append(f"Dot: the {ci_prob:.0%} interval includes an even share, {even:.2g}.")
     return add_caption(ax, "Who borrows how much from whom", " ".join(captions))
 
 

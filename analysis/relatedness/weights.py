@@ -61,6 +61,7 @@ def relatedness_datatree(
     *,
     task_sizes: Sequence[int] | None = None,
     task_name: str = "task",
+    name: str = "weight",
 ) -> xr.DataTree:
     """Make a DataTree of draws of the weights, for the pictures of relatedness.
 
@@ -74,6 +75,8 @@ def relatedness_datatree(
         The T numbers of training rows, to show them in pictures.
     task_name
         What a task is called, such as the name of the column.
+    name
+        What the weights are called in pictures: other shares that add to 1 can be shown, too.
 
     Returns
     -------
@@ -93,6 +96,7 @@ def relatedness_datatree(
         draws.detach().cpu().numpy()[None],
         dims=("chain", "draw", "task", "source"),
         coords={"task": tasks, "source": source_labels(tasks)},
+        attrs={"long_name": name},
     )
     groups = {"posterior": xr.Dataset({"w_sources": weights})}
     if task_sizes is not None:

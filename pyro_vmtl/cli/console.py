@@ -18,7 +18,7 @@ from pyro_vmtl.cli.scores import scores_frame
 
 __all__ = ["TASK_COLUMNS", "show_run", "show_scores"]
 
-TASK_COLUMNS = ("rows", "borrowed", "nearest", "weight")
+TASK_COLUMNS = ("rows", "borrowed", "nearest", "share")
 """Columns of a summary; those after them are members of a stack."""
 
 RESULTS = ("metrics.json", "summary.csv", "relatedness.csv")

@@ -101,28 +101,27 @@ class InspectionMixin(PredictionMixin):
         """Return a table with a row per task: its size, how much it borrows, and from whom most.
 
         Columns ``rows``; ``borrowed``, the share of the posterior mean of the task's coefficients
-        that comes from other tasks' rows; ``nearest``, the source with the largest mean weight, or
-        None if none has one and a half times an even share of what is borrowed; ``weight``, that
-        weight; and for a stack the weight of each member. Of more than 1,500 tasks, whose pairs
-        are not compared, ``nearest`` is None and ``weight`` is NaN.
+        that comes from other tasks' rows; ``nearest``, the task that most of it comes from, or
+        None if none has one and a half times an even share of what is borrowed; ``share``, what
+        comes from that task; and for a stack the weight of each member. Of more than 1,500 tasks,
+        whose pairs are not compared, ``nearest`` is None and ``share`` is NaN.
         """
         index = pd.Index(list(self.tasks_), name="task", tupleize_cols=False)
         nearest = np.full(len(index), None, dtype=object)
         if exceeds("TASK_PAIRS", len(index) ** 2):
             borrowed = self.fitted_.borrowed(seed=self.random_state).numpy()[self._task_order()]
-            weight = np.full(len(index), np.nan)
+            share = np.full(len(index), np.nan)
         else:
             sources = np.nan_to_num(self.relatedness_["mean"].to_numpy()[:, :-1])
-            borrowed, weight = sources.sum(1), sources.max(1)
-            share = min(1.5 / max(len(sources) - 1, 1), 0.6)
-            stands_out = weight > share * borrowed
+            borrowed, share = sources.sum(1), sources.max(1)
+            stands_out = share > min(1.5 / max(len(sources) - 1, 1), 0.6) * borrowed
             largest = sources.argmax(1)[stands_out]
             nearest[stands_out] = self.relatedness_["source"].to_numpy()[largest]
         columns: dict[str, Any] = {
             "rows": self.task_sizes_,
             "borrowed": borrowed,
             "nearest": pd.Series(nearest, index, dtype=object),
-            "weight": weight,
+            "share": share,
         }
         if len(self.fitted_.members) > 1:
             weights = self.fitted_.weights.numpy()[self._task_order()]
@@ -209,13 +208,13 @@ class InspectionMixin(PredictionMixin):
         return estimator_influence(self, training, rows, **settings)
 
     def plot_relatedness(self, ax: Axes | None = None) -> Axes:
-        """Plot a heat map of mean weights: which task borrows from which.
+        """Plot a heat map of ``relatedness_``: which task borrows from which.
 
         See :func:`pyro_vmtl.analysis.plot_relatedness`.
         """
         from pyro_vmtl.analysis import plot_relatedness, relatedness_datatree
+        from pyro_vmtl.analysis.export.labels import SHARE
 
         draws = self._relatedness_draws()
-        return plot_relatedness(
-            relatedness_datatree(draws, self.tasks_, task_sizes=self.task_sizes_), ax
-        )
+        tree = relatedness_datatree(draws, self.tasks_, task_sizes=self.task_sizes_, name=SHARE)
+        return plot_relatedness(tree, ax)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pyro import poutine
 from pyro.poutine import Trace
 
-__all__ = ["TracePair", "is_sample", "sample_sites", "trace_guide_and_model"]
+__all__ = ["TracePair", "is_sample", "reason", "sample_sites", "trace_guide_and_model"]
 
 
 class TracePair(NamedTuple):
@@ -60,3 +60,8 @@ def is_sample(node: Any) -> bool:
 def sample_sites(trace: Trace) -> dict[str, Any]:
     """Return the sample sites of a trace, by name."""
     return {name: node for name, node in trace.nodes.items() if is_sample(node)}
+
+
+def reason(error: BaseException) -> str:
+    """Return an error's message without the table of shapes that Pyro appends while it traces."""
+    return str(error).partition("Trace Shapes:")[0].strip()

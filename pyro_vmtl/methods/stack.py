@@ -18,6 +18,7 @@ import torch
 from pyro_vmtl.data.folds import folds, needed_folds, subsample_rows
 from pyro_vmtl.data.limits import LimitError, LimitWarning, exceeds
 from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.handlers.tracing import reason
 from pyro_vmtl.inference.joint import MOST_NUMBERS
 from pyro_vmtl.inference.progress import fits_bar
 from pyro_vmtl.inference.svi import FitResult
@@ -229,7 +230,8 @@ class _Fitting:
             except LimitError as error:
                 if not fits[0] and name == [*self.members][-1]:
                     raise
-                warnings.warn(f"Member {name!r} is left out. {error}", LimitWarning, stacklevel=2)
+                left_out = f"Member {name!r} is left out. {reason(error)}"
+                warnings.warn(left_out, LimitWarning, stacklevel=2)
                 continue
             for of_part, each in zip(fits, fitted, strict=False):
                 of_part[name] = each.member

@@ -15,6 +15,7 @@ from pyro_vmtl.data.row_batches import Batches
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import evaluating, isolated, validation
 from pyro_vmtl.handlers.program_handler import Program, unwrap
+from pyro_vmtl.handlers.tracing import reason
 from pyro_vmtl.inference.elbo import ELBOTerms, MeanFieldELBO, evaluate
 from pyro_vmtl.inference.step import batch_of
 from pyro_vmtl.methods.method import Programs
@@ -128,8 +129,7 @@ class Variant:
         except (VariantError, NotApplicable):
             raise
         except Exception as error:
-            reason = str(error).partition("Trace Shapes:")[0].strip()  # Pyro appends a table
-            found = f"{doing}: {type(error).__name__}: {reason}"
+            found = f"{doing}: {type(error).__name__}: {reason(error)}"
             raise VariantError(check, found, change, _line_of_error(error)) from error
 
 

@@ -551,7 +551,7 @@ def test_the_summary_is_made_of_the_relatedness(rows):
         of_task = mean.sel(task=task).drop_sel(source="base").fillna(0)
         stands_out = of_task.max() > 0.6 * of_task.sum()  # of two others
         assert table["nearest"][task] == (of_task.idxmax().item() if stands_out else None)
-        assert table["weight"][task] == pytest.approx(of_task.max().item())
+        assert table["share"][task] == pytest.approx(of_task.max().item())
     assert_allclose(table[["shared", "alone"]].sum(axis=1), 1.0, rtol=1e-5)
 
 
