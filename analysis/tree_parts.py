@@ -92,8 +92,11 @@ def equal_tails(ci_prob: float) -> list[float]:
 
 
 def shorten(label: Hashable, most: int = 22) -> str:
-    """Shorten a label to so many letters; the end stays, as labels often end in a number."""
+    """Shorten a label to so many letters; the end stays, as labels often end in a number.
+
+    Dollars are escaped, as Matplotlib would typeset what is between two of them.
+    """
     text, tail = str(label), (most - 1) // 2
-    if len(text) <= most:
-        return text
-    return f"{text[: most - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{text[-tail:]}"
+    if len(text) > most:
+        text = f"{text[: most - 1 - tail]}\N{HORIZONTAL ELLIPSIS}{text[-tail:]}"
+    return text.replace("$", r"\$")
