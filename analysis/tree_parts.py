@@ -80,8 +80,8 @@ def task_sizes(data: xr.DataTree, tasks: Iterable[Hashable]) -> list[int] | None
 
 
 def task_name(data: xr.DataTree) -> str:
-    """Return what a task is called, such as the user's column; "task" by default."""
-    return str(data.attrs.get("task_name", "task"))
+    """Return what pictures call a task, such as the user's column, shortened; else "task"."""
+    return shorten(data.attrs.get("task_name", "task"))
 
 
 def equal_tails(ci_prob: float) -> list[float]:

@@ -217,7 +217,7 @@ _, (width,) = fits["hierarchical"].predict(basement[:1], tasks=["a new county"],
 between = (width**2 - noise**2) ** 0.5
 
 # %% tags=["check"]
-assert 0.2 < between < 0.5, "width² = noise² + between²"
+assert 0.25 < between < 0.6, "width² = noise² + between²"
 print(f"Houses differ by {noise:.2f} within a county, counties by {between:.2f}.")
 
 # %% [markdown]

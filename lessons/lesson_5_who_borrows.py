@@ -52,11 +52,10 @@ for ax, degrees in zip(axes, sorted(set(angle)), strict=True):
 # never falls to 0, keeps it small.)
 
 # %%
-clf = VMTLClassifier("shared", random_state=0).fit(X, y, tasks=angle)
-weights = clf.history_.relatedness["w"][-1].numpy()  # (task, source), the base last
 for method in ("alone", "pooled", "shared"):
-    fit = VMTLClassifier(method, random_state=0).fit(X, y, tasks=angle)
-    print(f"{method:7s}accuracy {fit.score(X_test, y_test, tasks=angle_test):.3f}")
+    clf = VMTLClassifier(method, random_state=0).fit(X, y, tasks=angle)
+    print(f"{method:7s}accuracy {clf.score(X_test, y_test, tasks=angle_test):.3f}")
+weights = clf.history_.relatedness["w"][-1].numpy()  # of "shared": (task, source), the base last
 print(weights.round(2))
 
 # %% [markdown]

@@ -72,7 +72,7 @@ def plot_shrinkage(
     --------
     >>> ax = plot_shrinkage(tree, tree, coords={"feature": "x0"})
     """
-    name = shorten(task_name(data))
+    name = task_name(data)
     if "stack" in data.children and "shared" in data.children:
         if reference is None:
             reference = data.children.get("alone")

@@ -80,7 +80,7 @@ def plot_relatedness_evolution(
     moved = 0.5 * float(abs(weights[-1] - weights[start]).sum("source").max())
     ax.axvline(steps[start], color=MUTED, linewidth=1, linestyle=":")
     label_axes(ax, xlabel="step", ylabel="mean weight")
-    whose = shorten(task_name(data))
+    whose = task_name(data)
     caption = (
         f"In the last tenth of the steps (dotted line), at most {moved:.2f} of any {whose}'s "
         "weights moved."

@@ -140,7 +140,7 @@ def _name(ax: Axes, data: xr.DataTree, weights: xr.Dataset, centres: np.ndarray)
     ax.set_yticks(named, [names[i] for i in named])
     ax.set_xticks([*named, centres[-1]], [*(sources[i] for i in named), sources[-1]])
     rows = "" if sizes is None else " (rows)"
-    label_axes(ax, xlabel="borrows from", ylabel=f"{shorten(task_name(data))}{rows}")
+    label_axes(ax, xlabel="borrows from", ylabel=f"{task_name(data)}{rows}")
     ax.spines[:].set_visible(False)
     ax.tick_params(length=2)
     if len(tasks) > MOST_CELLS:
@@ -224,9 +224,7 @@ def plot_relatedness_graph(
     bar.ax.tick_params(labelsize=11)
     drawn = f"weights from {threshold or 0:.2g}"
     if threshold is None:
-        drawn = (
-            f"up to {MOST_SOURCES} sources of each {shorten(task_name(data))}, above an even share"
-        )
+        drawn = f"up to {MOST_SOURCES} sources of each {task_name(data)}, above an even share"
     caption = (
         f"From source to borrower, the wider the more; {drawn}. Dashed: the {ci_prob:.0%} "
         f"interval goes below an even share, {even:.2g}."

@@ -51,14 +51,14 @@ def few_pairs(monkeypatch):
 @pytest.mark.parametrize("kind", [VMTLRegressor, VMTLClassifier])
 def test_nothing_has_all_pairs_of_tasks(kind, few_pairs, tmp_path):
     X, y, tasks = table(kind is VMTLClassifier)
-    with LargestShapes() as shapes, pytest.warns(LimitWarning) as told:
+    with LargestShapes() as shapes, pytest.warns(LimitWarning) as caught:
         fitted = kind("default").fit(X, y, tasks)
         summary = fitted.summary()
         fitted.predict(X, tasks)
         tree = fitted.to_datatree(X, y, tasks, num_samples=10)
         fitted.save(tmp_path / "fit")
         kind.load(tmp_path / "fit")
-    (left_out,) = {str(warning.message) for warning in told}
+    (left_out,) = {str(warning.message) for warning in caught}
     assert re.match(r"Member 'shared' is left out\..*=3721\.$", left_out)  # without Pyro's shapes
     assert shapes.found == set()
     for node in tree.subtree:
