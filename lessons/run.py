@@ -81,6 +81,7 @@ def run(cells: Sequence[Cell], name: str = "lesson") -> dict[int, Output]:
 def _execute(cell: Cell, known: dict[str, Any], where: str) -> Output:
     import matplotlib.pyplot as plt
 
+    plt.close("all")  # of others, or of a cell that failed
     printed = io.StringIO()
     with redirect_stdout(printed):
         exec(compile(cell.source, f"<{where}>", "exec"), known)

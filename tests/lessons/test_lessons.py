@@ -81,3 +81,9 @@ def test_later_cells_need_no_solution():
     assert run([GAP, RIGHT, CHECK, Cell("print(x)")])[3].text == "Ellipsis\n"
     with pytest.raises(AssertionError):
         run([GAP, Cell("x = 3", tags=("solution",)), CHECK])
+
+
+def test_a_figure_of_somebody_else_is_no_picture_of_a_lesson():
+    plt.figure()
+    draw = "import matplotlib.pyplot as plt; plt.figure()"
+    assert len(run([Cell("x = 1"), Cell(draw)])[0].pictures) == 0
