@@ -13,12 +13,19 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pyro_vmtl.cli.run_files import write_checksums
 from pyro_vmtl.estimators import saving
 
 __all__ = ["mutate_run"]
+
+NOT_APPLICABLE = (
+    *(OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError),
+    SafetensorError,
+)
+"""What a mutation raises where an earlier one has broken the file."""
 
 VALUES: list[Any] = [
     *(None, True, 0, -1, 1, 10**9, 10**30, 0.5, float("nan"), float("inf"), "", "x" * 1000),
@@ -32,12 +39,12 @@ def mutate_run(folder: Path, outside: Path, chance: random.Random) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".svg")
     for _ in range(chance.choice([1, 1, 1, 2, 4])):
         path = chance.choice(files)
-        with suppress(OSError, ValueError, LookupError, RuntimeError, TypeError, AttributeError):
+        with suppress(*NOT_APPLICABLE):
             chance.choice([*BY_SUFFIX.get(path.suffix, []), *BY_SUFFIX.get(path.suffix, []), *ANY])(
                 path, outside, chance
             )
     if chance.random() < 0.75:
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        with suppress(*NOT_APPLICABLE):
             place = folder / "estimator" / saving.CONFIG
             config = json.loads(place.read_text())
             config.pop("checksum", None)
