@@ -79,12 +79,17 @@ class _InverseAndLogDet(torch.autograd.Function):
     take triangular solves.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(matrix: Tensor) -> tuple[Tensor, Tensor]:
         lower = torch.linalg.cholesky(matrix)
         inverse = torch.cholesky_inverse(lower)
-        ctx.save_for_backward(inverse)
         return inverse, 2 * lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(output[0])
 
     @staticmethod
     def backward(ctx: Any, of_inverse: Tensor, of_log_det: Tensor) -> Tensor:

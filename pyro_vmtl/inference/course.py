@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from pyro_vmtl.inference.checkpoint import Checkpoint, Progress, Stopped, finger
 from pyro_vmtl.inference.checks import check_latent_sites, check_padding, non_finite
 from pyro_vmtl.inference.elbo import ELBOTerms, MeanFieldELBO, evaluate
 from pyro_vmtl.inference.history import History
-from pyro_vmtl.inference.lbfgs import lbfgs
+from pyro_vmtl.inference.lbfgs import Evaluations, NotFactorizedError, lbfgs
 from pyro_vmtl.inference.snapshots import Snapshots
 from pyro_vmtl.inference.step import Step, batch_of, rows_of
 
@@ -74,9 +75,8 @@ class FitResult:
 class Course:
     """A fit, step by step; the arguments are those of :func:`~pyro_vmtl.fit`.
 
-    It is made and taken further within ``isolated(seed)``. Whoever computes the loss and gradients
-    of a step, by ``step_of`` or otherwise, does so between :meth:`prepare_step` and
-    :meth:`take_step`.
+    It is made and taken further within ``isolated(seed)``, by whoever computes the loss and
+    gradients that :meth:`steps` asks for, with ``step_of`` or otherwise.
     """
 
     def __init__(
@@ -114,6 +114,7 @@ class Course:
                 "ELBOs depend on values during a step. Use MeanFieldELBO, or do not compile."
             )
         self.args = args
+        self.optimizer = optimizer
         self.loss_of = loss_of = elbo(model, guide)
         self.done = Progress(num_steps)
         loss_of.train()
@@ -164,14 +165,34 @@ class Course:
         """Whether there is no further step."""
         return self.done.over or self.done.step >= self.done.end
 
-    def minimize(self, report: Report) -> None:
-        """Take all steps by L-BFGS."""
-        if not self.over:
-            lbfgs(self.step_of, self.done, report, recordable=self.recordable, restart=self.restart)
+    def steps(self, report: Report) -> Evaluations[None]:
+        """Take all steps, each at the loss and gradients that it asks for."""
+        if self.optimizer == "lbfgs" and not self.over:
+            settings = {"recordable": self.recordable, "restart": self.restart}
+            yield from lbfgs(self.step_of, self.done, report, **settings)
             if self.keeper is not None:
                 self.keeper.write(self.done)
+        while not self.over:
+            self._prepare_step()
+            outcome = yield
+            self._take_step(*outcome, report)
 
-    def prepare_step(self) -> None:
+    def run(self, report: Report) -> None:
+        """Take all steps."""
+        steps = self.steps(report)
+        with suppress(StopIteration):
+            next(steps)
+            while True:
+                try:
+                    # Pyro's validation takes two thirds of a step, and has passed once.
+                    with validation(self.done.step == 0):
+                        outcome = self.step_of()
+                except NotFactorizedError as error:
+                    steps.throw(error)
+                else:
+                    steps.send(outcome)
+
+    def _prepare_step(self) -> None:
         """Set schedules and source weights to the next step."""
         step, step_of = self.done.step, self.step_of
         step_of.at_step(step)
@@ -182,7 +203,7 @@ class Course:
             self.snapshots.take(step, self.done.snapshots)
         step_of.recording = self.recordable and step >= RECORD_AFTER
 
-    def take_step(self, loss: Tensor, terms: ELBOTerms, report: Report) -> None:
+    def _take_step(self, loss: Tensor, terms: ELBOTerms, report: Report) -> None:
         """Move the parameters by their gradients, at the loss that these belong to."""
         done, step_of = self.done, self.step_of
         step, end = done.step, done.end

@@ -2,7 +2,9 @@
 
 Evaluations of the loss are what costs, and are counted; with many numbers the optimizer's own
 arithmetic is next. SciPy's L-BFGS-B, which is for bounded problems, takes a third as long as a loss
-of 50,000 numbers; torch's optimizer evaluates losses twice, and imports torch's compiler.
+of 50,000 numbers; torch's optimizer evaluates losses twice, and imports torch's compiler. Here it
+is a generator, which asks for the loss and its gradients where the parameters are: so several fits
+can ask at once.
 
 References
 ----------
@@ -15,19 +17,24 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from operator import attrgetter
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
+from torch.linalg import LinAlgError as NotFactorizedError  # type: ignore[attr-defined]
 
-from pyro_vmtl.handlers.isolation import validation
 from pyro_vmtl.inference.checkpoint import Progress
 from pyro_vmtl.inference.elbo import ELBOTerms
 from pyro_vmtl.inference.step import Step
 
-__all__ = ["lbfgs"]
+__all__ = ["Evaluations", "NotFactorizedError", "lbfgs"]
+
+T = TypeVar("T")
+
+Evaluations: TypeAlias = Generator[None, tuple[Tensor, ELBOTerms], T]
+"""What yields where it needs the loss, and is sent loss and terms, with the gradients set."""
 
 RECORD_AFTER = 2
 """Evaluations before the first is recorded: the programs take several times as long."""
@@ -64,18 +71,17 @@ def lbfgs(
     *,
     recordable: bool,
     restart: bool = False,
-) -> None:
+) -> Evaluations[None]:
     """Minimize a loss, counting evaluations as steps.
 
     ``restart`` says whether source weights start anew on the way, see :data:`RESTARTS`.
     """
     terms = ELBOTerms()
 
-    def evaluate() -> float:
+    def evaluate() -> Evaluations[float]:
         nonlocal terms
         step_of.recording = recordable and done.step >= RECORD_AFTER
-        with validation(done.step == 0):
-            loss, terms = step_of()
+        loss, terms = yield
         done.losses.append(loss.item())
         done.step += 1
         return done.losses[-1]
@@ -85,7 +91,8 @@ def lbfgs(
         report(done.step, done.end, terms)
 
     step_of.at_step(done.end)
-    first, again = evaluate(), evaluate()
+    first = yield from evaluate()
+    again = yield from evaluate()
     record()
     if first != again:
         raise ValueError(
@@ -98,7 +105,8 @@ def lbfgs(
     step_of.set_alone(bool(restarts))
     for end in (*restarts, done.end):
         scaled = _Scaled(step_of.parameters, evaluate)
-        scaled.set(_minimize(scaled, done, end, record))
+        yield from scaled.choose_units()
+        scaled.set((yield from _minimize(scaled, done, end, record)))
         record()
         if end < done.end:
             step_of.set_alone(False)
@@ -106,7 +114,9 @@ def lbfgs(
     done.over = True
 
 
-def _minimize(loss_of: _Scaled, done: Progress, end: int, record: Callable[[], None]) -> Tensor:
+def _minimize(
+    loss_of: _Scaled, done: Progress, end: int, record: Callable[[], None]
+) -> Evaluations[Tensor]:
     """Return the point where the loss has settled, or the best before the end."""
     there = loss_of.start
     looks, iterations = [there.loss], 0
@@ -114,7 +124,7 @@ def _minimize(loss_of: _Scaled, done: Progress, end: int, record: Callable[[], N
     while not settled and done.step < end:
         direction = memory.newton_step(there.gradient)
         step = 1.0 if memory else min(1.0, 1 / float(direction.norm().clamp_min(1e-30)))
-        found = _search_line(loss_of, there, direction, step, end - done.step)
+        found = yield from _search_line(loss_of, there, direction, step, end - done.step)
         if found is not there:
             memory.add(found.point - there.point, found.gradient - there.gradient)
             there = found
@@ -171,13 +181,13 @@ class _Memory:
 
 def _search_line(
     loss_of: _Scaled, start: _Point, direction: Tensor, step: float, most: int
-) -> _Point:
+) -> Evaluations[_Point]:
     """Return a point along a line where loss and slope have fallen enough, else the lowest."""
     slope = float(start.gradient @ direction)
     rounding = torch.finfo(direction.dtype).eps * abs(start.loss)
     best, low, high = start, _OfLine(0.0, start.loss, slope), None
     for _ in range(min(most, MOST_OF_LINE)):
-        there = loss_of(start.point + step * direction)
+        there = yield from loss_of(start.point + step * direction)
         at = _OfLine(step, there.loss, float(there.gradient @ direction))
         best = min(best, there, key=attrgetter("loss"))
         if at.loss > start.loss + LEAST_DESCENT * step * slope + rounding:
@@ -228,19 +238,24 @@ class _Scaled:
     the start, by a difference of gradients.
     """
 
-    def __init__(self, parameters: list[Tensor], evaluate: Callable[[], float]) -> None:
+    def __init__(
+        self, parameters: list[Tensor], evaluate: Callable[[], Evaluations[float]]
+    ) -> None:
         self.parameters = parameters
         self.evaluate = evaluate
         self.sizes = [parameter.numel() for parameter in parameters]
         self.origin = torch.cat([parameter.detach().flatten() for parameter in parameters])
         self.units = torch.ones_like(self.origin)
+
+    def choose_units(self) -> Evaluations[None]:
+        """Estimate the curvature of each tensor at the start, and choose its unit."""
         zero = torch.zeros_like(self.origin)
-        start = self(zero)
-        curvatures = []
+        start = yield from self(zero)
+        generator, curvatures = torch.Generator().manual_seed(0), []
         for part in zero.split(self.sizes):  # which changes in place
-            signs = torch.where(torch.rand_like(part) < 0.5, -1.0, 1.0)
+            signs = 2 * torch.randint(2, part.shape, generator=generator) - 1
             part.copy_(PROBE * signs)
-            changed = self(zero).gradient - start.gradient
+            changed = (yield from self(zero)).gradient - start.gradient
             curvatures.append((changed * zero).sum() / (PROBE**2 * len(part)))
             part.zero_()
         # steps of flat directions, as of weights that are even, are not to be long
@@ -248,12 +263,12 @@ class _Scaled:
         self.units = units.repeat_interleave(torch.tensor(self.sizes, device=units.device))
         self.start = start._replace(gradient=self.units * start.gradient)
 
-    def __call__(self, point: Tensor) -> _Point:
+    def __call__(self, point: Tensor) -> Evaluations[_Point]:
         """Evaluate the loss and its gradient."""
         self.set(point)
         try:
-            loss = self.evaluate()
-        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # too long a step
+            loss = yield from self.evaluate()
+        except NotFactorizedError:
             loss = math.inf
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
         gradient = self.units * torch.cat([gradient.flatten() for gradient in gradients])

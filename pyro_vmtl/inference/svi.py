@@ -9,7 +9,7 @@ from pyro.infer import Trace_ELBO
 
 from pyro_vmtl.data.row_batches import Batches
 from pyro_vmtl.data.task_batches import TaskBatches
-from pyro_vmtl.handlers.isolation import isolated, validation
+from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.own_parameters import own_parameters
 from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.inference.checks import NonFiniteLossError
@@ -145,14 +145,7 @@ def fit(
             checkpoint=checkpoint,
         )
         try:
-            if optimizer == "lbfgs":
-                course.minimize(report)
-            while not course.over:
-                course.prepare_step()
-                # Pyro's validation takes two thirds of a step, and has passed once.
-                with validation(course.done.step == 0):
-                    outcome = course.step_of()
-                course.take_step(*outcome, report)
+            course.run(report)
         except KeyboardInterrupt:
             course.interrupt()
         finally:

@@ -67,10 +67,10 @@ class ByFeatures(Generic[AnyMethod]):
         fitted: Fitted = self.for_data(data).fit(data, **settings)
         return fitted
 
-    def joins(self, data: TaskData) -> bool:
+    def starts_anew(self, data: TaskData) -> bool:
         """Whether the method for training rows fits several sets of them at once."""
-        joins: bool = self.for_data(data).joins(data)
-        return joins
+        starts_anew: bool = self.for_data(data).starts_anew(data)
+        return starts_anew
 
     def fit_each(self, parts: Sequence[TaskData], **settings: Any) -> list[Fitted]:
         """Fit several sets of rows of one table by the method for them."""

@@ -99,11 +99,7 @@ class ProgramMethod(PairMethod):
         L-BFGS starts at the parameters of ``start``, a fit of this method to similar rows, from
         where it reaches its optimum. Adam might keep some of what only those rows said.
         """
-        settings = self.fit_settings(data)
-        if start is not None and settings.get("optimizer") == "lbfgs":
-            settings["start"] = start.model, start.guide
-            most = settings.get("num_steps", EVALUATIONS_FROM_START)
-            settings["num_steps"] = min(most, EVALUATIONS_FROM_START)
+        settings = self._settings_from(start, data)
         rows = self.prepare(data)
         model, guide = self.initial_programs(rows, seed)
         checkpoint = None if checkpoints is None else checkpoints / FILE
@@ -114,10 +110,18 @@ class ProgramMethod(PairMethod):
             gc.collect()
         return self._fitted(model, guide, rows, data, result)
 
-    def joins(self, data: TaskData) -> bool:
-        """Whether several sets of such rows may be fitted at once: by Adam, not compiled."""
+    def _settings_from(self, start: Member | None, data: TaskData) -> dict[str, Any]:
+        """Return the settings of a fit that starts at the parameters of another, if it is one."""
         settings = self.fit_settings(data)
-        return settings.get("optimizer", "adam") == "adam" and not settings.get("compile")
+        if start is not None and settings.get("optimizer") == "lbfgs":
+            settings["start"] = start.model, start.guide
+            most = settings.get("num_steps", EVALUATIONS_FROM_START)
+            settings["num_steps"] = min(most, EVALUATIONS_FROM_START)
+        return settings
+
+    def starts_anew(self, data: TaskData) -> bool:
+        """Whether fits to similar rows start anew, and so may run beside that of all rows."""
+        return self.fit_settings(data).get("optimizer", "adam") == "adam"
 
     def fit_each(
         self,
@@ -127,18 +131,18 @@ class ProgramMethod(PairMethod):
         checkpoints: Sequence[Path | None] | None = None,
         start: Member | None = None,
     ) -> list[Fitted]:
-        """Fit several sets of rows, such as those without each fold; by Adam, all at once.
+        """Fit several sets of rows, such as those without each fold; if possible, all at once.
 
         The arguments are those of :meth:`fit`, with a folder of checkpoints for each set. A fit
         that is interrupted is the last.
         """
         folders = [None] * len(parts) if checkpoints is None else checkpoints
-        if len(parts) > 1 and self.joins(parts[0]):
+        settings = self._settings_from(start, parts[0])
+        if len(parts) > 1 and not settings.get("compile"):
             rows = [self.prepare(data) for data in parts]
             pairs = [self.initial_programs(each, seed) for each in rows]
             problems = [(*pair, each) for pair, each in zip(pairs, rows, strict=True)]
             files = [None if folder is None else folder / JOINT_FILE for folder in folders]
-            settings = self.fit_settings(parts[0])
             with suppress(CannotJoinError):
                 results = fit_jointly(problems, seed=seed, checkpoints=files, **settings)
                 return [

@@ -127,7 +127,12 @@ class Stack:
         num_fits = len(self.members) * (1 if validation is not None else num_held_out + 1)
         with fits_bar(num_fits, visible=progress) as report:
             fitting = _Fitting(self.members, seed, report, checkpoints)
-            pairs = self._folds_at_once(data, seed) if validation is None else []
+            beside = (
+                validation is None
+                and self._are_small(data)
+                and all(member.starts_anew(data) for member in self.members.values())
+            )
+            pairs = [*self._folds(data, seed)] if beside else []
             trains = {number: train for number, (train, _) in enumerate(pairs, 1)}
             (members, *without_folds), ends = fitting.fit({0: data, **trains})
             stopped, held_out = "interrupted" in ends, None
@@ -163,12 +168,9 @@ class Stack:
         members = self.members.items()
         return [name for name, m in members if self.calibrated and m.needs_calibration(data)]
 
-    def _folds_at_once(self, data: TaskData, seed: int) -> list[tuple[TaskData, TaskData]]:
-        """Return the folds if all members fit them at once, together with all rows."""
-        small = self.num_folds * data.x.numel() <= MOST_NUMBERS and data.mask.sum() > 1
-        if not small or not all(member.joins(data) for member in self.members.values()):
-            return []
-        return [*self._folds(data, seed)]
+    def _are_small(self, data: TaskData) -> bool:
+        """Whether the folds are fitted at once."""
+        return bool(self.num_folds * data.x.numel() <= MOST_NUMBERS and data.mask.sum() > 1)
 
     def _folds(self, data: TaskData, seed: int) -> Iterator[tuple[TaskData, TaskData]]:
         enough, most = ENOUGH_HELD_OUT, MAX_HELD_OUT
@@ -191,13 +193,15 @@ class Stack:
         fitting = _Fitting(self.members, seed, report, checkpoints)
         parts: list[OutOfFold] = []
         stopped = False
-        for number, (train, held) in enumerate(self._folds(data, seed), 1):
-            (fits,), ends = fitting.fit({number: train}, members)
+        pairs = enumerate(self._folds(data, seed), 1)
+        for group in [[*pairs]] if self._are_small(data) else ([pair] for pair in pairs):
+            fits, ends = fitting.fit({number: train for number, (train, _) in group}, members)
             stopped = "interrupted" in ends
             if stopped:
                 break
-            parts.append(_out_of_fold(fits, train, held, seed))
-            del train, held  # before the rows of the next fold are copied
+            each = zip(fits, group, strict=True)
+            parts += [_out_of_fold(found, *pair, seed) for found, (_, pair) in each]
+            del group, each  # before the rows of the next fold are copied
         return _concat(parts), stopped
 
 

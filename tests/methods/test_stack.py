@@ -22,6 +22,7 @@ from pyro_vmtl import (
     predictive_mixture,
 )
 from pyro_vmtl.handlers.program_handler import unwrap
+from pyro_vmtl.inference.joint import CannotJoinError
 from pyro_vmtl.methods import out_of_fold
 from pyro_vmtl.methods import stacking_weights as module
 from pyro_vmtl.methods.out_of_fold import OutOfFold
@@ -319,8 +320,13 @@ def test_an_interrupted_stack_keeps_the_members_that_are_done(rows, monkeypatch)
     assert torch.isfinite(fitted.predictive(rows).mean).all()
 
 
+def refuse_to_join(*args, **kwargs):
+    raise CannotJoinError
+
+
 def test_an_interrupted_stack_keeps_what_is_done(rows, monkeypatch):
-    monkeypatch.setattr(type(SHARED), "joins", lambda preset, data: False)
+    monkeypatch.setattr(type(SHARED), "starts_anew", lambda preset, data: False)
+    monkeypatch.setattr("pyro_vmtl.methods.method.fit_jointly", refuse_to_join)
     fit, calls = type(SHARED).fit, []
 
     def interrupted(preset, data, **settings):
@@ -340,7 +346,7 @@ def test_an_interrupted_stack_keeps_what_is_done(rows, monkeypatch):
 
 def test_fits_at_once_are_the_fits_one_by_one(rows, monkeypatch):
     together = quick_stack().fit(rows, seed=1)
-    monkeypatch.setattr(type(SHARED), "joins", lambda preset, data: False)
+    monkeypatch.setattr("pyro_vmtl.methods.method.fit_jointly", refuse_to_join)
     single = quick_stack().fit(rows, seed=1)
     for name, calibration in single.calibrations.items():
         # rounding moves the few steps of these fits, and more what was learned from them
