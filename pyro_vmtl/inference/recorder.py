@@ -22,6 +22,9 @@ __all__ = ["Recorder", "Replay"]
 INTERPRETED_FROM = 30
 """Run from which on a graph is interpreted, which by then pays."""
 
+CANNOT_INTERPRET = (AttributeError, RuntimeError)
+"""What is raised where torch has no TorchScript, or not these operations."""
+
 
 class Recorder(TorchDispatchMode):
     """Write the tensor operations under it into a graph, to be replayed without autograd.
@@ -34,6 +37,7 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self.graph = Graph()
         self.constants: dict[str, Tensor] = {}
+        self.infos: list[Any] = []
         self.nodes = WeakTensorKeyDictionary()
 
     @classmethod
@@ -50,13 +54,15 @@ class Recorder(TorchDispatchMode):
             self.nodes[found] = self._node_of(args[0])
             return found
         node = self.graph.call_function(func, *tree_map(self._node_of, (args, kwargs or {})))
-        if isinstance(found, Tensor):
+        if func is torch.ops.aten._linalg_check_errors.default:
+            self.infos.append(node.args[0])
+        elif isinstance(found, Tensor):
             self.nodes[found] = node
         elif isinstance(found, tuple | list):
             for place, value in enumerate(found):
                 if isinstance(value, Tensor):
                     self.nodes[value] = self.graph.call_function(getitem, (node, place))
-        elif found is not None:  # as of a check that raises an error
+        else:  # as of a check that raises an error
             raise RuntimeError(f"{func} returns {found}, which may differ at other steps.")
         return found
 
@@ -71,8 +77,11 @@ class Recorder(TorchDispatchMode):
         return self.nodes[value]
 
     def finish(self, outcome: Any) -> GraphModule:
-        """Return a module that computes the outcome."""
-        self.graph.output(tree_map(self._node_of, outcome))
+        """Return a module that computes the outcome, and what is not 0 where a matrix is singular.
+
+        Its errors are raised by operations without a result, which TorchScript leaves out.
+        """
+        self.graph.output((tree_map(self._node_of, outcome), self.infos))
         self.graph.eliminate_dead_code()
         return GraphModule(self.constants, self.graph)
 
@@ -97,11 +106,17 @@ class Replay:
         """Compute the outcome."""
         self.num_runs += 1
         if self.num_runs == INTERPRETED_FROM:
-            with suppress(AttributeError, RuntimeError):
+            with suppress(*CANNOT_INTERPRET):
                 self.run = self._interpreted()
-        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            tensors = self.run()
-        return self.flat.outcome(map(torch.clone, tensors))
+        try:
+            with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+                tensors = self.run()
+        except RuntimeError:  # of TorchScript, which does not tell what kind of error it is
+            tensors = self.flat()
+        outcome, infos = self.flat.outcome(map(torch.clone, tensors))
+        if infos and self.run is not self.flat and torch.stack([i.any() for i in infos]).any():
+            self.flat()  # raises the error
+        return outcome
 
     def _interpreted(self) -> Callable[[], tuple[Tensor, ...]]:
         """Return the graph as TorchScript, by a run of it that leaves the random state alone."""

@@ -211,7 +211,8 @@ class Step:
             outcome = self.evaluate(part, share)
         graph = recorder.finish(outcome)
         if self.compile:  # with the same random numbers as without
-            return torch.compile(graph, options={"fallback_random": True})
+            compiled = torch.compile(graph, options={"fallback_random": True})
+            return lambda: compiled()[0]
         return Replay(graph)
 
 

@@ -25,7 +25,8 @@ from pyro_vmtl import (
 )
 from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.handlers.tracing import trace_guide_and_model
-from pyro_vmtl.inference import course
+from pyro_vmtl.inference import course, recorder
+from pyro_vmtl.inference.lbfgs import NotFactorizedError
 from pyro_vmtl.inference.step import Step, can_be_recorded
 from pyro_vmtl.methods.presets import presets
 from pyro_vmtl.models import LinearClassifier
@@ -52,6 +53,14 @@ def outcome(step, *, recording):
     with isolated(3), validation(False):
         loss, terms = step()
     return loss, terms, [p.grad for p in step.parameters]
+
+
+@pytest.fixture(params=["python", "torchscript"], autouse=True)
+def interpreted(request, monkeypatch):
+    """Run recordings by Python, or by TorchScript from the first run on, where one cannot do it."""
+    chosen = 1 if request.param == "torchscript" else 10**9
+    monkeypatch.setattr(recorder, "INTERPRETED_FROM", chosen)
+    monkeypatch.setattr(recorder, "CANNOT_INTERPRET", ())
 
 
 def assert_replays(step):
@@ -308,3 +317,33 @@ def test_a_replayed_loss_that_is_not_finite_stops_the_fit(ragged):
     )
     with pytest.raises(FloatingPointError, match=r"step 70: KL of site 'w' in task 'a'"):
         fit(*pair, ragged, num_steps=90)
+
+
+def test_an_operation_that_fails_raises_its_own_error():
+    """Such as that of a matrix which is not positive definite, by which L-BFGS knows too long a
+    step."""
+    matrix = torch.eye(2)
+    with recorder.Recorder() as recording:
+        lower = torch.linalg.cholesky(matrix)
+    replay = recorder.Replay(recording.finish({"lower": lower, "size": 2}))
+    assert replay()["size"] == 2
+    matrix[1, 1] = 4.0
+    assert torch.equal(replay()["lower"], torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
+    matrix[1, 1] = -1.0
+    for _ in range(2):
+        with pytest.raises(NotFactorizedError, match="positive-definite"):
+            replay()
+
+
+def test_what_cannot_be_interpreted_goes_on_in_python(monkeypatch):
+    def refuse(*args, **settings):
+        raise RuntimeError("no TorchScript here")
+
+    monkeypatch.setattr(torch.jit, "trace", refuse)
+    monkeypatch.setattr(recorder, "CANNOT_INTERPRET", (RuntimeError,))
+    values = torch.arange(3.0)
+    with recorder.Recorder() as recording:
+        total = values.sum()
+    replay = recorder.Replay(recording.finish(total))
+    values.add_(1)
+    assert replay().item() == replay().item() == 6
