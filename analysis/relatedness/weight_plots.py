@@ -220,9 +220,10 @@ def plot_relatedness_graph(
     ax.set(xlim=(-1.3, 1.3), ylim=(-1.2, 1.2))
     ax.set_axis_off()
     bar = ax.figure.colorbar(dots, ax=ax, fraction=0.04, pad=0.02)
-    bar.set_label("weight of the base: not borrowed", fontsize=12)
+    name = get_variable(data, "posterior", var_names).attrs.get("long_name", "weight")
+    bar.set_label(f"{name} of the base: not borrowed", fontsize=12)
     bar.ax.tick_params(labelsize=11)
-    drawn = f"weights from {threshold or 0:.2g}"
+    drawn = f"from {threshold or 0:.2g}"
     if threshold is None:
         drawn = f"up to {MOST_SOURCES} sources of each {task_name(data)}, above an even share"
     caption = (

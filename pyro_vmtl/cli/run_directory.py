@@ -185,6 +185,7 @@ def read_run(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
         summary = pd.read_csv(
             path, index_col="task", dtype=texts, keep_default_na=False, na_values=empty
         )
+        summary = summary.rename(columns={"weight": "share"})  # its name in older runs
         summary[list(TASK_COLUMNS)]
     except (OSError, LookupError, ValueError, TypeError) as error:
         raise InputError(f"{path} cannot be read ({error}). Take an unchanged copy.") from error

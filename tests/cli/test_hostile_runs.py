@@ -193,3 +193,14 @@ def test_texts_are_counted_block_by_block(tmp_path, monkeypatch):
     monkeypatch.setenv("PYRO_VMTL_MAX_RUN_BYTES", "8000")  # the file has 6 kB
     with pytest.raises(ValueError, match="RUN_BYTES"):
         hdf5_checks.check_hdf5(tmp_path / "a.h5")
+
+
+def test_the_summary_of_an_older_run_is_read(stranger):
+    """Its shares were called weights."""
+    path, (_, now) = stranger / "summary.csv", run_directory.read_run(stranger)
+    header, *rows = path.read_text().split("\n")
+    assert header.endswith(",share")
+    path.write_text("\n".join([header.replace(",share", ",weight"), *rows]))
+    write_checksums(stranger)
+    _, older = run_directory.read_run(stranger)
+    assert older.equals(now)
