@@ -19,8 +19,8 @@ from pyro_vmtl.handlers.isolation import isolated
 
 __all__ = ["Recorder", "Replay"]
 
-INTERPRETED_FROM = 30
-"""Run from which on a graph is interpreted, which by then pays."""
+INTERPRETED_FROM = 50
+"""Run from which on a graph is interpreted: by then, others have taken as long as preparing it."""
 
 CANNOT_INTERPRET = (AttributeError, RuntimeError)
 """What is raised where torch has no TorchScript, or not these operations."""
