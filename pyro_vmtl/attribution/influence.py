@@ -107,7 +107,8 @@ def influence(
         ``influence`` (row, task), or (row, ...) of ``of``: positive where the row helps, in nats
         for log densities. ``step`` (row): how far the fit moves without the row, in standard
         deviations, as far as the Hessian is a matrix. Estimates hold where it is well below 1.
-        ``refitted`` (row) marks what was refitted. Coordinates: ``row``, positions in the user's
+        ``refitted`` (row) marks what was refitted, of which ``estimate`` is what was estimated
+        before. Coordinates: ``row``, positions in the user's
         arrays, and ``row_task``, tasks of the rows; or ``left_task``. ``attrs["distance"]`` is how
         far from its optimum the fit was when it was measured, in standard deviations.
 
@@ -163,14 +164,18 @@ def influence(
     step = None if steps is None else left.sum(steps)
     refitted = torch.full((len(left.masks),), method == "refit")
     again = min(len(found), round(refit_flagged * len(found)))
+    estimate = {}
     if again and method != "refit":
+        estimate["estimate"] = found.clone()
         order = found.abs().flatten(1).amax(1) if step is None else step
         flagged = order.argsort(descending=True)[:again]
         masks = [left.masks[i] for i in flagged]
         found[flagged] = responses.without(quantity, masks, refit=True, label=leave)
         refitted[flagged] = True
     return left.dataset(
-        {"influence": found, "refitted": refitted} | ({} if step is None else {"step": step}),
+        {"influence": found, "refitted": refitted}
+        | estimate
+        | ({} if step is None else {"step": step}),
         tasks=None if of is not None else data.task_labels,
         distance=responses.distance,
         method=method,

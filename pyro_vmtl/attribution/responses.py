@@ -87,6 +87,8 @@ class Responses:
                 moved = curvature.pull_back(values.flatten(), some, at_once=at_once)
                 total += _by_weight(values.flatten(), loss.weight, some, at_once)
                 solved = curvature.solve(moved)
+                if curvature.is_dense:  # without what was added for flat directions
+                    solved += curvature.solve(moved - curvature.times(solved))
                 total -= _by_weight(curvature.graph, loss.weight, solved, curvature.at_once)
             found.append(self.weight * total)
         return torch.cat(found).reshape(*values.shape, *self.weight.shape)

@@ -14,10 +14,13 @@ import typer
 import xarray as xr
 from matplotlib.figure import Figure
 
-from pyro_vmtl.analysis import plot_influence_between_tasks
+from pyro_vmtl.analysis import plot_influence_between_tasks, write_netcdf
+from pyro_vmtl.analysis.influence.influence_section import influence_tree
 from pyro_vmtl.cli.fit_problem import Rows, read_problem
 from pyro_vmtl.cli.read_table import read_table
-from pyro_vmtl.cli.run_directory import FittedTable
+from pyro_vmtl.cli.run_commands import report_of_run
+from pyro_vmtl.cli.run_directory import FittedTable, read_run
+from pyro_vmtl.cli.run_files import INFLUENCE, add_checksum
 from pyro_vmtl.cli.settings import FitSettings, read_settings
 from pyro_vmtl.cli.user_errors import InputError, report_user_errors
 from pyro_vmtl.cli.write_table import check_table_path, write_table
@@ -37,11 +40,13 @@ def run_influence(
     *,
     rows: Path | None,
     method: str,
+    refit: float,
+    report: bool,
     device: str,
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Estimate influence, and write a table and a picture."""
+    """Estimate influence, and write a table, a picture and, if asked, the report of the run."""
     matplotlib.use("agg")
     with report_user_errors(as_json=as_json):
         if method not in METHODS:
@@ -62,6 +67,7 @@ def run_influence(
             *_arguments(train),
             rows=_arguments(test) if len(test.tasks) else None,
             method=method,
+            refit_flagged=refit,
             progress=not as_json,
         )
         written = _table(found, train, fitted.columns.task)
@@ -69,6 +75,10 @@ def run_influence(
         figure = plot_influence_between_tasks(found).get_figure(root=True)
         with atomic_write(picture) as scratch:
             cast(Figure, figure).savefig(scratch, dpi=150, format="png")
+        if report:
+            write_netcdf(influence_tree(found, train.X, train.numbers), folder / INFLUENCE)
+            add_checksum(folder, INFLUENCE)
+            report_of_run(folder, read_run(folder)[0])
     if as_json:
         typer.echo(
             json.dumps({"influence": str(out), "rows": len(written), "picture": str(picture)})

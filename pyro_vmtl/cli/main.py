@@ -207,6 +207,13 @@ def influence(
     method: Annotated[
         str, typer.Option(help="first-order, newton or refit: more exact, and slower.")
     ] = "first-order",
+    refit: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Fraction of the rows to refit, of the roughest estimates."),
+    ] = 0.0,
+    report: Annotated[
+        bool, typer.Option("--report", help="Add it to the run, and to its report.")
+    ] = False,
     device: Device = "cpu",
     overwrite: Overwrite = False,
     as_json: AsJSON = False,
@@ -223,8 +230,8 @@ def influence(
     from pyro_vmtl.cli.influence_command import run_influence
 
     run_influence(
-        run, table, out, rows=rows, method=method, device=device, overwrite=overwrite,
-        as_json=as_json,
+        run, table, out, rows=rows, method=method, refit=refit, report=report, device=device,
+        overwrite=overwrite, as_json=as_json,
     )  # fmt: skip
 
 

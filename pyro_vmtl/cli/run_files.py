@@ -18,14 +18,17 @@ from typing_extensions import TypedDict
 from pyro_vmtl.cli.columns import Columns
 from pyro_vmtl.cli.target import TargetKind
 from pyro_vmtl.cli.user_errors import InputError
+from pyro_vmtl.data.atomic_files import atomic_write
 from pyro_vmtl.data.checked_files import check_schema, file_in, read_json
 
 __all__ = [
     "CHECKSUMS",
+    "INFLUENCE",
     "METRICS",
     "POSTERIOR",
     "SUMMARY",
     "TABLE",
+    "add_checksum",
     "read_checked",
     "run_file",
     "write_checksums",
@@ -41,6 +44,9 @@ TABLE = "table.json"
 SUMMARY = "summary.csv"
 POSTERIOR = "posterior.nc"
 """Draws from the fit, for ArviZ."""
+
+INFLUENCE = "influence.nc"
+"""Influence of rows, where ``pyro-vmtl influence --report`` added it."""
 
 CHECKSUMS = "SHA256SUMS"
 """Checksums of the files above and of others, for ``sha256sum --check``."""
@@ -138,6 +144,17 @@ def write_checksums(folder: Path) -> None:
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".html")
     lines = (f"{_checksum(path)}  {path.name}\n" for path in files)
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def add_checksum(folder: Path, name: str) -> None:
+    """Note the checksum of a file that was added to a run; those of others stay as they are."""
+    if not (folder / CHECKSUMS).exists():
+        return
+    lines = file_in(folder, CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    lines = [line for line in lines if line.partition("  ")[2] != name]
+    lines.append(f"{_checksum(folder / name)}  {name}")
+    with atomic_write(folder / CHECKSUMS) as scratch:
+        scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _checksum(path: Path) -> str:

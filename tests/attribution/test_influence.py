@@ -129,25 +129,33 @@ def test_the_first_order_of_ridge_is_block_elimination(soft):
         exact[t, n, t] += torch.linalg.solve(own[t], ascent[t, n])
     found = influence(pair, data, of=coefficients(data))["influence"]
     exact = user_order(data, exact)
-    # relative to the largest; a ridge of 1e-9 is added to the Hessian
-    close = 1e-8 * exact.abs().max().item()
+    close = 1e-12 * exact.abs().max().item()  # rounding
     torch.testing.assert_close(torch.as_tensor(found.values), exact, rtol=0, atol=close)
 
 
 def derivatives(responses, quantity, step):
-    """Central differences in the weights of some rows, at optima found anew: {place: (T,)}."""
-    parts, found = responses._parts, {}
+    """Differences of fourth order in weights of rows, at optima found anew: {place: (T,)}."""
+    found = {}
     for place in responses.data.mask.nonzero()[::11].tolist():
-        ends = []
-        for sign in (1, -1):
+        ends = {}
+        for steps in (-2, -1, 1, 2):
             weight = responses.weight.clone()
-            weight[tuple(place)] += sign * step
-            for part in parts:
-                go_to_optimum(part.loss, weight, part.curvature)
-            ends.append(responses._values(quantity, weight=weight))
-            for part in parts:
+            weight[tuple(place)] += steps * step
+            for part in responses._parts:
+                assert go_to_optimum(part.loss, weight, part.curvature) < 1e-9
+            ends[steps] = responses._values(quantity, weight=weight)
+            for part in responses._parts:
                 part.loss.install(part.optimum)
-        found[tuple(place)] = (ends[0] - ends[1]) / (2 * step)
+        slopes = [(ends[n] - ends[-n]) / (2 * n * step) for n in (1, 2)]
+        found[tuple(place)] = (4 * slopes[0] - slopes[1]) / 3  # Richardson's extrapolation
+    return found
+
+
+def assert_close_to_derivatives(responses, quantity):
+    """Compare to 1e-6; the differences err by the fourth power of the step."""
+    found = responses.first_order(quantity)
+    for (t, n), exact in derivatives(responses, quantity, 4e-3).items():
+        torch.testing.assert_close(found[:, t, n], exact, rtol=1e-6, atol=1e-8 * found.abs().max())
     return found
 
 
@@ -173,13 +181,9 @@ def test_first_order_is_the_derivative(name):
     def quantity(fit):
         return log_density(fit, rows, num_samples=20, seed=0)
 
-    responses = Responses(fitted, data)
-    found = responses.first_order(quantity)
+    found = assert_close_to_derivatives(Responses(fitted, data), quantity)
     assert found.shape == (3, 3, 12)
     assert (found[:, ~data.mask] == 0).all()  # padded rows
-    for (t, n), exact in derivatives(responses, quantity, 1e-3).items():
-        # error of the differences: squares of the step, and what optima are off by
-        torch.testing.assert_close(found[:, t, n], exact, rtol=1e-5, atol=1e-6 * found.abs().max())
 
 
 @pytest.mark.slow
@@ -220,9 +224,7 @@ def test_first_order_is_the_derivative_with_hard_sharing():
     def quantity(fit):
         return log_density(fit, rows, num_samples=2, seed=0)
 
-    found = responses.first_order(quantity)
-    for (t, n), exact in derivatives(responses, quantity, 1e-3).items():
-        torch.testing.assert_close(found[:, t, n], exact, rtol=1e-5, atol=1e-6 * found.abs().max())
+    assert_close_to_derivatives(responses, quantity)
 
 
 def test_a_row_that_agrees_helps_and_one_that_does_not_harms():
