@@ -57,7 +57,7 @@ def influence(
     *,
     rows: TaskData | None = None,
     of: Callable[[Fitted], Tensor] | None = None,
-    method: Estimate = "first-order",
+    method: Estimate | None = None,
     leave: Literal["row", "task"] = "row",
     only: Any = None,
     refit_flagged: float = 0.0,
@@ -83,8 +83,9 @@ def influence(
         precision. Predictions have gradients by ``fit.predictive(rows, differentiable=True)``, and
         posterior means by :func:`~pyro_vmtl.posterior_means`.
     method
-        ``"first-order"``, all rows at once; ``"newton"``, one step of Newton's method without the
-        row; or ``"refit"``, the fit without it, from where the fit was, to a gradient of 0.
+        ``"first-order"``, all rows at once, the default for them; ``"newton"``, one step of
+        Newton's method without the row; or ``"refit"``, the fit without it, from where the fit was,
+        to a gradient of 0, the default for whole tasks, which are too much for the others.
     leave
         Whether single rows are left out, or all those of a task. A task without rows has its prior
         as its posterior, and goes on being a source.
@@ -140,6 +141,8 @@ def influence(
     >>> found.dims, int(found.sel(task="b").idxmin())
     (('row', 'task'), 37)
     """
+    if method is None:
+        method = "first-order" if leave == "row" else "refit"
     if method not in ("first-order", "newton", "refit") or leave not in ("row", "task"):
         raise ValueError(
             f"method is {method!r} and leave {leave!r}, expected 'first-order', 'newton' or "

@@ -223,7 +223,8 @@ def influence(
     TABLE is the one that was fitted; rows that were held out from it are held out again. For each
     row the file has its task, its influence on the log density of the predicted rows of every task,
     in nats and positive where the row helps, and how far the fit would move without it. A picture
-    of the influence between tasks is written beside it.
+    of the influence between tasks is written beside it. With --report it is kept in the run, and
+    its report says which rows harm most, with their features.
 
     Example: pyro-vmtl influence runs/exams exams.csv --out influence.csv
     """
