@@ -163,7 +163,7 @@ def influence(
     if method == "first-order":
         found = left.sum(responses.first_order(quantity))
     else:
-        found = responses.without(quantity, left.masks, refit=method == "refit", label=leave)
+        found = responses.without(quantity, left.masks, refit=method == "refit", leave=leave)
     step = None if steps is None else left.sum(steps)
     refitted = torch.full((len(left.masks),), method == "refit")
     again = min(len(found), round(refit_flagged * len(found)))
@@ -173,7 +173,7 @@ def influence(
         order = found.abs().flatten(1).amax(1) if step is None else step
         flagged = order.argsort(descending=True)[:again]
         masks = [left.masks[i] for i in flagged]
-        found[flagged] = responses.without(quantity, masks, refit=True, label=leave)
+        found[flagged] = responses.without(quantity, masks, refit=True, leave=leave)
         refitted[flagged] = True
     return left.dataset(
         {"influence": found, "refitted": refitted}

@@ -30,8 +30,8 @@ ROUNDS, EVALUATIONS, STEPS = 16, 300, 20
 """Most Hessians of a polish, evaluations of L-BFGS, and steps of Newton's method."""
 
 
-def polish(loss: WeightedLoss) -> tuple[Curvature, float]:
-    """Go to the optimum of a fit; return the curvature there, and how far away it may still be.
+def polish(loss: WeightedLoss, weight: Tensor) -> tuple[Curvature, float]:
+    """Go to an optimum from afar; return the curvature there, and how far away it may still be.
 
     The distance is in standard deviations, as that of :class:`~pyro_vmtl.LinearResponse`. Scales
     that would be 0 at the optimum are held on their way there: everything that is tied to them
@@ -40,17 +40,17 @@ def polish(loss: WeightedLoss) -> tuple[Curvature, float]:
     """
     last, before = None, torch.inf
     for _ in range(ROUNDS):
-        curvature = loss.curvature(loss.weight, most_dense=MOST_DENSE)
+        curvature = loss.curvature(weight, most_dense=MOST_DENSE)
         distance = _distance(curvature, curvature.gradient)
         if distance <= NEARER:
             break
         if not curvature.is_dense:
             if distance <= FAR / 10:
                 break
-            _lbfgs(loss, loss.weight, curvature, near=FAR / 20)
+            _lbfgs(loss, weight, curvature, near=FAR / 20)
             continue
         if distance > FAR:
-            _lbfgs(loss, loss.weight, curvature, near=FAR / 4)
+            _lbfgs(loss, weight, curvature, near=FAR / 4)
             last = None
             continue
         step = -curvature.solve(curvature.gradient[None])[0]
@@ -65,22 +65,22 @@ def polish(loss: WeightedLoss) -> tuple[Curvature, float]:
                 last = None
                 continue
         if distance > NEAR:
-            _step_down(loss, step)
+            _step_down(loss, weight, step)
             last = step
-        elif _newton_steps(loss, loss.weight, curvature) > 0.9 * distance:
+        elif _newton_steps(loss, weight, curvature) > 0.9 * distance:
             break
     if curvature.parameters[0] is not loss.parameters[0]:
-        curvature = loss.curvature(loss.weight, most_dense=MOST_DENSE)
+        curvature = loss.curvature(weight, most_dense=MOST_DENSE)
     return curvature, _distance(curvature, curvature.gradient)
 
 
-def _step_down(loss: WeightedLoss, step: Tensor) -> None:
+def _step_down(loss: WeightedLoss, weight: Tensor, step: Tensor) -> None:
     """Go a step, or the part of it that lowers the loss."""
     with torch.no_grad():
-        before, start = loss(loss.weight).item(), loss.numbers
+        before, start = loss(weight).item(), loss.numbers
         for halvings in range(10):
             loss.numbers = start + 0.5**halvings * step
-            if loss(loss.weight).item() <= before + 1e-9:
+            if loss(weight).item() <= before + 1e-9:
                 return
     loss.numbers = start
 

@@ -63,7 +63,7 @@ class Responses:
             for name, member in fitted.members.items():
                 report(f"optimum of {name}")
                 loss = WeightedLoss(member, data, elbo=elbo, seed=seed)
-                curvature, distance = polish(loss)
+                curvature, distance = polish(loss, loss.weight)
                 self._parts.append(_Part(loss, curvature, distance, loss.parameters))
                 members[name] = loss.member
         self.fit = replace(fitted, members=members)
@@ -94,11 +94,12 @@ class Responses:
         return torch.cat(found).reshape(*values.shape, *self.weight.shape)
 
     def without(
-        self, quantity: Quantity, left_out: Sequence[Tensor], *, refit: bool, label: str = "row"
+        self, quantity: Quantity, left_out: Sequence[Tensor], *, refit: bool, leave: str
     ) -> Tensor:
         r"""Compute the quantity less that without some rows, (L, \*shape).
 
-        ``left_out`` are L masks (T, N). By one step of Newton's method, or to the optimum.
+        ``left_out`` are L masks (T, N). By one step of Newton's method, or to the optimum: near by
+        without a row, and without a task with sources chosen anew, as unused ones may be of use.
         """
         if not refit and not all(part.curvature.is_dense for part in self._parts):
             raise ValueError(
@@ -108,16 +109,20 @@ class Responses:
         value, found = self._values(quantity), []
         with fits_bar(len(left_out), visible=self.progress) as report:
             for number, mask in enumerate(left_out):
-                report(f"without {label} {number + 1}")
+                report(f"without {leave} {number + 1}")
                 weight = self.weight.masked_fill(mask, 0.0)
                 for loss, curvature, *_ in self._parts:
-                    if refit:
+                    if refit and leave == "task":
+                        loss.choose_anew()
+                        polish(loss, weight)
+                    elif refit:
                         go_to_optimum(loss, weight, curvature)
                     else:
                         loss.numbers = loss.numbers + newton_step(loss, weight, curvature)
                 found.append(value - self._values(quantity, weight=weight))
                 for part in self._parts:
                     part.loss.install(part.optimum)
+                    part.loss.free = part.curvature.free
         return torch.stack(found)
 
     def steps(self) -> Tensor | None:
