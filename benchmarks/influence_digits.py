@@ -81,6 +81,7 @@ class Plain:
         self.data, self.test = data, test
 
     def numbers(self, flat: Tensor) -> Numbers:
+        """Split them by name."""
         sizes = [int(np.prod(shape)) for shape in self.shapes.values()]
         parts = zip(self.shapes.items(), flat.split(sizes), strict=True)
         return {name: part.view(shape) for (name, shape), part in parts}
@@ -91,6 +92,7 @@ class Plain:
         return logits.log_softmax(-1).gather(-1, rows.y[..., None].clamp_min(0))[..., 0]
 
     def loss(self, flat: Tensor, weight: Tensor) -> Tensor:
+        """Compute the negative log density of the priors and of weighted rows, (T, N)."""
         numbers = self.numbers(flat)
         priors = (numbers["common"] ** 2).sum() + ((numbers["own"] / self.scale) ** 2).sum()
         return priors / 2 - (weight * self.log_density(flat, self.data)).sum()
@@ -116,6 +118,7 @@ class Plain:
         return directions * values.abs().clamp_min(1e-3).rsqrt()
 
     def outputs(self, flat: Tensor) -> Tensor:
+        """Compute the log densities of the test rows."""
         return self.log_density(flat, self.test).flatten().detach()
 
 
@@ -142,7 +145,9 @@ def compare(name: str, seed: int) -> dict[str, Any]:
     model, pair_seconds = program(plain), time.process_time()
     pyro.set_rng_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    start = 0.3 * torch.randn(sum(map(np.prod, plain.shapes.values())), generator=generator).double()
+    start = (
+        0.3 * torch.randn(sum(map(np.prod, plain.shapes.values())), generator=generator).double()
+    )
     values = {k: v.clone() for k, v in plain.numbers(start).items()}
     guide = AutoDelta(model, init_loc_fn=lambda site: values[site["name"]])
     fit(model, guide, data, optimizer="lbfgs", num_steps=300)

@@ -76,12 +76,11 @@ def polish(loss: WeightedLoss, weight: Tensor) -> tuple[Curvature, float]:
 
 def _step_down(loss: WeightedLoss, weight: Tensor, step: Tensor) -> None:
     """Go a step, or the part of it that lowers the loss."""
-    with torch.no_grad():
-        before, start = loss(weight).item(), loss.numbers
-        for halvings in range(10):
-            loss.numbers = start + 0.5**halvings * step
-            if loss(weight).item() <= before + 1e-9:
-                return
+    before, start = _evaluate(loss, weight)[0], loss.numbers
+    for halvings in range(10):
+        loss.numbers = start + 0.5**halvings * step
+        if _evaluate(loss, weight)[0] <= before + 1e-9:
+            return
     loss.numbers = start
 
 
@@ -100,11 +99,8 @@ def _lbfgs(loss: WeightedLoss, weight: Tensor, curvature: Curvature, *, near: fl
     def evaluate(point: np.ndarray) -> tuple[float, np.ndarray]:
         moved = curvature.from_units(torch.from_numpy(point).to(origin)[None])[0]
         loss.numbers = origin + moved
-        try:
-            value, gradient = _evaluate(loss, weight)
-        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # too long a step
-            return np.inf, np.zeros_like(point)
-        return value, curvature.gradient_in_units(gradient[None])[0].numpy()
+        value, gradient = _evaluate(loss, weight)
+        return value, curvature.gradient_in_units(gradient[None])[0].nan_to_num(0, 0, 0).numpy()
 
     options = {"maxcor": 20, "maxiter": EVALUATIONS, "maxfun": EVALUATIONS, "ftol": 0.0}
     size = np.sqrt(len(origin))
@@ -158,8 +154,11 @@ def newton_step(loss: WeightedLoss, weight: Tensor, curvature: Curvature) -> Ten
 
 
 def _evaluate(loss: WeightedLoss, weight: Tensor) -> tuple[float, Tensor]:
-    """Compute loss and gradient."""
-    value = loss(weight)
+    """Compute loss and gradient; both are infinite where a step was too long."""
+    try:
+        value = loss(weight)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        return torch.inf, torch.full_like(loss.numbers, torch.inf)
     found = torch.autograd.grad(value, loss.parameters, allow_unused=True)
     parts = [
         torch.zeros_like(p) if g is None else g for g, p in zip(found, loss.parameters, strict=True)

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import typer
 import xarray as xr
 from matplotlib.figure import Figure
 
 from pyro_vmtl.analysis import plot_influence_between_tasks, write_netcdf
-from pyro_vmtl.analysis.influence.influence_section import influence_tree
 from pyro_vmtl.cli.fit_problem import Rows, read_problem
 from pyro_vmtl.cli.read_table import read_table
 from pyro_vmtl.cli.run_commands import report_of_run
 from pyro_vmtl.cli.run_directory import FittedTable, read_run
-from pyro_vmtl.cli.run_files import INFLUENCE, add_checksum
+from pyro_vmtl.cli.run_files import INFLUENCE, write_checksums
 from pyro_vmtl.cli.settings import FitSettings, read_settings
 from pyro_vmtl.cli.user_errors import InputError, report_user_errors
 from pyro_vmtl.cli.write_table import check_table_path, write_table
@@ -76,8 +76,8 @@ def run_influence(
         with atomic_write(picture) as scratch:
             cast(Figure, figure).savefig(scratch, dpi=150, format="png")
         if report:
-            write_netcdf(influence_tree(found, train.X, train.numbers), folder / INFLUENCE)
-            add_checksum(folder, INFLUENCE)
+            write_netcdf(_with_features(found, train), folder / INFLUENCE)
+            write_checksums(folder, INFLUENCE)
             report_of_run(folder, read_run(folder)[0])
     if as_json:
         typer.echo(
@@ -106,6 +106,15 @@ def _rows_of_fit(fitted: FittedTable, settings: FitSettings) -> tuple[Rows, Rows
 
 def _arguments(rows: Rows) -> tuple[pd.DataFrame, Any, list[Hashable]]:
     return rows.X, rows.y, rows.tasks
+
+
+def _with_features(found: xr.Dataset, rows: Rows) -> xr.DataTree:
+    """Add the features of the rows, and their numbers in the file; labels become text."""
+    at = found["row"].values
+    coords = {name: found[name].astype(str) for name in ("task", "row_task")}
+    coords |= {"row": rows.numbers[at], "feature": rows.X.columns.astype(str)}
+    features = rows.X.iloc[at].to_numpy(np.float64)
+    return xr.DataTree(found.assign(features=(("row", "feature"), features)).assign_coords(coords))
 
 
 def _table(found: xr.Dataset, rows: Rows, task: str) -> pd.DataFrame:

@@ -209,7 +209,9 @@ def influence(
     ] = "first-order",
     refit: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Fraction of the rows to refit, of the roughest estimates."),
+        typer.Option(
+            min=0, max=1, help="Fraction of the rows to refit, of the roughest estimates."
+        ),
     ] = 0.0,
     report: Annotated[
         bool, typer.Option("--report", help="Add it to the run, and to its report.")

@@ -28,7 +28,6 @@ __all__ = [
     "POSTERIOR",
     "SUMMARY",
     "TABLE",
-    "add_checksum",
     "read_checked",
     "run_file",
     "write_checksums",
@@ -123,9 +122,7 @@ def run_file(folder: Path, name: str, limit: str = "JSON_BYTES") -> Path:
         raise InputError(f"{folder} is no folder, expected a run directory of `pyro-vmtl fit`.")
     path = file_in(folder, name, limit)
     if (folder / CHECKSUMS).exists():  # runs of earlier versions have none
-        lines = file_in(folder, CHECKSUMS).read_text(encoding="utf-8").splitlines()
-        known = {file: checksum for checksum, _, file in (line.partition("  ") for line in lines)}
-        if known.get(name) != _checksum(path):
+        if _known_checksums(folder).get(name) != _checksum(path):
             raise InputError(
                 f"{path} was changed after the fit: it has another checksum than in {CHECKSUMS}. "
                 "Take an unchanged copy, or fit again."
@@ -139,22 +136,24 @@ def read_checked(folder: Path, name: str) -> Any:
     return check_schema(SCHEMAS[name], read_json(path), path)
 
 
-def write_checksums(folder: Path) -> None:
-    """Write the checksums of the files in a run, but for its report, which may be rewritten."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".html")
-    lines = (f"{_checksum(path)}  {path.name}\n" for path in files)
-    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+def write_checksums(folder: Path, *added: str) -> None:
+    """Write the checksums of the files in a run, or of those that were ``added`` later.
 
-
-def add_checksum(folder: Path, name: str) -> None:
-    """Note the checksum of a file that was added to a run; those of others stay as they are."""
-    if not (folder / CHECKSUMS).exists():
+    Its report may be rewritten, and has none.
+    """
+    if added and not (folder / CHECKSUMS).exists():  # a run of an earlier version
         return
-    lines = file_in(folder, CHECKSUMS).read_text(encoding="utf-8").splitlines()
-    lines = [line for line in lines if line.partition("  ")[2] != name]
-    lines.append(f"{_checksum(folder / name)}  {name}")
+    files = [path.name for path in folder.iterdir() if path.is_file() and path.suffix != ".html"]
+    known = _known_checksums(folder) if added else {}
+    known |= {name: _checksum(folder / name) for name in sorted(added or files)}
     with atomic_write(folder / CHECKSUMS) as scratch:
-        scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        lines = (f"{checksum}  {name}\n" for name, checksum in known.items())
+        scratch.write_text("".join(lines), encoding="utf-8")
+
+
+def _known_checksums(folder: Path) -> dict[str, str]:
+    lines = file_in(folder, CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    return {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
 
 
 def _checksum(path: Path) -> str:

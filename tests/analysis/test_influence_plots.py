@@ -1,7 +1,6 @@
 """Pictures and tables of influence, against the numbers they are of."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -17,7 +16,7 @@ from pyro_vmtl.analysis import (
     write_netcdf,
     write_report,
 )
-from pyro_vmtl.analysis.influence.influence_section import influence_section, influence_tree
+from pyro_vmtl.analysis.influence.influence_section import influence_section
 
 
 @pytest.fixture(autouse=True)
@@ -72,20 +71,22 @@ def test_the_rows_that_harm_most_come_with_their_features(found):
     assert harmful_rows(found, task="a", number=1).index.tolist() == [13]
 
 
+def as_saved(found, **content):
+    """What a run keeps, with features of the rows."""
+    names = {"feature": ["hours", "<b>"], **{k: found[k].astype(str) for k in ("task", "row_task")}}
+    features = ("row", "feature"), 10.0 + np.arange(8).reshape(4, 2)
+    found = found.assign(features=features, refitted=("row", [False] * 4)).assign_coords(names)
+    return xr.DataTree(found.assign(content).assign_attrs(method="newton"))
+
+
 def test_a_report_has_what_harms_whom(found, tmp_path):
-    """Numbers are those of the user's rows, and pictures are of the most harmed tasks."""
-    found = found.assign(
-        refitted=("row", [False, True, True, False]), estimate=found["influence"] * 2
-    ).assign_coords(row=[3, 1, 0, 2])
-    X = pd.DataFrame({"hours": [10.0, 11.5, 12.0, 13.0], "<b>": ["a", "b", "c", "d"]})
-    tree = influence_tree(found.assign_attrs(method="newton"), X, np.array([2, 4, 6, 8]))
+    refitted = "row", [False, True, True, False]
+    tree = as_saved(found, refitted=refitted, estimate=2 * found["influence"])
     write_netcdf(tree, tmp_path / "influence.nc")
-    again = read_netcdf(tmp_path / "influence.nc")
-    assert again["influence"]["row"].values.tolist() == [8, 4, 2, 6]
-    section = influence_section(again, xr.DataTree())
+    section = influence_section(read_netcdf(tmp_path / "influence.nc"), xr.DataTree())
     (table,) = section.tables
-    assert table.frame.index.tolist() == ["4", "6"]  # -1.8 and -0.5 over both tasks
-    assert table.frame.loc["4"].tolist() == ["b", "-1.8", "0.1", "11.5", "b"]
+    assert table.frame.index.tolist() == [11, 13]  # by -1.8 and -0.5 over both tasks
+    assert table.frame.loc[11].tolist() == ["b", -1.8, 0.1, 12.0, 13.0]
     titles = [picture.title for picture in section.pictures]
     assert titles[1:3] == ["Which rows help or harm b?", "Which rows help or harm a?"]
     estimates, refits = section.pictures[-1].draw().collections[0].get_offsets().T
@@ -99,9 +100,7 @@ def test_a_report_has_what_harms_whom(found, tmp_path):
 def test_weights_and_influence_have_the_tasks_in_one_order(found):
     draws = torch.tensor([[[0.0, 0.6, 0.4], [0.7, 0.0, 0.3]]]).expand(9, -1, -1)
     fit = relatedness_datatree(draws, ["a", "b"])
-    found = found.assign(refitted=("row", [False] * 4)).assign_attrs(method="refit")
-    tree = influence_tree(found, pd.DataFrame(index=range(20)), np.arange(20))
-    ax = influence_section(tree, fit).pictures[0].draw()
+    ax = influence_section(as_saved(found), fit).pictures[0].draw()
     names = [label.get_text() for label in ax.get_yticklabels()]
     assert names == [label.get_text() for label in ax.figure.axes[0].get_yticklabels()]
     sums = dict(zip(names, ax.images[0].get_array().sum(1), strict=True))
