@@ -190,8 +190,8 @@ def tasks(seed: int, member: str) -> dict[str, Any]:
         labels = list(rows.task_labels)
         of = test if len(labels) == 8 else _only(test, labels)
 
-        def quantity(fit: Fitted) -> Tensor:
-            return log_density(fit, as_double(of), num_samples=200, seed=0)
+        def quantity(fit: Fitted) -> Tensor:  # other draws for fewer tasks: many
+            return log_density(fit, as_double(of), num_samples=10_000, seed=0)
 
         return Responses(fit, rows)._values(quantity).numpy()
 

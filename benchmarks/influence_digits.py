@@ -46,7 +46,7 @@ def logistic(numbers: Numbers, x: Tensor) -> Tensor:
 
 def network(numbers: Numbers, x: Tensor) -> Tensor:
     """Compute logits of rows (T, N, F), by a layer (F, U) of all tasks and one of each."""
-    hidden = (x @ numbers["common"]).tanh()
+    hidden = (x[..., None, :] @ numbers["common"])[..., 0, :].tanh()  # for draws on the left, too
     hidden = torch.cat([hidden, torch.ones_like(hidden[..., :1])], -1)
     return (hidden[..., None, :] @ numbers["own"])[..., 0, :]
 
