@@ -73,11 +73,7 @@ class LeftOut:
         return values[..., self.places[:, 0], self.places[:, 1]].movedim(-1, 0)
 
     def dataset(
-        self,
-        variables: Mapping[str, Tensor],
-        *,
-        tasks: Sequence[Hashable] | None,
-        **attrs: Any,
+        self, variables: Mapping[str, Tensor], *, tasks: Sequence[Hashable] | None, **attrs: Any
     ) -> xr.Dataset:
         """Label values whose first dimension is what is left out, the second ``tasks`` if any."""
         import xarray as xr

@@ -35,13 +35,7 @@ from pyro_vmtl.inference.course import Course, FitResult
 from pyro_vmtl.inference.elbo import evaluate
 from pyro_vmtl.inference.progress import Report, progress_bar
 from pyro_vmtl.inference.recorder import Recorder, Replay
-from pyro_vmtl.inference.step import (
-    Outcome,
-    Step,
-    batch_of,
-    can_be_recorded,
-    with_strides_of,
-)
+from pyro_vmtl.inference.step import Outcome, Step, batch_of, can_be_recorded, with_strides_of
 
 __all__ = ["MOST_NUMBERS", "CannotJoinError", "JointStep", "fit_jointly"]
 
