@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -25,52 +26,53 @@ MOST_FEATURES, MOST_TASKS = 8, 3
 """Features of a row in the table, and tasks with a picture of their own, the most harmed ones."""
 
 
-def influence_section(found: xr.DataTree, fit: xr.DataTree) -> Section:
-    """Return the section on influence of single rows, with their ``features``, beside the fit."""
-    every = found.to_dataset()
-    features = every["features"].to_pandas().iloc[:, :MOST_FEATURES]
-    rows = harmful_rows(every)
+def influence_section(data: xr.DataTree) -> Section:
+    """Return the section on the group ``influence`` of the tree of a fit."""
+    name, title = "influence", "Which rows help or harm which task?"
+    if name not in data.children:
+        return Section(name, title)
+    every = data.children[name].to_dataset()
+    features = pd.DataFrame(every["features"].values, every["row"].values, every["feature"].values)
+    features, rows = features.iloc[:, :MOST_FEATURES], harmful_rows(every)
     rows = pd.concat([rows, features.loc[rows.index]], axis=1)
-    note = f"Influence is the sum over all tasks. At most {MOST_FEATURES} features are shown."
-    pictures = [
-        Picture(
-            "influence-between-tasks",
-            "Which tasks help which, beside who borrows from whom",
-            "Influence of rows, added up over the rows of each task.",
-            "A task whose rows harm another that borrows much from it.",
-            partial(_between_tasks, every, fit),
-        )
-    ]
-    harm = every["influence"].clip(max=0.0).sum("row")
+    note = f"Influence on all tasks; at most {MOST_FEATURES} features are shown."
+    return Section(
+        name,
+        title,
+        "Influence of a row on a task is the log density of the task's predicted rows less that "
+        f"without the row, in nats ({every.attrs['method']}). A row that harms may be right.",
+        tables=[ReportTable("Rows that harm most", rows, note=note)],
+        pictures=list(_pictures(every, data)),
+    )
+
+
+def _pictures(found: xr.Dataset, fit: xr.DataTree) -> Iterator[Picture]:
+    yield Picture(
+        "influence-between-tasks",
+        "Which tasks help which, beside who borrows from whom",
+        "Influence of rows, added up over the rows of each task.",
+        "A task whose rows harm another that borrows much from it.",
+        partial(_between_tasks, found, fit),
+    )
+    harm = found["influence"].clip(max=0.0).sum("row")
     for place, task in enumerate(harm.sortby(harm)["task"].values[:MOST_TASKS]):
-        picture = Picture(
+        yield Picture(
             f"influential-rows-{place + 1}",
             f"Which rows help or harm {task}?",
             "Each dot is a training row; those that help or harm most have their numbers.",
             "A row far on the left: it may be an outlier, or have a wrong target.",
-            partial(plot_influential_rows, every, task),
+            partial(plot_influential_rows, found, task),
         )
-        pictures.append(picture)
-    again = every.isel(row=every["refitted"].values)
-    if "estimate" in every and again.sizes["row"] > 1:
+    again = found.isel(row=found["refitted"].values)
+    if "estimate" in found and again.sizes["row"] > 1:
         estimate = again.assign(influence=again["estimate"])
-        picture = Picture(
+        yield Picture(
             "influence-against-refits",
             "Do fits without the rows agree?",
             "Of rows without which the fit moves most; others are estimated better.",
             "Dots far off the line: do not rely on estimates for rows like these.",
             lambda: plot_influence_against_refits(estimate, again)[0],
         )
-        pictures.append(picture)
-    return Section(
-        "influence",
-        "Which rows help or harm which task?",
-        "Influence of a training row on a task is the log density of the task's predicted rows, "
-        f"less that without the row, in nats ({every.attrs['method']}). Look at a row that harms: "
-        "it may be right, and the task unlike others.",
-        tables=[ReportTable("Rows that harm most", rows, note=note)],
-        pictures=pictures,
-    )
 
 
 def _between_tasks(found: xr.Dataset, fit: xr.DataTree) -> Axes:

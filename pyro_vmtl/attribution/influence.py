@@ -1,17 +1,15 @@
-r"""Influence of rows of any task on what is learned of another, beyond what a guide knows of it.
+r"""Influence of rows of any task on what is learned of another.
 
 A fit minimizes :math:`F(\eta, \omega) = -\sum_{tn} \omega_{tn} \mathbb{E}_q \log p(y_{tn}) +
-\mathrm{KL}`, where :math:`\eta` is everything that is learned: posteriors, source weights, transfer
-scales, noise, scales of priors. At the optimum, the implicit function theorem says how a quantity
-:math:`f(\eta, \omega)` follows the weight of a row [1]_,
+\mathrm{KL}`, with all that is learned in :math:`\eta`, source weights and scales too. At the
+optimum a quantity :math:`f(\eta, \omega)` follows the weight of a row by [1]_
 
 .. math:: \frac{df}{d\omega_{tn}} = \frac{\partial f}{\partial \omega_{tn}} -
     \frac{\partial f}{\partial \eta}^\top \Big(\frac{\partial^2 F}{\partial\eta\,\partial\eta^\top}
     \Big)^{-1} \frac{\partial^2 F}{\partial\eta\,\partial\omega_{tn}}
 
 and the influence of a row is its weight times that: the first-order estimate of f with the row less
-f without it. As :math:`\eta` has sources and source weights in it, rows have influence on other
-tasks. The solves are one for each quantity, whatever the number of rows. Of a stack, members
+f without it. There is one solve for each quantity, whatever the number of rows. Of a stack, members
 respond, :math:`d \log p = \sum_m r_m\, d\log p_m` with :math:`r_m` the part of member m in the
 mixture; weights of members and calibrations stay.
 
@@ -68,6 +66,9 @@ def influence(
 ) -> xr.Dataset:
     """Estimate how much each row of each task helps what a fit says of every task.
 
+    The fit goes on to its optimum first, in a copy. If it took draws, that of a loss with fixed
+    points and common draws, which is near but not the same.
+
     Parameters
     ----------
     fitted
@@ -123,11 +124,6 @@ def influence(
     --------
     select_rows : Drop what harms.
 
-    Notes
-    -----
-    The fit goes on to its optimum first, in a copy. If it took draws, that of a loss with fixed
-    points and common draws, which is near but not the same.
-
     Examples
     --------
     >>> from pyro_vmtl.methods.presets import presets
@@ -165,20 +161,19 @@ def influence(
     else:
         found = responses.without(quantity, left.masks, refit=method == "refit", leave=leave)
     step = None if steps is None else left.sum(steps)
-    refitted = torch.full((len(left.masks),), method == "refit")
+    refitted = torch.full((len(found),), method == "refit")
     again = min(len(found), round(refit_flagged * len(found)))
-    estimate = {}
+    variables = {"influence": found, "refitted": refitted}
+    if step is not None:
+        variables["step"] = step
     if again and method != "refit":
-        estimate["estimate"] = found.clone()
+        variables["estimate"] = found.clone()
         order = found.abs().flatten(1).amax(1) if step is None else step
         flagged = order.argsort(descending=True)[:again]
-        masks = [left.masks[i] for i in flagged]
-        found[flagged] = responses.without(quantity, masks, refit=True, leave=leave)
+        found[flagged] = responses.without(quantity, left.masks[flagged], refit=True, leave=leave)
         refitted[flagged] = True
     return left.dataset(
-        {"influence": found, "refitted": refitted}
-        | estimate
-        | ({} if step is None else {"step": step}),
+        variables,
         tasks=None if of is not None else data.task_labels,
         distance=responses.distance,
         method=method,

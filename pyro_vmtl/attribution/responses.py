@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -93,12 +93,10 @@ class Responses:
             found.append(self.weight * total)
         return torch.cat(found).reshape(*values.shape, *self.weight.shape)
 
-    def without(
-        self, quantity: Quantity, left_out: Sequence[Tensor], *, refit: bool, leave: str
-    ) -> Tensor:
+    def without(self, quantity: Quantity, left_out: Tensor, *, refit: bool, leave: str) -> Tensor:
         r"""Compute the quantity less that without some rows, (L, \*shape).
 
-        ``left_out`` are L masks (T, N). By one step of Newton's method, or to the optimum: near by
+        ``left_out`` is (L, T, N). By one step of Newton's method, or to the optimum: near by
         without a row, and without a task with sources chosen anew, as unused ones may be of use.
         """
         if not refit and not all(part.curvature.is_dense for part in self._parts):

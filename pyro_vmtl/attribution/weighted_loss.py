@@ -28,7 +28,6 @@ __all__ = ["NUM_POINTS", "WeightedLoss"]
 NUM_POINTS = 8
 """Fixed points of normal sites where a fit took draws, and common draws of all others."""
 
-
 MOST_COMMON = 300
 """Numbers of no task up to which their products with the Hessian are worth it."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -64,19 +63,20 @@ def run_influence(
         if rows is not None:
             test = fitted.read(read_table(rows), with_target=True)
         found = fitted.estimator.influence(
-            *_arguments(train),
-            rows=_arguments(test) if len(test.tasks) else None,
+            *(train.X, train.y, train.tasks),
+            rows=(test.X, test.y, test.tasks) if len(test.tasks) else None,
             method=method,
             refit_flagged=refit,
             progress=not as_json,
         )
-        written = _table(found, train, fitted.columns.task)
+        found = _with_features(found, train)
+        written = _table(found, fitted.columns.task)
         write_table(written, out)
         figure = plot_influence_between_tasks(found).get_figure(root=True)
         with atomic_write(picture) as scratch:
             cast(Figure, figure).savefig(scratch, dpi=150, format="png")
         if report:
-            write_netcdf(_with_features(found, train), folder / INFLUENCE)
+            write_netcdf(xr.DataTree(found), folder / INFLUENCE)
             write_checksums(folder, INFLUENCE)
             report_of_run(folder, read_run(folder)[0])
     if as_json:
@@ -104,23 +104,18 @@ def _rows_of_fit(fitted: FittedTable, settings: FitSettings) -> tuple[Rows, Rows
     return problem.train, problem.test
 
 
-def _arguments(rows: Rows) -> tuple[pd.DataFrame, Any, list[Hashable]]:
-    return rows.X, rows.y, rows.tasks
-
-
-def _with_features(found: xr.Dataset, rows: Rows) -> xr.DataTree:
-    """Add the features of the rows, and their numbers in the file; labels become text."""
+def _with_features(found: xr.Dataset, rows: Rows) -> xr.Dataset:
+    """Add the features of the rows, and number these as in the file; labels become text."""
     at = found["row"].values
-    coords = {name: found[name].astype(str) for name in ("task", "row_task")}
-    coords |= {"row": rows.numbers[at], "feature": rows.X.columns.astype(str)}
+    coords: dict[str, Any] = {"row": rows.numbers[at], "feature": rows.X.columns.astype(str)}
+    coords |= {name: found[name].astype(str) for name in ("task", "row_task")}
     features = rows.X.iloc[at].to_numpy(np.float64)
-    return xr.DataTree(found.assign(features=(("row", "feature"), features)).assign_coords(coords))
+    return found.assign(features=(("row", "feature"), features)).assign_coords(coords)
 
 
-def _table(found: xr.Dataset, rows: Rows, task: str) -> pd.DataFrame:
+def _table(found: xr.Dataset, task: str) -> pd.DataFrame:
     """Return a line for each row, with its number in the file."""
-    at = found["row"].values
-    table = pd.DataFrame({"row": rows.numbers[at], task: [rows.tasks[i] for i in at]})
+    table = pd.DataFrame({"row": found["row"].values, task: found["row_task"].values})
     for label in found["task"].values:
         table[f"on {label}"] = found["influence"].sel(task=label).values
     if "step" in found:

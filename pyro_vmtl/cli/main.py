@@ -209,9 +209,7 @@ def influence(
     ] = "first-order",
     refit: Annotated[
         float,
-        typer.Option(
-            min=0, max=1, help="Fraction of the rows to refit, of the roughest estimates."
-        ),
+        typer.Option(min=0, max=1, help="Fraction of the rows to refit, the roughest estimates."),
     ] = 0.0,
     report: Annotated[
         bool, typer.Option("--report", help="Add it to the run, and to its report.")
@@ -225,8 +223,8 @@ def influence(
     TABLE is the one that was fitted; rows that were held out from it are held out again. For each
     row the file has its task, its influence on the log density of the predicted rows of every task,
     in nats and positive where the row helps, and how far the fit would move without it. A picture
-    of the influence between tasks is written beside it. With --report it is kept in the run, and
-    its report says which rows harm most, with their features.
+    of the influence between tasks is written beside it. With --report the run and its report keep
+    it, with the features of the rows that harm most.
 
     Example: pyro-vmtl influence runs/exams exams.csv --out influence.csv
     """

@@ -76,16 +76,17 @@ def rewrite_report(folder: Path, *, open_page: bool, as_json: bool) -> None:
 
 def report_of_run(folder: Path, metrics: dict[str, Any]) -> Path:
     """Write the report of a run from its files, with influence if it was added; return the page."""
-    names = [POSTERIOR, *([INFLUENCE] if (folder / INFLUENCE).exists() else [])]
-    trees = [read_netcdf(run_file(folder, name, "RUN_BYTES")) for name in names]
+    tree = read_netcdf(run_file(folder, POSTERIOR, "RUN_BYTES"))
+    if (folder / INFLUENCE).exists():
+        tree["influence"] = read_netcdf(run_file(folder, INFLUENCE, "RUN_BYTES"))
     try:
-        return write_run_report(folder, metrics, *trees)
+        return write_run_report(folder, metrics, tree)
     except OSError:  # of the disk
         raise
     except DAMAGED as error:
         raise InputError(
-            f"{folder} cannot be reported: {', '.join(names)} or {METRICS} is not what was written "
-            f"there ({type(error).__name__}: {error}). Take an unchanged copy, or fit again."
+            f"{folder} cannot be reported: {POSTERIOR}, {METRICS} or {INFLUENCE} was changed "
+            f"({type(error).__name__}: {error}). Take an unchanged copy, or fit again."
         ) from error
 
 

@@ -121,12 +121,12 @@ def run_file(folder: Path, name: str, limit: str = "JSON_BYTES") -> Path:
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder, expected a run directory of `pyro-vmtl fit`.")
     path = file_in(folder, name, limit)
-    if (folder / CHECKSUMS).exists():  # runs of earlier versions have none
-        if _known_checksums(folder).get(name) != _checksum(path):
-            raise InputError(
-                f"{path} was changed after the fit: it has another checksum than in {CHECKSUMS}. "
-                "Take an unchanged copy, or fit again."
-            )
+    known = _known_checksums(folder)
+    if known is not None and known.get(name) != _checksum(path):
+        raise InputError(
+            f"{path} was changed after the fit: it has another checksum than in {CHECKSUMS}. "
+            "Take an unchanged copy, or fit again."
+        )
     return path
 
 
@@ -137,21 +137,21 @@ def read_checked(folder: Path, name: str) -> Any:
 
 
 def write_checksums(folder: Path, *added: str) -> None:
-    """Write the checksums of the files in a run, or of those that were ``added`` later.
-
-    Its report may be rewritten, and has none.
-    """
-    if added and not (folder / CHECKSUMS).exists():  # a run of an earlier version
+    """Write checksums of the files in a run but for its report, or of those ``added`` later."""
+    known = _known_checksums(folder) if added else {}
+    if known is None:
         return
     files = [path.name for path in folder.iterdir() if path.is_file() and path.suffix != ".html"]
-    known = _known_checksums(folder) if added else {}
     known |= {name: _checksum(folder / name) for name in sorted(added or files)}
     with atomic_write(folder / CHECKSUMS) as scratch:
         lines = (f"{checksum}  {name}\n" for name, checksum in known.items())
         scratch.write_text("".join(lines), encoding="utf-8")
 
 
-def _known_checksums(folder: Path) -> dict[str, str]:
+def _known_checksums(folder: Path) -> dict[str, str] | None:
+    """Read them; runs of earlier versions have none."""
+    if not (folder / CHECKSUMS).exists():
+        return None
     lines = file_in(folder, CHECKSUMS).read_text(encoding="utf-8").splitlines()
     return {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
 

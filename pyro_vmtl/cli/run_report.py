@@ -12,7 +12,6 @@ import xarray as xr
 
 from pyro_vmtl.analysis import report_sections, write_report
 from pyro_vmtl.analysis.diagnostics.reliability import main_member
-from pyro_vmtl.analysis.influence.influence_section import influence_section
 from pyro_vmtl.analysis.report import PICTURES, ReportTable, Section
 from pyro_vmtl.cli.run_files import POSTERIOR
 from pyro_vmtl.cli.scores import scores_frame
@@ -42,14 +41,9 @@ STOPPED = {
 
 
 def write_run_report(
-    folder: Path,
-    metrics: Mapping[str, Any],
-    data: xr.DataTree,
-    influence: xr.DataTree | None = None,
-    *,
-    out: Path | None = None,
+    folder: Path, metrics: Mapping[str, Any], data: xr.DataTree, *, out: Path | None = None
 ) -> Path:
-    """Write the report of a run from ``metrics.json``, ``posterior.nc`` and ``influence.nc``.
+    """Write the report of a run from its ``metrics.json`` and the tree of the fit; return the page.
 
     ``out`` is the run directory that ``folder`` will become; ``folder`` itself by default.
     """
@@ -71,7 +65,6 @@ def write_run_report(
         [
             Section("scores", "Scores on rows that were not fitted", tables=list(_scores(metrics))),
             *report_sections(data),
-            *([] if influence is None else [influence_section(influence, data)]),
             Section("reproduce", "Reproduce it, and look further", code=code),
         ],
         title=f"{Path(metrics['settings']['source']).name}: who borrows from whom, and how sure "

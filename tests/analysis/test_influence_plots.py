@@ -83,7 +83,9 @@ def test_a_report_has_what_harms_whom(found, tmp_path):
     refitted = "row", [False, True, True, False]
     tree = as_saved(found, refitted=refitted, estimate=2 * found["influence"])
     write_netcdf(tree, tmp_path / "influence.nc")
-    section = influence_section(read_netcdf(tmp_path / "influence.nc"), xr.DataTree())
+    section = influence_section(
+        xr.DataTree.from_dict({"influence": read_netcdf(tmp_path / "influence.nc").to_dataset()})
+    )
     (table,) = section.tables
     assert table.frame.index.tolist() == [11, 13]  # by -1.8 and -0.5 over both tasks
     assert table.frame.loc[11].tolist() == ["b", -1.8, 0.1, 12.0, 13.0]
@@ -100,7 +102,8 @@ def test_a_report_has_what_harms_whom(found, tmp_path):
 def test_weights_and_influence_have_the_tasks_in_one_order(found):
     draws = torch.tensor([[[0.0, 0.6, 0.4], [0.7, 0.0, 0.3]]]).expand(9, -1, -1)
     fit = relatedness_datatree(draws, ["a", "b"])
-    ax = influence_section(as_saved(found), fit).pictures[0].draw()
+    fit["influence"] = as_saved(found)
+    ax = influence_section(fit).pictures[0].draw()
     names = [label.get_text() for label in ax.get_yticklabels()]
     assert names == [label.get_text() for label in ax.figure.axes[0].get_yticklabels()]
     sums = dict(zip(names, ax.images[0].get_array().sum(1), strict=True))
