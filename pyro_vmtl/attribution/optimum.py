@@ -10,7 +10,7 @@ from torch import Tensor
 from pyro_vmtl.attribution.weighted_loss import WeightedLoss
 from pyro_vmtl.linear_response.curvature import Curvature
 
-__all__ = ["go_to_optimum", "newton_step", "polish"]
+__all__ = ["go_to_optimum", "newton_step", "polish", "polish_anew"]
 
 FAR, NEAR, NEARER = 1.0, 1e-4, 1e-9
 """Distances from the optimum from which L-BFGS goes first, at which one inverse is enough for what
@@ -72,6 +72,16 @@ def polish(loss: WeightedLoss, weight: Tensor) -> tuple[Curvature, float]:
     if curvature.parameters[0] is not loss.parameters[0]:
         curvature = loss.curvature(weight, most_dense=MOST_DENSE)
     return curvature, _distance(curvature, curvature.gradient)
+
+
+def polish_anew(loss: WeightedLoss, weight: Tensor) -> None:
+    """Go to the lower of two optima: from where the fit is, and from there with even sources."""
+    polish(loss, weight)
+    lower, near = _evaluate(loss, weight)[0], loss.parameters
+    loss.choose_anew()
+    polish(loss, weight)
+    if _evaluate(loss, weight)[0] > lower:
+        loss.install(near)
 
 
 def _step_down(loss: WeightedLoss, weight: Tensor, step: Tensor) -> None:

@@ -10,7 +10,13 @@ import torch
 from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 
-from pyro_vmtl.attribution.optimum import MOST_DENSE, go_to_optimum, newton_step, polish
+from pyro_vmtl.attribution.optimum import (
+    MOST_DENSE,
+    go_to_optimum,
+    newton_step,
+    polish,
+    polish_anew,
+)
 from pyro_vmtl.attribution.weighted_loss import WeightedLoss
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.inference.progress import fits_bar
@@ -111,8 +117,7 @@ class Responses:
                 weight = self.weight.masked_fill(mask, 0.0)
                 for loss, curvature, *_ in self._parts:
                     if refit and leave == "task":
-                        loss.choose_anew()
-                        polish(loss, weight)
+                        polish_anew(loss, weight)
                     elif refit:
                         go_to_optimum(loss, weight, curvature)
                     else:

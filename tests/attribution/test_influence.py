@@ -11,6 +11,7 @@ from problems import F64
 from pyro import poutine
 from pyro.infer.autoguide import AutoDelta, AutoNormal
 
+from benchmarks.influence import problem
 from pyro_vmtl import (
     MeanFieldELBO,
     Programs,
@@ -23,7 +24,7 @@ from pyro_vmtl import (
 )
 from pyro_vmtl.attribution import optimum
 from pyro_vmtl.attribution.influence import _as_fitted, log_density
-from pyro_vmtl.attribution.optimum import go_to_optimum, polish
+from pyro_vmtl.attribution.optimum import go_to_optimum, polish, polish_anew
 from pyro_vmtl.attribution.responses import Responses
 from pyro_vmtl.linear_response.curvature import Curvature
 from pyro_vmtl.linear_response.hessian import Hessian
@@ -260,6 +261,40 @@ def test_tasks_are_left_out_too(soft):
     less[data.task_labels.index("t1")] = 0.0
     exact = (exact_ridge(data, ones)[0] - exact_ridge(data, less)[0])[1:]
     torch.testing.assert_close(torch.as_tensor(refit.values[0]), exact, rtol=0, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_without_a_task_fits_are_those_from_the_start():
+    data = regression(sizes=(12, 10, 11), dtype=torch.float32)
+    fitted, rows = few("shared").fit(data), as_double(regression(sizes=(12, 10, 11), seed=1))
+    found = influence(fitted, data, rows=rows, leave="task", num_samples=20)
+
+    def quantity(fit):
+        return log_density(fit, rows, num_samples=20, seed=0)
+
+    before = Responses(fitted, data)._values(quantity)
+    for t in range(3):
+        weight = data.mask.float()
+        weight[t] = 0.0
+        less = replace(data, weight=weight)
+        exact = before - Responses(few("shared").fit(less), less)._values(quantity)
+        torch.testing.assert_close(torch.as_tensor(found["influence"].values[t]), exact)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed, lower", [(0, 0.0), (3, 0.1)])
+def test_without_a_task_the_lower_of_two_optima_is_taken(seed, lower):
+    """Sources that were of no use may be of use, or not."""
+    data, _ = problem(5, 25, seed=seed, strangers=1)
+    responses = Responses(few("shared").fit(data), data)
+    (part,) = responses._parts
+    weight = responses.weight.clone()
+    weight[1] = 0.0
+    go_to_optimum(part.loss, weight, part.curvature)
+    near = part.loss(weight).item()
+    part.loss.install(part.optimum)
+    polish_anew(part.loss, weight)
+    assert part.loss(weight).item() <= near - lower + 1e-6
 
 
 def test_flagged_rows_are_refitted(soft):
