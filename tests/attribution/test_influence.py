@@ -294,7 +294,8 @@ def test_without_a_task_the_lower_of_two_optima_is_taken(seed, lower):
     near = part.loss(weight).item()
     part.loss.install(part.optimum)
     polish_anew(part.loss, weight)
-    assert part.loss(weight).item() <= near - lower + 1e-6
+    # scales on their way to 0 are held where no more than this is to gain
+    assert part.loss(weight).item() <= near - lower + optimum.NO_GAIN**2
 
 
 def test_flagged_rows_are_refitted(soft):
