@@ -23,9 +23,7 @@ from .influence.influence_plots import harmful_rows as harmful_rows
 from .influence.influence_plots import (
     plot_influence_against_refits as plot_influence_against_refits,
 )
-from .influence.influence_plots import (
-    plot_influence_between_tasks as plot_influence_between_tasks,
-)
+from .influence.influence_plots import plot_influence_between_tasks as plot_influence_between_tasks
 from .influence.influence_plots import plot_influential_rows as plot_influential_rows
 from .metrics import ALL_TASKS as ALL_TASKS
 from .metrics import classification_metrics as classification_metrics

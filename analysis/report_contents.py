@@ -16,6 +16,7 @@ from pyro_vmtl.analysis.diagnostics.history_plots import plot_elbo, plot_elbo_te
 from pyro_vmtl.analysis.diagnostics.khat import plot_khat, psis_khat
 from pyro_vmtl.analysis.diagnostics.leave_one_out import loo
 from pyro_vmtl.analysis.diagnostics.reliability import assess_reliability, main_member
+from pyro_vmtl.analysis.influence.influence_section import influence_section
 from pyro_vmtl.analysis.predictions.shrinkage_plots import plot_shrinkage
 from pyro_vmtl.analysis.predictions.uncertainty_plots import plot_uncertain_rows, plot_uncertainty
 from pyro_vmtl.analysis.relatedness.evolution_plot import plot_relatedness_evolution
@@ -36,7 +37,8 @@ def report_sections(data: xr.DataTree) -> list[Section]:
     ----------
     data
         Tree from :func:`to_datatree`, of a single fit or of a stack. Sections without data in the
-        tree, such as predictions without rows to predict, are empty.
+        tree, such as predictions without rows to predict, are empty. A group ``influence`` may be
+        what :func:`~pyro_vmtl.influence` returned, with ``features`` (row, feature).
 
     See Also
     --------
@@ -45,7 +47,7 @@ def report_sections(data: xr.DataTree) -> list[Section]:
     Examples
     --------
     >>> [section.name for section in report_sections(tree)]
-    ['relatedness', 'predictions', 'coefficients', 'trust']
+    ['relatedness', 'predictions', 'coefficients', 'influence', 'trust']
     """
     name = main_member(data)
     fit = data if name is None else data.children[name]
@@ -71,6 +73,7 @@ def report_sections(data: xr.DataTree) -> list[Section]:
             "What do tasks gain from one another?",
             pictures=list(_coefficients(data)),
         ),
+        influence_section(data),
         Section(
             "trust",
             "Can the posterior be trusted?",

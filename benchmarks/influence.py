@@ -18,6 +18,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -169,18 +170,54 @@ def flips(seed: int, member: str) -> dict[str, Any]:
 
 
 def tasks(seed: int, member: str) -> dict[str, Any]:
-    """Compare sums over rows, and a step of Newton's method, with fits without each task."""
+    """Compare estimates of leaving out whole tasks with fits from the start, in other tasks.
+
+    Those are with rows of weight 0, at the optimum of the same loss, and of the other tasks alone.
+    """
     data, test = problem(8, 25, seed=seed, strangers=2)
-    fitted = MEMBERS["regression"][member].fit(data, seed=seed)
-    found = {
-        method: influence(fitted, data, rows=test, leave="task", method=method)["influence"].values
-        for method in ("first-order", "newton", "refit")
-    }
+    method = MEMBERS["regression"][member]
+    fitted = method.fit(data, seed=seed)
+    found: dict[str, np.ndarray] = {}
+    seconds = {}
+    for name in ("first-order", "newton", "refit"):
+        begun = time.process_time()
+        estimate = influence(fitted, data, rows=test, leave="task", method=name)  # type: ignore[arg-type]
+        found[name] = estimate["influence"].values
+        seconds[name] = round(time.process_time() - begun, 1)
+
+    def densities(rows: TaskData, fit: Fitted | None = None) -> np.ndarray:
+        fit = method.fit(rows, seed=seed) if fit is None else fit
+        labels = list(rows.task_labels)
+        of = test if len(labels) == 8 else _only(test, labels)
+
+        def quantity(fit: Fitted) -> Tensor:  # other draws for fewer tasks: many
+            return log_density(fit, as_double(of), num_samples=10_000, seed=0)
+
+        return Responses(fit, rows)._values(quantity).numpy()
+
+    before = densities(data, fitted)
+    exact = {"weight 0": np.zeros((8, 8)), "other tasks alone": np.zeros((8, 8))}
+    for t, label in enumerate(data.task_labels):
+        weight = data.mask.float()
+        weight[t] = 0.0
+        exact["weight 0"][t] = before - densities(replace(data, weight=weight))
+        labels = [other for other in data.task_labels if other != label]
+        of = [data.task_labels.index(other) for other in labels]
+        exact["other tasks alone"][t, of] = before[of] - densities(_only(data, labels))
     others = ~np.eye(8, dtype=bool)
-    exact = found.pop("refit")[others]
-    return {"member": member, "seed": seed} | {
-        name: _agreement(values[others], exact) for name, values in found.items()
+    return {"member": member, "seed": seed, "seconds": seconds} | {
+        against: {name: _agreement(values[others], truth[others]) for name, values in found.items()}
+        for against, truth in exact.items()
     }
+
+
+def _only(data: TaskData, labels: Sequence[Any]) -> TaskData:
+    """Return the rows of some tasks."""
+    of = torch.tensor([data.task_labels.index(label) for label in labels])
+    task = of[:, None].expand(-1, data.num_rows)[data.mask[of]]
+    x, y = data.x[of][data.mask[of]], data.y[of][data.mask[of]]  # type: ignore[index]
+    made = TaskData.regression(x, y, [data.task_labels[t] for t in task.tolist()])
+    return replace(made, intercept=data.intercept)
 
 
 def selection(seed: int, member: str) -> dict[str, Any]:

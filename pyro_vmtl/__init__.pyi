@@ -21,21 +21,11 @@ from .handlers.output_layer import output_layer as output_layer
 from .handlers.own_parameters import as_module as as_module
 from .handlers.point_estimates import point_estimates as point_estimates
 from .handlers.program_handler import unwrap as unwrap
-from .handlers.schedules import (
-    Constant as Constant,
-)
-from .handlers.schedules import (
-    Cosine as Cosine,
-)
-from .handlers.schedules import (
-    Exponential as Exponential,
-)
-from .handlers.schedules import (
-    Linear as Linear,
-)
-from .handlers.schedules import (
-    Stairs as Stairs,
-)
+from .handlers.schedules import Constant as Constant
+from .handlers.schedules import Cosine as Cosine
+from .handlers.schedules import Exponential as Exponential
+from .handlers.schedules import Linear as Linear
+from .handlers.schedules import Stairs as Stairs
 from .handlers.target import target_learning_rate as target_learning_rate
 from .handlers.temper import temper as temper
 from .handlers.tracing import trace_guide_and_model as trace_guide_and_model
@@ -66,32 +56,16 @@ from .predictive.families import predictive_mixture as predictive_mixture
 from .predictive.families import register_family as register_family
 from .predictive.family import Family as Family
 from .predictive.overdispersed_poisson import OverdispersedPoisson as OverdispersedPoisson
-from .predictive.posterior_predictive import (
-    likelihood_draws as likelihood_draws,
-)
-from .predictive.posterior_predictive import (
-    log_predictive_density as log_predictive_density,
-)
-from .predictive.posterior_predictive import (
-    predict_moments as predict_moments,
-)
-from .predictive.posterior_predictive import (
-    predict_proba as predict_proba,
-)
+from .predictive.posterior_predictive import likelihood_draws as likelihood_draws
+from .predictive.posterior_predictive import log_predictive_density as log_predictive_density
+from .predictive.posterior_predictive import predict_moments as predict_moments
+from .predictive.posterior_predictive import predict_proba as predict_proba
 from .predictive.quantiles import quantiles as quantiles
 from .sharing.pool import Pool as Pool
-from .sharing.pools import (
-    ExpectedLogarithmicPool as ExpectedLogarithmicPool,
-)
-from .sharing.pools import (
-    GaussianSumPool as GaussianSumPool,
-)
-from .sharing.pools import (
-    LinearPool as LinearPool,
-)
-from .sharing.pools import (
-    LogarithmicPool as LogarithmicPool,
-)
+from .sharing.pools import ExpectedLogarithmicPool as ExpectedLogarithmicPool
+from .sharing.pools import GaussianSumPool as GaussianSumPool
+from .sharing.pools import LinearPool as LinearPool
+from .sharing.pools import LogarithmicPool as LogarithmicPool
 from .sharing.share import relatedness as relatedness
 from .sharing.share import share as share
 from .sharing.sources import CellSources as CellSources

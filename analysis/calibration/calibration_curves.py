@@ -14,12 +14,7 @@ from scipy.stats import binomtest
 
 from pyro_vmtl.analysis.calibration.ranks import POINTS, ecdf, uniform_limits
 from pyro_vmtl.analysis.canvas import COLORS, MUTED, add_note, label_axes, on_axes
-from pyro_vmtl.analysis.metrics import (
-    calibrated_hits,
-    confidence_bins,
-    ece_interval,
-    hits_p_value,
-)
+from pyro_vmtl.analysis.metrics import calibrated_hits, confidence_bins, ece_interval, hits_p_value
 from pyro_vmtl.analysis.tree_parts import get_variable
 
 __all__ = ["plot_coverage", "plot_reliability"]

@@ -32,10 +32,7 @@ MIN_CLUSTERS = 10
 
 
 def rank_uniformity(
-    data: xr.DataTree,
-    *,
-    sample_dims: Sequence[str] | None = None,
-    ci_prob: float = 0.99,
+    data: xr.DataTree, *, sample_dims: Sequence[str] | None = None, ci_prob: float = 0.99
 ) -> pd.DataFrame:
     """Test whether the ranks of every site are uniform, and name the fault where they are not.
 

@@ -81,10 +81,7 @@ def smoothed_weights(log_ratios: xr.DataArray) -> tuple[xr.DataArray, xr.DataArr
     # Where all but the largest weights are 0 in floating point, ArviZ's results are meaningless.
     lost = ~(log_weights > -np.inf).all(SAMPLE_DIMS) | khat.isnull()
     log_weights, khat = log_weights.where(~lost, _plain(ratios)), khat.where(~lost, np.inf)
-    return (
-        log_weights.where(~equal, -np.log(num_samples)),
-        khat.where(~equal, -np.inf),
-    )
+    return (log_weights.where(~equal, -np.log(num_samples)), khat.where(~equal, -np.inf))
 
 
 def _smoothed(ratios: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:

@@ -113,12 +113,7 @@ def to_datatree(
 
 
 def _tree_of_member(
-    member: Member,
-    data: TaskData,
-    *,
-    num_samples: int,
-    seed: int,
-    coords: Mapping[str, Any] | None,
+    member: Member, data: TaskData, *, num_samples: int, seed: int, coords: Mapping[str, Any] | None
 ) -> xr.DataTree:
     prepared = member.method.prepare(data)
     try:

@@ -25,12 +25,7 @@ MAX_PREDICTION_DRAWS = 200
 
 
 def mixture_groups(
-    fitted: Fitted,
-    data: TaskData,
-    *,
-    num_samples: int,
-    seed: int,
-    coords: Mapping[str, Any] | None,
+    fitted: Fitted, data: TaskData, *, num_samples: int, seed: int, coords: Mapping[str, Any] | None
 ) -> dict[str, xr.Dataset]:
     """Return the groups of training rows for the mixture of the members, and their weights."""
     labels = Labels(data, coords)
@@ -42,12 +37,7 @@ def mixture_groups(
 
 
 def predictions_group(
-    fitted: Fitted,
-    rows: TaskData,
-    *,
-    num_samples: int,
-    seed: int,
-    coords: Mapping[str, Any] | None,
+    fitted: Fitted, rows: TaskData, *, num_samples: int, seed: int, coords: Mapping[str, Any] | None
 ) -> xr.Dataset:
     """Return the predictions of rows."""
     each = num_samples if len(fitted.members) == 1 else min(num_samples, MAX_PREDICTION_DRAWS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -56,9 +56,8 @@ def plot_influence_between_tasks(influence: xr.Dataset, ax: Axes | None = None) 
     Axes
         Rows are the tasks that are predicted, and columns the tasks of the training rows, whose
         influence is added up. Purple helps and orange harms, on a scale that is logarithmic from a
-        tenth of the largest influence between tasks, as rows of the own task have far more. The sum
-        says what more or less weight of all rows of a task would do; what would be without them is
-        another question, see ``leave="task"`` of :func:`pyro_vmtl.influence`.
+        tenth of the largest influence between tasks, as rows of the own task have far more. What
+        would be without a task is another question: ``leave="task"`` of :func:`pyro_vmtl.influence`
 
     See Also
     --------
@@ -220,11 +219,10 @@ def harmful_rows(
     """
     values = influence["influence"]
     values = values.sum("task") if task is None else values.sel(task=task)
-    content: Mapping[str, Any] = {"row_task": values["row_task"], "influence": values}
-    frame = pd.DataFrame({name: v.values for name, v in content.items()})
-    if "step" in influence:
-        frame["step"] = influence["step"].values
-    frame.index = pd.Index(values["row"].values, name="row")
+    content = {"row_task": values["row_task"], "influence": values}
+    content |= {name: influence[name] for name in ("step",) if name in influence}
+    index = pd.Index(values["row"].values, name="row")
+    frame = pd.DataFrame({name: v.values for name, v in content.items()}, index)
     frame = frame[frame["influence"] < 0].nsmallest(number, "influence")
     if X is None:
         return frame

@@ -11,13 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
 from pyro_vmtl.analysis.canvas import COLORS, INK, MUTED, label_axes, legend_above, on_axes
-from pyro_vmtl.analysis.tree_parts import (
-    SAMPLE_DIMS,
-    equal_tails,
-    get_variable,
-    shorten,
-    task_name,
-)
+from pyro_vmtl.analysis.tree_parts import SAMPLE_DIMS, equal_tails, get_variable, shorten, task_name
 from pyro_vmtl.data.one_task import POOLED
 
 __all__ = ["plot_shrinkage"]

@@ -6,13 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from pyro_vmtl.analysis.canvas import (
-    COLORS,
-    MUTED,
-    add_caption,
-    label_axes,
-    on_axes,
-)
+from pyro_vmtl.analysis.canvas import COLORS, MUTED, add_caption, label_axes, on_axes
 from pyro_vmtl.analysis.task_lines import MOST_LINES, draw_bands, name_ends
 from pyro_vmtl.analysis.tree_parts import get_variable, shorten, task_name
 
@@ -23,10 +17,7 @@ MARKERS = "os^Dv<>"
 
 
 def plot_relatedness_evolution(
-    data: xr.DataTree,
-    ax: Axes | None = None,
-    *,
-    var_names: str = "w",
+    data: xr.DataTree, ax: Axes | None = None, *, var_names: str = "w"
 ) -> Axes:
     """Plot mean weights over the steps of a fit.
 

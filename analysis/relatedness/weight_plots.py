@@ -39,11 +39,7 @@ NAMED_OF_MANY = 15
 
 
 def plot_relatedness(
-    data: xr.DataTree,
-    ax: Axes | None = None,
-    *,
-    var_names: str = "w_sources",
-    ci_prob: float = 0.9,
+    data: xr.DataTree, ax: Axes | None = None, *, var_names: str = "w_sources", ci_prob: float = 0.9
 ) -> Axes:
     """Plot a heat map of mean weights, or shares: rows borrow from columns.
 

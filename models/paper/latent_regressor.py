@@ -61,10 +61,7 @@ class LatentRegressor(nn.Module):
     fixed_graph = True
 
     def __init__(
-        self,
-        prior: Callable[[], dist.Independent],
-        latent_size: int,
-        noise: Callable[[], Tensor],
+        self, prior: Callable[[], dist.Independent], latent_size: int, noise: Callable[[], Tensor]
     ) -> None:
         super().__init__()
         self.prior = prior

@@ -1,17 +1,15 @@
-r"""Influence of rows of any task on what is learned of another, beyond what a guide knows of it.
+r"""Influence of rows of any task on what is learned of another.
 
 A fit minimizes :math:`F(\eta, \omega) = -\sum_{tn} \omega_{tn} \mathbb{E}_q \log p(y_{tn}) +
-\mathrm{KL}`, where :math:`\eta` is everything that is learned: posteriors, source weights, transfer
-scales, noise, scales of priors. At the optimum, the implicit function theorem says how a quantity
-:math:`f(\eta, \omega)` follows the weight of a row [1]_,
+\mathrm{KL}`, with all that is learned in :math:`\eta`, source weights and scales too. At the
+optimum a quantity :math:`f(\eta, \omega)` follows the weight of a row by [1]_
 
 .. math:: \frac{df}{d\omega_{tn}} = \frac{\partial f}{\partial \omega_{tn}} -
     \frac{\partial f}{\partial \eta}^\top \Big(\frac{\partial^2 F}{\partial\eta\,\partial\eta^\top}
     \Big)^{-1} \frac{\partial^2 F}{\partial\eta\,\partial\omega_{tn}}
 
 and the influence of a row is its weight times that: the first-order estimate of f with the row less
-f without it. As :math:`\eta` has sources and source weights in it, rows have influence on other
-tasks. The solves are one for each quantity, whatever the number of rows. Of a stack, members
+f without it. There is one solve for each quantity, whatever the number of rows. Of a stack, members
 respond, :math:`d \log p = \sum_m r_m\, d\log p_m` with :math:`r_m` the part of member m in the
 mixture; weights of members and calibrations stay.
 
@@ -57,7 +55,7 @@ def influence(
     *,
     rows: TaskData | None = None,
     of: Callable[[Fitted], Tensor] | None = None,
-    method: Estimate = "first-order",
+    method: Estimate | None = None,
     leave: Literal["row", "task"] = "row",
     only: Any = None,
     refit_flagged: float = 0.0,
@@ -67,6 +65,9 @@ def influence(
     progress: bool = False,
 ) -> xr.Dataset:
     """Estimate how much each row of each task helps what a fit says of every task.
+
+    The fit goes on to its optimum first, in a copy. If it took draws, that of a loss with fixed
+    points and common draws, which is near but not the same.
 
     Parameters
     ----------
@@ -83,8 +84,9 @@ def influence(
         precision. Predictions have gradients by ``fit.predictive(rows, differentiable=True)``, and
         posterior means by :func:`~pyro_vmtl.posterior_means`.
     method
-        ``"first-order"``, all rows at once; ``"newton"``, one step of Newton's method without the
-        row; or ``"refit"``, the fit without it, from where the fit was, to a gradient of 0.
+        ``"first-order"``, all rows at once, the default for them; ``"newton"``, one step of
+        Newton's method without the row; or ``"refit"``, the fit without it, from where the fit was,
+        to a gradient of 0, the default for whole tasks, which are too much for the others.
     leave
         Whether single rows are left out, or all those of a task. A task without rows has its prior
         as its posterior, and goes on being a source.
@@ -107,7 +109,8 @@ def influence(
         ``influence`` (row, task), or (row, ...) of ``of``: positive where the row helps, in nats
         for log densities. ``step`` (row): how far the fit moves without the row, in standard
         deviations, as far as the Hessian is a matrix. Estimates hold where it is well below 1.
-        ``refitted`` (row) marks what was refitted. Coordinates: ``row``, positions in the user's
+        ``refitted`` (row) marks what was refitted, of which ``estimate`` is what was estimated
+        before. Coordinates: ``row``, positions in the user's
         arrays, and ``row_task``, tasks of the rows; or ``left_task``. ``attrs["distance"]`` is how
         far from its optimum the fit was when it was measured, in standard deviations.
 
@@ -120,11 +123,6 @@ def influence(
     See Also
     --------
     select_rows : Drop what harms.
-
-    Notes
-    -----
-    The fit goes on to its optimum first, in a copy. If it took draws, that of a loss with fixed
-    points and common draws, which is near but not the same.
 
     Examples
     --------
@@ -139,6 +137,8 @@ def influence(
     >>> found.dims, int(found.sel(task="b").idxmin())
     (('row', 'task'), 37)
     """
+    if method is None:
+        method = "first-order" if leave == "row" else "refit"
     if method not in ("first-order", "newton", "refit") or leave not in ("row", "task"):
         raise ValueError(
             f"method is {method!r} and leave {leave!r}, expected 'first-order', 'newton' or "
@@ -159,18 +159,21 @@ def influence(
     if method == "first-order":
         found = left.sum(responses.first_order(quantity))
     else:
-        found = responses.without(quantity, left.masks, refit=method == "refit", label=leave)
+        found = responses.without(quantity, left.masks, refit=method == "refit", leave=leave)
     step = None if steps is None else left.sum(steps)
-    refitted = torch.full((len(left.masks),), method == "refit")
+    refitted = torch.full((len(found),), method == "refit")
     again = min(len(found), round(refit_flagged * len(found)))
+    variables = {"influence": found, "refitted": refitted}
+    if step is not None:
+        variables["step"] = step
     if again and method != "refit":
+        variables["estimate"] = found.clone()
         order = found.abs().flatten(1).amax(1) if step is None else step
         flagged = order.argsort(descending=True)[:again]
-        masks = [left.masks[i] for i in flagged]
-        found[flagged] = responses.without(quantity, masks, refit=True, label=leave)
+        found[flagged] = responses.without(quantity, left.masks[flagged], refit=True, leave=leave)
         refitted[flagged] = True
     return left.dataset(
-        {"influence": found, "refitted": refitted} | ({} if step is None else {"step": step}),
+        variables,
         tasks=None if of is not None else data.task_labels,
         distance=responses.distance,
         method=method,

@@ -57,13 +57,10 @@ class LeftOut:
         return self.places.ndim == 1
 
     @cached_property
-    def masks(self) -> list[Tensor]:
-        """What is left out in turn, (T, N) each, True for the rows."""
-        masks = []
-        for place in self.places:
-            mask = torch.zeros_like(self.data.mask)
-            mask[tuple(place.reshape(-1))] = True
-            masks.append(mask)
+    def masks(self) -> Tensor:
+        """What is left out in turn, (L, T, N), True for the rows."""
+        masks = torch.zeros(len(self.places), *self.data.mask.shape, dtype=torch.bool)
+        masks[torch.arange(len(masks)), *self.places.reshape(len(masks), -1).T] = True
         return masks
 
     def sum(self, values: Tensor) -> Tensor:
@@ -73,11 +70,7 @@ class LeftOut:
         return values[..., self.places[:, 0], self.places[:, 1]].movedim(-1, 0)
 
     def dataset(
-        self,
-        variables: Mapping[str, Tensor],
-        *,
-        tasks: Sequence[Hashable] | None,
-        **attrs: Any,
+        self, variables: Mapping[str, Tensor], *, tasks: Sequence[Hashable] | None, **attrs: Any
     ) -> xr.Dataset:
         """Label values whose first dimension is what is left out, the second ``tasks`` if any."""
         import xarray as xr

@@ -10,7 +10,7 @@ from torch import Tensor
 from pyro_vmtl.attribution.weighted_loss import WeightedLoss
 from pyro_vmtl.linear_response.curvature import Curvature
 
-__all__ = ["go_to_optimum", "newton_step", "polish"]
+__all__ = ["go_to_optimum", "newton_step", "polish", "polish_anew"]
 
 FAR, NEAR, NEARER = 1.0, 1e-4, 1e-9
 """Distances from the optimum from which L-BFGS goes first, at which one inverse is enough for what
@@ -30,8 +30,8 @@ ROUNDS, EVALUATIONS, STEPS = 16, 300, 20
 """Most Hessians of a polish, evaluations of L-BFGS, and steps of Newton's method."""
 
 
-def polish(loss: WeightedLoss) -> tuple[Curvature, float]:
-    """Go to the optimum of a fit; return the curvature there, and how far away it may still be.
+def polish(loss: WeightedLoss, weight: Tensor) -> tuple[Curvature, float]:
+    """Go to an optimum from afar; return the curvature there, and how far away it may still be.
 
     The distance is in standard deviations, as that of :class:`~pyro_vmtl.LinearResponse`. Scales
     that would be 0 at the optimum are held on their way there: everything that is tied to them
@@ -40,17 +40,17 @@ def polish(loss: WeightedLoss) -> tuple[Curvature, float]:
     """
     last, before = None, torch.inf
     for _ in range(ROUNDS):
-        curvature = loss.curvature(loss.weight, most_dense=MOST_DENSE)
+        curvature = loss.curvature(weight, most_dense=MOST_DENSE)
         distance = _distance(curvature, curvature.gradient)
         if distance <= NEARER:
             break
         if not curvature.is_dense:
             if distance <= FAR / 10:
                 break
-            _lbfgs(loss, loss.weight, curvature, near=FAR / 20)
+            _lbfgs(loss, weight, curvature, near=FAR / 20)
             continue
         if distance > FAR:
-            _lbfgs(loss, loss.weight, curvature, near=FAR / 4)
+            _lbfgs(loss, weight, curvature, near=FAR / 4)
             last = None
             continue
         step = -curvature.solve(curvature.gradient[None])[0]
@@ -65,23 +65,32 @@ def polish(loss: WeightedLoss) -> tuple[Curvature, float]:
                 last = None
                 continue
         if distance > NEAR:
-            _step_down(loss, step)
+            _step_down(loss, weight, step)
             last = step
-        elif _newton_steps(loss, loss.weight, curvature) > 0.9 * distance:
+        elif _newton_steps(loss, weight, curvature) > 0.9 * distance:
             break
     if curvature.parameters[0] is not loss.parameters[0]:
-        curvature = loss.curvature(loss.weight, most_dense=MOST_DENSE)
+        curvature = loss.curvature(weight, most_dense=MOST_DENSE)
     return curvature, _distance(curvature, curvature.gradient)
 
 
-def _step_down(loss: WeightedLoss, step: Tensor) -> None:
+def polish_anew(loss: WeightedLoss, weight: Tensor) -> None:
+    """Go to the lower of two optima: from where the fit is, and from there with even sources."""
+    polish(loss, weight)
+    lower, near = _evaluate(loss, weight)[0], loss.parameters
+    loss.choose_anew()
+    polish(loss, weight)
+    if _evaluate(loss, weight)[0] > lower:
+        loss.install(near)
+
+
+def _step_down(loss: WeightedLoss, weight: Tensor, step: Tensor) -> None:
     """Go a step, or the part of it that lowers the loss."""
-    with torch.no_grad():
-        before, start = loss(loss.weight).item(), loss.numbers
-        for halvings in range(10):
-            loss.numbers = start + 0.5**halvings * step
-            if loss(loss.weight).item() <= before + 1e-9:
-                return
+    before, start = _evaluate(loss, weight)[0], loss.numbers
+    for halvings in range(10):
+        loss.numbers = start + 0.5**halvings * step
+        if _evaluate(loss, weight)[0] <= before + 1e-9:
+            return
     loss.numbers = start
 
 
@@ -100,11 +109,8 @@ def _lbfgs(loss: WeightedLoss, weight: Tensor, curvature: Curvature, *, near: fl
     def evaluate(point: np.ndarray) -> tuple[float, np.ndarray]:
         moved = curvature.from_units(torch.from_numpy(point).to(origin)[None])[0]
         loss.numbers = origin + moved
-        try:
-            value, gradient = _evaluate(loss, weight)
-        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # too long a step
-            return np.inf, np.zeros_like(point)
-        return value, curvature.gradient_in_units(gradient[None])[0].numpy()
+        value, gradient = _evaluate(loss, weight)
+        return value, curvature.gradient_in_units(gradient[None])[0].nan_to_num(0, 0, 0).numpy()
 
     options = {"maxcor": 20, "maxiter": EVALUATIONS, "maxfun": EVALUATIONS, "ftol": 0.0}
     size = np.sqrt(len(origin))
@@ -158,8 +164,11 @@ def newton_step(loss: WeightedLoss, weight: Tensor, curvature: Curvature) -> Ten
 
 
 def _evaluate(loss: WeightedLoss, weight: Tensor) -> tuple[float, Tensor]:
-    """Compute loss and gradient."""
-    value = loss(weight)
+    """Compute loss and gradient; both are infinite where a step was too long."""
+    try:
+        value = loss(weight)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        return torch.inf, torch.full_like(loss.numbers, torch.inf)
     found = torch.autograd.grad(value, loss.parameters, allow_unused=True)
     parts = [
         torch.zeros_like(p) if g is None else g for g, p in zip(found, loss.parameters, strict=True)

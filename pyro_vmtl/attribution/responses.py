@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,7 +10,13 @@ import torch
 from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 
-from pyro_vmtl.attribution.optimum import MOST_DENSE, go_to_optimum, newton_step, polish
+from pyro_vmtl.attribution.optimum import (
+    MOST_DENSE,
+    go_to_optimum,
+    newton_step,
+    polish,
+    polish_anew,
+)
 from pyro_vmtl.attribution.weighted_loss import WeightedLoss
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.inference.progress import fits_bar
@@ -63,7 +69,7 @@ class Responses:
             for name, member in fitted.members.items():
                 report(f"optimum of {name}")
                 loss = WeightedLoss(member, data, elbo=elbo, seed=seed)
-                curvature, distance = polish(loss)
+                curvature, distance = polish(loss, loss.weight)
                 self._parts.append(_Part(loss, curvature, distance, loss.parameters))
                 members[name] = loss.member
         self.fit = replace(fitted, members=members)
@@ -87,16 +93,17 @@ class Responses:
                 moved = curvature.pull_back(values.flatten(), some, at_once=at_once)
                 total += _by_weight(values.flatten(), loss.weight, some, at_once)
                 solved = curvature.solve(moved)
+                if curvature.is_dense:  # without what was added for flat directions
+                    solved += curvature.solve(moved - curvature.times(solved))
                 total -= _by_weight(curvature.graph, loss.weight, solved, curvature.at_once)
             found.append(self.weight * total)
         return torch.cat(found).reshape(*values.shape, *self.weight.shape)
 
-    def without(
-        self, quantity: Quantity, left_out: Sequence[Tensor], *, refit: bool, label: str = "row"
-    ) -> Tensor:
+    def without(self, quantity: Quantity, left_out: Tensor, *, refit: bool, leave: str) -> Tensor:
         r"""Compute the quantity less that without some rows, (L, \*shape).
 
-        ``left_out`` are L masks (T, N). By one step of Newton's method, or to the optimum.
+        ``left_out`` is (L, T, N). By one step of Newton's method, or to the optimum: near by
+        without a row, and without a task with sources chosen anew, as unused ones may be of use.
         """
         if not refit and not all(part.curvature.is_dense for part in self._parts):
             raise ValueError(
@@ -106,16 +113,19 @@ class Responses:
         value, found = self._values(quantity), []
         with fits_bar(len(left_out), visible=self.progress) as report:
             for number, mask in enumerate(left_out):
-                report(f"without {label} {number + 1}")
+                report(f"without {leave} {number + 1}")
                 weight = self.weight.masked_fill(mask, 0.0)
                 for loss, curvature, *_ in self._parts:
-                    if refit:
+                    if refit and leave == "task":
+                        polish_anew(loss, weight)
+                    elif refit:
                         go_to_optimum(loss, weight, curvature)
                     else:
                         loss.numbers = loss.numbers + newton_step(loss, weight, curvature)
                 found.append(value - self._values(quantity, weight=weight))
                 for part in self._parts:
                     part.loss.install(part.optimum)
+                    part.loss.free = part.curvature.free
         return torch.stack(found)
 
     def steps(self) -> Tensor | None:

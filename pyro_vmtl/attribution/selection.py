@@ -89,8 +89,9 @@ def select_rows(
     fitted = method.fit(data, seed=seed)
     chooses, judges = next(iter(folds(validation, 2, seed=seed)))
     of = slice(None) if task is None else data.task_labels.index(task)
+    own = torch.tensor([label == task for label in data.task_labels])
     if task is not None:
-        judges = keep_rows(judges, _of_tasks(judges, [task]))
+        judges = keep_rows(judges, judges.mask & own[:, None])
 
     def quantity(fit: Fitted) -> Tensor:
         return log_density(fit, as_double(chooses), num_samples=num_samples, seed=seed)[of].sum()
@@ -101,7 +102,7 @@ def select_rows(
     values[tuple(place.T)] = torch.as_tensor(found["influence"].values)
     candidates = [data.mask & ~_most_harmful(values, data.mask, part) for part in fractions]
     if task is not None:
-        harms = (values.sum(1) < 0) & (torch.arange(data.num_tasks) != of)
+        harms = (values.sum(1) < 0) & ~own
         candidates.append(data.mask & ~harms[:, None])
     before = _log_densities(fitted, judges, num_samples, seed)
     best, gains = (0.0, data.mask, fitted), {}
@@ -116,11 +117,6 @@ def select_rows(
         if gain.mean() > max(error, best[0]):
             best = float(gain.mean()), kept, again
     return Selection(best[1], best[2], gains)
-
-
-def _of_tasks(data: TaskData, tasks: Sequence[Hashable]) -> Tensor:
-    """Return which rows are of some tasks, (T, N)."""
-    return data.mask & torch.tensor([label in tasks for label in data.task_labels])[:, None]
 
 
 def _most_harmful(values: Tensor, mask: Tensor, fraction: float) -> Tensor:

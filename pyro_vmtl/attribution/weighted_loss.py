@@ -21,12 +21,12 @@ from pyro_vmtl.linear_response.response import free_numbers, in_double
 from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.method import ProgramMethod
 from pyro_vmtl.sharing.messengers import Sharing
+from pyro_vmtl.sharing.sources import Sources
 
 __all__ = ["NUM_POINTS", "WeightedLoss"]
 
 NUM_POINTS = 8
 """Fixed points of normal sites where a fit took draws, and common draws of all others."""
-
 
 MOST_COMMON = 300
 """Numbers of no task up to which their products with the Hessian are worth it."""
@@ -139,6 +139,14 @@ class WeightedLoss:
     def hold(self, number: Tensor) -> None:
         """Take one of the free numbers as known, from the next curvature on."""
         self._held[self.free.nonzero()[number, 0]] = True
+
+    def choose_anew(self) -> None:
+        """Make source weights even and hold nothing, so that another optimum can be found."""
+        self.install([nn.Parameter(p.detach().clone()) for p in self.parameters])
+        self._held = torch.zeros_like(self._held)
+        for module in self._modules:
+            if isinstance(module, Sources) and module.logits.requires_grad:
+                module.logits.data.zero_()
 
     @property
     def numbers(self) -> Tensor:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import typer
 import xarray as xr
 from matplotlib.figure import Figure
 
-from pyro_vmtl.analysis import plot_influence_between_tasks
+from pyro_vmtl.analysis import plot_influence_between_tasks, write_netcdf
 from pyro_vmtl.cli.fit_problem import Rows, read_problem
 from pyro_vmtl.cli.read_table import read_table
-from pyro_vmtl.cli.run_directory import FittedTable
+from pyro_vmtl.cli.run_commands import report_of_run
+from pyro_vmtl.cli.run_directory import FittedTable, read_run
+from pyro_vmtl.cli.run_files import INFLUENCE, write_checksums
 from pyro_vmtl.cli.settings import FitSettings, read_settings
 from pyro_vmtl.cli.user_errors import InputError, report_user_errors
 from pyro_vmtl.cli.write_table import check_table_path, write_table
@@ -37,11 +39,13 @@ def run_influence(
     *,
     rows: Path | None,
     method: str,
+    refit: float,
+    report: bool,
     device: str,
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Estimate influence, and write a table and a picture."""
+    """Estimate influence, and write a table, a picture and, if asked, the report of the run."""
     matplotlib.use("agg")
     with report_user_errors(as_json=as_json):
         if method not in METHODS:
@@ -59,16 +63,22 @@ def run_influence(
         if rows is not None:
             test = fitted.read(read_table(rows), with_target=True)
         found = fitted.estimator.influence(
-            *_arguments(train),
-            rows=_arguments(test) if len(test.tasks) else None,
+            *(train.X, train.y, train.tasks),
+            rows=(test.X, test.y, test.tasks) if len(test.tasks) else None,
             method=method,
+            refit_flagged=refit,
             progress=not as_json,
         )
-        written = _table(found, train, fitted.columns.task)
+        found = _with_features(found, train)
+        written = _table(found, fitted.columns.task)
         write_table(written, out)
         figure = plot_influence_between_tasks(found).get_figure(root=True)
         with atomic_write(picture) as scratch:
             cast(Figure, figure).savefig(scratch, dpi=150, format="png")
+        if report:
+            write_netcdf(xr.DataTree(found), folder / INFLUENCE)
+            write_checksums(folder, INFLUENCE)
+            report_of_run(folder, read_run(folder)[0])
     if as_json:
         typer.echo(
             json.dumps({"influence": str(out), "rows": len(written), "picture": str(picture)})
@@ -94,14 +104,18 @@ def _rows_of_fit(fitted: FittedTable, settings: FitSettings) -> tuple[Rows, Rows
     return problem.train, problem.test
 
 
-def _arguments(rows: Rows) -> tuple[pd.DataFrame, Any, list[Hashable]]:
-    return rows.X, rows.y, rows.tasks
-
-
-def _table(found: xr.Dataset, rows: Rows, task: str) -> pd.DataFrame:
-    """Return a line for each row, with its number in the file."""
+def _with_features(found: xr.Dataset, rows: Rows) -> xr.Dataset:
+    """Add the features of the rows, and number these as in the file; labels become text."""
     at = found["row"].values
-    table = pd.DataFrame({"row": rows.numbers[at], task: [rows.tasks[i] for i in at]})
+    coords: dict[str, Any] = {"row": rows.numbers[at], "feature": rows.X.columns.astype(str)}
+    coords |= {name: found[name].astype(str) for name in ("task", "row_task")}
+    features = rows.X.iloc[at].to_numpy(np.float64)
+    return found.assign(features=(("row", "feature"), features)).assign_coords(coords)
+
+
+def _table(found: xr.Dataset, task: str) -> pd.DataFrame:
+    """Return a line for each row, with its number in the file."""
+    table = pd.DataFrame({"row": found["row"].values, task: found["row_task"].values})
     for label in found["task"].values:
         table[f"on {label}"] = found["influence"].sel(task=label).values
     if "step" in found:

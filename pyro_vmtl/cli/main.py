@@ -207,6 +207,13 @@ def influence(
     method: Annotated[
         str, typer.Option(help="first-order, newton or refit: more exact, and slower.")
     ] = "first-order",
+    refit: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Fraction of the rows to refit, the roughest estimates."),
+    ] = 0.0,
+    report: Annotated[
+        bool, typer.Option("--report", help="Add it to the run, and to its report.")
+    ] = False,
     device: Device = "cpu",
     overwrite: Overwrite = False,
     as_json: AsJSON = False,
@@ -216,15 +223,16 @@ def influence(
     TABLE is the one that was fitted; rows that were held out from it are held out again. For each
     row the file has its task, its influence on the log density of the predicted rows of every task,
     in nats and positive where the row helps, and how far the fit would move without it. A picture
-    of the influence between tasks is written beside it.
+    of the influence between tasks is written beside it. With --report the run and its report keep
+    it, with the features of the rows that harm most.
 
     Example: pyro-vmtl influence runs/exams exams.csv --out influence.csv
     """
     from pyro_vmtl.cli.influence_command import run_influence
 
     run_influence(
-        run, table, out, rows=rows, method=method, device=device, overwrite=overwrite,
-        as_json=as_json,
+        run, table, out, rows=rows, method=method, refit=refit, report=report, device=device,
+        overwrite=overwrite, as_json=as_json,
     )  # fmt: skip
 
 

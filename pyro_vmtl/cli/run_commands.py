@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import webbrowser
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import typer
@@ -15,14 +16,14 @@ from pyro_vmtl.cli.console import show_run, show_scores
 from pyro_vmtl.cli.fit_problem import Rows
 from pyro_vmtl.cli.read_table import read_table
 from pyro_vmtl.cli.run_directory import FittedTable, beside, read_run
-from pyro_vmtl.cli.run_files import METRICS, POSTERIOR, run_file
+from pyro_vmtl.cli.run_files import INFLUENCE, METRICS, POSTERIOR, run_file
 from pyro_vmtl.cli.run_report import write_run_report
 from pyro_vmtl.cli.scores import predictions, score_table, scores_as_json, scores_frame
 from pyro_vmtl.cli.user_errors import InputError, print_note, report_user_errors
 from pyro_vmtl.cli.write_table import check_table_path, write_table
 from pyro_vmtl.estimators import check_device
 
-__all__ = ["rewrite_report", "run_evaluate", "run_predict"]
+__all__ = ["report_of_run", "rewrite_report", "run_evaluate", "run_predict"]
 
 
 def run_predict(
@@ -64,22 +65,29 @@ def rewrite_report(folder: Path, *, open_page: bool, as_json: bool) -> None:
     matplotlib.use("agg")  # pictures go to files: no window, no display needed
     with report_user_errors(as_json=as_json):
         metrics, summary = read_run(folder)
-        tree = read_netcdf(run_file(folder, POSTERIOR, "RUN_BYTES"))
-        try:
-            page = write_run_report(folder, metrics, tree)
-        except OSError:  # of the disk
-            raise
-        except DAMAGED as error:
-            raise InputError(
-                f"{folder} cannot be reported: {POSTERIOR} or {METRICS} is not what `fit` wrote "
-                f"({type(error).__name__}: {error}). Take an unchanged copy, or fit again."
-            ) from error
+        page = report_of_run(folder, metrics)
     if as_json:
         typer.echo(json.dumps({"run": str(folder), "report": str(page), **metrics}))
     else:
         show_run(metrics, summary, folder)
     if open_page:
         webbrowser.open(page.absolute().as_uri())
+
+
+def report_of_run(folder: Path, metrics: dict[str, Any]) -> Path:
+    """Write the report of a run from its files, with influence if it was added; return the page."""
+    tree = read_netcdf(run_file(folder, POSTERIOR, "RUN_BYTES"))
+    if (folder / INFLUENCE).exists():
+        tree["influence"] = read_netcdf(run_file(folder, INFLUENCE, "RUN_BYTES"))
+    try:
+        return write_run_report(folder, metrics, tree)
+    except OSError:  # of the disk
+        raise
+    except DAMAGED as error:
+        raise InputError(
+            f"{folder} cannot be reported: {POSTERIOR}, {METRICS} or {INFLUENCE} was changed "
+            f"({type(error).__name__}: {error}). Take an unchanged copy, or fit again."
+        ) from error
 
 
 def _read(

@@ -18,10 +18,12 @@ from typing_extensions import TypedDict
 from pyro_vmtl.cli.columns import Columns
 from pyro_vmtl.cli.target import TargetKind
 from pyro_vmtl.cli.user_errors import InputError
+from pyro_vmtl.data.atomic_files import atomic_write
 from pyro_vmtl.data.checked_files import check_schema, file_in, read_json
 
 __all__ = [
     "CHECKSUMS",
+    "INFLUENCE",
     "METRICS",
     "POSTERIOR",
     "SUMMARY",
@@ -41,6 +43,9 @@ TABLE = "table.json"
 SUMMARY = "summary.csv"
 POSTERIOR = "posterior.nc"
 """Draws from the fit, for ArviZ."""
+
+INFLUENCE = "influence.nc"
+"""Influence of rows, where ``pyro-vmtl influence --report`` added it."""
 
 CHECKSUMS = "SHA256SUMS"
 """Checksums of the files above and of others, for ``sha256sum --check``."""
@@ -116,14 +121,12 @@ def run_file(folder: Path, name: str, limit: str = "JSON_BYTES") -> Path:
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder, expected a run directory of `pyro-vmtl fit`.")
     path = file_in(folder, name, limit)
-    if (folder / CHECKSUMS).exists():  # runs of earlier versions have none
-        lines = file_in(folder, CHECKSUMS).read_text(encoding="utf-8").splitlines()
-        known = {file: checksum for checksum, _, file in (line.partition("  ") for line in lines)}
-        if known.get(name) != _checksum(path):
-            raise InputError(
-                f"{path} was changed after the fit: it has another checksum than in {CHECKSUMS}. "
-                "Take an unchanged copy, or fit again."
-            )
+    known = _known_checksums(folder)
+    if known is not None and known.get(name) != _checksum(path):
+        raise InputError(
+            f"{path} was changed after the fit: it has another checksum than in {CHECKSUMS}. "
+            "Take an unchanged copy, or fit again."
+        )
     return path
 
 
@@ -133,11 +136,24 @@ def read_checked(folder: Path, name: str) -> Any:
     return check_schema(SCHEMAS[name], read_json(path), path)
 
 
-def write_checksums(folder: Path) -> None:
-    """Write the checksums of the files in a run, but for its report, which may be rewritten."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".html")
-    lines = (f"{_checksum(path)}  {path.name}\n" for path in files)
-    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+def write_checksums(folder: Path, *added: str) -> None:
+    """Write checksums of the files in a run but for its report, or of those ``added`` later."""
+    known = _known_checksums(folder) if added else {}
+    if known is None:
+        return
+    files = [path.name for path in folder.iterdir() if path.is_file() and path.suffix != ".html"]
+    known |= {name: _checksum(folder / name) for name in sorted(added or files)}
+    with atomic_write(folder / CHECKSUMS) as scratch:
+        lines = (f"{checksum}  {name}\n" for name, checksum in known.items())
+        scratch.write_text("".join(lines), encoding="utf-8")
+
+
+def _known_checksums(folder: Path) -> dict[str, str] | None:
+    """Read them; runs of earlier versions have none."""
+    if not (folder / CHECKSUMS).exists():
+        return None
+    lines = file_in(folder, CHECKSUMS).read_text(encoding="utf-8").splitlines()
+    return {name: checksum for checksum, _, name in (line.partition("  ") for line in lines)}
 
 
 def _checksum(path: Path) -> str:

@@ -43,7 +43,7 @@ STOPPED = {
 def write_run_report(
     folder: Path, metrics: Mapping[str, Any], data: xr.DataTree, *, out: Path | None = None
 ) -> Path:
-    """Write the report of a run from its ``metrics.json`` and ``posterior.nc``; return the page.
+    """Write the report of a run from its ``metrics.json`` and the tree of the fit; return the page.
 
     ``out`` is the run directory that ``folder`` will become; ``folder`` itself by default.
     """

@@ -9,13 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vmtl.data.arrays import (
-    check_finite,
-    label_index,
-    read_labels,
-    read_real,
-    read_weights,
-)
+from pyro_vmtl.data.arrays import check_finite, label_index, read_labels, read_real, read_weights
 from pyro_vmtl.data.columns import read_columns
 
 __all__ = ["pad_arrays"]

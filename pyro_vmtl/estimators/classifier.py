@@ -121,13 +121,7 @@ class VMTLClassifier(ClassifierMixin, VMTLEstimator):
         return self.classes_[best]
 
     def score(
-        self,
-        X: Any,
-        y: Any,
-        tasks: Any = None,
-        sample_weight: Any = None,
-        *,
-        columns: Any = None,
+        self, X: Any, y: Any, tasks: Any = None, sample_weight: Any = None, *, columns: Any = None
     ) -> float:
         """Return the accuracy over all rows.
 

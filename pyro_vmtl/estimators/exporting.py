@@ -34,10 +34,7 @@ def export_estimator(
     """Implement ``to_datatree`` of the estimators."""
     from pyro_vmtl.analysis import to_datatree
 
-    check_is_fitted(estimator)
-    known = read_known_rows(estimator, training, "X")
-    data = estimator._to_task_data(known)
-    _warn_of_other_rows(estimator, data)
+    known, data = _read_training(estimator, training)
     new = None if rows is None else read_known_rows(estimator, rows, "rows")
     names = getattr(estimator, "feature_names_in_", None)
     tree = to_datatree(
@@ -71,10 +68,7 @@ def estimator_influence(
     """Implement ``influence`` of the estimators."""
     from pyro_vmtl.attribution.influence import influence
 
-    check_is_fitted(estimator)
-    known = read_known_rows(estimator, training, "X")
-    data = estimator._to_task_data(known)
-    _warn_of_other_rows(estimator, data)
+    known, data = _read_training(estimator, training)
     new = None if rows is None else read_known_rows(estimator, rows, "rows")
     predicted = data if new is None else estimator._to_task_data(new)
     settings = {"seed": estimator.random_state, **settings}
@@ -82,8 +76,11 @@ def estimator_influence(
     return found.assign_coords(row=known.index[found["row"].values]) if "row" in found else found
 
 
-def _warn_of_other_rows(estimator: Any, data: TaskData) -> None:
-    """Warn if the numbers of rows differ from those of the fit."""
+def _read_training(estimator: Any, training: Sequence[Any]) -> tuple[Rows, TaskData]:
+    """Read the rows of a fit, and warn if their numbers differ from those that it had."""
+    check_is_fitted(estimator)
+    known = read_known_rows(estimator, training, "X")
+    data: TaskData = estimator._to_task_data(known)
     given = data.mask.sum(1).tolist()
     for (task, size), num_rows in zip(estimator._sizes.items(), given, strict=True):
         if num_rows != size:
@@ -94,7 +91,8 @@ def _warn_of_other_rows(estimator: Any, data: TaskData) -> None:
                 DataWarning,
                 stacklevel=4,
             )
-            return
+            break
+    return known, data
 
 
 def _exact_targets(estimator: Any, rows: Rows) -> np.ndarray:

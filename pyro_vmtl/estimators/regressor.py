@@ -154,13 +154,7 @@ class VMTLRegressor(RegressorMixin, VMTLEstimator):
         return found["density"] - np.log(self.target_scale_)
 
     def score(
-        self,
-        X: Any,
-        y: Any,
-        tasks: Any = None,
-        sample_weight: Any = None,
-        *,
-        columns: Any = None,
+        self, X: Any, y: Any, tasks: Any = None, sample_weight: Any = None, *, columns: Any = None
     ) -> float:
         """Return the coefficient of determination R² over all rows.
 

@@ -14,12 +14,7 @@ from torch import Tensor, nn
 from pyro_vmtl.data.limits import AllocationLimit
 from pyro_vmtl.data.task_data import Attended, TaskData
 from pyro_vmtl.data.tensor_files import read_tensors, write_tensors
-from pyro_vmtl.handlers.isolation import (
-    check_no_bare_parameters,
-    evaluating,
-    isolated,
-    validation,
-)
+from pyro_vmtl.handlers.isolation import check_no_bare_parameters, evaluating, isolated, validation
 from pyro_vmtl.handlers.own_parameters import own_parameters
 from pyro_vmtl.handlers.program_handler import Program
 from pyro_vmtl.handlers.tracing import trace_guide_and_model

@@ -36,14 +36,7 @@ from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources, WeightsStart
 from pyro_vmtl.sharing.transformed import pool_of
 
-__all__ = [
-    "Outcome",
-    "Step",
-    "batch_of",
-    "can_be_recorded",
-    "rows_of",
-    "with_strides_of",
-]
+__all__ = ["Outcome", "Step", "batch_of", "can_be_recorded", "rows_of", "with_strides_of"]
 
 Outcome = tuple[Tensor, dict[str, Any], list[Tensor | None], list[Tensor | None]]
 """Loss, terms, gradients, and float32 errors of the pools; what a recording can return."""

@@ -107,6 +107,9 @@ def _positive_root(matrix: Tensor, whole: Tensor) -> Tensor:
     matrix = (matrix + matrix.mT) / 2
     unit = whole.diagonal(dim1=-2, dim2=-1).abs().clamp_min(1e-30).sqrt()
     units = unit[..., None] * unit[..., None, :]
+    factor, failed = torch.linalg.cholesky_ex(matrix / units)
+    if not failed.any() and (factor.diagonal(dim1=-2, dim2=-1) ** 2 > LEAST).all():
+        return unit[..., None] * factor
     values, directions = torch.linalg.eigh(matrix / units)
     positive = (directions * values.abs().clamp_min(LEAST)[..., None, :]) @ directions.mT
     return torch.linalg.cholesky(positive * units)

@@ -28,7 +28,7 @@ from pyro_vmtl.handlers.isolation import isolated, validation
 from pyro_vmtl.handlers.program_handler import Program, ProgramWithHandler
 from pyro_vmtl.inference.elbo import MeanFieldELBO, evaluate
 from pyro_vmtl.inference.step import batch_of
-from pyro_vmtl.linear_response.hessian import AT_ONCE
+from pyro_vmtl.linear_response.hessian import Hessian
 from pyro_vmtl.linear_response.normals import AtMeans, NewCovariances, ShiftMean
 from pyro_vmtl.linear_response.response import in_double, kl_weight_and_supports
 from pyro_vmtl.sharing.messengers import Sharing
@@ -81,15 +81,12 @@ def given_sources(
 
         with isolated(0), validation(False), batch_of(args, None) as batch:
             loss = evaluate(elbo, model, shifted, *batch).loss
-        (gradient,) = torch.autograd.grad(loss, shift, create_graph=True)
         size = mean[0].numel()
         # number j of all tasks at once, as their Hessian has no entries between tasks
         units = torch.eye(size).to(mean)[:, None].expand(size, len(mean), size)
-        rows = [
-            torch.autograd.grad(gradient, shift, some, True, is_grads_batched=True)[0]
-            for some in units.reshape(size, *mean.shape).split(AT_ONCE)
-        ]
-        precision = torch.cat(rows).reshape(size, len(mean), size).movedim(0, 1) / kl_weight
+        every = torch.ones(mean.numel(), dtype=torch.bool)
+        rows = Hessian(loss, [shift], every).times(units.reshape(size, -1))
+        precision = rows.reshape(size, len(mean), size).movedim(0, 1) / kl_weight
         factor, failed = torch.linalg.cholesky_ex((precision + precision.mT) / 2)
         if failed.any():
             raise ValueError(f"The loss is not convex in the means of {site!r}. Fit again.")

@@ -78,11 +78,7 @@ DEFAULT = Stack({"shared": SHARED, "alone": ALONE, "hierarchical": HIERARCHICAL,
 data of few features there are two others, see :data:`FEW_FEATURES`."""
 
 _SHARED_POINTS = Preset(
-    sharing={
-        "pool": ExpectedLogarithmicPool,
-        "start": "nearest",
-        "transfer": "dimension",
-    },
+    sharing={"pool": ExpectedLogarithmicPool, "start": "nearest", "transfer": "dimension"},
     num_points=4,
     fitting={"optimizer": "lbfgs", "num_steps": 300},
 )
@@ -201,9 +197,7 @@ OFFICIAL_AC = replace(OFFICIAL, amortized=True, bias=True, hidden=(512, 512))
 """The same for VMTL-AC, with two layers before the last in every network and a bias."""
 
 
-def presets(
-    kind: Literal["classification", "regression", "counts"],
-) -> dict[str, AnyPreset]:
+def presets(kind: Literal["classification", "regression", "counts"]) -> dict[str, AnyPreset]:
     """Return all presets by name, for classes, real targets or counts.
 
     Those that are different for data of few features are :class:`~pyro_vmtl.ByFeatures`.

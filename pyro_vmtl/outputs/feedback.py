@@ -18,13 +18,7 @@ from torch import Tensor, nn
 from pyro_vmtl.handlers.program_handler import Program, ProgramWithHandler
 from pyro_vmtl.outputs.convergence import Convergence, check_convergence, convergence_loss
 from pyro_vmtl.outputs.couplings import Gates
-from pyro_vmtl.outputs.messengers import (
-    Known,
-    ReplaceOutputs,
-    TakeOutputs,
-    emit,
-    emit_factor,
-)
+from pyro_vmtl.outputs.messengers import Known, ReplaceOutputs, TakeOutputs, emit, emit_factor
 from pyro_vmtl.outputs.state import Feedback
 
 __all__ = ["feedback", "feedback_gates", "find_feedback", "known_outputs"]

@@ -107,10 +107,20 @@ def written(name, text):
     return lambda folder: (folder / name).write_text(text)
 
 
+def linked_influence(folder):
+    (folder / "influence.nc").symlink_to(folder.parent / "outside" / "secret")
+
+
+def other_influence(folder):
+    shutil.copy(folder / "posterior.nc", folder / "influence.nc")
+
+
 HOSTILE = {
     "linked metrics": ("report", link("metrics.json"), "is a link"),
     "linked summary": ("report", link("summary.csv"), "is a link"),
     "linked posterior": ("report", link("posterior.nc"), "is a link"),
+    "linked influence": ("report", linked_influence, "is a link"),
+    "other influence": ("report", other_influence, "cannot be reported"),
     "linked pictures": ("report", link("pictures"), "is a link"),
     "linked table": ("predict", link("table.json"), "is a link"),
     "linked estimator": ("predict", link("estimator"), "is a link"),

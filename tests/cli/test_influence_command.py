@@ -79,3 +79,25 @@ def test_other_tables_are_refused(done):
         *("--method", "exact"),
     )
     assert found.exit_code == 2 and "first-order" in found.output
+
+
+@pytest.mark.slow
+def test_it_is_in_the_report_when_asked(done):
+    sums = (done / "run" / "SHA256SUMS").read_text().splitlines()
+    found = run(
+        *("influence", done / "run", done / "exams.csv", "--out", done / "again.csv"),
+        *("--report", "--refit", 0.1),
+    )
+    assert found.exit_code == 0, found.output
+    now = (done / "run" / "SHA256SUMS").read_text().splitlines()
+    assert now[:-1] == sums and now[-1].endswith("  influence.nc")
+    page = (done / "run" / "report.html").read_text()
+    assert "Which rows help or harm 07?" in page and "Do fits without the rows agree?" in page
+    assert '<th scope="row">9</th>' in page  # the row that harms most, as in the file
+    (done / "run" / "report.html").unlink()
+    assert run("report", done / "run").exit_code == 0
+    assert (done / "run" / "report.html").read_text() == page
+    with (done / "run" / "influence.nc").open("ab") as file:
+        file.write(b" ")
+    changed = run("report", done / "run")
+    assert changed.exit_code == 2 and "was changed" in " ".join(changed.output.split())

@@ -35,9 +35,9 @@ def test_an_arrowhead_is_inverted_exactly_from_few_products():
     near = Arrowhead(SimpleNamespace(times=times, gradient=matrix[0]), TASK)
     assert sum(counted) == 3 + 2  # numbers of the largest task, and common ones
     vectors = torch.randn(4, 8, generator=torch.Generator().manual_seed(1), dtype=F64)
-    # 1e-10: rounding of float64 times a condition number below 100
+    # rounding of float64 times a condition number below 100
     torch.testing.assert_close(
-        near.solve(vectors), torch.linalg.solve(matrix, vectors.T).T, rtol=1e-10, atol=1e-12
+        near.solve(vectors), torch.linalg.solve(matrix, vectors.T).T, rtol=1e-12, atol=1e-12
     )
     back = near.gradient_in_units(near.from_units(vectors) @ matrix)
     torch.testing.assert_close(back, vectors, rtol=1e-10, atol=1e-12)
