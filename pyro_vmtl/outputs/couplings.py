@@ -139,10 +139,6 @@ class Couplings(Scheduled):
         learned = self.gate_logits.softmax(-1)
         return torch.where(self.is_chosen, self.chosen.exp(), learned) * self.off[..., None]
 
-    def places(self) -> list[Tensor]:
-        """Return the places of each output among all P numbers."""
-        return [*torch.arange(len(self.output_of)).split(list(self.sizes))]
-
     def choose(self, log_probabilities: Tensor, outputs: Sequence[int]) -> None:
         """Hold the gates to some outputs at a posterior, (T, T, G): hard ones at its mode."""
         self.chosen.copy_(log_probabilities)
@@ -156,7 +152,7 @@ class Couplings(Scheduled):
             held = torch.where(self.is_chosen, mode * self.off[..., None], held)
         return held
 
-    def draw(self, layer_norms: Mapping[int, Tensor], *, at_mean: bool = False) -> Drawn:
+    def draw(self, layer_norms: Mapping[int, Tensor]) -> Drawn:
         r"""Draw gates and weights, and scale the weights to a spectral radius of at most 0.9.
 
         Outputs change by at most :math:`M_{ts} = L_s (|A_{st}|_2 + |W_t|_2 |U_{st}|_2)` times the
@@ -167,20 +163,16 @@ class Couplings(Scheduled):
         ----------
         layer_norms
             Spectral norm of the last layer of the outputs that have a hidden one.
-        at_mean
-            Whether to return the means in place of draws.
         """
-        gates = self._held() if at_mean else self._draw_gates()
-        spread, spreads = self.output_of, 0.0 if at_mean else 1.0
-        weight = _normal(self.loc, self.raw_scale, spreads) * gates[..., 1][spread][:, spread]
+        gates, spread = self._draw_gates(), self.output_of
+        weight = _normal(self.loc, self.raw_scale) * gates[..., 1][spread][:, spread]
         if self.symmetric:
             weight = (weight + weight.mT) / 2
         gains = _block_norms(weight.detach(), self.sizes, self.sizes)
         hidden = {}
         for key, loc in self.hidden_loc.items():
             t = int(key)
-            hidden[t] = _normal(loc, self.raw_hidden_scale[key], spreads)
-            hidden[t] = hidden[t] * gates[spread, t, 2][:, None]
+            hidden[t] = _normal(loc, self.raw_hidden_scale[key]) * gates[spread, t, 2][:, None]
             norms = _block_norms(hidden[t].detach(), self.sizes, [loc.shape[1]])[:, 0]
             gains[:, t] += layer_norms[t] * norms
         radius = spectral_radius(gains * self.slopes[:, None])
@@ -219,8 +211,8 @@ class Couplings(Scheduled):
         return (variance / slab.square() - 1) / 2 - raw_scale + slab.log()
 
 
-def _normal(loc: Tensor, raw_scale: Tensor, spreads: float) -> Tensor:
-    return loc + spreads * raw_scale.exp() * torch.randn_like(loc)
+def _normal(loc: Tensor, raw_scale: Tensor) -> Tensor:
+    return loc + raw_scale.exp() * torch.randn_like(loc)
 
 
 def _block_norms(matrix: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:

@@ -6,16 +6,15 @@ Given what the others said last, an output is a generalized linear regression on
 
 where the static logits :math:`a` of all outputs may take any share of it: most of what a prediction
 says is linear in the logits that it was made from, and no reason for feedback. At the optimum the
-posterior of :math:`A_{st}` is about normal, with mean m and precision H once c and b are integrated
-out. The Savage-Dickey density ratio at 0 [1]_ then is the evidence of any set of open gates,
+posterior of :math:`A_t` is about normal, with mean m and precision H once c and b are integrated
+out. By the Savage-Dickey density ratio at 0 [1]_ the evidence of open gates is
 
-.. math:: \log \frac{p(y \mid \mathrm{open})}{p(y \mid \mathrm{shut})}
+.. math:: \log p(y \mid \mathrm{open}) - \log p(y \mid \mathrm{shut})
     = \tfrac{1}{2} m' H m - \tfrac{1}{2} \log |H|
 
-in units in which the prior of a weight is standard normal. The set that is the most probable is
-sought one gate at a time, and each gate has its probability beside the others of the set. The
-posterior that a fit by variational inference has of the same weights would not do: it takes them
-as independent of the coefficients, and is too narrow.
+in units in which the prior of a weight is standard normal. The most probable gates are sought one
+at a time, and each has its probability beside the others. The posterior of a fit by variational
+inference would not do: it takes A as independent of the coefficients, and is too narrow.
 
 References
 ----------
@@ -35,102 +34,87 @@ from pyro_vmtl.outputs.responses import Response
 
 __all__ = ["Regression", "gate_log_probabilities"]
 
-NEWTON_STEPS = 5
-
-Choice = tuple[int, int]
-"""The output that feeds, and what its gate lets in: 1 the parameter, 2 the hidden layer."""
+NEWTON_STEPS = 8
 
 
 @dataclass(frozen=True, eq=False)
 class Regression:
     """One output of N rows, as a regression of its J numbers on what other outputs say.
 
-    Features are (N, J, D) or (N, 1, D), and weights (J, D), in units of their prior's scale.
+    Features are (N, J, D) or (N, 1, D), in units of the prior scale of their weights: those of
+    gates by the output that feeds and what its gate lets in, and those that are always open.
     """
 
     response: Response
-    eta: Tensor  # (N, J), with feedback
+    eta: Tensor  # (N, J), without feedback
     value: Tensor  # (N, J), observed, as means
-    precision: Tensor  # (N, 1), of a row: 0 where nothing is observed
-    features: Mapping[Choice, Tensor]
-    weights: Mapping[Choice, Tensor]
-    static: Tensor  # (N, J, D) or (N, 1, D)
+    precision: Tensor  # (N, 1), of a row
+    features: Mapping[tuple[int, int], Tensor]
+    always: Tensor
 
     def posterior(self) -> tuple[Tensor, Tensor]:
-        """Find means (J, D) and precisions (J, D, D) of all weights, without the static ones.
+        """Find mean (J, D) and precision (J, D, D) of the weights of all gates.
 
         Numbers of classes are taken as independent, with the curvature that they have if there are
         two, or if all are as probable.
         """
-        size = self.eta.shape[1]
-        curving = size / (size - 1) if size > 1 else 1.0
-        free = self.static.new_zeros(size, self.static.shape[-1])
-        weights, eta = torch.cat([*self.weights.values(), free], 1), self.eta
-        blocks = [*self.features.values(), self.static]
+        size, eta = self.eta.shape[1], self.eta
+        curving = size / max(size - 1, 1) if size > 1 else 1.0
+        blocks = [*self.features.values(), self.always]
+        weights = eta.new_zeros(size, sum(block.shape[-1] for block in blocks))
         for _ in range(NEWTON_STEPS):
             means = self.response.mean(eta)
             slopes = curving * self.precision * self.response.variance(means)
             residuals = self.precision * (self.value - means)
             changes, precisions = [], []
             for j in range(size):
-                x = torch.cat([b[:, min(j, b.shape[1] - 1)] for b in blocks], 1)
-                hessian = (x.mT * slopes[:, j]) @ x
-                hessian.diagonal().add_(1.0)
-                change = torch.linalg.solve(hessian, x.mT @ residuals[:, j] - weights[j])
+                x = torch.cat([block[:, min(j, block.shape[1] - 1)] for block in blocks], 1)
+                precisions.append((x.mT * slopes[:, j]) @ x + torch.eye(x.shape[1]).to(x))
+                gradient = x.mT @ residuals[:, j] - weights[j]
+                change = torch.linalg.solve(precisions[-1], gradient)
                 weights[j] += change
                 changes.append(x @ change)
-                precisions.append(hessian)
             eta = eta + torch.stack(changes, 1)
-        own = sum(b.shape[-1] for b in self.features.values())
-        whole = torch.stack(precisions)
-        between = whole[:, :own, own:]
-        taken = between @ torch.linalg.solve(whole[:, own:, own:], between.mT)
-        return weights[:, :own], whole[:, :own, :own] - taken
+        of_gates = slice(weights.shape[1] - self.always.shape[-1])
+        marginal = torch.linalg.inv(torch.linalg.inv(torch.stack(precisions))[:, of_gates, of_gates])
+        return weights[:, of_gates], marginal
 
     def log_evidence(self) -> Callable[[Mapping[int, int]], float]:
         """Return the log evidence of open gates, beside none, as a function of them."""
         mean, precision = self.posterior()
-        linear = torch.einsum("jde,je->jd", precision, mean)
-        size = len(mean)
-        freedom = (size - 1) / size if size > 1 else 1.0
-        places, at = {}, 0
-        for choice, block in self.features.items():
-            places[choice] = torch.arange(at, at := at + block.shape[-1])
+        linear = precision @ mean[..., None]
+        freedom = 1 - 1 / len(mean) if len(mean) > 1 else 1.0
+        sizes = [block.shape[-1] for block in self.features.values()]
+        numbers = torch.arange(sum(sizes)).split(sizes)
+        places = dict(zip(self.features, numbers, strict=True))
 
         def evidence(opened: Mapping[int, int]) -> float:
             if not opened:
                 return 0.0
             at = torch.cat([places[choice] for choice in opened.items()])
             root = torch.linalg.cholesky(precision[:, at][:, :, at])
-            found = torch.linalg.solve_triangular(root, linear[:, at, None], upper=False)
+            units = torch.linalg.solve_triangular(root, linear[:, at], upper=False)
             log_root = root.diagonal(dim1=-2, dim2=-1).log().sum()
-            return float(found.square().sum() / 2 - freedom * log_root)
+            return float(units.square().sum() / 2 - freedom * log_root)
 
         return evidence
 
 
 def gate_log_probabilities(rows: Regression, prior: Tensor) -> Tensor:
-    """Return the posterior of the gates to an output, (T, G), from their prior of that shape."""
-    evidence, opened = rows.log_evidence(), dict[int, int]()
-    result = prior.clone()
-
-    def score(source: int, gate: int) -> float:
-        others = {s: g for s, g in opened.items() if s != source}
-        log_prior = prior[source, gate] + sum(prior[s, g] - prior[s, 0] for s, g in others.items())
-        return float(log_prior) + evidence(others | ({source: gate} if gate else {}))
-
+    """Return the log probabilities of the gates to an output, (T, G), from those of the prior."""
+    evidence, opened, result = rows.log_evidence(), dict[int, int](), prior.clone()
     while True:
-        gains = {}
+        best = 0.0, -1, 0
         for source in dict.fromkeys(s for s, _ in rows.features):
-            gates = [0, *(g for s, g in rows.features if s == source)]
-            scores = torch.tensor([score(source, g) for g in gates], dtype=prior.dtype)
-            result[source] = -torch.inf
-            result[source, gates] = scores.log_softmax(0)
-            at = gates.index(opened.get(source, 0))
-            gains[source, gates[int(scores.argmax())]] = float(scores.max() - scores[at])
-        (source, gate), gain = max(gains.items(), key=lambda item: item[1])
+            others = {s: g for s, g in opened.items() if s != source}
+            gates = [g for s, g in rows.features if s == source]
+            found = [evidence(others)] + [evidence(others | {source: gate}) for gate in gates]
+            scores = prior[source].clone()
+            scores[[0, *gates]] += torch.tensor(found).to(prior)
+            result[source] = scores.log_softmax(0)
+            gain = float(scores.max() - scores[opened.get(source, 0)])
+            best = max(best, (gain, source, int(scores.argmax())))
+        gain, source, gate = best
         if gain <= 0:
             return result
-        opened.pop(source, None)
-        if gate:
-            opened[source] = gate
+        opened = {s: g for s, g in opened.items() if s != source} | ({source: gate} if gate else {})

@@ -81,7 +81,7 @@ class Feedback(nn.Module):
             t: torch.linalg.matrix_norm(layer[1].weight.detach(), ord=2)
             for t, layer in layers.items()
         }
-        drawn = self.couplings.draw(norms, at_mean=self._choosing is not None)
+        drawn = self.couplings.draw(norms)
         groups = _groups(outputs)
         levels = [self._level(group, outputs, layers, drawn) for group in groups]
         step, state = Dynamics(levels, drawn.weight), [level.static for level in levels]
@@ -92,7 +92,7 @@ class Feedback(nn.Module):
             for _ in range(self.num_iterations):
                 states.append(step(states[-1]))
         if self._choosing is not None:
-            self._choosing.add(levels, groups, states, outputs, layers, drawn)
+            self._choosing.add(levels, states[-2:][0], outputs, layers)
         found: dict[str, list[Tensor]] = {}
         for level, group in enumerate(groups):
             sizes = [self.couplings.sizes[t] for t in group]
