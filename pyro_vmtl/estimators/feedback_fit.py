@@ -34,6 +34,9 @@ __all__ = [
 GATES = ("none", "output", "hidden")
 """What a gate can let in."""
 
+MOST_AXES = 2000
+"""Number of features above which their axes are left as they are: a matrix would take too long."""
+
 NUM_POINTS = 8
 """Fixed points of the coefficients in a fit."""
 
@@ -42,7 +45,8 @@ NUM_POINTS = 8
 class FittedOutputs:
     """Fitted programs; ``data`` are one or more rows, of which the outputs' classes matter.
 
-    ``units`` are the mean and the standard deviation of each real output, and of each feature.
+    ``units`` are the mean and the standard deviation of each real output, and ``features`` the mean
+    of features, (F,), and their principal axes, (F, F) in columns, in units of the features.
     """
 
     model: nn.Module
@@ -139,7 +143,10 @@ def fit_outputs(
 ) -> FittedOutputs:
     """Standardize rows, and fit a model of them, with settings of the feedback."""
     assert data.y is not None
-    features = data.x.mean(0), _unit(data.x.std(0, correction=0))
+    center, unit = data.x.mean(0), _unit(data.x.std(0, correction=0))
+    # along principal axes coefficients are about independent, as the guide has them
+    scaled = (data.x - center) / unit
+    features = center, _principal_axes(scaled) / unit[:, None]
     units = {}
     for name, labels in data.classes.items():
         if labels is None:
@@ -168,7 +175,13 @@ def standardized(
         else values
         for name, values in data.y.items()
     }
-    return replace(data, x=(data.x - features[0]) / features[1], y=y)
+    return replace(data, x=(data.x - features[0]) @ features[1], y=y)
+
+
+def _principal_axes(x: Tensor) -> Tensor:
+    if x.shape[1] > MOST_AXES:
+        return torch.eye(x.shape[1])
+    return torch.linalg.eigh((x.mT @ x).double())[1].to(x)
 
 
 def _unit(std: Tensor) -> Tensor:
