@@ -20,33 +20,69 @@ class Choosing:
     """Average runs, and choose the gates to all outputs that are observed."""
 
     def __init__(self) -> None:
-        self.views: list[list[list[Tensor]]] = []
+        self.states: list[list[Tensor]] = []
+        self.outputs: list[list[Output]] = []
+        self.slopes: list[dict[int, Tensor]] = []
 
     def add(
         self, levels: Sequence[Level], state: State, outputs: list[Output], layers: Mapping[int, Any]
     ) -> None:
         """Add a run: what each output states, and is told by the others in a state."""
-        said = [v.means(eta) - v.reference for v, eta in zip(levels, state, strict=True)]
-        stated, self.outputs = [level.static for level in levels], outputs
-        views = []
-        for t, output in enumerate(outputs):
-            batch = output.eta.shape[:-1]
-            view = [output.eta, _heard(levels, stated, batch), _heard(levels, said, batch)]
-            views.append(view + ([_slopes(*layers[t])] if t in layers else []))
-        self.views.append(views)
+        self.levels = levels
+        self.states.append(state)
+        self.outputs.append(outputs)
+        self.slopes.append({t: _slopes(*layer) for t, layer in layers.items()})
 
     @torch.no_grad()
     def choose(self, couplings: Couplings) -> None:
         """Hold all gates to observed outputs at their posterior, by the runs added so far."""
-        observed = [t for t, output in enumerate(self.outputs) if output.site["is_observed"]]
-        found = couplings.chosen.double()
+        outputs, output_of = self.outputs[-1], couplings.output_of
+        found, observed, own, seen = couplings.chosen.double(), [], [], []
+        for t, output in enumerate(outputs):
+            draws = torch.stack([run[t].eta for run in self.outputs])
+            own.append(draws.mean(0))
+            seen.append(torch.zeros_like(own[-1]))
+            if output.site["is_observed"]:
+                observed.append(t)
+                seen[-1] = _own_share(output, own[-1], draws.var(0))
+        stated, said = [], []
+        for level, *runs in zip(self.levels, *self.states, strict=True):
+            at = output_of[level.columns].unique_consecutive().tolist()
+            share = torch.cat([seen[t] for t in at], -1)
+            stated.append(torch.cat([own[t] for t in at], -1) - share)
+            said.append(level.means(sum(runs) / len(runs) - share) - level.reference)
         for t in observed:
-            views = [sum(runs) / len(runs) for runs in zip(*(v[t] for v in self.views), strict=True)]
-            rows = _regression(self.outputs[t], t, couplings, *views)
+            batch = own[t].shape[:-1]
+            views = [own[t], *(_heard(self.levels, each, batch) for each in (stated, said))]
+            if t in self.slopes[-1]:
+                views.append(sum(run[t] for run in self.slopes) / len(self.slopes))
+            rows = _regression(outputs[t], t, couplings, *views)
             found[:, t] = gate_log_probabilities(rows, found[:, t])
         if couplings.symmetric:
             found = (found + found.transpose(0, 1) - couplings.prior).log_softmax(-1)
         couplings.choose(found, observed)
+
+
+def _precision(output: Output) -> Tensor:
+    """Return the precision of each value, 0 where there is none."""
+    site = output.site
+    precision = site["scale"] / output.response.noise(site["fn"]).to(output.eta)
+    if isinstance(site["mask"], Tensor):
+        precision = precision * site["mask"]
+    return precision.expand(site["value"].shape)[..., None]
+
+
+def _own_share(output: Output, eta: Tensor, variance: Tensor) -> Tensor:
+    """Return what a row's own value has moved its prediction by, to the first order, as eta.
+
+    A prediction that has seen the value would tell other outputs more of it than one of new rows.
+    """
+    response, precision = output.response, _precision(output)
+    mean = response.mean(eta)
+    residual = response.encode(output.site["value"], eta.shape[-1]) - mean
+    residual = torch.where(precision > 0, residual, 0.0)
+    leverage = precision * variance * response.variance(mean)
+    return precision * variance * residual / (1 - leverage.clamp(max=0.9))
 
 
 def _regression(
@@ -59,11 +95,8 @@ def _regression(
     slopes: Tensor | None = None,
 ) -> Regression:
     site, response, size = output.site, output.response, eta.shape[-1]
-    batch = torch.broadcast_shapes(eta.shape[:-1], site["value"].shape)
-    precision = site["scale"] / response.noise(site["fn"]).to(eta)
-    if isinstance(site["mask"], Tensor):
-        precision = precision * site["mask"]
-    rows = (precision > 0).expand(batch).flatten()
+    batch, precision = site["value"].shape, _precision(output)
+    rows = (precision > 0).flatten()
 
     def table(values: Tensor, ndim: int = 1) -> Tensor:
         own = values.shape[values.ndim - ndim :]
@@ -79,7 +112,7 @@ def _regression(
             features[s, 2] = (features[s, 1][..., None] * table(slopes, 2)[:, :, None]).flatten(2)
     own, stated = table(eta)[..., None], table(stated)[:, None, couplings.output_of != t]
     always = [torch.ones_like(own), own, stated.expand(-1, size, -1)]
-    value, weight = table(response.encode(site["value"], size)), table(precision[..., None])
+    value, weight = table(response.encode(site["value"], size)), table(precision)
     return Regression(response, own[..., 0], value, weight, features, torch.cat(always, -1))
 
 

@@ -18,8 +18,8 @@ from pyro_vmtl.outputs.messengers import Output, TakeOutputs
 
 __all__ = ["Feedback"]
 
-RUNS = 10
-"""Runs that are averaged to choose gates: their posterior mean need not be known by other means."""
+RUNS = 30
+"""Runs by whose means and variances gates are chosen."""
 
 
 class Feedback(nn.Module):
