@@ -25,7 +25,11 @@ class Choosing:
         self.slopes: list[dict[int, Tensor]] = []
 
     def add(
-        self, levels: Sequence[Level], state: State, outputs: list[Output], layers: Mapping[int, Any]
+        self,
+        levels: Sequence[Level],
+        state: State,
+        outputs: list[Output],
+        layers: Mapping[int, Any],
     ) -> None:
         """Add a run: what each output states, and is told by the others in a state."""
         self.levels = levels
@@ -36,24 +40,25 @@ class Choosing:
     @torch.no_grad()
     def choose(self, couplings: Couplings) -> None:
         """Hold all gates to observed outputs at their posterior, by the runs added so far."""
-        outputs, output_of = self.outputs[-1], couplings.output_of
-        found, observed, own, seen = couplings.chosen.double(), [], [], []
-        for t, output in enumerate(outputs):
-            draws = torch.stack([run[t].eta for run in self.outputs])
-            own.append(draws.mean(0))
-            seen.append(torch.zeros_like(own[-1]))
-            if output.site["is_observed"]:
-                observed.append(t)
-                seen[-1] = _own_share(output, own[-1], draws.var(0))
-        stated, said = [], []
+        outputs, found = self.outputs[-1], couplings.chosen.double()
+        observed = [t for t, output in enumerate(outputs) if output.site["is_observed"]]
+        own, after, stated, said = {}, {}, [], []
         for level, *runs in zip(self.levels, *self.states, strict=True):
-            at = output_of[level.columns].unique_consecutive().tolist()
-            share = torch.cat([seen[t] for t in at], -1)
+            at = couplings.output_of[level.columns].unique_consecutive().tolist()
+            fed = (sum(runs) / len(runs)).split([couplings.sizes[t] for t in at], -1)
+            after |= dict(zip(at, fed, strict=True))
+            shares = []
+            for t, eta in zip(at, fed, strict=True):
+                draws = torch.stack([run[t].eta for run in self.outputs])
+                own[t], seen = draws.mean(0), torch.zeros_like(eta)
+                shares.append(_own_share(outputs[t], eta, draws.var(0)) if t in observed else seen)
+            share = torch.cat(shares, -1)
             stated.append(torch.cat([own[t] for t in at], -1) - share)
-            said.append(level.means(sum(runs) / len(runs) - share) - level.reference)
+            means = sum(level.means(run - share) for run in runs) / len(runs)
+            said.append(means - level.reference)
         for t in observed:
             batch = own[t].shape[:-1]
-            views = [own[t], *(_heard(self.levels, each, batch) for each in (stated, said))]
+            views = [own[t], after[t], *(_heard(self.levels, each, batch) for each in (stated, said))]
             if t in self.slopes[-1]:
                 views.append(sum(run[t] for run in self.slopes) / len(self.slopes))
             rows = _regression(outputs[t], t, couplings, *views)
@@ -90,6 +95,7 @@ def _regression(
     t: int,
     couplings: Couplings,
     eta: Tensor,
+    fed: Tensor,
     stated: Tensor,
     told: Tensor,
     slopes: Tensor | None = None,
@@ -113,7 +119,7 @@ def _regression(
     own, stated = table(eta)[..., None], table(stated)[:, None, couplings.output_of != t]
     always = [torch.ones_like(own), own, stated.expand(-1, size, -1)]
     value, weight = table(response.encode(site["value"], size)), table(precision)
-    return Regression(response, own[..., 0], value, weight, features, torch.cat(always, -1))
+    return Regression(response, own[..., 0], table(fed), value, weight, features, torch.cat(always, -1))
 
 
 def _heard(levels: Sequence[Level], values: State, batch: torch.Size) -> Tensor:

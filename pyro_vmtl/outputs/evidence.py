@@ -47,6 +47,7 @@ class Regression:
 
     response: Response
     eta: Tensor  # (N, J), without feedback
+    start: Tensor  # (N, J), with that of the fit
     value: Tensor  # (N, J), observed, as means
     precision: Tensor  # (N, 1), of a row
     features: Mapping[tuple[int, int], Tensor]
@@ -61,22 +62,33 @@ class Regression:
         size, eta = self.eta.shape[1], self.eta
         curving = size / max(size - 1, 1) if size > 1 else 1.0
         blocks = [*self.features.values(), self.always]
-        weights = eta.new_zeros(size, sum(block.shape[-1] for block in blocks))
+        tables = [
+            torch.cat([block[:, min(j, block.shape[1] - 1)] for block in blocks], 1)
+            for j in range(size)
+        ]
+        one = torch.eye(tables[0].shape[1]).to(eta)
+        # far from the fit, strong feedback would send Newton's method astray
+        weights = torch.stack([
+            torch.linalg.solve(x.mT @ x + one, x.mT @ (self.start - eta)[:, j])
+            for j, x in enumerate(tables)
+        ])
+        eta = eta + torch.stack([x @ w for x, w in zip(tables, weights, strict=True)], 1)
         for _ in range(NEWTON_STEPS):
             means = self.response.mean(eta)
             slopes = curving * self.precision * self.response.variance(means)
             residuals = self.precision * (self.value - means)
             changes, precisions = [], []
-            for j in range(size):
-                x = torch.cat([block[:, min(j, block.shape[1] - 1)] for block in blocks], 1)
-                precisions.append((x.mT * slopes[:, j]) @ x + torch.eye(x.shape[1]).to(x))
+            for j, x in enumerate(tables):
+                precisions.append((x.mT * slopes[:, j]) @ x + one)
                 gradient = x.mT @ residuals[:, j] - weights[j]
                 change = torch.linalg.solve(precisions[-1], gradient)
                 weights[j] += change
                 changes.append(x @ change)
             eta = eta + torch.stack(changes, 1)
         of_gates = slice(weights.shape[1] - self.always.shape[-1])
-        marginal = torch.linalg.inv(torch.linalg.inv(torch.stack(precisions))[:, of_gates, of_gates])
+        marginal = torch.linalg.inv(
+            torch.linalg.inv(torch.stack(precisions))[:, of_gates, of_gates]
+        )
         return weights[:, of_gates], marginal
 
     def log_evidence(self) -> Callable[[Mapping[int, int]], float]:

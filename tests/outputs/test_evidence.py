@@ -22,7 +22,7 @@ def regression(fn, value, features, always=None):
     size, num = value.shape[1], len(value)
     always = torch.ones(num, 1, 1) if always is None else always
     zeros, ones = torch.zeros(num, size), torch.ones(num, 1)
-    return Regression(response_of(fn, "y"), zeros, value, 4 * ones, features, always)
+    return Regression(response_of(fn, "y"), zeros, zeros, value, 4 * ones, features, always)
 
 
 def test_the_evidence_of_real_outputs_is_the_marginal_likelihood():
