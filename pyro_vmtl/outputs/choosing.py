@@ -58,7 +58,11 @@ class Choosing:
             said.append(means - level.reference)
         for t in observed:
             batch = own[t].shape[:-1]
-            views = [own[t], after[t], *(_heard(self.levels, each, batch) for each in (stated, said))]
+            views = [
+                own[t],
+                after[t],
+                *(_heard(self.levels, each, batch) for each in (stated, said)),
+            ]
             if t in self.slopes[-1]:
                 views.append(sum(run[t] for run in self.slopes) / len(self.slopes))
             rows = _regression(outputs[t], t, couplings, *views)
@@ -119,7 +123,9 @@ def _regression(
     own, stated = table(eta)[..., None], table(stated)[:, None, couplings.output_of != t]
     always = [torch.ones_like(own), own, stated.expand(-1, size, -1)]
     value, weight = table(response.encode(site["value"], size)), table(precision)
-    return Regression(response, own[..., 0], table(fed), value, weight, features, torch.cat(always, -1))
+    return Regression(
+        response, own[..., 0], table(fed), value, weight, features, torch.cat(always, -1)
+    )
 
 
 def _heard(levels: Sequence[Level], values: State, batch: torch.Size) -> Tensor:

@@ -68,10 +68,12 @@ class Regression:
         ]
         one = torch.eye(tables[0].shape[1]).to(eta)
         # far from the fit, strong feedback would send Newton's method astray
-        weights = torch.stack([
-            torch.linalg.solve(x.mT @ x + one, x.mT @ (self.start - eta)[:, j])
-            for j, x in enumerate(tables)
-        ])
+        weights = torch.stack(
+            [
+                torch.linalg.solve(x.mT @ x + one, x.mT @ (self.start - eta)[:, j])
+                for j, x in enumerate(tables)
+            ]
+        )
         eta = eta + torch.stack([x @ w for x, w in zip(tables, weights, strict=True)], 1)
         for _ in range(NEWTON_STEPS):
             means = self.response.mean(eta)
