@@ -31,7 +31,7 @@ class Choosing:
         outputs: list[Output],
         layers: Mapping[int, Any],
     ) -> None:
-        """Add a run: what each output states, and is told by the others in a state."""
+        """Add a run: what each output states, and is heard by the others in a state."""
         self.levels = levels
         self.states.append(state)
         self.outputs.append(outputs)
@@ -42,7 +42,8 @@ class Choosing:
         """Hold all gates to observed outputs at their posterior, by the runs added so far."""
         outputs, found = self.outputs[-1], couplings.chosen.double()
         observed = [t for t, output in enumerate(outputs) if output.site["is_observed"]]
-        own, after, stated, said = {}, {}, [], []
+        own, after = dict[int, Tensor](), dict[int, Tensor]()
+        stated, said = [], []
         for level, *runs in zip(self.levels, *self.states, strict=True):
             at = couplings.output_of[level.columns].unique_consecutive().tolist()
             fed = (sum(runs) / len(runs)).split([couplings.sizes[t] for t in at], -1)
@@ -101,7 +102,7 @@ def _regression(
     eta: Tensor,
     fed: Tensor,
     stated: Tensor,
-    told: Tensor,
+    heard: Tensor,
     slopes: Tensor | None = None,
 ) -> Regression:
     site, response, size = output.site, output.response, eta.shape[-1]
@@ -112,12 +113,12 @@ def _regression(
         own = values.shape[values.ndim - ndim :]
         return values.expand(*batch, *own).reshape(-1, *own)[rows].double()
 
-    told = table(told * couplings.slab)
+    heard = table(heard * couplings.slab)
     features = {}
     for s in range(len(couplings.sizes)):
         if s == t:
             continue
-        features[s, 1] = told[:, None, couplings.output_of == s]
+        features[s, 1] = heard[:, None, couplings.output_of == s]
         if slopes is not None:
             features[s, 2] = (features[s, 1][..., None] * table(slopes, 2)[:, :, None]).flatten(2)
     own, stated = table(eta)[..., None], table(stated)[:, None, couplings.output_of != t]
