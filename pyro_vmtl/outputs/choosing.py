@@ -31,7 +31,7 @@ class Choosing:
         outputs: list[Output],
         layers: Mapping[int, Any],
     ) -> None:
-        """Add a run: what each output states, and is heard by the others in a state."""
+        """Add a run: what each output states, and hears of the others in a state."""
         self.levels = levels
         self.states.append(state)
         self.outputs.append(outputs)
