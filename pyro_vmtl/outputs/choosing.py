@@ -65,7 +65,7 @@ class Choosing:
                 *(_heard(self.levels, each, batch) for each in (stated, said)),
             ]
             if t in self.slopes[-1]:
-                views.append(sum(run[t] for run in self.slopes) / len(self.slopes))
+                views.append(torch.stack([run[t] for run in self.slopes]).mean(0))
             rows = _regression(outputs[t], t, couplings, *views)
             found[:, t] = gate_log_probabilities(rows, found[:, t])
         if couplings.symmetric:
