@@ -88,6 +88,7 @@ class LinearOutputs(_Outputs):
             [scales.expand(-1, data.num_features), torch.full_like(scales, INTERCEPT_SCALE)], -1
         )
         w = pyro.sample("w", dist.Normal(torch.zeros_like(scales), scales).to_event(2))
+        w = w.squeeze(-3) if w.ndim > 2 else w  # draws at once: rows take the place of that plate
         eta = data.x @ w[..., :-1].mT + w[..., -1].unsqueeze(-2)
         with pyro.plate("data", data.num_rows):
             self.sample_outputs(data, list(eta.split(sizes, -1)))

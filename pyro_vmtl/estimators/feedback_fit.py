@@ -15,6 +15,7 @@ from pyro_vmtl.data.output_data import OutputData
 from pyro_vmtl.guides.mean_field import MeanFieldNormal
 from pyro_vmtl.handlers.isolation import evaluating, isolated, validation
 from pyro_vmtl.handlers.tracing import trace_guide_and_model
+from pyro_vmtl.inference.elbo import MeanFieldELBO
 from pyro_vmtl.inference.history import History
 from pyro_vmtl.inference.svi import fit
 from pyro_vmtl.models.outputs import LinearOutputs, MLPOutputs, output_site
@@ -33,12 +34,19 @@ __all__ = [
 GATES = ("none", "output", "hidden")
 """What a gate can let in."""
 
+MOST_AXES = 2000
+"""Number of features above which their axes are left as they are: a matrix would take too long."""
+
+NUM_POINTS = 8
+"""Fixed points of the coefficients in a fit."""
+
 
 @dataclass(frozen=True, eq=False)
 class FittedOutputs:
     """Fitted programs; ``data`` are one or more rows, of which the outputs' classes matter.
 
-    ``units`` are the mean and the standard deviation of each real output, and of each feature.
+    ``units`` are the mean and the standard deviation of each real output, and ``features`` the mean
+    of features, (F,), and their principal axes, (F, F) in columns, in units of the features.
     """
 
     model: nn.Module
@@ -90,7 +98,9 @@ class FittedOutputs:
         totals: dict[str, Tensor] = {}
         programs = self.model, self.guide
         with isolated(seed), validation(False), evaluating(*programs), known_outputs(known):
-            for _ in range(num_samples):
+            # each draw by itself, so that fits with and without feedback are at the same ones
+            for draw in torch.randint(2**31, (num_samples,)).tolist():
+                torch.manual_seed(draw)
                 trace = trace_guide_and_model(*programs, rows).model
                 for name in rows.classes:
                     share = take(trace.nodes[output_site(name)]["fn"]) / num_samples
@@ -133,7 +143,10 @@ def fit_outputs(
 ) -> FittedOutputs:
     """Standardize rows, and fit a model of them, with settings of the feedback."""
     assert data.y is not None
-    features = data.x.mean(0), _unit(data.x.std(0, correction=0))
+    center, unit = data.x.mean(0), _unit(data.x.std(0, correction=0))
+    # along principal axes coefficients are about independent, as the guide has them
+    scaled = (data.x - center) / unit
+    features = center, _principal_axes(scaled) / unit[:, None]
     units = {}
     for name, labels in data.classes.items():
         if labels is None:
@@ -144,7 +157,9 @@ def fit_outputs(
         model, guide = make_programs(data, hidden_size, **settings)
     # a hidden layer overshoots at the rate that suits coefficients
     rate = 0.05 if hidden_size is None else 0.01
-    result = fit(model, guide, rows, num_steps=num_steps, learning_rate=rate, seed=seed)
+    # the noise of draws would be more than what most gates are worth
+    elbo = MeanFieldELBO(num_points=NUM_POINTS) if hidden_size is None else None
+    result = fit(model, guide, rows, elbo=elbo, num_steps=num_steps, learning_rate=rate, seed=seed)
     like = data.new_rows(data.x[:1], {})
     return FittedOutputs(model, guide, like, units, features, result.history)
 
@@ -160,7 +175,13 @@ def standardized(
         else values
         for name, values in data.y.items()
     }
-    return replace(data, x=(data.x - features[0]) / features[1], y=y)
+    return replace(data, x=(data.x - features[0]) @ features[1], y=y)
+
+
+def _principal_axes(x: Tensor) -> Tensor:
+    if x.shape[1] > MOST_AXES:
+        return torch.eye(x.shape[1])
+    return torch.linalg.eigh((x.mT @ x).double())[1].to(x)
 
 
 def _unit(std: Tensor) -> Tensor:

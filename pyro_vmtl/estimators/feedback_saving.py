@@ -84,7 +84,7 @@ def save(estimator: Any, path: Path, *, overwrite: bool) -> None:
         "num_features": estimator.n_features_in_,
         "features": None if names is None else names.tolist(),
     }
-    tensors = {"features.mean": fitted.features[0], "features.scale": fitted.features[1]}
+    tensors = {"features.mean": fitted.features[0], "features.axes": fitted.features[1]}
     for part in ("model", "guide"):
         state = getattr(fitted, part).state_dict()
         tensors |= {f"{part}.{name}": values for name, values in state.items()}
@@ -131,11 +131,12 @@ def _restore(estimator: Any, config: Any, tensors: dict[str, torch.Tensor]) -> N
     settings = {"num_iterations": estimator.num_iterations, "gates": estimator.gates}
     model, guide = make_programs(like, estimator.hidden_size, **settings)
     units = {o["name"]: (o["centre"], o["unit"]) for o in config["outputs"] if not o["classes"]}
-    features = tensors["features.mean"], tensors["features.scale"]
-    if any(each.shape != (size,) or not each.isfinite().all() for each in features):
-        raise ValueError(f"features have other means and scales than {size} finite numbers")
+    center, axes = tensors["features.mean"], tensors["features.axes"]
+    shapes, finite = (center.shape, axes.shape), center.sum().isfinite() & axes.sum().isfinite()
+    if shapes != ((size,), (size, size)) or not finite:
+        raise ValueError(f"features have other means and axes than of {size} finite numbers")
     history = History.from_tensors(with_prefix(tensors, "history."))
-    fitted = FittedOutputs(model, guide, like, units, features, history)
+    fitted = FittedOutputs(model, guide, like, units, (center, axes), history)
     make_parameters(fitted)
     for part, program in (("model", model), ("guide", guide)):
         program.load_state_dict(with_prefix(tensors, f"{part}."))

@@ -38,6 +38,9 @@ COOL_DOWN = 200
 ALONE = 200
 """Steps in which tasks are alone before the source weights start, or a fifth if that is less."""
 
+CHOOSE_AFTER = 1000
+"""Steps before gates between outputs are chosen, or half of all steps if that is less."""
+
 TERMS_EVERY = 10
 """Steps between two entries of the terms in the history."""
 
@@ -141,7 +144,7 @@ class Course:
         self.cooling = min(COOL_DOWN, num_steps // 5)
         self.cool_down = Cosine(learning_rate, learning_rate / 100, max(self.cooling, 1))
         self.recordable = compile or step_of.allow_recording()
-        self.alone = 0
+        self.alone, self.choose_at = 0, min(CHOOSE_AFTER, num_steps // 2)
         self.restart = bool(step_of.sharing) and start is None
         if start is None:
             step_of.start_weights(before.traces[-1].guide)
@@ -199,6 +202,8 @@ class Course:
         step_of.set_alone(step < self.alone)
         if step == self.alone > 0:
             step_of.start_weights(only="alone")
+        if step == self.choose_at:
+            step_of.choose_gates()
         if step % TERMS_EVERY == 0:
             self.snapshots.take(step, self.done.snapshots)
         step_of.recording = self.recordable and step >= RECORD_AFTER

@@ -26,12 +26,13 @@ from pyro_vmtl.data.row_batches import Batches
 from pyro_vmtl.data.task_batches import Part, TaskBatches, first_rows
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.fixed_graph import has_fixed_graph
-from pyro_vmtl.handlers.isolation import validation
+from pyro_vmtl.handlers.isolation import evaluating, validation
 from pyro_vmtl.handlers.schedules import Scheduled
-from pyro_vmtl.handlers.tracing import TracePair
+from pyro_vmtl.handlers.tracing import TracePair, trace_guide_and_model
 from pyro_vmtl.inference.elbo import ELBOTerms, evaluate
 from pyro_vmtl.inference.recorder import Recorder, Replay
 from pyro_vmtl.inference.replay_check import ReplayCheck
+from pyro_vmtl.outputs.state import Feedback
 from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources, WeightsStart
 from pyro_vmtl.sharing.transformed import pool_of
@@ -128,6 +129,15 @@ class Step:
                 guide_trace = poutine.trace(self.loss_of.guide).get_trace(*self.args)
         for sharing in self.sharing:
             sharing.initialize_logits(guide_trace, only)
+
+    def choose_gates(self) -> None:
+        """Open or shut the gates between outputs that feed one another, by all rows."""
+        programs = self.loss_of.model, self.loss_of.guide
+        run = partial(trace_guide_and_model, *programs, *self.args)
+        with torch.no_grad(), validation(False), evaluating(*programs):
+            for module in self.loss_of.modules():
+                if isinstance(module, Feedback):
+                    module.choose_gates(run)
 
     def set_alone(self, alone: bool) -> None:
         """Let tasks whose weights start so be alone, with sources that do not change; or end it."""

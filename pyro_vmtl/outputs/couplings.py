@@ -9,10 +9,11 @@ symbol           meaning                                         shape
 :math:`U_{st}`   weights to the hidden layer                     ``hidden_loc[t]`` (P, H)
 ================ =============================================== ==========================
 
-A weight is standard normal a priori, and counts where its gate is open: a spike and a slab. The
-posterior is :math:`q(z) \prod N(m, s^2)`, whose KL has a closed form and is part of the loss.
-Sampling a gate as a ``RelaxedOneHotCategorical``, straight through, lets a gradient pass that would
-have none through a choice.
+A weight is normal a priori, with the inverse of the slope of the mean that is fed as its scale,
+and counts where its gate is open: a spike and a slab. The posterior is
+:math:`q(z) \prod N(m, s^2)`, whose KL has a closed form and is part of the loss. Sampling a gate as
+a ``RelaxedOneHotCategorical``, straight through, lets a gradient pass that would have none through
+a choice. Once the weights are near their place, the evidence chooses (:meth:`Couplings.choose`).
 
 References
 ----------
@@ -100,11 +101,17 @@ class Couplings(Scheduled):
         self.off: Tensor
         self.prior: Tensor
         self.reference: Tensor
+        self.slab: Tensor
+        self.chosen: Tensor
+        self.is_chosen: Tensor
         self.register_buffer("output_of", places)
         self.register_buffer("slopes", torch.tensor(slopes))
         self.register_buffer("off", 1 - torch.eye(num))
         self.register_buffer("prior", prior.log())
         self.register_buffer("reference", torch.zeros(total))
+        self.register_buffer("slab", 1 / self.slopes[places])
+        self.register_buffer("chosen", prior.log().repeat(num, 1, 1))
+        self.register_buffer("is_chosen", torch.zeros(num, 1, dtype=torch.bool))
         self.loc = nn.Parameter(torch.zeros(total, total))
         self.raw_scale = nn.Parameter(torch.full((total, total), 0.1).log())
         width = {str(t): (total, size) for t, size in hidden_sizes.items()}
@@ -129,7 +136,21 @@ class Couplings(Scheduled):
             always = torch.zeros_like(self.gate_logits)
             always[..., 1] = 1
             return always * self.off[..., None]
-        return self.gate_logits.softmax(-1) * self.off[..., None]
+        learned = self.gate_logits.softmax(-1)
+        return torch.where(self.is_chosen, self.chosen.exp(), learned) * self.off[..., None]
+
+    def choose(self, log_probabilities: Tensor, outputs: Sequence[int]) -> None:
+        """Hold the gates to some outputs at a posterior, (T, T, G): hard ones at its mode."""
+        self.chosen.copy_(log_probabilities)
+        self.is_chosen[list(outputs)] = True
+
+    def _held(self) -> Tensor:
+        """Return the gates as they are held once chosen, and the posterior of others."""
+        held = self.probabilities()
+        if self.gates == "hard":
+            mode = nn.functional.one_hot(held.argmax(-1), held.shape[-1]).to(held)
+            held = torch.where(self.is_chosen, mode * self.off[..., None], held)
+        return held
 
     def draw(self, layer_norms: Mapping[int, Tensor]) -> Drawn:
         r"""Draw gates and weights, and scale the weights to a spectral radius of at most 0.9.
@@ -167,29 +188,31 @@ class Couplings(Scheduled):
         drawn: Tensor = kind(
             self.temperature, logits=self.gate_logits, validate_args=False
         ).rsample()
-        return drawn * self.off[..., None]
+        return torch.where(self.is_chosen, self._held(), drawn * self.off[..., None])
 
     def kl(self) -> Tensor:
         """Compute the KL of gates and weights from their priors, ()."""
-        probabilities, spread = self.probabilities(), self.output_of
-        of_weights = _normal_kl(self.loc, self.raw_scale)
-        total = (probabilities[..., 1][spread][:, spread] * of_weights).sum()
+        held, spread = self._held(), self.output_of
+        of_weights = self._normal_kl(self.loc, self.raw_scale)
+        total = (held[..., 1][spread][:, spread] * of_weights).sum()
         for t, loc in self.hidden_loc.items():
-            of_weights = _normal_kl(loc, self.raw_hidden_scale[t])
-            total = total + (probabilities[spread, int(t), 2][:, None] * of_weights).sum()
+            of_weights = self._normal_kl(loc, self.raw_hidden_scale[t])
+            total = total + (held[spread, int(t), 2][:, None] * of_weights).sum()
         if self.gates == "on":
             return total
         log_ratio = self.gate_logits.log_softmax(-1) - self.prior
-        return total + (probabilities * log_ratio).sum()
+        of_gates = (self.gate_logits.softmax(-1) * log_ratio).sum(-1)
+        return total + (of_gates * self.off).where(~self.is_chosen[:, 0], 0.0).sum()
+
+    def _normal_kl(self, loc: Tensor, raw_scale: Tensor) -> Tensor:
+        """Compute the KL of weights (P, ...) from their prior."""
+        slab = self.slab[:, None]
+        variance = loc.square() + (2 * raw_scale).exp()
+        return (variance / slab.square() - 1) / 2 - raw_scale + slab.log()
 
 
 def _normal(loc: Tensor, raw_scale: Tensor) -> Tensor:
     return loc + raw_scale.exp() * torch.randn_like(loc)
-
-
-def _normal_kl(loc: Tensor, raw_scale: Tensor) -> Tensor:
-    """Compute the KL of normals from the standard normal."""
-    return (loc.square() + (2 * raw_scale).exp() - 1) / 2 - raw_scale
 
 
 def _block_norms(matrix: Tensor, rows: Sequence[int], columns: Sequence[int]) -> Tensor:

@@ -36,6 +36,9 @@ class Response:
     """Make the distribution with another eta."""
     encode: Callable[[Tensor, int], Tensor]
     """Convert observed values to means: classes to indicators."""
+    variance: Callable[[Tensor], Tensor]
+    """Variance of a value, from its mean: the slope of the mean in eta; in units of the noise."""
+    noise: Callable[[Any], Tensor] = lambda fn: torch.ones(())
     by_element: bool = True
     """Whether each number has a mean of its own, so that several outputs are computed at once."""
 
@@ -48,6 +51,7 @@ RESPONSES = (
         0.5,
         lambda fn, eta: dist.Categorical(logits=eta),
         lambda value, size: torch.nn.functional.one_hot(value.long(), size),
+        lambda mean: mean * (1 - mean),
         by_element=False,
     ),
     Response(
@@ -57,6 +61,7 @@ RESPONSES = (
         0.25,
         lambda fn, eta: dist.Bernoulli(logits=eta[..., 0]),
         lambda value, size: value[..., None],
+        lambda mean: mean * (1 - mean),
     ),
     Response(
         torch.distributions.Normal,
@@ -65,6 +70,8 @@ RESPONSES = (
         1.0,
         lambda fn, eta: dist.Normal(eta[..., 0], fn.scale),
         lambda value, size: value[..., None],
+        torch.ones_like,
+        lambda fn: fn.scale.square(),
     ),
 )
 

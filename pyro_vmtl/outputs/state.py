@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,12 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_vmtl.outputs.choosing import Choosing
 from pyro_vmtl.outputs.convergence import Convergence
 from pyro_vmtl.outputs.couplings import Couplings, Drawn, Gates
 from pyro_vmtl.outputs.iteration import Dynamics, HiddenInput, Level, fixed_point, merged
 from pyro_vmtl.outputs.messengers import Output, TakeOutputs
 
 __all__ = ["Feedback"]
+
+RUNS = 30
+"""Runs by whose means and variances gates are chosen."""
 
 
 class Feedback(nn.Module):
@@ -46,6 +50,23 @@ class Feedback(nn.Module):
         self.convergence = convergence
         self.symmetric = symmetric
         self.couplings: Couplings | None = None
+        self._choosing: Choosing | None = None
+
+    def choose_gates(self, run: Callable[[], Any]) -> None:
+        """Open or shut each gate by its evidence, from runs of the program on its training rows.
+
+        Gates to outputs without observed values are left to the fit.
+        """
+        if self.gates == "on" or self.num_iterations == 0:
+            return
+        self._choosing = choosing = Choosing()
+        try:
+            for _ in range(RUNS):
+                run()
+        finally:
+            self._choosing = None
+        assert self.couplings is not None
+        choosing.choose(self.couplings)
 
     def solve(self, taken: TakeOutputs) -> dict[str, list[Tensor]]:
         r"""Return the natural parameters of each output, (\*batch, size), at all iterations.
@@ -70,6 +91,8 @@ class Feedback(nn.Module):
             states = [state]
             for _ in range(self.num_iterations):
                 states.append(step(states[-1]))
+        if self._choosing is not None:
+            self._choosing.add(levels, states[-2:][0], outputs, layers)
         found: dict[str, list[Tensor]] = {}
         for level, group in enumerate(groups):
             sizes = [self.couplings.sizes[t] for t in group]
