@@ -136,6 +136,9 @@ def _drawn(picture: Picture, folder: Path) -> dict[str, Any]:
     """Draw a plot, write its files, and return what the template needs."""
     figure = picture.draw().get_figure()
     assert isinstance(figure, Figure)
+    # laid out once, where each file would take two layouts, most of the time of a picture
+    figure.draw_without_rendering()
+    figure.set_layout_engine(None)
     svg = io.BytesIO()
     # Text as paths looks the same everywhere; without a date, the file is reproducible.
     with mpl.rc_context({"svg.fonttype": "path", "svg.hashsalt": picture.name}):
