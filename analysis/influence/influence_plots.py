@@ -133,11 +133,10 @@ def plot_influential_rows(influence: xr.Dataset, task: Hashable, ax: Axes | None
     height = place + rng.uniform(-0.25, 0.25, len(place))
     ax.scatter(values, height, 16, np.where(values < 0, HARMS, HELPS), linewidths=0, alpha=0.7)
     order = values.argsort()
-    for row in {*order[:NAMED_ROWS], *order[-NAMED_ROWS:]}:
-        text = ax.annotate(
-            str(found["row"].values[row]), (values[row], height[row]), (0, 5),
-            textcoords="offset points",
-        )  # fmt: skip
+    for rank, row in enumerate(dict.fromkeys([*order[:NAMED_ROWS], *order[-NAMED_ROWS:]])):
+        name, at = str(found["row"].values[row]), (values[row], height[row])
+        away = (0, 5 if rank % 2 else -14)  # neighbours would overlap
+        text = ax.annotate(name, at, away, textcoords="offset points")
         text.set(fontsize=9, color=INK, ha="center")
     ax.axvline(0.0, color=MUTED, linewidth=1)
     largest = float(np.abs(values).max())
@@ -185,6 +184,7 @@ def plot_influence_against_refits(
         ax.plot(limits, limits, color=MUTED, linewidth=1)
         ax.scatter(x, y, 14, HELPS, linewidths=0, alpha=0.6)
         label_axes(ax, xlabel="estimate, nats", ylabel="refit, nats")
+        ax.locator_params(axis="x", nbins=5)
         r, rho = np.corrcoef(x, y)[0, 1], spearmanr(x, y)[0]
         add_caption(ax, f"Influence {where}", f"Correlation {r:.2f}, of ranks {rho:.2f}.")
     return axes

@@ -81,7 +81,7 @@ def _between_tasks(found: xr.Dataset, fit: xr.DataTree) -> Axes:
         return plot_influence_between_tasks(found)
     weights = weight_summary(fit)["mean"]
     order = weights["task"].values[clustered_order(weights.values)].astype(str)
-    size = (2 * max(7.0, 3.6 + 0.7 * len(order)), max(3.8, 2.9 + 0.5 * len(order)))
-    left, right = plt.subplots(1, 2, figsize=size, layout="constrained")[1]
-    plot_relatedness(fit, left)
-    return plot_influence_between_tasks(found.sel(task=order), right)
+    size = (max(7.0, 3.6 + 0.7 * len(order)), 2 * max(3.8, 2.9 + 0.5 * len(order)))
+    above, below = plt.subplots(2, 1, figsize=size, layout="constrained")[1]
+    plot_relatedness(fit, above)
+    return plot_influence_between_tasks(found.sel(task=order), below)
