@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -130,7 +131,9 @@ class JointStep:
             # one module in two places, as source weights are, counts once
             loss_of = partial(functional_call, self.loss, tie_weights=False)
             vectorized = vmap(loss_of, randomness="same")
-            loss, terms, rounding = vectorized({**self.tensors, **leaves}, (self.rows,))
+            with warnings.catch_warnings():  # of operations that go through the fits in turn
+                warnings.filterwarnings("ignore", "There is a performance drop")
+                loss, terms, rounding = vectorized({**self.tensors, **leaves}, (self.rows,))
             found = torch.autograd.grad(loss.sum(), [*leaves.values()], allow_unused=True)
         gradients = [with_strides_of(*each) for each in zip(found, leaves.values(), strict=True)]
         return loss.detach(), tree_map(Tensor.detach, terms), gradients, rounding
