@@ -154,14 +154,14 @@ class _Memory:
     """The last steps and how gradients changed along them, from which L-BFGS knows the Hessian."""
 
     def __init__(self) -> None:
-        self.pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=HISTORY)
+        self.pairs: deque[tuple[Tensor, Tensor, float]] = deque(maxlen=HISTORY)
 
     def __bool__(self) -> bool:
         return bool(self.pairs)
 
     def add(self, step: Tensor, change: Tensor) -> None:
         """Remember a step, if the loss is convex along it."""
-        product = step @ change
+        product = float(step @ change)
         if product > 0:
             self.pairs.append((step, change, 1 / product))
 
@@ -169,13 +169,13 @@ class _Memory:
         """Multiply a gradient by minus the inverse Hessian, by two loops over the steps [1]_."""
         direction, parts = -gradient, []
         for step, change, inverse in reversed(self.pairs):
-            parts.append(inverse * (step @ direction))
-            direction = torch.sub(direction, parts[-1] * change)
+            parts.append(inverse * float(step @ direction))
+            direction.add_(change, alpha=-parts[-1])  # in place: these passes are what costs
         if self.pairs:
             _, change, inverse = self.pairs[-1]
-            direction = direction / (inverse * (change @ change))
+            direction /= inverse * float(change @ change)
         for (step, change, inverse), part in zip(self.pairs, reversed(parts), strict=True):
-            direction = direction + (part - inverse * (change @ direction)) * step
+            direction.add_(step, alpha=part - inverse * float(change @ direction))
         return direction
 
 
