@@ -65,7 +65,8 @@ def minimise(model, guide, *args, elbo=POINTS, tolerance=1e-9, tilt=None, free=N
             loss = loss - (tilt * guide.program.locs["w"]).sum()
         loss.backward()
         if free is not None:
-            for p, part in zip(parameters, free.split([p.numel() for p in parameters]), strict=True):
+            parts = free.split([p.numel() for p in parameters])
+            for p, part in zip(parameters, parts, strict=True):
                 p.grad *= part.view_as(p)
         return loss
 
