@@ -179,6 +179,9 @@ def plot_influence_against_refits(
     own = refit["row_task"].values[:, None] == refit["task"].values
     parts = (("on the row's own task", own), ("on other tasks", ~own))
     for ax, (where, of) in zip(axes, parts, strict=True):
+        if not of.any():  # of a single task
+            ax.set_axis_off()
+            continue
         x, y = estimate["influence"].values[of], refit["influence"].values[of]
         limits = [min(x.min(), y.min()), max(x.max(), y.max())]
         ax.plot(limits, limits, color=MUTED, linewidth=1)

@@ -80,7 +80,7 @@ def polish_anew(loss: WeightedLoss, weight: Tensor) -> None:
     lower, near = _evaluate(loss, weight)[0], loss.parameters
     loss.choose_anew()
     polish(loss, weight)
-    if _evaluate(loss, weight)[0] > lower:
+    if not _evaluate(loss, weight)[0] <= lower:  # or it is no number
         loss.install(near)
 
 

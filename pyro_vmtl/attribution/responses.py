@@ -39,6 +39,7 @@ class _Part(NamedTuple):
     curvature: Curvature
     distance: float
     optimum: list[nn.Parameter]
+    held: Tensor
 
 
 class Responses:
@@ -70,7 +71,9 @@ class Responses:
                 report(f"optimum of {name}")
                 loss = WeightedLoss(member, data, elbo=elbo, seed=seed)
                 curvature, distance = polish(loss, loss.weight)
-                self._parts.append(_Part(loss, curvature, distance, loss.parameters))
+                self._parts.append(
+                    _Part(loss, curvature, distance, loss.parameters, loss.held.clone())
+                )
                 members[name] = loss.member
         self.fit = replace(fitted, members=members)
         self.distance = max(part.distance for part in self._parts)
@@ -126,6 +129,7 @@ class Responses:
                 for part in self._parts:
                     part.loss.install(part.optimum)
                     part.loss.free = part.curvature.free
+                    part.loss.held = part.held.clone()
         return torch.stack(found)
 
     def steps(self) -> Tensor | None:

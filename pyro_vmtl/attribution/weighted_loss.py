@@ -76,7 +76,7 @@ class WeightedLoss:
         named = [(m, *kv) for m in self._modules for kv in m._parameters.items()]
         self._places = [[(m, k) for m, k, v in named if v is p] for p in self.parameters]
         self.free = free_numbers(self._modules, self.parameters)
-        self._held = torch.zeros_like(self.free)
+        self.held = torch.zeros_like(self.free)
         with torch.no_grad():
             self.has_draws = bool(self(self.weight) != self(self.weight, seed=seed + 1))
             if self.has_draws:
@@ -114,7 +114,7 @@ class WeightedLoss:
 
     def curvature(self, weight: Tensor, *, most_dense: int = MOST_DENSE) -> Curvature:
         """Return the Hessian with its inverse."""
-        self.free = free_numbers(self._modules, self.parameters) & ~self._held
+        self.free = free_numbers(self._modules, self.parameters) & ~self.held
         near = self._given_sources(weight) if self.free.sum() > most_dense else None
         with isolated(self._seed):  # probes of a large one
             return Curvature(
@@ -138,12 +138,12 @@ class WeightedLoss:
 
     def hold(self, number: Tensor) -> None:
         """Take one of the free numbers as known, from the next curvature on."""
-        self._held[self.free.nonzero()[number, 0]] = True
+        self.held[self.free.nonzero()[number, 0]] = True
 
     def choose_anew(self) -> None:
         """Make source weights even and hold nothing, so that another optimum can be found."""
         self.install([nn.Parameter(p.detach().clone()) for p in self.parameters])
-        self._held = torch.zeros_like(self._held)
+        self.held = torch.zeros_like(self.held)
         for module in self._modules:
             if isinstance(module, Sources) and module.logits.requires_grad:
                 module.logits.data.zero_()

@@ -24,6 +24,7 @@ from pyro_vmtl.outputs.state import Feedback
 
 __all__ = [
     "GATES",
+    "MOST_AXES",
     "FittedOutputs",
     "columns_of",
     "fit_outputs",
@@ -46,7 +47,8 @@ class FittedOutputs:
     """Fitted programs; ``data`` are one or more rows, of which the outputs' classes matter.
 
     ``units`` are the mean and the standard deviation of each real output, and ``features`` the mean
-    of features, (F,), and their principal axes, (F, F) in columns, in units of the features.
+    of features, (F,), and their principal axes, (F, F) in columns, in units of the features; or
+    one over these units, (F,), where they are many.
     """
 
     model: nn.Module
@@ -145,8 +147,11 @@ def fit_outputs(
     assert data.y is not None
     center, unit = data.x.mean(0), _unit(data.x.std(0, correction=0))
     # along principal axes coefficients are about independent, as the guide has them
-    scaled = (data.x - center) / unit
-    features = center, _principal_axes(scaled) / unit[:, None]
+    axes = 1 / unit
+    if data.num_features <= MOST_AXES:
+        scaled = ((data.x - center) / unit).double()
+        axes = torch.linalg.eigh(scaled.mT @ scaled)[1].to(unit) / unit[:, None]
+    features = center, axes
     units = {}
     for name, labels in data.classes.items():
         if labels is None:
@@ -175,13 +180,8 @@ def standardized(
         else values
         for name, values in data.y.items()
     }
-    return replace(data, x=(data.x - features[0]) @ features[1], y=y)
-
-
-def _principal_axes(x: Tensor) -> Tensor:
-    if x.shape[1] > MOST_AXES:
-        return torch.eye(x.shape[1])
-    return torch.linalg.eigh((x.mT @ x).double())[1].to(x)
+    centered, axes = data.x - features[0], features[1]
+    return replace(data, x=centered * axes if axes.ndim == 1 else centered @ axes, y=y)
 
 
 def _unit(std: Tensor) -> Tensor:

@@ -17,7 +17,12 @@ from pyro_vmtl.data.checked_files import check_schema, file_in, read_json
 from pyro_vmtl.data.limits import AllocationLimit
 from pyro_vmtl.data.output_data import OutputData
 from pyro_vmtl.data.tensor_files import read_tensors, write_tensors
-from pyro_vmtl.estimators.feedback_fit import FittedOutputs, make_parameters, make_programs
+from pyro_vmtl.estimators.feedback_fit import (
+    MOST_AXES,
+    FittedOutputs,
+    make_parameters,
+    make_programs,
+)
 from pyro_vmtl.estimators.saving import versions
 from pyro_vmtl.inference.history import History, with_prefix
 
@@ -133,7 +138,8 @@ def _restore(estimator: Any, config: Any, tensors: dict[str, torch.Tensor]) -> N
     units = {o["name"]: (o["centre"], o["unit"]) for o in config["outputs"] if not o["classes"]}
     center, axes = tensors["features.mean"], tensors["features.axes"]
     shapes, finite = (center.shape, axes.shape), center.sum().isfinite() & axes.sum().isfinite()
-    if shapes != ((size,), (size, size)) or not finite:
+    of_axes = (size, size) if size <= MOST_AXES else (size,)
+    if shapes != ((size,), of_axes) or not finite:
         raise ValueError(f"features have other means and axes than of {size} finite numbers")
     history = History.from_tensors(with_prefix(tensors, "history."))
     fitted = FittedOutputs(model, guide, like, units, (center, axes), history)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,8 @@ class Course:
         self.cooling = min(COOL_DOWN, num_steps // 5)
         self.cool_down = Cosine(learning_rate, learning_rate / 100, max(self.cooling, 1))
         self.recordable = compile or step_of.allow_recording()
-        self.alone, self.choose_at = 0, min(CHOOSE_AFTER, num_steps // 2)
+        self.alone = 0
+        self.choose_at = min(CHOOSE_AFTER, num_steps // 2) if step_of.learn_gates() else 0
         self.restart = bool(step_of.sharing) and start is None
         if start is None:
             step_of.start_weights(before.traces[-1].guide)
@@ -183,17 +184,14 @@ class Course:
     def run(self, report: Report) -> None:
         """Take all steps."""
         steps = self.steps(report)
-        with suppress(StopIteration):
-            next(steps)
-            while True:
-                try:
-                    # Pyro's validation takes two thirds of a step, and has passed once.
-                    with validation(self.done.step == 0):
-                        outcome = self.step_of()
-                except NotFactorizedError as error:
-                    steps.throw(error)
-                else:
-                    steps.send(outcome)
+        go_on: Callable[[], None] = partial(next, steps)
+        while _asks(go_on):
+            try:
+                # Pyro's validation takes two thirds of a step, and has passed once.
+                with validation(self.done.step == 0):
+                    go_on = partial(steps.send, self.step_of())
+            except NotFactorizedError as error:
+                go_on = partial(steps.throw, error)
 
     def _prepare_step(self) -> None:
         """Set schedules and source weights to the next step."""
@@ -202,7 +200,7 @@ class Course:
         step_of.set_alone(step < self.alone)
         if step == self.alone > 0:
             step_of.start_weights(only="alone")
-        if step == self.choose_at:
+        if step == self.choose_at > 0:
             step_of.choose_gates()
         if step % TERMS_EVERY == 0:
             self.snapshots.take(step, self.done.snapshots)
@@ -224,7 +222,11 @@ class Course:
             report(step + 1, end, terms)
             schedules = (s for m in step_of.scheduled for s in m.schedules.values())
             is_constant = all(schedule(step) == schedule(end) for schedule in schedules)
-            if end - step > self.cooling and is_constant and _settled(done.losses[self.alone :]):
+            if (
+                end - step > self.cooling
+                and is_constant
+                and _settled(done.losses[max(self.alone, self.choose_at) :])
+            ):
                 done.end, done.stopped = step + 1 + self.cooling, "settled"
         done.step += 1
         done.over = done.step == done.end
@@ -243,6 +245,15 @@ class Course:
         self.loss_of.eval()
         history = History.from_records(done.losses, done.terms, done.snapshots)
         return FitResult(history, done.elapsed, done.stopped)
+
+
+def _asks(go_on: Callable[[], None]) -> bool:
+    """Whether a generator asks again when it goes on."""
+    try:
+        go_on()
+    except StopIteration:
+        return False
+    return True
 
 
 @torch.no_grad()

@@ -101,30 +101,29 @@ class Replay:
         self.run: Callable[[], tuple[Tensor, ...]] = self.flat
         self.num_runs = 0
 
-    @torch.inference_mode()
     def __call__(self) -> Any:
         """Compute the outcome."""
         self.num_runs += 1
         if self.num_runs == INTERPRETED_FROM:
             with suppress(*CANNOT_INTERPRET):
                 self.run = self._interpreted()
-        try:
-            with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-                tensors = self.run()
-        except RuntimeError:  # of TorchScript, which does not tell what kind of error it is
-            tensors = self.flat()
+        with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
+            tensors = self.run()
         outcome, infos = self.flat.outcome(map(torch.clone, tensors))
-        if infos and self.run is not self.flat and torch.stack([i.any() for i in infos]).any():
-            self.flat()  # raises the error
+        if infos and torch.stack([info.any() for info in infos]).any():
+            raise torch.linalg.LinAlgError("A matrix to factorize is not positive-definite.")  # type: ignore[attr-defined]
         return outcome
 
     def _interpreted(self) -> Callable[[], tuple[Tensor, ...]]:
         """Return the graph as TorchScript, by a run of it that leaves the random state alone."""
-        with isolated(0), warnings.catch_warnings():
+        before = [(buffer, buffer.clone()) for buffer in self.flat.buffers()]
+        with isolated(0), warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore", DeprecationWarning)
             interpreted: Callable[[], tuple[Tensor, ...]] = torch.jit.trace(
                 self.flat, (), check_trace=False
             )
+        for buffer, value in before:  # which steps may change in place
+            buffer.copy_(value)
         return interpreted
 
 

@@ -67,6 +67,7 @@ class Step:
         self.scheduled = [m for m in loss_of.modules() if isinstance(m, Scheduled)]
         self.sharing = [m for m in loss_of.modules() if isinstance(m, Sharing)]
         self.sources = {site: sources for m in self.sharing for site, sources in m.items()}
+        self.feedback = [m for m in loss_of.modules() if isinstance(m, Feedback)]
         self.compile = compile
         self.recording = False
         self.check: ReplayCheck | None = None
@@ -133,11 +134,21 @@ class Step:
     def choose_gates(self) -> None:
         """Open or shut the gates between outputs that feed one another, by all rows."""
         programs = self.loss_of.model, self.loss_of.guide
-        run = partial(trace_guide_and_model, *programs, *self.args)
-        with torch.no_grad(), validation(False), evaluating(*programs):
-            for module in self.loss_of.modules():
-                if isinstance(module, Feedback):
-                    module.choose_gates(run)
+        with (
+            torch.no_grad(),
+            validation(False),
+            evaluating(*programs),
+            batch_of(self.args, None) as args,
+        ):
+            for feedback in self.feedback:
+                feedback.choose_gates(partial(trace_guide_and_model, *programs, *args))
+
+    def learn_gates(self) -> bool:
+        """Let gates that an earlier fit has chosen be learned again; return whether there are."""
+        for feedback in self.feedback:
+            if feedback.couplings is not None:
+                feedback.couplings.is_chosen.zero_()
+        return bool(self.feedback)
 
     def set_alone(self, alone: bool) -> None:
         """Let tasks whose weights start so be alone, with sources that do not change; or end it."""

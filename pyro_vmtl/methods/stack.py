@@ -196,12 +196,14 @@ class Stack:
         pairs = enumerate(self._folds(data, seed), 1)
         for group in [[*pairs]] if self._are_small(data) else ([pair] for pair in pairs):
             fits, ends = fitting.fit({number: train for number, (train, _) in group}, members)
+            for found, (_, pair) in zip(fits, group, strict=True):
+                over = all(member.result.stopped != "interrupted" for member in found.values())
+                if over and found.keys() == self.members.keys():
+                    parts.append(_out_of_fold(found, *pair, seed))
             stopped = "interrupted" in ends
             if stopped:
                 break
-            each = zip(fits, group, strict=True)
-            parts += [_out_of_fold(found, *pair, seed) for found, (_, pair) in each]
-            del group, each  # before the rows of the next fold are copied
+            del group, pair  # before the rows of the next fold are copied
         return _concat(parts), stopped
 
 

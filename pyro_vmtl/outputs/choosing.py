@@ -40,8 +40,11 @@ class Choosing:
     @torch.no_grad()
     def choose(self, couplings: Couplings) -> None:
         """Hold all gates to observed outputs at their posterior, by the runs added so far."""
-        outputs, found = self.outputs[-1], couplings.chosen.double()
+        outputs = self.outputs[-1]
+        found = couplings.prior.double().expand_as(couplings.chosen).clone()
         observed = [t for t, output in enumerate(outputs) if output.site["is_observed"]]
+        if not all(_has_rows_of(run[t], outputs[t]) for run in self.outputs for t in observed):
+            return  # each run has other rows: the gates are left to the fit
         own, after = dict[int, Tensor](), dict[int, Tensor]()
         stated, said = [], []
         for level, *runs in zip(self.levels, *self.states, strict=True):
@@ -71,6 +74,12 @@ class Choosing:
         if couplings.symmetric:
             found = (found + found.transpose(0, 1) - couplings.prior).log_softmax(-1)
         couplings.choose(found, observed)
+
+
+def _has_rows_of(one: Output, other: Output) -> bool:
+    """Whether two runs have the same values of an output."""
+    values = one.site["value"], other.site["value"]
+    return values[0] is values[1] or torch.equal(*map(torch.nan_to_num, values))
 
 
 def _precision(output: Output) -> Tensor:

@@ -34,7 +34,10 @@ from pyro_vmtl.outputs.responses import Response
 
 __all__ = ["Regression", "gate_log_probabilities"]
 
-NEWTON_STEPS = 8
+NEWTON_STEPS = 50
+
+SETTLED = 1e-6
+"""Nats that a step of Newton's method promises at the optimum."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,23 +77,30 @@ class Regression:
                 for j, x in enumerate(tables)
             ]
         )
-        eta = eta + torch.stack([x @ w for x, w in zip(tables, weights, strict=True)], 1)
-        for _ in range(NEWTON_STEPS):
+
+        def gradient(weights: Tensor) -> tuple[Tensor, Tensor]:
+            eta = self.eta + torch.stack([x @ w for x, w in zip(tables, weights, strict=True)], 1)
             means = self.response.mean(eta)
             slopes = curving * self.precision * self.response.variance(means)
             residuals = self.precision * (self.value - means)
-            changes, precisions = [], []
-            for j, x in enumerate(tables):
-                precisions.append((x.mT * slopes[:, j]) @ x + one)
-                gradient = x.mT @ residuals[:, j] - weights[j]
-                change = torch.linalg.solve(precisions[-1], gradient)
-                weights[j] += change
-                changes.append(x @ change)
-            eta = eta + torch.stack(changes, 1)
+            of_rows = [x.mT @ residuals[:, j] for j, x in enumerate(tables)]
+            return torch.stack(of_rows) - weights, slopes
+
+        for _ in range(NEWTON_STEPS):
+            found, slopes = gradient(weights)
+            precisions = torch.stack(
+                [(x.mT * slopes[:, j]) @ x + one for j, x in enumerate(tables)]
+            )
+            change = torch.linalg.solve(precisions, found[..., None])[..., 0]
+            promised, length = (found * change).sum(), 1.0
+            if promised < SETTLED:
+                break
+            # the objective is concave: where it falls along a step, the step was too long
+            while (gradient(weights + length * change)[0] * change).sum() < -promised / 2:
+                length /= 2
+            weights = weights + length * change
         of_gates = slice(weights.shape[1] - self.always.shape[-1])
-        marginal = torch.linalg.inv(
-            torch.linalg.inv(torch.stack(precisions))[:, of_gates, of_gates]
-        )
+        marginal = torch.linalg.inv(torch.linalg.inv(precisions)[:, of_gates, of_gates])
         return weights[:, of_gates], marginal
 
     def log_evidence(self) -> Callable[[Mapping[int, int]], float]:

@@ -335,6 +335,28 @@ def test_an_operation_that_fails_raises_its_own_error():
             replay()
 
 
+def test_a_factor_that_fails_is_told_whatever_would_be_drawn_next():
+    torch.manual_seed(2)  # whose first draw is small enough to be recorded
+    with recorder.Recorder() as recording:
+        shift = torch.randn(()).square()
+        outcome = torch.linalg.cholesky(torch.eye(2) - shift * torch.ones(2, 2)), shift
+    replay, failed = recorder.Replay(recording.finish(outcome)), 0
+    for _ in range(40):
+        try:
+            _, drawn = replay()
+        except NotFactorizedError:
+            failed += 1
+        else:
+            assert drawn < 0.5
+    assert 10 < failed < 30  # half of all draws
+
+
+def test_gradients_of_a_replay_are_plain_tensors(ragged):
+    step = make_step(CLASSES["shared"], replace(ragged, x=ragged.x.float()))
+    _, _, gradients = outcome(step, recording=True)
+    assert not any(gradient.is_inference() for gradient in gradients if gradient is not None)
+
+
 def test_what_cannot_be_interpreted_goes_on_in_python(monkeypatch):
     def refuse(*args, **settings):
         raise RuntimeError("no TorchScript here")
