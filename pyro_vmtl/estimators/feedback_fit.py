@@ -180,8 +180,10 @@ def standardized(
         else values
         for name, values in data.y.items()
     }
-    centered, axes = data.x - features[0], features[1]
-    return replace(data, x=centered * axes if axes.ndim == 1 else centered @ axes, y=y)
+    # in float64, where products of some rows and of all are the same but for 1e-16
+    centered, axes = (data.x - features[0]).double(), features[1].double()
+    x = centered * axes if axes.ndim == 1 else centered @ axes
+    return replace(data, x=x.to(data.x), y=y)
 
 
 def _unit(std: Tensor) -> Tensor:
