@@ -68,4 +68,4 @@ def test_known_edges_are_found_and_help():
 def test_independent_outputs_feed_nothing():
     share, difference, error = independence(0)
     assert share <= 0.05
-    assert difference <= error
+    assert difference <= max(error, 1e-6)  # with all gates shut only float32 rounding is left
