@@ -30,7 +30,7 @@ from pyro_vmtl.inference.lbfgs import Evaluations, NotFactorizedError, lbfgs
 from pyro_vmtl.inference.snapshots import Snapshots
 from pyro_vmtl.inference.step import Step, batch_of, rows_of
 
-__all__ = ["Course", "FitResult"]
+__all__ = ["Course", "FitResult", "asks_again"]
 
 COOL_DOWN = 200
 """Steps over which the learning rate falls at the end, or a fifth of all steps if that is less."""
@@ -185,7 +185,7 @@ class Course:
         """Take all steps."""
         steps = self.steps(report)
         go_on: Callable[[], None] = partial(next, steps)
-        while _asks(go_on):
+        while asks_again(go_on):
             try:
                 # Pyro's validation takes two thirds of a step, and has passed once.
                 with validation(self.done.step == 0):
@@ -247,7 +247,7 @@ class Course:
         return FitResult(history, done.elapsed, done.stopped)
 
 
-def _asks(go_on: Callable[[], None]) -> bool:
+def asks_again(go_on: Callable[[], None]) -> bool:
     """Whether a generator asks again when it goes on."""
     try:
         go_on()

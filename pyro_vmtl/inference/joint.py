@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from torch import nn
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.own_parameters import own_parameters
-from pyro_vmtl.inference.course import Course, FitResult
+from pyro_vmtl.inference.course import Course, FitResult, asks_again
 from pyro_vmtl.inference.joint_step import CannotJoinError, JointStep, OutcomeOfFit
 from pyro_vmtl.inference.lbfgs import Evaluations, NotFactorizedError
 from pyro_vmtl.inference.progress import Report, progress_bar
@@ -105,12 +106,11 @@ def _run(courses: Sequence[Course], joint: JointStep, report: Report) -> None:
             last = max(steps)
             for place, each in [*steps.items()]:
                 # what one draws to start its weights, the others draw, too
-                with ExitStack() as same_draws, suppress(StopIteration):
-                    if place != last:
-                        same_draws.enter_context(torch.random.fork_rng(devices=joint.cuda))
-                    _take_further(courses[place], each, outcomes[place])
-                    continue
-                del steps[place]
+                fork = torch.random.fork_rng(devices=joint.cuda, enabled=place != last)
+                with fork:
+                    going = asks_again(partial(_go_on, courses[place], each, outcomes[place]))
+                if not going:
+                    del steps[place]
             if steps:
                 outcomes = compute()
             compute = joint
@@ -119,7 +119,7 @@ def _run(courses: Sequence[Course], joint: JointStep, report: Report) -> None:
             courses[place].interrupt()
 
 
-def _take_further(course: Course, steps: Evaluations[None], outcome: OutcomeOfFit | None) -> None:
+def _go_on(course: Course, steps: Evaluations[None], outcome: OutcomeOfFit | None) -> None:
     """Send a fit the outcome of its step; at its end StopIteration is raised."""
     if isinstance(outcome, NotFactorizedError):
         steps.throw(outcome)

@@ -90,8 +90,8 @@ class Replay:
     """Run a recorded graph in inference mode, after some runs without Python, too.
 
     Between small operations Python takes longer than they do. TorchScript's interpreter, without
-    its optimizations, does the same operations in the same order in less than half the time, but
-    takes a quarter of a second to prepare. Where torch has none, Python goes on.
+    its optimizations, does the same operations in the same order in about half the time, but takes
+    a tenth of a second to prepare. Where torch has none, Python goes on.
 
     Tensors made in inference mode are barred from autograd for good. So the outcome is copied.
     """

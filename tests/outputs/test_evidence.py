@@ -9,13 +9,7 @@ from pyro_vmtl.outputs.evidence import Regression, gate_log_probabilities
 from pyro_vmtl.outputs.messengers import Output
 from pyro_vmtl.outputs.responses import response_of
 
-
-@pytest.fixture(autouse=True)
-def in_float64():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("in_float64")
 
 
 def regression(fn, value, features, always=None):

@@ -20,12 +20,7 @@ SITES = ("intent", "slots", "fast", "cost")
 SIZES = (3, 4, 1, 1)
 
 
-@pytest.fixture(autouse=True)
-def in_float64():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("in_float64")
 
 
 def rows(seed=0):

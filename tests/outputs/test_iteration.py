@@ -25,12 +25,7 @@ KINDS = [(CLASSES, 3), (CLASSES, 4), (BINARY, 1), (REAL, 1), (REAL, 1)]
 SIZES = [size for _, size in KINDS]
 
 
-@pytest.fixture(autouse=True)
-def in_float64():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("in_float64")
 
 
 def couplings(scale=2.0):
