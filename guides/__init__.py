@@ -5,6 +5,7 @@ if __name__ == "guides":
 
 import pyro_vmtl.sharing.correlated  # noqa: F401 (registers the KLs of MultivariateNormal)
 from pyro_vmtl.guides.conjugate import ConjugateNormal
+from pyro_vmtl.guides.coregionalized import CoregionalizedNormal
 from pyro_vmtl.guides.full_rank import FullRankNormal
 from pyro_vmtl.guides.mean_field import MeanFieldNormal
 from pyro_vmtl.guides.normal_given_mean import NormalGivenMean
@@ -16,6 +17,7 @@ __all__ = [
     "AmortizedNormal",
     "ConcatenatedEncoders",
     "ConjugateNormal",
+    "CoregionalizedNormal",
     "EncodedNormal",
     "FullRankNormal",
     "LinearEncoder",

@@ -48,12 +48,19 @@ from torch.nn import functional
 
 from pyro_vmtl.data.task_data import TaskData
 
-__all__ = ["ConjugateNormal", "covariance_root"]
+__all__ = [
+    "LOG_2PI",
+    "ConjugateNormal",
+    "InverseAndLogDet",
+    "LogNormals",
+    "covariance_root",
+    "sums_over_rows",
+]
 
 LOG_2PI = math.log(2 * math.pi)
 
 
-class _LogNormals(nn.Module):
+class LogNormals(nn.Module):
     """Independent log-normal posteriors of scales."""
 
     fixed_graph = True
@@ -72,7 +79,7 @@ class _LogNormals(nn.Module):
         return 2 * ((2 * self.raw_spread.double()).exp() - self.loc.double())
 
 
-class _InverseAndLogDet(torch.autograd.Function):
+class InverseAndLogDet(torch.autograd.Function):
     """The inverse of positive definite matrices and the logarithm of their determinants.
 
     As both come from one factor, their gradient takes two products where that of the factor would
@@ -153,20 +160,20 @@ class ConjugateNormal(nn.Module):
     ) -> None:
         super().__init__()
         self.num_tasks = data.num_tasks
-        for name, values in _sums(data).items():
+        for name, values in sums_over_rows(data).items():
             self.register_buffer(name, values)
         self.register_buffer("informs_mean", torch.ones_like(self.yy))
         self.register_buffer("shift", torch.zeros_like(self.xy), persistent=False)
         self.register_buffer("mean_shift", torch.zeros_like(self.xy[0]), persistent=False)
         self.register_buffer("of_dtype", data.x.new_empty(()), persistent=False)
         num_tasks = torch.full((data.num_features,), float(data.num_tasks))
-        self.scale = _LogNormals(init_scale, num_tasks)
-        self.noise = _LogNormals(init_noise_scale, self.num_rows.float().unsqueeze(1))
+        self.scale = LogNormals(init_scale, num_tasks)
+        self.noise = LogNormals(init_noise_scale, self.num_rows.float().unsqueeze(1))
         self.raw_mean_scale = nn.Parameter(torch.zeros(()))
 
     def take_rows(self, data: TaskData) -> None:
         """Compute anew what depends on the training rows, as by other weights of them."""
-        for name, values in _sums(data).items():
+        for name, values in sums_over_rows(data).items():
             setattr(self, name, values)
 
     def coefficients(self) -> _Posterior:
@@ -177,12 +184,12 @@ class ConjugateNormal(nn.Module):
         of_data = s[..., None] * self.xx * units
         eye = torch.eye(len(root), dtype=root.dtype, device=root.device)
         # eigenvalues are at least 1, however small or collinear G is
-        inverse, log_det = _InverseAndLogDet.apply(eye + of_data)
+        inverse, log_det = InverseAndLogDet.apply(eye + of_data)
         own = inverse @ of_data
         offset = root * (inverse @ (root * s * self.xy)[..., None]).squeeze(-1)
         precision = (self.informs_mean[:, None, None] * own).sum(0) / units
         precision = precision + (-2 * self.raw_mean_scale.double()).exp() * eye
-        mean_cov, _ = _InverseAndLogDet.apply((precision + precision.mT) / 2)
+        mean_cov, _ = InverseAndLogDet.apply((precision + precision.mT) / 2)
         right = (self.informs_mean[:, None] * offset).sum(0) / root**2
         mean_loc = mean_cov @ right + self.mean_shift
         offset = offset + self.shift
@@ -220,7 +227,7 @@ class ConjugateNormal(nn.Module):
         cov = w.cov + w.gain @ w.mean_cov @ w.gain.mT
         return self._normal((w.offset + w.gain @ w.mean_loc).unsqueeze(1), cov.unsqueeze(1))
 
-    def start_last_task(self, start: object) -> None:
+    def start_last_task(self, start: object, rows: TaskData) -> None:
         """Leave what was learned of others as it is when a task is added."""
         self.informs_mean[-1] = 0.0
 
@@ -251,9 +258,12 @@ class ConjugateNormal(nn.Module):
         )
 
 
-def _sums(data: TaskData) -> dict[str, Tensor]:
-    """Compute the weighted sums over the rows of each task that the posteriors depend on."""
-    x = data.x.double()
+def sums_over_rows(data: TaskData, x: Tensor | None = None) -> dict[str, Tensor]:
+    """Compute the weighted sums over the rows of each task that the posteriors depend on.
+
+    ``x`` are features (T, N, P) in place of those of the data.
+    """
+    x = (data.x if x is None else x).double()
     y = x.new_zeros(x.shape[:2]) if data.y is None else data.y.double()
     weight = data.mask.to(x) if data.weight is None else data.weight.double() * data.mask
     weighted = weight[..., None] * x

@@ -143,7 +143,7 @@ class MeanFieldNormal(nn.Module):
         self.raw_scales[site].copy_(scale.unsqueeze(1).log())
 
     @torch.no_grad()
-    def start_last_task(self, start: tuple[Tensor, Tensor] | None) -> None:
+    def start_last_task(self, start: tuple[Tensor, Tensor] | None, rows: TaskData) -> None:
         """Start a task that was added, given what all have in common.
 
         ``start`` are means and scales of the site ``w``, (1, ...); None for those of a new guide.

@@ -3,6 +3,8 @@
 if __name__ == "models":
     raise ImportError("Import this as pyro_vmtl.models: `models` would be a second copy of it.")
 
+from pyro_vmtl.models.coregionalized_regressor import CoregionalizedRegressor
+from pyro_vmtl.models.kernel_features import KernelFeatures
 from pyro_vmtl.models.linear_classifier import LinearClassifier
 from pyro_vmtl.models.linear_counts import LinearCounts
 from pyro_vmtl.models.linear_regressor import LinearRegressor
@@ -13,7 +15,9 @@ from pyro_vmtl.models.priors import HierarchicalNormal, StandardNormal, ZeroMean
 from pyro_vmtl.models.task_noise import LogNormalNoise, TaskNoise
 
 __all__ = [
+    "CoregionalizedRegressor",
     "HierarchicalNormal",
+    "KernelFeatures",
     "LatentClassifier",
     "LatentRegressor",
     "LinearClassifier",

@@ -73,7 +73,7 @@ def add_task(fitted: Fitted, rows: TaskData, *, seed: int = 0) -> Fitted:
     -----
     Of the parameters, those with a row for each task get one for the new task, which starts as the
     programs make it and is then learned; all else stays. A guide can start it at the rows by a
-    method ``start_last_task``, as :class:`~pyro_vmtl.guides.MeanFieldNormal` does.
+    method ``start_last_task(start, rows)``, as :class:`~pyro_vmtl.guides.MeanFieldNormal` does.
 
     With fewer than 20 rows the noise of the new task is the mean of the others', and its members
     have the weights of new tasks; with more, both are learned from its own rows.
@@ -146,7 +146,7 @@ def _extend(member: Member, rows: TaskData, seed: int, *, learns_noise: bool) ->
     for part in guide.modules():
         start_last_task: Any = getattr(part, "start_last_task", None)
         if start_last_task is not None:
-            start_last_task(start)
+            start_last_task(start, wide)
     # a decay would be one of all tasks
     settings = method.fit_settings(rows) | {"tasks": None, "batches": None, "weight_decay": 0.0}
     programs = [model, guide]

@@ -1,0 +1,183 @@
+r"""A Gaussian process for many tasks, as a method: smooth functions that the tasks combine.
+
+The landmarks of the kernel are centres of clusters of the rows. Its length scales have the largest
+evidence of a mixed model with one smooth function that all tasks have in common: given the scales
+everything else is integrated out, and L-BFGS takes some dozens of evaluations. Functions, loadings
+and slopes are then fitted given the kernel (:class:`~pyro_vmtl.guides.CoregionalizedNormal`).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+
+from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.guides.conjugate import InverseAndLogDet, sums_over_rows
+from pyro_vmtl.guides.coregionalized import CoregionalizedNormal, integrate_own
+from pyro_vmtl.inference.elbo import MeanFieldELBO
+from pyro_vmtl.methods.method import ProgramMethod
+from pyro_vmtl.models.coregionalized_regressor import CoregionalizedRegressor
+from pyro_vmtl.models.kernel_features import KernelFeatures, kernel_root, squared_exponential
+from pyro_vmtl.models.task_noise import LogNormalNoise
+
+__all__ = ["GaussianProcess", "learn_length_scales"]
+
+MOST_ROWS = 2_000
+"""Rows that length scales are learned from, and twice as many that are clustered."""
+
+MOST_LANDMARKS, NUM_EVALUATIONS = 60, 40
+
+SPREAD = 0.5
+"""Prior standard deviation of the logarithms of length scales about the usual one."""
+
+
+@dataclass(frozen=True)
+class GaussianProcess(ProgramMethod):
+    """A Gaussian process of real targets, with random slopes of the features.
+
+    Parameters
+    ----------
+    num_landmarks
+        M, points at which the kernel is exact.
+    num_factors
+        Q, functions that tasks combine.
+    num_steps
+        Evaluations of L-BFGS at most.
+
+    Examples
+    --------
+    >>> X = torch.linspace(-2, 2, 40)[:, None]
+    >>> data = TaskData.regression(X, torch.sin(2 * X[:, 0]), ["a", "b"] * 20).with_intercept()
+    >>> fitted = GaussianProcess(num_landmarks=20).fit(data)
+    >>> bool((fitted.predictive(data).mean - data.y).abs().max() < 0.1)
+    True
+    """
+
+    num_landmarks: int = 100
+    num_factors: int = 3
+    num_steps: int = 60
+
+    subsamples_tasks = True
+
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        for name in ("num_landmarks", "num_factors", "num_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1.")
+
+    def fit_settings(self, data: TaskData) -> dict[str, Any]:
+        """Return the arguments of :func:`~pyro_vmtl.fit`."""
+        return {"elbo": MeanFieldELBO(), "optimizer": "lbfgs", "num_steps": self.num_steps}
+
+    def programs(self, data: TaskData) -> tuple[nn.Module, nn.Module]:
+        """Return model and guide for training rows, not yet fitted."""
+        if data.classes is not None:
+            raise ValueError("The rows have classes, expected real targets.")
+        at = landmarks(data.x[data.mask], self.num_landmarks)
+        features = KernelFeatures(at, learn_length_scales(data).to(at))
+        sizes = data.num_features, len(at), self.num_factors
+        model = CoregionalizedRegressor(features, *sizes, LogNormalNoise())
+        model = model.to(data.x.device)
+        return model, CoregionalizedNormal(model, data)
+
+
+def landmarks(x: Tensor, number: int) -> Tensor:
+    """Choose centres of clusters of rows (rows, F), (number, F); repeated where rows are few."""
+    some = x[_permutation(len(x))[: 2 * MOST_ROWS]].cpu().numpy()
+    clusters = KMeans(min(number, len(some)), n_init=1, max_iter=20, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # rows may be duplicates
+        found = torch.from_numpy(clusters.fit(some).cluster_centers_).to(x)
+    return found[torch.arange(number, device=found.device) % len(found)]
+
+
+def learn_length_scales(data: TaskData) -> Tensor:
+    """Compute the length scales of features, (F,), as logarithms.
+
+    Without rows that say something, they are the median distance of rows.
+    """
+    rows = data.x[data.mask].double()
+    some = rows[_permutation(len(rows))[:500]]
+    distance = torch.pdist(some).median() if len(some) > 1 else rows.new_zeros(())
+    usual = distance.clamp_min(1e-3).log().expand(data.num_features)
+    if data.y is None or len(rows) < 5 or not data.y[data.mask].double().std() > 0:
+        return usual
+    train = _subsample(data)
+    evidence = _Evidence(train, landmarks(rows, MOST_LANDMARKS), usual)
+    optimizer = torch.optim.LBFGS(
+        evidence.parameters(), max_iter=NUM_EVALUATIONS, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss: Tensor = evidence()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)  # type: ignore[arg-type]
+    found = evidence.length_scales().detach()
+    return found if found.isfinite().all() else usual
+
+
+class _Evidence(nn.Module):
+    """The negative log evidence of a mixed model with a smooth function in common."""
+
+    def __init__(self, data: TaskData, at: Tensor, usual: Tensor) -> None:
+        super().__init__()
+        self.data, self.at, self.usual = data, at, usual
+        size = data.num_features
+        zeros = usual.new_zeros
+        self.common, self.apart = nn.Parameter(zeros(())), nn.Parameter(zeros(size))
+        self.own_scale = nn.Parameter(zeros(size) + math.log(0.3))
+        self.scales = nn.Parameter(torch.tensor([0.3, 1.0, 0.5]).to(usual).log())
+
+    def length_scales(self) -> Tensor:
+        return self.usual + self.common + self.apart
+
+    def forward(self) -> Tensor:
+        data, log_length_scale = self.data, self.length_scales()
+        linear, smooth, noise = self.scales.exp()
+        kernel = squared_exponential(data.x, self.at, log_length_scale)
+        features = kernel @ kernel_root(self.at, log_length_scale)
+        x = torch.cat([data.x, features], -1)
+        sums = sums_over_rows(data, x)
+        precision = (noise**-2).expand(data.num_tasks, 1)
+        of_rows = integrate_own(
+            sums["xx"], sums["xy"][..., None], sums["yy"], precision, self.own_scale.exp()
+        )
+        unit = torch.cat([linear.expand(data.num_features), smooth.expand(len(self.at))])
+        eye = torch.eye(len(unit), dtype=unit.dtype, device=unit.device)
+        H, h = unit[:, None] * of_rows.H.sum(0) * unit, unit * of_rows.h.sum(0).squeeze(-1)
+        inverse, log_det = InverseAndLogDet.apply(eye + (H + H.mT) / 2)
+        num_rows = sums["num_rows"].sum()
+        loss = of_rows.k.sum() - h @ inverse @ h + log_det + of_rows.log_det.sum()
+        loss = loss + 2 * num_rows * noise.log()
+        # scales of own coefficients are about 0.3, and length scales about one
+        priors = (self.apart / SPREAD, self.common, self.own_scale - math.log(0.3))
+        return 0.5 * (loss + sum(prior.square().sum() for prior in priors))
+
+
+def _subsample(data: TaskData) -> TaskData:
+    """Choose some rows of some tasks, in float64, with standardized targets."""
+    tasks = _permutation(data.num_tasks)[: MOST_ROWS // 10].to(data.x.device)
+    each = max(10, MOST_ROWS // len(tasks))
+    generator = torch.Generator().manual_seed(0)
+    order = torch.rand(data.mask.shape, generator=generator).to(data.x.device)
+    index = order.masked_fill(~data.mask, 2.0)[tasks].argsort(1)[:, :each]
+    some = data.map_rows(lambda values: values[tasks])
+    some = some.take(index, some.mask.gather(1, index))
+    assert some.y is not None
+    y = some.y.double()
+    y = (y - y[some.mask].mean()) / y[some.mask].std().clamp_min(1e-12)
+    return replace(some, x=some.x.double(), y=y)
+
+
+def _permutation(size: int) -> Tensor:
+    return torch.randperm(size, generator=torch.Generator().manual_seed(0))
