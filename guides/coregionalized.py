@@ -172,8 +172,8 @@ class CoregionalizedNormal(nn.Module):
         own = integrate_own(self.xx, self.xy[..., None], self.yy, s, root)
         return own, root, s
 
-    def _factors(self, own: Integrated) -> tuple[Tensor, Tensor]:
-        """Compute mean (Q P,) and covariance of the factors, in float64."""
+    def _factors(self, own: Integrated) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute mean (Q P,), covariance and KL of the factors, in float64."""
         informs = self.informs_factors[:, None]
         second = (informs * self._second_moments().flatten(1)).mT @ own.H.flatten(1)
         num_factors, size = self.loading_loc.shape[-1], self.xy.shape[1]
@@ -181,12 +181,13 @@ class CoregionalizedNormal(nn.Module):
         precision = precision.transpose(1, 2).flatten(2).flatten(0, 1)
         scale = self.model.factor_scale.double().repeat(num_factors)
         eye = torch.eye(len(scale), dtype=scale.dtype, device=scale.device)
-        inverse, _ = InverseAndLogDet.apply(
+        inverse, log_det = InverseAndLogDet.apply(
             eye + scale[:, None] * (precision + precision.mT) / 2 * scale
         )
         right = (informs * self.loading_loc.double().squeeze(1)).mT @ own.h.squeeze(-1)
         loc = scale * (inverse @ (scale * right.flatten())) + self.factor_shift
-        return loc, scale[:, None] * inverse * scale
+        kl = 0.5 * (((loc / scale) ** 2 + inverse.diagonal() - 1).sum() + log_det)
+        return loc, scale[:, None] * inverse * scale, kl
 
     def _expected(self, own: Integrated, root: Tensor, loc: Tensor, cov: Tensor) -> Tensor:
         """Compute the expected log-likelihood without own coefficients, (T, 1)."""
@@ -206,10 +207,11 @@ class CoregionalizedNormal(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Sample every site; the model's arguments are ignored."""
         own, root, s = self._integrated()
-        factor_loc, factor_cov = self._factors(own)
+        factor_loc, factor_cov, kl = self._factors(own)
         terms = {"y": self._expected(own, root, factor_loc, factor_cov)}
         terms["w"] = torch.zeros_like(terms["y"])
-        factors = pyro.sample("factors", self._normal(factor_loc, factor_cov))
+        posterior = self._normal(factor_loc, factor_cov)
+        factors = pyro.sample("factors", posterior, infer={"expected": {"factors": kl}})
         scale = pyro.sample("w_scale", self.scale.posterior().to_event(1))
         size = self.num_inputs
         # given what a task combines, w is linear in it

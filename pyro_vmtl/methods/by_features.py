@@ -10,7 +10,7 @@ from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.method import LARGE
 
-__all__ = ["ByFeatures", "has_few_features"]
+__all__ = ["FEW", "ByFeatures", "has_few_features"]
 
 FEW = 101
 """Features, with an intercept, above which covariances take too long."""

@@ -17,10 +17,12 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
+from pyro_vmtl.data.limits import LimitError, check_limit
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.guides.conjugate import InverseAndLogDet, sums_over_rows
 from pyro_vmtl.guides.coregionalized import CoregionalizedNormal, integrate_own
 from pyro_vmtl.inference.elbo import MeanFieldELBO
+from pyro_vmtl.methods.by_features import FEW
 from pyro_vmtl.methods.method import ProgramMethod
 from pyro_vmtl.models.coregionalized_regressor import CoregionalizedRegressor
 from pyro_vmtl.models.kernel_features import KernelFeatures, kernel_root, squared_exponential
@@ -44,7 +46,9 @@ class GaussianProcess(ProgramMethod):
     Parameters
     ----------
     num_landmarks
-        M, points at which the kernel is exact.
+        M, points that stand for all rows.
+    num_features
+        K, features of the kernel, at most M.
     num_factors
         Q, functions that tasks combine.
     num_steps
@@ -54,12 +58,13 @@ class GaussianProcess(ProgramMethod):
     --------
     >>> X = torch.linspace(-2, 2, 40)[:, None]
     >>> data = TaskData.regression(X, torch.sin(2 * X[:, 0]), ["a", "b"] * 20).with_intercept()
-    >>> fitted = GaussianProcess(num_landmarks=20).fit(data)
+    >>> fitted = GaussianProcess(num_landmarks=20, num_features=10).fit(data)
     >>> bool((fitted.predictive(data).mean - data.y).abs().max() < 0.1)
     True
     """
 
-    num_landmarks: int = 100
+    num_landmarks: int = 150
+    num_features: int = 80
     num_factors: int = 3
     num_steps: int = 60
 
@@ -67,9 +72,14 @@ class GaussianProcess(ProgramMethod):
 
     def __post_init__(self) -> None:
         """Check the sizes."""
-        for name in ("num_landmarks", "num_factors", "num_steps"):
+        for name in ("num_landmarks", "num_features", "num_factors", "num_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1.")
+        if self.num_features > self.num_landmarks:
+            raise ValueError(
+                f"num_features is {self.num_features} with num_landmarks={self.num_landmarks}, "
+                "expected at most as many."
+            )
 
     def fit_settings(self, data: TaskData) -> dict[str, Any]:
         """Return the arguments of :func:`~pyro_vmtl.fit`."""
@@ -79,9 +89,16 @@ class GaussianProcess(ProgramMethod):
         """Return model and guide for training rows, not yet fitted."""
         if data.classes is not None:
             raise ValueError("The rows have classes, expected real targets.")
+        if data.num_features > FEW:
+            raise LimitError(
+                f"The rows have {data.num_features} features, expected at most {FEW} for a "
+                "Gaussian process. Reduce them, for example with sklearn.decomposition.PCA."
+            )
+        numbers = data.num_tasks * (data.num_features + self.num_features) ** 2
+        check_limit("NUMBERS", numbers, "A Gaussian process of so many tasks", "If there is memory")
         at = landmarks(data.x[data.mask], self.num_landmarks)
-        features = KernelFeatures(at, learn_length_scales(data).to(at))
-        sizes = data.num_features, len(at), self.num_factors
+        features = KernelFeatures(at, learn_length_scales(data).to(at), self.num_features)
+        sizes = data.num_features, self.num_features, self.num_factors
         model = CoregionalizedRegressor(features, *sizes, LogNormalNoise())
         model = model.to(data.x.device)
         return model, CoregionalizedNormal(model, data)

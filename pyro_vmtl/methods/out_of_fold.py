@@ -59,6 +59,11 @@ class OutOfFold:
         }
         return cls(draws, y, task, weight, shares)
 
+    def join(self, other: OutOfFold) -> OutOfFold:
+        """Add what other members predict of the same rows."""
+        draws, shares = {**self.draws, **other.draws}, {**self.shares, **other.shares}
+        return replace(self, draws=draws, shares=shares)
+
     def where(self, chosen: Tensor) -> OutOfFold:
         """Select rows, by a mask (rows,)."""
         draws = _select(self.draws, chosen)

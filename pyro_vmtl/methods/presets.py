@@ -26,6 +26,7 @@ from pyro_vmtl.data.row_batches import BalancedRows, RandomRows
 from pyro_vmtl.data.task_batches import TaskBlocks
 from pyro_vmtl.handlers.schedules import Exponential, Linear, Stairs
 from pyro_vmtl.methods.by_features import ByFeatures
+from pyro_vmtl.methods.gaussian_process import GaussianProcess
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.stack import Stack
 from pyro_vmtl.sharing.pools import ExpectedLogarithmicPool, GaussianSumPool, LinearPool
@@ -35,6 +36,7 @@ __all__ = [
     "BASELINES",
     "DEFAULT",
     "FEW_FEATURES",
+    "GAUSSIAN_PROCESS",
     "HIERARCHICAL",
     "OFFICIAL",
     "OFFICIAL_AC",
@@ -103,6 +105,9 @@ FEW_FEATURES: dict[str, dict[str, Preset]] = {
 """Members of the default for each kind of targets where there are few features: tasks are like some
 others, or exchangeable with a scale for each coefficient. Both are fitted without draws."""
 
+GAUSSIAN_PROCESS = GaussianProcess()
+"""Smooth functions that tasks combine. The default has it where a target is not linear."""
+
 _UNSHARED: dict[str, dict[str, Any]] = {
     "alone": {"learned_prior": False},  # not even the scale of the prior is in common
     "pooled": {"pooled": True},
@@ -110,7 +115,7 @@ _UNSHARED: dict[str, dict[str, Any]] = {
 }
 """What differs from the shared preset, for few features, in those that share no posteriors."""
 
-AnyPreset: TypeAlias = Preset | ByFeatures[Preset] | ByFeatures[Stack]
+AnyPreset: TypeAlias = Preset | GaussianProcess | ByFeatures[Preset] | ByFeatures[Stack]
 """What :func:`presets` returns."""
 
 _VMTL = Preset(
@@ -219,11 +224,13 @@ def presets(kind: Literal["classification", "regression", "counts"]) -> dict[str
     if kind == "regression":
         # With few features a normal posterior is right as it is, and a low weight would overfit.
         members["shared-kl-1"] = _raise_kl_weights(SHARED, 1.0)
+    challengers = {"gaussian-process": GAUSSIAN_PROCESS} if kind == "regression" else {}
     single = {"shared": SHARED}
     if kind != "counts":
         single |= BASELINES
     single["mixed-model"] = ALONE
-    methods: dict[str, AnyPreset] = {"default": ByFeatures(Stack(few), Stack(members))}
+    stacks = (Stack(each, challengers=challengers) for each in (few, members))
+    methods: dict[str, AnyPreset] = {"default": ByFeatures(*stacks), **challengers}
     for name, preset in single.items():
         many = change(preset)
         methods[name] = ByFeatures(few[name], many) if name in few else many

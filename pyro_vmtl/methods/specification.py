@@ -10,6 +10,7 @@ from pyro_vmtl.data.row_batches import BalancedRows, RandomRows
 from pyro_vmtl.data.task_batches import RandomTasks, TaskBlocks
 from pyro_vmtl.handlers.schedules import Constant, Cosine, Exponential, Linear, Stairs
 from pyro_vmtl.methods.by_features import ByFeatures
+from pyro_vmtl.methods.gaussian_process import GaussianProcess
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.stack import Stack
 from pyro_vmtl.predictive.calibration import Calibration
@@ -25,7 +26,7 @@ __all__ = ["from_json", "to_json"]
 OBJECTS: dict[str, Any] = {
     kind.__name__: kind
     for kind in (
-        *(Preset, Stack, ByFeatures, Calibration),
+        *(Preset, GaussianProcess, Stack, ByFeatures, Calibration),
         *(Constant, Exponential, Cosine, Linear, Stairs),
         *(RandomRows, BalancedRows, RandomTasks, TaskBlocks),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from pyro_vmtl.handlers.tracing import reason
 from pyro_vmtl.inference.joint import MOST_NUMBERS
 from pyro_vmtl.inference.progress import fits_bar
 from pyro_vmtl.inference.svi import FitResult
+from pyro_vmtl.methods.challengers import improves
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.method import ProgramMethod
@@ -51,6 +52,9 @@ class Stack:
         Parts of the rows that are held out in turn.
     calibrated
         Whether to learn a :class:`~pyro_vmtl.Calibration` of each member that needs one.
+    challengers
+        Methods that take longer, by name. Each is fitted without the first fold, and becomes a
+        member if it improves what the members predict of that by more than a standard error.
 
     Raises
     ------
@@ -73,6 +77,7 @@ class Stack:
     members: Mapping[str, ProgramMethod]
     num_folds: int = 5
     calibrated: bool = True
+    challengers: Mapping[str, ProgramMethod] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Copy the members, so that changing those of one stack leaves others alone."""
@@ -85,9 +90,10 @@ class Stack:
                     "programs anew for each fold. Pass a function that returns model and guide for "
                     "rows: Programs(make)."
                 )
+        object.__setattr__(self, "challengers", dict(self.challengers))
         nested = [
             name
-            for name, method in self.members.items()
+            for name, method in {**self.members, **self.challengers}.items()
             if isinstance(getattr(method, "few_features", method), Stack)
         ]
         if nested:
@@ -147,6 +153,10 @@ class Stack:
                 held_out, stopped = kept.out_of_fold(
                     data, members, seed=seed, report=report, checkpoints=checkpoints
                 )
+        if held_out is not None and not stopped and self.challengers:
+            rows = validation if validation is None else some
+            kept, more, held_out = kept._challenge(data, held_out, rows, seed, checkpoints)
+            members = {**members, **more}
         result = FitResult(
             next(iter(members.values())).result.history,
             time.perf_counter() - started,
@@ -162,6 +172,43 @@ class Stack:
         of_new_tasks = new_task_member_weights(members, data, seed=seed)
         of_folds = held_out.draw_shares(density, weights, seed=seed)
         return Fitted(members, weights, result, calibrations, of_new_tasks, of_folds)
+
+    def _challenge(
+        self,
+        data: TaskData,
+        held_out: OutOfFold,
+        validation: TaskData | None,
+        seed: int,
+        checkpoints: Path | None,
+    ) -> tuple[Stack, dict[str, Member], OutOfFold]:
+        """Fit the challengers that improve predictions; return them, and the stack with them."""
+        stack, members = self, {}
+        for name, method in self.challengers.items():
+            alone = replace(self, members={name: method}, challengers={})
+            train, held = data, validation
+            if held is None:
+                train, held = next(self._folds(data, seed))
+            try:
+                fits = _Fitting(alone.members, seed, lambda name: None, None)
+                (trial, *_), ends = fits.fit({1: train})
+            except LimitError:  # those of a challenger are no reason to complain
+                continue
+            larger = replace(stack, members={**stack.members, name: method})
+            found: OutOfFold | None = _predict_held_out(trial, train, held, seed)
+            if "interrupted" in ends or not improves(
+                found, held_out, larger.calibrated_members(data), seed=seed
+            ):
+                continue
+            if validation is None:
+                folder = None if checkpoints is None else checkpoints / name
+                trial = {name: method.fit(data, seed=seed, checkpoints=folder).member}
+                found, stopped = alone.out_of_fold(
+                    data, trial, seed=seed, checkpoints=checkpoints
+                )
+            if found is not None and len(found.y) == len(held_out.y):
+                stack, held_out = larger, held_out.join(found)
+                members.update(trial)
+        return stack, members, held_out
 
     def calibrated_members(self, data: TaskData) -> list[str]:
         """Return the names of the members that need a calibration."""
