@@ -5,15 +5,14 @@ symbol             meaning                                     code             
 ================== =========================================== ====================== ==========
 :math:`z_m`        landmark m, in the space of the features    ``landmarks``          (M, F)
 :math:`\ell_f`     length scale of feature f                   ``log_length_scale``   (F,)
-:math:`R`          root of the kernel's inverse at landmarks   ``root``               (M, K)
+:math:`R`          root of the kernel's inverse at landmarks   ``root``               (M, M)
 ================== =========================================== ====================== ==========
 
 .. math:: k(x, z) = \exp\Bigl(-\tfrac12 \sum_f \frac{(x_f - z_f)^2}{\ell_f^2}\Bigr), \qquad
-    \varphi(x) = R^\top k(z, x), \qquad R = U_K \Lambda_K^{-1/2}
+    \varphi(x) = R^\top k(z, x), \qquad R R^\top = k(z, z)^{-1}
 
-with the K largest eigenvalues :math:`\Lambda_K` and eigenvectors of :math:`k(z, z)`. A linear model
-of :math:`\varphi` with independent standard normal coefficients is a Gaussian process with
-Nyström's approximation of the kernel [1]_; with K = M, it is exact at the landmarks.
+A linear model of :math:`\varphi` with independent standard normal coefficients is a Gaussian
+process with Nyström's approximation of the kernel [1]_: exact at the landmarks.
 
 References
 ----------
@@ -40,8 +39,6 @@ class KernelFeatures(nn.Module):
         (M, F), points in the space of the features.
     log_length_scale
         (F,), logarithm of the distance, for each feature, at which the kernel is 0.61.
-    num_features
-        K, at most M; all by default.
 
     Examples
     --------
@@ -56,21 +53,15 @@ class KernelFeatures(nn.Module):
     log_length_scale: Tensor
     root: Tensor
 
-    def __init__(
-        self, landmarks: Tensor, log_length_scale: Tensor, num_features: int | None = None
-    ) -> None:
+    def __init__(self, landmarks: Tensor, log_length_scale: Tensor) -> None:
         super().__init__()
         self.register_buffer("landmarks", landmarks)
         self.register_buffer("log_length_scale", log_length_scale)
-        at = landmarks.double()
-        values, vectors = torch.linalg.eigh(
-            squared_exponential(at, at, log_length_scale.double())
-        )
-        root = vectors * values.clamp_min(JITTER).rsqrt()
-        self.register_buffer("root", root.flip(1)[:, :num_features].contiguous())
+        root = kernel_root(landmarks.double(), log_length_scale.double())
+        self.register_buffer("root", root)
 
     def forward(self, x: Tensor) -> Tensor:
-        r"""Compute the features of rows (\*L, F), (\*L, K)."""
+        r"""Compute the features of rows (\*L, F), (\*L, M)."""
         at, log_scale = self.landmarks.double(), self.log_length_scale.double()
         return (squared_exponential(x.double(), at, log_scale) @ self.root).to(x.dtype)
 

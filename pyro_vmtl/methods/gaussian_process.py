@@ -1,15 +1,16 @@
 r"""A Gaussian process for many tasks, as a method: smooth functions that the tasks combine.
 
 The landmarks of the kernel are centres of clusters of the rows. Its length scales have the largest
-evidence of a mixed model with one smooth function that all tasks have in common: given the scales
-everything else is integrated out, and L-BFGS takes some dozens of evaluations. Functions, loadings
-and slopes are then fitted given the kernel (:class:`~pyro_vmtl.guides.CoregionalizedNormal`).
+evidence of a model with one function that all tasks have in common and an intercept for each: given
+the scales everything else is integrated out, and L-BFGS takes some dozens of evaluations.
+Functions, loadings and slopes are then fitted given the kernel (:class:`~pyro_vmtl.guides.CoregionalizedNormal`).
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from pyro_vmtl.guides.conjugate import InverseAndLogDet, sums_over_rows
 from pyro_vmtl.guides.coregionalized import CoregionalizedNormal, integrate_own
 from pyro_vmtl.inference.elbo import MeanFieldELBO
 from pyro_vmtl.methods.by_features import FEW
+from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.method import ProgramMethod
 from pyro_vmtl.models.coregionalized_regressor import CoregionalizedRegressor
 from pyro_vmtl.models.kernel_features import KernelFeatures, kernel_root, squared_exponential
@@ -30,10 +32,13 @@ from pyro_vmtl.models.task_noise import LogNormalNoise
 
 __all__ = ["GaussianProcess", "learn_length_scales"]
 
-MOST_ROWS = 2_000
-"""Rows that length scales are learned from, and twice as many that are clustered."""
+MOST_ROWS = 1_000
+"""Rows that length scales are learned from, and four times as many that are clustered."""
 
-MOST_LANDMARKS, NUM_EVALUATIONS = 60, 40
+MOST_LANDMARKS, NUM_EVALUATIONS = 50, 30
+
+EVALUATIONS_FROM_START = 20
+"""Evaluations that are enough from the parameters of a fit to similar rows."""
 
 SPREAD = 0.5
 """Prior standard deviation of the logarithms of length scales about the usual one."""
@@ -46,9 +51,7 @@ class GaussianProcess(ProgramMethod):
     Parameters
     ----------
     num_landmarks
-        M, points that stand for all rows.
-    num_features
-        K, features of the kernel, at most M.
+        M, points at which the kernel is exact.
     num_factors
         Q, functions that tasks combine.
     num_steps
@@ -58,13 +61,12 @@ class GaussianProcess(ProgramMethod):
     --------
     >>> X = torch.linspace(-2, 2, 40)[:, None]
     >>> data = TaskData.regression(X, torch.sin(2 * X[:, 0]), ["a", "b"] * 20).with_intercept()
-    >>> fitted = GaussianProcess(num_landmarks=20, num_features=10).fit(data)
+    >>> fitted = GaussianProcess(num_landmarks=20).fit(data)
     >>> bool((fitted.predictive(data).mean - data.y).abs().max() < 0.1)
     True
     """
 
-    num_landmarks: int = 150
-    num_features: int = 80
+    num_landmarks: int = 100
     num_factors: int = 3
     num_steps: int = 60
 
@@ -72,18 +74,19 @@ class GaussianProcess(ProgramMethod):
 
     def __post_init__(self) -> None:
         """Check the sizes."""
-        for name in ("num_landmarks", "num_features", "num_factors", "num_steps"):
+        for name in ("num_landmarks", "num_factors", "num_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1.")
-        if self.num_features > self.num_landmarks:
-            raise ValueError(
-                f"num_features is {self.num_features} with num_landmarks={self.num_landmarks}, "
-                "expected at most as many."
-            )
 
     def fit_settings(self, data: TaskData) -> dict[str, Any]:
         """Return the arguments of :func:`~pyro_vmtl.fit`."""
         return {"elbo": MeanFieldELBO(), "optimizer": "lbfgs", "num_steps": self.num_steps}
+
+    def _settings_from(self, start: Member | None, data: TaskData) -> dict[str, Any]:
+        settings = super()._settings_from(start, data)
+        if start is not None:
+            settings["num_steps"] = min(self.num_steps, EVALUATIONS_FROM_START)
+        return settings
 
     def programs(self, data: TaskData) -> tuple[nn.Module, nn.Module]:
         """Return model and guide for training rows, not yet fitted."""
@@ -94,11 +97,11 @@ class GaussianProcess(ProgramMethod):
                 f"The rows have {data.num_features} features, expected at most {FEW} for a "
                 "Gaussian process. Reduce them, for example with sklearn.decomposition.PCA."
             )
-        numbers = data.num_tasks * (data.num_features + self.num_features) ** 2
+        numbers = data.num_tasks * (data.num_features + self.num_landmarks) ** 2
         check_limit("NUMBERS", numbers, "A Gaussian process of so many tasks", "If there is memory")
         at = landmarks(data.x[data.mask], self.num_landmarks)
-        features = KernelFeatures(at, learn_length_scales(data).to(at), self.num_features)
-        sizes = data.num_features, self.num_features, self.num_factors
+        features = KernelFeatures(at, learn_length_scales(data).to(at))
+        sizes = data.num_features, self.num_landmarks, self.num_factors
         model = CoregionalizedRegressor(features, *sizes, LogNormalNoise())
         model = model.to(data.x.device)
         return model, CoregionalizedNormal(model, data)
@@ -106,7 +109,7 @@ class GaussianProcess(ProgramMethod):
 
 def landmarks(x: Tensor, number: int) -> Tensor:
     """Choose centres of clusters of rows (rows, F), (number, F); repeated where rows are few."""
-    some = x[_permutation(len(x))[: 2 * MOST_ROWS]].cpu().numpy()
+    some = x[_permutation(len(x))[: 4 * MOST_ROWS]].cpu().numpy()
     clusters = KMeans(min(number, len(some)), n_init=1, max_iter=20, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # rows may be duplicates
@@ -137,14 +140,14 @@ def learn_length_scales(data: TaskData) -> Tensor:
         loss.backward()
         return loss
 
-    with torch.enable_grad():
+    with torch.enable_grad(), suppress(torch.linalg.LinAlgError):
         optimizer.step(closure)  # type: ignore[arg-type]
     found = evidence.length_scales().detach()
     return found if found.isfinite().all() else usual
 
 
 class _Evidence(nn.Module):
-    """The negative log evidence of a mixed model with a smooth function in common."""
+    """The negative log evidence of a function in common and intercepts of the tasks."""
 
     def __init__(self, data: TaskData, at: Tensor, usual: Tensor) -> None:
         super().__init__()
@@ -152,7 +155,7 @@ class _Evidence(nn.Module):
         size = data.num_features
         zeros = usual.new_zeros
         self.common, self.apart = nn.Parameter(zeros(())), nn.Parameter(zeros(size))
-        self.own_scale = nn.Parameter(zeros(size) + math.log(0.3))
+        self.own_scale = nn.Parameter(zeros(1) + math.log(0.3))
         self.scales = nn.Parameter(torch.tensor([0.3, 1.0, 0.5]).to(usual).log())
 
     def length_scales(self) -> Tensor:
@@ -163,21 +166,20 @@ class _Evidence(nn.Module):
         linear, smooth, noise = self.scales.exp()
         kernel = squared_exponential(data.x, self.at, log_length_scale)
         features = kernel @ kernel_root(self.at, log_length_scale)
-        x = torch.cat([data.x, features], -1)
+        x = torch.cat([torch.ones_like(data.x[..., :1]), data.x, features], -1)
         sums = sums_over_rows(data, x)
         precision = (noise**-2).expand(data.num_tasks, 1)
         of_rows = integrate_own(
             sums["xx"], sums["xy"][..., None], sums["yy"], precision, self.own_scale.exp()
         )
-        unit = torch.cat([linear.expand(data.num_features), smooth.expand(len(self.at))])
+        unit = torch.cat([linear.expand(1 + data.num_features), smooth.expand(len(self.at))])
         eye = torch.eye(len(unit), dtype=unit.dtype, device=unit.device)
         H, h = unit[:, None] * of_rows.H.sum(0) * unit, unit * of_rows.h.sum(0).squeeze(-1)
         inverse, log_det = InverseAndLogDet.apply(eye + (H + H.mT) / 2)
         num_rows = sums["num_rows"].sum()
         loss = of_rows.k.sum() - h @ inverse @ h + log_det + of_rows.log_det.sum()
         loss = loss + 2 * num_rows * noise.log()
-        # scales of own coefficients are about 0.3, and length scales about one
-        priors = (self.apart / SPREAD, self.common, self.own_scale - math.log(0.3))
+        priors = self.apart / SPREAD, self.common
         return 0.5 * (loss + sum(prior.square().sum() for prior in priors))
 
 
