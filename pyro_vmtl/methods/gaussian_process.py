@@ -12,6 +12,7 @@ import math
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -141,6 +142,7 @@ def learn_length_scales(data: TaskData) -> Tensor:
         return loss
 
     with torch.enable_grad(), suppress(torch.linalg.LinAlgError):
+        evidence.start()
         optimizer.step(closure)  # type: ignore[arg-type]
     found = evidence.length_scales().detach()
     return found if found.isfinite().all() else usual
@@ -157,6 +159,18 @@ class _Evidence(nn.Module):
         self.common, self.apart = nn.Parameter(zeros(())), nn.Parameter(zeros(size))
         self.own_scale = nn.Parameter(zeros(1) + math.log(0.3))
         self.scales = nn.Parameter(torch.tensor([0.3, 1.0, 0.5]).to(usual).log())
+
+    @torch.no_grad()
+    def start(self) -> None:
+        """Start at the best of a few scales, far from optima where the kernel is white noise."""
+        losses = {}
+        for common, noise in product((-0.7, 0.0, 0.7), (0.1, 0.5)):
+            self.common.fill_(common)
+            self.scales[2] = math.log(noise)
+            losses[common, noise] = float(self())
+        common, noise = min(losses, key=losses.__getitem__)
+        self.common.fill_(common)
+        self.scales[2] = math.log(noise)
 
     def length_scales(self) -> Tensor:
         return self.usual + self.common + self.apart
@@ -179,7 +193,7 @@ class _Evidence(nn.Module):
         num_rows = sums["num_rows"].sum()
         loss = of_rows.k.sum() - h @ inverse @ h + log_det + of_rows.log_det.sum()
         loss = loss + 2 * num_rows * noise.log()
-        priors = self.apart / SPREAD, self.common
+        priors = self.apart / SPREAD, self.common / SPREAD
         return 0.5 * (loss + sum(prior.square().sum() for prior in priors))
 
 
