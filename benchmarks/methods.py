@@ -46,7 +46,7 @@ BASELINES: dict[str, dict[str, Callable[..., Any]]] = {
         "per-task": ridge_per_task,
         "pooled": lambda X, y, tasks, X_new, tasks_new: ridge_pooled(X, y, X_new),
         "boosted-trees": boosted_trees_regression,
-        "gaussian-process": gaussian_process,
+        "gpytorch": gaussian_process,
         "linear-mixed-model": linear_mixed_model,
         "linear-mixed-model-selected": partial(linear_mixed_model, selected=True),
         "lightgbm-task": lightgbm_regression,

@@ -27,13 +27,13 @@ METHODS = (
     *SAFE,
     "shared",
     "boosted-trees",
-    "gaussian-process",
+    "gpytorch",
     "paper",
     "official",
 )
 """Methods of the suite, each on the data sets that it applies to."""
 
-TOO_LARGE = {"gaussian-process": ("school", "synthetic 128 tasks")}
+TOO_LARGE = {"gpytorch": ("school", "synthetic 128 tasks")}
 """Data sets that are too large for a method."""
 
 

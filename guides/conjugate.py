@@ -72,6 +72,7 @@ class LogNormals(nn.Module):
         self.raw_spread = nn.Parameter(-0.5 * (2 * num_numbers + 1).log())
 
     def posterior(self) -> dist.LogNormal:
+        """Return the posteriors."""
         return dist.LogNormal(self.loc, self.raw_spread.exp())
 
     def log_precision(self) -> Tensor:
@@ -90,16 +91,19 @@ class InverseAndLogDet(torch.autograd.Function):
 
     @staticmethod
     def forward(matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """Return inverse and logarithm of the determinant."""
         lower = torch.linalg.cholesky(matrix)
         inverse = torch.cholesky_inverse(lower)
         return inverse, 2 * lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: tuple[Tensor, Tensor]) -> None:
+        """Save the inverse."""
         ctx.save_for_backward(output[0])
 
     @staticmethod
     def backward(ctx: Any, of_inverse: Tensor, of_log_det: Tensor) -> Tensor:
+        """Return the gradient of the matrix."""
         (inverse,) = ctx.saved_tensors
         return of_log_det[..., None, None] * inverse - inverse @ of_inverse @ inverse
 

@@ -216,8 +216,8 @@ class CoregionalizedNormal(nn.Module):
         size = self.num_inputs
         # given what a task combines, w is linear in it
         gain = root[:, None] * own.inverse @ (s[..., None] * root[:, None] * self.xx[:, :size])
-        offset = root[:, None] * own.inverse @ (
-            s[..., None] * (root * self.xy[:, :size])[..., None]
+        offset = (
+            root[:, None] * own.inverse @ (s[..., None] * (root * self.xy[:, :size])[..., None])
         )
         offset = offset.squeeze(-1) + self.shift
         cov = own.inverse * (root[:, None] * root)

@@ -3,7 +3,8 @@ r"""A Gaussian process for many tasks, as a method: smooth functions that the ta
 The landmarks of the kernel are centres of clusters of the rows. Its length scales have the largest
 evidence of a model with one function that all tasks have in common and an intercept for each: given
 the scales everything else is integrated out, and L-BFGS takes some dozens of evaluations.
-Functions, loadings and slopes are then fitted given the kernel (:class:`~pyro_vmtl.guides.CoregionalizedNormal`).
+Functions, loadings and slopes are then fitted given the kernel
+(:class:`~pyro_vmtl.guides.CoregionalizedNormal`).
 """
 
 from __future__ import annotations
@@ -141,9 +142,9 @@ def learn_length_scales(data: TaskData) -> Tensor:
         loss.backward()
         return loss
 
-    with torch.enable_grad(), suppress(torch.linalg.LinAlgError):
+    with torch.enable_grad(), suppress(torch._C._LinAlgError):
         evidence.start()
-        optimizer.step(closure)  # type: ignore[arg-type]
+        optimizer.step(closure)
     found = evidence.length_scales().detach()
     return found if found.isfinite().all() else usual
 

@@ -8,27 +8,29 @@ fits all its members and mixes their predictions, with weights from rows that th
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from pyro_vmtl.data.folds import folds, needed_folds, subsample_rows
-from pyro_vmtl.data.limits import LimitError, LimitWarning, exceeds
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.handlers.tracing import reason
 from pyro_vmtl.inference.joint import MOST_NUMBERS
 from pyro_vmtl.inference.progress import fits_bar
 from pyro_vmtl.inference.svi import FitResult
-from pyro_vmtl.methods.challengers import improves
+from pyro_vmtl.methods.challengers import Trials
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.member import Member
+from pyro_vmtl.methods.member_fits import (
+    MemberFits,
+    concat_folds,
+    predict_fold,
+    predict_held_out,
+)
 from pyro_vmtl.methods.method import ProgramMethod
 from pyro_vmtl.methods.new_task import new_task_member_weights
 from pyro_vmtl.methods.out_of_fold import OutOfFold
-from pyro_vmtl.predictive.families import check_mixable
 
 __all__ = ["Stack"]
 
@@ -130,33 +132,34 @@ class Stack:
         """
         started = time.perf_counter()
         num_held_out = needed_folds(data, self.num_folds, enough=ENOUGH_HELD_OUT)
-        num_fits = len(self.members) * (1 if validation is not None else num_held_out + 1)
+        each_of = 1 if validation is not None else num_held_out + 1
+        num_fits = len(self.members) * each_of + len(self.challengers) * (1 + each_of)
         with fits_bar(num_fits, visible=progress) as report:
-            fitting = _Fitting(self.members, seed, report, checkpoints)
+            fitting = MemberFits(self.members, seed, report, checkpoints)
             beside = (
                 validation is None
                 and self._are_small(data)
                 and all(member.starts_anew(data) for member in self.members.values())
             )
-            pairs = [*self._folds(data, seed)] if beside else []
+            pairs = [*self.folds(data, seed)] if beside else []
             trains = {number: train for number, (train, _) in enumerate(pairs, 1)}
             (members, *without_folds), ends = fitting.fit({0: data, **trains})
             stopped, held_out = "interrupted" in ends, None
             kept = replace(self, members={name: self.members[name] for name in members})
             if not stopped and validation is not None:
                 some = subsample_rows(validation, MAX_HELD_OUT, seed=seed)
-                held_out = _predict_held_out(members, data, some, seed)
+                held_out = predict_held_out(members, data, some, seed)
             elif not stopped and pairs:
                 each = zip(without_folds, pairs, strict=True)
-                held_out = _concat([_out_of_fold(fits, *pair, seed) for fits, pair in each])
+                held_out = concat_folds([predict_fold(fits, *pair, seed) for fits, pair in each])
             elif not stopped and data.mask.sum() > 1:
                 held_out, stopped = kept.out_of_fold(
                     data, members, seed=seed, report=report, checkpoints=checkpoints
                 )
-        if held_out is not None and not stopped and self.challengers:
-            rows = validation if validation is None else some
-            kept, more, held_out = kept._challenge(data, held_out, rows, seed, checkpoints)
-            members = {**members, **more}
+            if held_out is not None and not stopped:
+                trials = Trials(kept, data, None if validation is None else some, seed)
+                kept, more, held_out, stopped = trials.run(held_out, report, checkpoints)
+                members = {**members, **more}
         result = FitResult(
             next(iter(members.values())).result.history,
             time.perf_counter() - started,
@@ -173,43 +176,6 @@ class Stack:
         of_folds = held_out.draw_shares(density, weights, seed=seed)
         return Fitted(members, weights, result, calibrations, of_new_tasks, of_folds)
 
-    def _challenge(
-        self,
-        data: TaskData,
-        held_out: OutOfFold,
-        validation: TaskData | None,
-        seed: int,
-        checkpoints: Path | None,
-    ) -> tuple[Stack, dict[str, Member], OutOfFold]:
-        """Fit the challengers that improve predictions; return them, and the stack with them."""
-        stack, members = self, {}
-        for name, method in self.challengers.items():
-            alone = replace(self, members={name: method}, challengers={})
-            train, held = data, validation
-            if held is None:
-                train, held = next(self._folds(data, seed))
-            try:
-                fits = _Fitting(alone.members, seed, lambda name: None, None)
-                (trial, *_), ends = fits.fit({1: train})
-            except LimitError:  # those of a challenger are no reason to complain
-                continue
-            larger = replace(stack, members={**stack.members, name: method})
-            found: OutOfFold | None = _predict_held_out(trial, train, held, seed)
-            if "interrupted" in ends or not improves(
-                found, held_out, larger.calibrated_members(data), seed=seed
-            ):
-                continue
-            if validation is None:
-                folder = None if checkpoints is None else checkpoints / name
-                trial = {name: method.fit(data, seed=seed, checkpoints=folder).member}
-                found, stopped = alone.out_of_fold(
-                    data, trial, seed=seed, checkpoints=checkpoints
-                )
-            if found is not None and len(found.y) == len(held_out.y):
-                stack, held_out = larger, held_out.join(found)
-                members.update(trial)
-        return stack, members, held_out
-
     def calibrated_members(self, data: TaskData) -> list[str]:
         """Return the names of the members that need a calibration."""
         members = self.members.items()
@@ -219,7 +185,8 @@ class Stack:
         """Whether the folds are fitted at once."""
         return bool(self.num_folds * data.x.numel() <= MOST_NUMBERS and data.mask.sum() > 1)
 
-    def _folds(self, data: TaskData, seed: int) -> Iterator[tuple[TaskData, TaskData]]:
+    def folds(self, data: TaskData, seed: int) -> Iterator[tuple[TaskData, TaskData]]:
+        """Split the rows into those to fit and those held out, in turn."""
         enough, most = ENOUGH_HELD_OUT, MAX_HELD_OUT
         return folds(data, self.num_folds, seed=seed, enough=enough, most=most)
 
@@ -237,85 +204,18 @@ class Stack:
         These fits start at the parameters of ``members``, fits to all rows, if there are any.
         Return predictions of the folds that were done, or None, and whether it was interrupted.
         """
-        fitting = _Fitting(self.members, seed, report, checkpoints)
+        fitting = MemberFits(self.members, seed, report, checkpoints)
         parts: list[OutOfFold] = []
         stopped = False
-        pairs = enumerate(self._folds(data, seed), 1)
+        pairs = enumerate(self.folds(data, seed), 1)
         for group in [[*pairs]] if self._are_small(data) else ([pair] for pair in pairs):
             fits, ends = fitting.fit({number: train for number, (train, _) in group}, members)
             for found, (_, pair) in zip(fits, group, strict=True):
                 over = all(member.result.stopped != "interrupted" for member in found.values())
                 if over and found.keys() == self.members.keys():
-                    parts.append(_out_of_fold(found, *pair, seed))
+                    parts.append(predict_fold(found, *pair, seed))
             stopped = "interrupted" in ends
             if stopped:
                 break
             del group, pair  # before the rows of the next fold are copied
-        return _concat(parts), stopped
-
-
-@dataclass(frozen=True)
-class _Fitting:
-    """How the members of a stack are fitted."""
-
-    members: Mapping[str, ProgramMethod]
-    seed: int
-    report: Callable[[str], None]
-    checkpoints: Path | None
-
-    def fit(
-        self, parts: Mapping[int, TaskData], starts: Mapping[str, Member] | None = None
-    ) -> tuple[list[dict[str, Member]], set[str]]:
-        """Fit the members to rows without each fold, 0 for all rows; say why these fits ended."""
-        fits: list[dict[str, Member]] = [{} for _ in parts]
-        ends: set[str] = set()
-        for name, method in self.members.items():
-            folders = []
-            for fold in parts:
-                self.report(f"{name}, without fold {fold}" if fold else f"{name}, all rows")
-                folder = f"{name}-without-fold-{fold}" if fold else name
-                folders.append(None if self.checkpoints is None else self.checkpoints / folder)
-            start = None if starts is None else starts[name]
-            try:
-                fitted = method.fit_each(
-                    [*parts.values()], seed=self.seed, checkpoints=folders, start=start
-                )
-            except LimitError as error:
-                if not fits[0] and name == [*self.members][-1]:
-                    raise
-                left_out = f"Member {name!r} is left out. {reason(error)}"
-                warnings.warn(left_out, LimitWarning, stacklevel=2)
-                continue
-            for of_part, each in zip(fits, fitted, strict=False):
-                of_part[name] = each.member
-                ends.add(each.result.stopped)
-            if "interrupted" in ends:
-                break
-        return fits, ends
-
-
-def _out_of_fold(
-    members: Mapping[str, Member], train: TaskData, held: TaskData, seed: int
-) -> OutOfFold:
-    """Predict the rows of a fold, and compute what tasks borrow in the fits without it."""
-    found = _predict_held_out(members, train, held, seed)
-    if exceeds("TASK_PAIRS", train.num_tasks**2):
-        return found
-    shares = {name: m.borrowing.mean(m.guide, seed=seed)[None] for name, m in members.items()}
-    return replace(found, shares=shares)
-
-
-def _concat(parts: Sequence[OutOfFold]) -> OutOfFold | None:
-    """Concatenate the folds, if there is a row in any."""
-    return OutOfFold.concat(parts) if any(len(part.y) for part in parts) else None
-
-
-def _predict_held_out(
-    members: Mapping[str, Member], train: TaskData, held: TaskData, seed: int
-) -> OutOfFold:
-    """Predict held-out rows."""
-    # What is not learned of a task without rows, such as its noise, is no prediction.
-    known = held.mask & train.mask.any(1, keepdim=True)
-    draws = {name: member.draws(held, seed=seed) for name, member in members.items()}
-    check_mixable(list(draws.values()))
-    return OutOfFold.of_rows(draws, held, known)
+        return concat_folds(parts), stopped

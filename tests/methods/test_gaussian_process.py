@@ -99,9 +99,9 @@ def test_draws_have_the_exact_posterior_of_the_function(known):
     with isolated(1), torch.no_grad():
         found = torch.stack(
             [
-                trace_guide_and_model(model, guide, data.without_targets()).model.nodes["y"][
-                    "fn"
-                ].mean[data.mask]
+                trace_guide_and_model(model, guide, data.without_targets())
+                .model.nodes["y"]["fn"]
+                .mean[data.mask]
                 for _ in range(3000)
             ]
         ).double()
