@@ -25,6 +25,7 @@ from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.guides.conjugate import InverseAndLogDet, sums_over_rows
 from pyro_vmtl.guides.coregionalized import CoregionalizedNormal, integrate_own
 from pyro_vmtl.inference.elbo import MeanFieldELBO
+from pyro_vmtl.inference.lbfgs import NotFactorizedError
 from pyro_vmtl.methods.by_features import FEW
 from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.method import ProgramMethod
@@ -142,7 +143,7 @@ def learn_length_scales(data: TaskData) -> Tensor:
         loss.backward()
         return loss
 
-    with torch.enable_grad(), suppress(torch._C._LinAlgError):
+    with torch.enable_grad(), suppress(NotFactorizedError):
         evidence.start()
         optimizer.step(closure)
     found = evidence.length_scales().detach()
