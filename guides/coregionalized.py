@@ -36,7 +36,7 @@ from pyro_vmtl.guides.conjugate import (
     covariance_root,
     sums_over_rows,
 )
-from pyro_vmtl.models.coregionalized_regressor import CoregionalizedRegressor, combine
+from pyro_vmtl.handlers.linear_predictor import combine
 
 __all__ = ["CoregionalizedNormal", "Integrated", "integrate_own"]
 
@@ -86,7 +86,8 @@ class CoregionalizedNormal(nn.Module):
     Parameters
     ----------
     model
-        Model of the rows, whose kernel features this guide computes of them.
+        A :class:`~pyro_vmtl.models.CoregionalizedRegressor` of the rows, whose kernel features and
+        prior scales this guide computes with.
     data
         Training rows with real targets.
     init_scale, init_noise_scale
@@ -118,7 +119,7 @@ class CoregionalizedNormal(nn.Module):
 
     def __init__(
         self,
-        model: CoregionalizedRegressor,
+        model: Any,
         data: TaskData,
         *,
         init_scale: float = 0.3,

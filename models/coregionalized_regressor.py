@@ -37,9 +37,9 @@ from torch import Tensor, nn
 
 from pyro_vmtl.data.plates import subsample_tasks
 from pyro_vmtl.data.task_data import TaskData
-from pyro_vmtl.handlers.linear_predictor import linear_predictor
+from pyro_vmtl.handlers.linear_predictor import combine, linear_predictor
 
-__all__ = ["CoregionalizedRegressor", "combine"]
+__all__ = ["CoregionalizedRegressor"]
 
 
 class CoregionalizedRegressor(nn.Module):
@@ -109,9 +109,3 @@ class CoregionalizedRegressor(nn.Module):
             noise_scale = self.noise()
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 pyro.sample("y", dist.Normal(mean.to(w.dtype), noise_scale), obs=rows.y)
-
-
-def combine(loadings: Tensor, factors: Tensor) -> Tensor:
-    r"""Combine factors (\*S, Q P) by loadings (\*L, 1, Q), (\*L, 1, P)."""
-    each = factors.unflatten(-1, (loadings.shape[-1], -1))
-    return (loadings.unsqueeze(-2) @ each).squeeze(-2)

@@ -42,6 +42,7 @@ from .methods.by_features import ByFeatures as ByFeatures
 from .methods.fit_files import load_fitted as load_fitted
 from .methods.fit_files import save_fitted as save_fitted
 from .methods.fitted import Fitted as Fitted
+from .methods.gaussian_process import GaussianProcess as GaussianProcess
 from .methods.method import Method as Method
 from .methods.method import Programs as Programs
 from .methods.preset import Preset as Preset

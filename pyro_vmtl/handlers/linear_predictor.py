@@ -1,11 +1,14 @@
-"""The linear predictor of a generalized linear model, as an operation that handlers know of."""
+"""The linear predictor of a generalized linear model, as an operation that handlers know of.
+
+Its coefficients may be combinations of those that all tasks have in common.
+"""
 
 from __future__ import annotations
 
 from pyro.poutine.runtime import effectful
 from torch import Tensor
 
-__all__ = ["linear_predictor"]
+__all__ = ["combine", "linear_predictor"]
 
 
 @effectful(type="linear_predictor")
@@ -38,3 +41,9 @@ def linear_predictor(x: Tensor, w: Tensor, event_dim: int = 1) -> Tensor:
     tensor([3., 4.])
     """
     return (x @ w.mT).squeeze(-1) if event_dim == 1 else x @ w.squeeze(-3).mT
+
+
+def combine(loadings: Tensor, factors: Tensor) -> Tensor:
+    r"""Combine factors (\*S, Q P) by loadings (\*L, 1, Q), (\*L, 1, P)."""
+    each = factors.unflatten(-1, (loadings.shape[-1], -1))
+    return (loadings.unsqueeze(-2) @ each).squeeze(-2)

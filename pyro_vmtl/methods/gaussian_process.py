@@ -17,7 +17,6 @@ from itertools import product
 from typing import Any
 
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from pyro_vmtl.data.limits import LimitError, check_limit
@@ -112,6 +111,8 @@ class GaussianProcess(ProgramMethod):
 
 def landmarks(x: Tensor, number: int) -> Tensor:
     """Choose centres of clusters of rows (rows, F), (number, F); repeated where rows are few."""
+    from sklearn.cluster import KMeans  # so that an import of the package does not wait for it
+
     some = x[_permutation(len(x))[: 4 * MOST_ROWS]].cpu().numpy()
     clusters = KMeans(min(number, len(some)), n_init=1, max_iter=20, random_state=0)
     with warnings.catch_warnings():
