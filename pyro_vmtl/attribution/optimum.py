@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 from scipy.optimize import minimize
@@ -28,6 +31,9 @@ MOST_DENSE = 3_000
 
 ROUNDS, EVALUATIONS, STEPS = 16, 300, 20
 """Most Hessians of a polish, evaluations of L-BFGS, and steps of Newton's method."""
+
+RECORDED_FROM = 10
+"""Evaluation from which on a recording takes the place of the programs, as it takes as long."""
 
 
 def polish(loss: WeightedLoss, weight: Tensor) -> tuple[Curvature, float]:
@@ -105,23 +111,33 @@ def go_to_optimum(loss: WeightedLoss, weight: Tensor, curvature: Curvature) -> f
 def _lbfgs(loss: WeightedLoss, weight: Tensor, curvature: Curvature, *, near: float) -> None:
     """Minimize the loss by L-BFGS, in units in which the given curvature is 1."""
     origin = loss.numbers
+    loss.renew()
+    compute, count, last = partial(loss.with_gradient, weight), 0, origin
 
     def evaluate(point: np.ndarray) -> tuple[float, np.ndarray]:
-        moved = curvature.from_units(torch.from_numpy(point).to(origin)[None])[0]
-        loss.numbers = origin + moved
-        value, gradient = _evaluate(loss, weight)
-        return value, curvature.gradient_in_units(gradient[None])[0].nan_to_num(0, 0, 0).numpy()
+        nonlocal compute, count, last
+        loss.move_to(origin + curvature.from_units(torch.from_numpy(point)[None])[0])
+        count += 1
+        if count == RECORDED_FROM:
+            compute = loss.recorded(weight)
+        value, gradient = _or_infinite(compute, origin)
+        last = curvature.gradient_in_units(gradient[None])[0].nan_to_num(0, 0, 0)
+        return value, last.numpy()
+
+    def stop_if_near(_: np.ndarray) -> None:
+        if last.norm() <= near:
+            raise StopIteration
 
     options = {"maxcor": 20, "maxiter": EVALUATIONS, "maxfun": EVALUATIONS, "ftol": 0.0}
-    size = np.sqrt(len(origin))
     found = minimize(
         evaluate,
         np.zeros(len(origin)),
         jac=True,
         method="L-BFGS-B",
-        options={**options, "gtol": near / size},
+        callback=stop_if_near,
+        options={**options, "gtol": 0.0},
     )
-    evaluate(found.x)
+    loss.move_to(origin + curvature.from_units(torch.from_numpy(found.x)[None])[0])
 
 
 def _newton_steps(loss: WeightedLoss, weight: Tensor, curvature: Curvature) -> float:
@@ -165,15 +181,17 @@ def newton_step(loss: WeightedLoss, weight: Tensor, curvature: Curvature) -> Ten
 
 def _evaluate(loss: WeightedLoss, weight: Tensor) -> tuple[float, Tensor]:
     """Compute loss and gradient; both are infinite where a step was too long."""
+    return _or_infinite(partial(loss.with_gradient, weight), loss.numbers)
+
+
+def _or_infinite(
+    compute: Callable[[], tuple[Tensor, Tensor]], numbers: Tensor
+) -> tuple[float, Tensor]:
     try:
-        value = loss(weight)
+        value, gradient = compute()
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-        return torch.inf, torch.full_like(loss.numbers, torch.inf)
-    found = torch.autograd.grad(value, loss.parameters, allow_unused=True)
-    parts = [
-        torch.zeros_like(p) if g is None else g for g, p in zip(found, loss.parameters, strict=True)
-    ]
-    return value.item(), torch.cat([part.flatten() for part in parts])[loss.free]
+        return torch.inf, torch.full_like(numbers, torch.inf)
+    return value.item(), gradient
 
 
 def _distance(curvature: Curvature, gradient: Tensor) -> float:

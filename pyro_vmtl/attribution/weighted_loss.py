@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from pyro.infer import Trace_ELBO
+from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import check_no_bare_parameters, isolated, validation
 from pyro_vmtl.inference.elbo import MeanFieldELBO, evaluate
-from pyro_vmtl.inference.step import batch_of
+from pyro_vmtl.inference.recorder import Recorder, Replay
+from pyro_vmtl.inference.step import batch_of, can_be_recorded
 from pyro_vmtl.linear_response.arrowhead import Arrowhead
 from pyro_vmtl.linear_response.curvature import MOST_DENSE, Curvature
 from pyro_vmtl.linear_response.hessian import Hessian
@@ -25,11 +28,12 @@ from pyro_vmtl.sharing.sources import Sources
 
 __all__ = ["NUM_POINTS", "WeightedLoss"]
 
-NUM_POINTS = 8
-"""Fixed points of normal sites where a fit took draws, and common draws of all others."""
+NUM_POINTS = 64
+"""Fixed points of normal sites where a fit took draws, and common draws of all others. Means and
+scales of ten classes would make more of 32 than the exact loss allows."""
 
-MOST_COMMON = 300
-"""Numbers of no task up to which their products with the Hessian are worth it."""
+MOST_PRODUCTS = 300
+"""Products with the Hessian up to which they are worth it that all blocks of it take."""
 
 
 class WeightedLoss:
@@ -100,6 +104,29 @@ class WeightedLoss:
             check_no_bare_parameters(self.member.model, self.member.guide)
         return loss
 
+    def with_gradient(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the loss, and its gradient by the free numbers, (n,)."""
+        loss = self(weight)
+        found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        pairs = zip(found, self.parameters, strict=True)
+        parts = [torch.zeros_like(p) if g is None else g for g, p in pairs]
+        return loss.detach(), torch.cat([part.flatten() for part in parts])[self.free]
+
+    def recorded(self, weight: Tensor) -> Callable[[], tuple[Tensor, Tensor]]:
+        """Return the same as a function of the values of the present parameters, if it can be."""
+        evaluate = partial(self.with_gradient, weight)
+        if not can_be_recorded(cast(ELBOModule, self._modules[0])):
+            return evaluate
+        with torch.enable_grad(), Recorder() as recorder:
+            outcome = evaluate()
+        replay = Replay(recorder.finish(outcome))
+
+        def run() -> tuple[Tensor, Tensor]:
+            with isolated(self._seed):
+                return cast(tuple[Tensor, Tensor], replay())
+
+        return run
+
     def take_rows(self, weight: Tensor) -> TaskData:
         """Tell programs that compute something from the rows, and return these as prepared."""
         rows = self.member.method.prepare(replace(self._data, weight=weight))
@@ -122,10 +149,11 @@ class WeightedLoss:
             )
 
     def _given_sources(self, weight: Tensor) -> Arrowhead | None:
-        """Return the Hessian with the sources held, if few numbers are those of no task."""
+        """Return the Hessian with the sources held, if tasks have few numbers and so have none."""
         num_tasks = len(weight)
         task = torch.cat([_task(parameter, num_tasks) for parameter in self.parameters])[self.free]
-        if (task < 0).sum() > MOST_COMMON or (task < 0).all():
+        common, *own = (task + 1).bincount(minlength=num_tasks + 1).tolist()
+        if not 0 < max(own) <= MOST_PRODUCTS - common:
             return None
         sharing = [module for module in self._modules if isinstance(module, Sharing)]
         for module in sharing:
@@ -142,7 +170,7 @@ class WeightedLoss:
 
     def choose_anew(self) -> None:
         """Make source weights even and hold nothing, so that another optimum can be found."""
-        self.install([nn.Parameter(p.detach().clone()) for p in self.parameters])
+        self.renew()
         self.held = torch.zeros_like(self.held)
         for module in self._modules:
             if isinstance(module, Sources) and module.logits.requires_grad:
@@ -155,11 +183,21 @@ class WeightedLoss:
 
     @numbers.setter
     def numbers(self, values: Tensor) -> None:
-        every = torch.cat([p.detach().flatten() for p in self.parameters])
+        self.renew()
+        self.move_to(values)
+
+    @torch.no_grad()
+    def move_to(self, values: Tensor) -> None:
+        """Change the free numbers in place, as a recording needs it and no graph does."""
+        every = torch.cat([p.flatten() for p in self.parameters])
         every[self.free] = values
         parts = every.split([p.numel() for p in self.parameters])
-        pairs = zip(self.parameters, parts, strict=True)
-        self.install([nn.Parameter(part.view_as(p).clone()) for p, part in pairs])
+        for parameter, part in zip(self.parameters, parts, strict=True):
+            parameter.copy_(part.view_as(parameter))
+
+    def renew(self) -> None:
+        """Install copies of the parameters."""
+        self.install([nn.Parameter(p.detach().clone()) for p in self.parameters])
 
     def install(self, parameters: Sequence[nn.Parameter]) -> None:
         """Put other parameters into the programs: graphs of the loss keep those that they have."""

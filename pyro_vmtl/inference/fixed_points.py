@@ -23,6 +23,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from pyro import distributions as dist
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
@@ -31,7 +32,7 @@ from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.handlers.tracing import is_sample
 from pyro_vmtl.sharing.transformed import untransformed
 
-__all__ = ["FixedPoints"]
+__all__ = ["FixedPoints", "at_one_point"]
 
 PARTICLES = "num_particles_vectorized"
 """Name of Pyro's plate over vectorized particles."""
@@ -130,6 +131,18 @@ class FixedPoints(Messenger):
         self.num_sites += 1
         shape = [1] * (-dim - len(shape)) + shape
         return points.reshape(*shape[:dim], self.num_points, *shape[len(shape) + dim + 1 :])
+
+
+def at_one_point(*fns: Any) -> tuple[Any, ...]:
+    """Return normals at the first of S points if all are the same at each, else as they are."""
+    found = []
+    for fn in fns:
+        base, transforms = untransformed(fn)
+        params = (base.loc, base.scale) if type(base) is dist.Normal and not transforms else ()
+        if not params or any(values.stride()[:1] != (0,) for values in params):
+            return fns
+        found.append(dist.Normal(base.loc[:1], base.scale[:1]).to_event(len(fn.event_shape)))
+    return tuple(found)
 
 
 def _first(values: Tensor, dim: int) -> Tensor:
