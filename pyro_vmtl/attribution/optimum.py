@@ -26,9 +26,6 @@ the distance from where on there is next to nothing to gain by it."""
 SADDLE = 0.9
 """Part of the distance that is left after a step of Newton's method where the loss descends."""
 
-MOST_DENSE = 3_000
-"""Numbers up to which the Hessian is a matrix, which takes as many products with it."""
-
 ROUNDS, EVALUATIONS, STEPS = 16, 300, 20
 """Most Hessians of a polish, evaluations of L-BFGS, and steps of Newton's method."""
 
@@ -46,7 +43,7 @@ def polish(loss: WeightedLoss, weight: Tensor) -> tuple[Curvature, float]:
     """
     last, before = None, torch.inf
     for _ in range(ROUNDS):
-        curvature = loss.curvature(weight, most_dense=MOST_DENSE)
+        curvature = loss.curvature(weight)
         distance = _distance(curvature, curvature.gradient)
         if distance <= NEARER:
             break
@@ -76,7 +73,7 @@ def polish(loss: WeightedLoss, weight: Tensor) -> tuple[Curvature, float]:
         elif _newton_steps(loss, weight, curvature) > 0.9 * distance:
             break
     if curvature.parameters[0] is not loss.parameters[0]:
-        curvature = loss.curvature(weight, most_dense=MOST_DENSE)
+        curvature = loss.curvature(weight)
     return curvature, _distance(curvature, curvature.gradient)
 
 

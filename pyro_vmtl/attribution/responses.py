@@ -10,14 +10,8 @@ import torch
 from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 
-from pyro_vmtl.attribution.optimum import (
-    MOST_DENSE,
-    go_to_optimum,
-    newton_step,
-    polish,
-    polish_anew,
-)
-from pyro_vmtl.attribution.weighted_loss import WeightedLoss
+from pyro_vmtl.attribution.optimum import go_to_optimum, newton_step, polish, polish_anew
+from pyro_vmtl.attribution.weighted_loss import MOST_DENSE, WeightedLoss
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.inference.progress import fits_bar
 from pyro_vmtl.linear_response.curvature import Curvature
@@ -30,6 +24,9 @@ Quantity = Callable[[Fitted], Tensor]
 
 SOLVED_AT_ONCE = 256
 """Quantities whose systems are solved together, as one helps the other."""
+
+DENSE_BESIDE_LARGE = 500
+"""Numbers of a member up to which its Hessian is a matrix where that of another is none."""
 
 
 class _Part(NamedTuple):
@@ -65,17 +62,21 @@ class Responses:
         self.data = data
         self.progress = progress
         self._parts: list[_Part] = []
-        members = {}
+        losses = {
+            name: WeightedLoss(member, data, elbo=elbo, seed=seed)
+            for name, member in fitted.members.items()
+        }
+        if any(len(loss.numbers) > MOST_DENSE for loss in losses.values()):
+            for loss in losses.values():  # what matrices of all would be for is not to be had
+                loss.most_dense = DENSE_BESIDE_LARGE
         with fits_bar(len(fitted.members), visible=progress) as report:
-            for name, member in fitted.members.items():
+            for name, loss in losses.items():
                 report(f"optimum of {name}")
-                loss = WeightedLoss(member, data, elbo=elbo, seed=seed)
                 curvature, distance = polish(loss, loss.weight)
                 self._parts.append(
                     _Part(loss, curvature, distance, loss.parameters, loss.held.clone())
                 )
-                members[name] = loss.member
-        self.fit = replace(fitted, members=members)
+        self.fit = replace(fitted, members={name: loss.member for name, loss in losses.items()})
         self.distance = max(part.distance for part in self._parts)
 
     @property

@@ -18,19 +18,23 @@ from pyro_vmtl.inference.elbo import MeanFieldELBO, evaluate
 from pyro_vmtl.inference.recorder import Recorder, Replay
 from pyro_vmtl.inference.step import batch_of, can_be_recorded
 from pyro_vmtl.linear_response.arrowhead import Arrowhead
-from pyro_vmtl.linear_response.curvature import MOST_DENSE, Curvature
+from pyro_vmtl.linear_response.curvature import Curvature
 from pyro_vmtl.linear_response.hessian import Hessian
+from pyro_vmtl.linear_response.row_moments import CutMoments, RowMoments
 from pyro_vmtl.linear_response.response import free_numbers, in_double
 from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.method import ProgramMethod
 from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources
 
-__all__ = ["NUM_POINTS", "WeightedLoss"]
+__all__ = ["MOST_DENSE", "NUM_POINTS", "WeightedLoss"]
 
 NUM_POINTS = 64
 """Fixed points of normal sites where a fit took draws, and common draws of all others. Means and
 scales of ten classes would make more of 32 than the exact loss allows."""
+
+MOST_DENSE = 3_000
+"""Numbers up to which the Hessian is a matrix, which takes as many products with it."""
 
 MOST_PRODUCTS = 300
 """Products with the Hessian up to which they are worth it that all blocks of it take."""
@@ -50,6 +54,8 @@ class WeightedLoss:
         (T, N), the weights of the rows in the fit.
     parameters, free
         What is learned, and which of these numbers have an optimum, (n,).
+    most_dense
+        Numbers up to which the Hessian is a matrix.
     """
 
     def __init__(
@@ -81,6 +87,7 @@ class WeightedLoss:
         self._places = [[(m, k) for m, k, v in named if v is p] for p in self.parameters]
         self.free = free_numbers(self._modules, self.parameters)
         self.held = torch.zeros_like(self.free)
+        self.most_dense = MOST_DENSE
         with torch.no_grad():
             self.has_draws = bool(self(self.weight) != self(self.weight, seed=seed + 1))
             if self.has_draws:
@@ -137,16 +144,25 @@ class WeightedLoss:
 
     def hessian(self, weight: Tensor) -> Hessian:
         """Return gradient and Hessian at the current parameters."""
-        return Hessian(self(weight), self.parameters, self.free)
+        loss, rows = self._cut(weight)
+        return Hessian(loss, self.parameters, self.free, rows=rows)
 
-    def curvature(self, weight: Tensor, *, most_dense: int = MOST_DENSE) -> Curvature:
+    def curvature(self, weight: Tensor) -> Curvature:
         """Return the Hessian with its inverse."""
         self.free = free_numbers(self._modules, self.parameters) & ~self.held
-        near = self._given_sources(weight) if self.free.sum() > most_dense else None
+        near = self._given_sources(weight) if self.free.sum() > self.most_dense else None
+        loss, rows = self._cut(weight)
         with isolated(self._seed):  # probes of a large one
             return Curvature(
-                self(weight), self.parameters, self.free, most_dense=most_dense, near=near
+                loss, self.parameters, self.free, most_dense=self.most_dense, near=near, rows=rows
             )
+
+    def _cut(self, weight: Tensor) -> tuple[Tensor, RowMoments | None]:
+        """Compute the loss, cut at the moments of predictors if that is of use."""
+        with CutMoments() as cut:
+            loss = self(weight)
+        rows = RowMoments.of(loss, self.parameters, cut, weight.numel()) if cut.leaves else None
+        return (self(weight) if rows is None and cut.leaves else loss), rows
 
     def _given_sources(self, weight: Tensor) -> Arrowhead | None:
         """Return the Hessian with the sources held, if tasks have few numbers and so have none."""

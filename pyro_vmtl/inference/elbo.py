@@ -24,7 +24,7 @@ from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.handlers.crossed_draws import CrossedDraws
 from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, Program
 from pyro_vmtl.handlers.tracing import TracePair, sample_sites, trace_guide_and_model
-from pyro_vmtl.inference.fixed_points import FixedPoints, at_one_point
+from pyro_vmtl.inference.fixed_points import FixedPoints, kl_of_normals
 
 __all__ = ["ELBOTerms", "Evaluation", "MeanFieldELBO", "evaluate"]
 
@@ -267,15 +267,14 @@ def _expected_terms(elbo: Trace_ELBO, guide_trace: Trace) -> dict[str, Tensor]:
 def _kl(elbo: Trace_ELBO, model_site: Any, guide_site: Any) -> Tensor:
     """Compute the KL of a site as the ELBO does: in closed form where there is one."""
     if isinstance(elbo, TraceMeanField_ELBO):
-        fns = guide_site["fn"], model_site["fn"]
         at_points = isinstance(elbo, MeanFieldELBO) and elbo.num_points is not None
         try:
-            kl = kl_divergence(*(at_one_point(*fns) if at_points else fns))
+            kl = kl_of_normals(guide_site, model_site) if at_points else None
+            if kl is None:
+                kl = kl_divergence(guide_site["fn"], model_site["fn"])
         except NotImplementedError:
             pass
         else:
-            if at_points and kl.shape == (1, *fns[0].batch_shape[1:]):
-                kl = kl.expand(fns[0].batch_shape)
             if kl.shape != guide_site["fn"].batch_shape:
                 raise ValueError(
                     f"The KL of site {guide_site['name']!r} has shape {tuple(kl.shape)}, expected "

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_vmtl.linear_response.arrowhead import Arrowhead
 from pyro_vmtl.linear_response.hessian import Hessian
+from pyro_vmtl.linear_response.row_moments import RowMoments
 
 __all__ = ["MOST_DENSE", "Curvature"]
 
@@ -39,8 +40,9 @@ class Curvature(Hessian):
         *,
         most_dense: int = MOST_DENSE,
         near: Arrowhead | None = None,
+        rows: RowMoments | None = None,
     ) -> None:
-        super().__init__(loss, parameters, free)
+        super().__init__(loss, parameters, free, rows=rows)
         self._near = near
         self.descent = self.residual = 0.0
         self.is_dense = len(self.gradient) <= most_dense
