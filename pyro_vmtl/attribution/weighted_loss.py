@@ -20,8 +20,8 @@ from pyro_vmtl.inference.step import batch_of, can_be_recorded
 from pyro_vmtl.linear_response.arrowhead import Arrowhead
 from pyro_vmtl.linear_response.curvature import Curvature
 from pyro_vmtl.linear_response.hessian import Hessian
-from pyro_vmtl.linear_response.row_moments import CutMoments, RowMoments
 from pyro_vmtl.linear_response.response import free_numbers, in_double
+from pyro_vmtl.linear_response.row_moments import CutMoments, RowMoments
 from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.method import ProgramMethod
 from pyro_vmtl.sharing.messengers import Sharing
