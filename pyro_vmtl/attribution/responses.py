@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pyro.infer import Trace_ELBO
@@ -84,24 +84,43 @@ class Responses:
         """The weights of the rows, (T, N)."""
         return self._parts[0].loss.weight.detach()
 
-    def first_order(self, quantity: Quantity) -> Tensor:
-        r"""Compute the derivative of a quantity by each weight, times that, (\*shape, T, N)."""
-        with SavedNumbers() as saved:
-            values = self._values(quantity, grad=True)
-        at_once = saved.at_once
-        eye = torch.eye(values.numel()).to(values)
-        found = []
-        for some in eye.split(SOLVED_AT_ONCE):
-            total = torch.zeros(len(some), *self.weight.shape).to(values)
-            for loss, curvature, *_ in self._parts:
-                moved = curvature.pull_back(values.flatten(), some, at_once=at_once)
-                total += _by_weight(values.flatten(), loss.weight, some, at_once)
-                solved = curvature.solve(moved)
+    def first_order(self, *terms: Quantity) -> Tensor:
+        r"""Compute the derivative of a quantity by each weight, times that, (\*shape, T, N).
+
+        The quantity is the sum of ``terms``, of which one has a graph at a time.
+        """
+        direct: Any = 0
+        moved: list[Any] = [0] * len(self._parts)
+        for term in terms:
+            with SavedNumbers() as saved:
+                values = self._values(term, grad=True)
+            flat, at_once = values.flatten(), saved.at_once
+            eye = torch.eye(len(flat)).to(flat)
+            for i, part in enumerate(self._parts):
+                moved[i] = moved[i] + self._pull_back(part, flat, eye, at_once)
+                direct = direct + _by_weight(flat, part.loss.weight, eye, at_once)
+        for (loss, curvature, *_), every in zip(self._parts, moved, strict=True):
+            for some, total in zip(every.split(SOLVED_AT_ONCE), direct.split(SOLVED_AT_ONCE), strict=True):
+                solved = curvature.solve(some)
                 if curvature.is_dense:  # without what was added for flat directions
-                    solved += curvature.solve(moved - curvature.times(solved))
+                    solved += curvature.solve(some - curvature.times(solved))
                 total -= _by_weight(curvature.graph, loss.weight, solved, curvature.at_once)
-            found.append(self.weight * total)
-        return torch.cat(found).reshape(*values.shape, *self.weight.shape)
+        found: Tensor = self.weight * direct
+        return found.reshape(*values.shape, *self.weight.shape)
+
+    def _pull_back(self, part: _Part, values: Tensor, eye: Tensor, at_once: int) -> Tensor:
+        """Return the gradients of values (M,) by the numbers of a member, (M, n).
+
+        Where there is one of each task, of its own numbers only, their sum has all of them.
+        """
+        loss, curvature, *_ = part
+        if len(values) == len(loss.weight):
+            task, unlike = loss.tasks(), torch.linspace(1, 2, len(values)).to(values)
+            both = torch.stack([torch.ones_like(unlike), unlike])
+            total, probe = curvature.pull_back(values, both, at_once=at_once)
+            if torch.allclose(probe, unlike[task] * total, rtol=1e-9, atol=0):
+                return torch.where(task == torch.arange(len(values))[:, None], total, 0.0)
+        return curvature.pull_back(values, eye, at_once=at_once)
 
     def without(self, quantity: Quantity, left_out: Tensor, *, refit: bool, leave: str) -> Tensor:
         r"""Compute the quantity less that without some rows, (L, \*shape).

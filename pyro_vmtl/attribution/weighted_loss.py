@@ -167,7 +167,7 @@ class WeightedLoss:
     def _given_sources(self, weight: Tensor) -> Arrowhead | None:
         """Return the Hessian with the sources held, if tasks have few numbers and so have none."""
         num_tasks = len(weight)
-        task = torch.cat([_task(parameter, num_tasks) for parameter in self.parameters])[self.free]
+        task = self.tasks()
         common, *own = (task + 1).bincount(minlength=num_tasks + 1).tolist()
         if not 0 < max(own) <= MOST_PRODUCTS - common:
             return None
@@ -179,6 +179,11 @@ class WeightedLoss:
         finally:
             for module in sharing:
                 module.detach_sources = False
+
+    def tasks(self) -> Tensor:
+        """Return the task of each free number, (n,), and -1 for those of all."""
+        num_tasks = len(self.weight)
+        return torch.cat([_task(parameter, num_tasks) for parameter in self.parameters])[self.free]
 
     def hold(self, number: Tensor) -> None:
         """Take one of the free numbers as known, from the next curvature on."""
