@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from pyro.infer import Trace_ELBO
@@ -24,6 +24,10 @@ Quantity = Callable[[Fitted], Tensor]
 
 SOLVED_AT_ONCE = 256
 """Quantities whose systems are solved together, as one helps the other."""
+
+TOLERANCE = 1e-4
+"""Relative residual of systems with a Hessian that is no matrix: the way to the optimum of such a
+fit leaves more than that."""
 
 DENSE_BESIDE_LARGE = 500
 """Numbers of a member up to which its Hessian is a matrix where that of another is none."""
@@ -89,8 +93,7 @@ class Responses:
 
         The quantity is the sum of ``terms``, of which one has a graph at a time.
         """
-        direct: Any = 0
-        moved: list[Any] = [0] * len(self._parts)
+        found, moved = torch.zeros(()), [torch.zeros(())] * len(self._parts)
         for term in terms:
             with SavedNumbers() as saved:
                 values = self._values(term, grad=True)
@@ -98,15 +101,17 @@ class Responses:
             eye = torch.eye(len(flat)).to(flat)
             for i, part in enumerate(self._parts):
                 moved[i] = moved[i] + self._pull_back(part, flat, eye, at_once)
-                direct = direct + _by_weight(flat, part.loss.weight, eye, at_once)
+                found = found + _by_weight(flat, part.loss.weight, eye, at_once)
+            shape = values.shape
+        found = found.expand(shape.numel(), *self.weight.shape).to(self.weight, copy=True)
         for (loss, curvature, *_), every in zip(self._parts, moved, strict=True):
-            for some, total in zip(every.split(SOLVED_AT_ONCE), direct.split(SOLVED_AT_ONCE), strict=True):
-                solved = curvature.solve(some)
+            pairs = zip(every.split(SOLVED_AT_ONCE), found.split(SOLVED_AT_ONCE), strict=True)
+            for some, total in pairs:
+                solved = curvature.solve(some, tolerance=TOLERANCE)
                 if curvature.is_dense:  # without what was added for flat directions
                     solved += curvature.solve(some - curvature.times(solved))
                 total -= _by_weight(curvature.graph, loss.weight, solved, curvature.at_once)
-        found: Tensor = self.weight * direct
-        return found.reshape(*values.shape, *self.weight.shape)
+        return (self.weight * found).reshape(*shape, *self.weight.shape)
 
     def _pull_back(self, part: _Part, values: Tensor, eye: Tensor, at_once: int) -> Tensor:
         """Return the gradients of values (M,) by the numbers of a member, (M, n).
@@ -180,15 +185,14 @@ class Responses:
         return values if grad else values.detach().clone()  # parameters will change in place
 
 
-def _by_weight(values: Tensor, weight: Tensor, vectors: Tensor, at_once: int) -> Tensor:
-    """Multiply vectors (K, M) by the Jacobian of values (M,) in the weights, (K, T, N)."""
+def _by_weight(values: Tensor, weight: Tensor, vectors: Tensor, at_once: int) -> Tensor | float:
+    """Multiply vectors (K, M) by the Jacobian of values (M,) in the weights, (K, T, N); or 0."""
     products = []
-    for some in vectors.split(at_once):
-        product = torch.zeros(len(some), *weight.shape).to(vectors)
-        if values.requires_grad:
-            (found,) = torch.autograd.grad(
-                values, weight, some, True, allow_unused=True, is_grads_batched=True
-            )
-            product = product if found is None else found
-        products.append(product)
-    return torch.cat(products)
+    for some in vectors.split(at_once) if values.requires_grad else ():
+        (found,) = torch.autograd.grad(
+            values, weight, some, True, allow_unused=True, is_grads_batched=True
+        )
+        if found is None:
+            break
+        products.append(found)
+    return torch.cat(products) if products else 0.0
