@@ -21,7 +21,6 @@ from pyro_vmtl.linear_response.arrowhead import Arrowhead
 from pyro_vmtl.linear_response.curvature import Curvature
 from pyro_vmtl.linear_response.hessian import Hessian
 from pyro_vmtl.linear_response.response import free_numbers, in_double
-from pyro_vmtl.linear_response.row_moments import CutMoments, RowMoments
 from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.method import ProgramMethod
 from pyro_vmtl.sharing.messengers import Sharing
@@ -144,25 +143,15 @@ class WeightedLoss:
 
     def hessian(self, weight: Tensor) -> Hessian:
         """Return gradient and Hessian at the current parameters."""
-        loss, rows = self._cut(weight)
-        return Hessian(loss, self.parameters, self.free, rows=rows)
+        return Hessian(self(weight), self.parameters, self.free)
 
     def curvature(self, weight: Tensor) -> Curvature:
         """Return the Hessian with its inverse."""
         self.free = free_numbers(self._modules, self.parameters) & ~self.held
         near = self._given_sources(weight) if self.free.sum() > self.most_dense else None
-        loss, rows = self._cut(weight)
+        settings = {"most_dense": self.most_dense, "near": near}
         with isolated(self._seed):  # probes of a large one
-            return Curvature(
-                loss, self.parameters, self.free, most_dense=self.most_dense, near=near, rows=rows
-            )
-
-    def _cut(self, weight: Tensor) -> tuple[Tensor, RowMoments | None]:
-        """Compute the loss, cut at the moments of predictors if that is of use."""
-        with CutMoments() as cut:
-            loss = self(weight)
-        rows = RowMoments.of(loss, self.parameters, cut, weight.numel()) if cut.leaves else None
-        return (self(weight) if rows is None and cut.leaves else loss), rows
+            return Curvature(self(weight), self.parameters, self.free, **settings)
 
     def _given_sources(self, weight: Tensor) -> Arrowhead | None:
         """Return the Hessian with the sources held, if tasks have few numbers and so have none."""

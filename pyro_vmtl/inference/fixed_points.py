@@ -26,7 +26,6 @@ import torch
 from pyro import distributions as dist
 from pyro.distributions.util import sum_rightmost
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.runtime import effectful
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
@@ -121,7 +120,6 @@ class FixedPoints(Messenger):
         if event_dim == 2:
             shape[-1] = mean.shape[-1]
         points = self._points(shape, particles + 1, mean)
-        mean, var = moments(mean, var)
         # a padded row has variance 0, where the root has no gradient
         msg["value"], msg["done"] = mean + var.clamp_min(1e-20).sqrt() * points, True
 
@@ -135,12 +133,6 @@ class FixedPoints(Messenger):
         self.num_sites += 1
         shape = [1] * (-dim - len(shape)) + shape
         return points.reshape(*shape[:dim], self.num_points, *shape[len(shape) + dim + 1 :])
-
-
-@effectful(type="moments")
-def moments(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
-    """Return moments of the predictors of all rows, as an operation that handlers know of."""
-    return mean, var
 
 
 def kl_of_normals(guide_site: Any, model_site: Any) -> Tensor | None:

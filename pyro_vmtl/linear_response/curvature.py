@@ -11,7 +11,6 @@ from torch import Tensor
 
 from pyro_vmtl.linear_response.arrowhead import Arrowhead
 from pyro_vmtl.linear_response.hessian import Hessian
-from pyro_vmtl.linear_response.row_moments import RowMoments
 
 __all__ = ["MOST_DENSE", "Curvature"]
 
@@ -40,9 +39,8 @@ class Curvature(Hessian):
         *,
         most_dense: int = MOST_DENSE,
         near: Arrowhead | None = None,
-        rows: RowMoments | None = None,
     ) -> None:
-        super().__init__(loss, parameters, free, rows=rows)
+        super().__init__(loss, parameters, free)
         self._near = near
         self.descent = self.residual = 0.0
         self.is_dense = len(self.gradient) <= most_dense

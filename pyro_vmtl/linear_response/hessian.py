@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from pyro_vmtl.linear_response.row_moments import RowMoments
-
 __all__ = ["AT_ONCE", "Hessian", "SavedNumbers"]
 
 AT_ONCE = 64
@@ -45,29 +43,16 @@ class Hessian:
     """The Hessian of a loss with respect to the n ``free`` numbers among its parameters.
 
     ``gradient`` is (n,), and ``graph`` the same with a graph, through which ``at_once`` vectors may
-    go together. With ``rows``, the loss was cut at moments of predictors, and products take the
-    likelihood's part from these.
+    go together.
     """
 
-    def __init__(
-        self,
-        loss: Tensor,
-        parameters: Sequence[Tensor],
-        free: Tensor,
-        *,
-        rows: RowMoments | None = None,
-    ) -> None:
+    def __init__(self, loss: Tensor, parameters: Sequence[Tensor], free: Tensor) -> None:
         self.parameters = tuple(parameters)
         self.free = free
-        self._rows = rows
         with SavedNumbers() as saved:
             found = torch.autograd.grad(loss, self.parameters, create_graph=True, allow_unused=True)
-            self.graph = self._join(found, ())
-            if rows is not None:
-                self.graph = self.graph + self._of_moments(rows.gradient)
-                self._direction = torch.zeros_like(rows.values).requires_grad_()
-                self._moved = self._of_moments(self._direction)
         self.at_once = saved.at_once
+        self.graph = self._join(found, ())
         self.gradient = self.graph.detach()
 
     def pull_back(self, values: Tensor, vectors: Tensor, *, at_once: int = AT_ONCE) -> Tensor:
@@ -82,24 +67,7 @@ class Hessian:
 
     def times(self, vectors: Tensor) -> Tensor:
         """Multiply vectors (K, n) by the Hessian."""
-        product = self.pull_back(self.graph, vectors, at_once=self.at_once)
-        if self._rows is None:
-            return product
-        moved = [
-            torch.autograd.grad(self._moved, self._direction, some, True, is_grads_batched=True)[0]
-            for some in vectors.split(self.at_once)
-        ]
-        bent = self._rows.times(torch.cat(moved).flatten(1))
-        return product + self.pull_back(self._rows.values.flatten(), bent, at_once=self.at_once)
-
-    def _of_moments(self, gradient: Tensor) -> Tensor:
-        """Multiply by the transposed Jacobian of the moments, with a graph, (n,)."""
-        assert self._rows is not None
-        values, parameters = self._rows.values, self.parameters
-        return self._join(
-            torch.autograd.grad(values, parameters, gradient, create_graph=True, allow_unused=True),
-            (),
-        )
+        return self.pull_back(self.graph, vectors, at_once=self.at_once)
 
     def _join(self, found: Sequence[Tensor | None], batch: Sequence[int]) -> Tensor:
         """Join gradients, of a batch of vectors, to those of the free numbers."""
