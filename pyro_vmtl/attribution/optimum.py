@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from pyro_vmtl.attribution.weighted_loss import WeightedLoss
 from pyro_vmtl.linear_response.curvature import Curvature
 
 __all__ = ["go_to_optimum", "newton_step", "polish", "polish_anew"]
+
+Compute: TypeAlias = Callable[[], tuple[Tensor, Tensor]]
 
 FAR, NEAR, NEARER = 1.0, 1e-4, 1e-9
 """Distances from the optimum from which L-BFGS goes first, at which one inverse is enough for what
@@ -30,7 +32,7 @@ ROUNDS, EVALUATIONS, STEPS = 16, 150, 20
 """Most Hessians of a polish, evaluations of L-BFGS, and steps of Newton's method."""
 
 RECORDED_FROM = 10
-"""Evaluation from which on a recording takes the place of the programs, as it takes as long."""
+"""Evaluation from which on a recording takes the place of the programs."""
 
 
 def polish(loss: WeightedLoss, weight: Tensor) -> tuple[Curvature, float]:
@@ -107,17 +109,16 @@ def go_to_optimum(loss: WeightedLoss, weight: Tensor, curvature: Curvature) -> f
 
 def _lbfgs(loss: WeightedLoss, weight: Tensor, curvature: Curvature, *, near: float) -> None:
     """Minimize the loss by L-BFGS, in units in which the given curvature is 1."""
-    origin = loss.numbers
+    origin, last, count, recorded = loss.numbers, loss.numbers, 0, None
     loss.renew()
-    compute, count, last = partial(loss.with_gradient, weight), 0, origin
 
     def evaluate(point: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal compute, count, last
+        nonlocal last, count, recorded
         loss.move_to(origin + curvature.from_units(torch.from_numpy(point)[None])[0])
         count += 1
         if count == RECORDED_FROM:
-            compute = loss.recorded(weight)
-        value, gradient = _or_infinite(compute, origin)
+            recorded = loss.recorded(weight)
+        value, gradient = _evaluate(loss, weight, recorded)
         last = curvature.gradient_in_units(gradient[None])[0].nan_to_num(0, 0, 0)
         return value, last.numpy()
 
@@ -125,15 +126,9 @@ def _lbfgs(loss: WeightedLoss, weight: Tensor, curvature: Curvature, *, near: fl
         if last.norm() <= near:
             raise StopIteration
 
-    options = {"maxcor": 20, "maxiter": EVALUATIONS, "maxfun": EVALUATIONS, "ftol": 0.0}
-    found = minimize(
-        evaluate,
-        np.zeros(len(origin)),
-        jac=True,
-        method="L-BFGS-B",
-        callback=stop_if_near,
-        options={**options, "gtol": 0.0},
-    )
+    options = {"maxcor": 20, "maxiter": EVALUATIONS, "maxfun": EVALUATIONS, "ftol": 0, "gtol": 0}
+    start, settings = np.zeros(len(origin)), {"callback": stop_if_near, "options": options}
+    found = minimize(evaluate, start, jac=True, method="L-BFGS-B", **settings)
     loss.move_to(origin + curvature.from_units(torch.from_numpy(found.x)[None])[0])
 
 
@@ -176,18 +171,14 @@ def newton_step(loss: WeightedLoss, weight: Tensor, curvature: Curvature) -> Ten
     return solution
 
 
-def _evaluate(loss: WeightedLoss, weight: Tensor) -> tuple[float, Tensor]:
-    """Compute loss and gradient; both are infinite where a step was too long."""
-    return _or_infinite(partial(loss.with_gradient, weight), loss.numbers)
-
-
-def _or_infinite(
-    compute: Callable[[], tuple[Tensor, Tensor]], numbers: Tensor
+def _evaluate(
+    loss: WeightedLoss, weight: Tensor, compute: Compute | None = None
 ) -> tuple[float, Tensor]:
+    """Compute loss and gradient; both are infinite where a step was too long."""
     try:
-        value, gradient = compute()
+        value, gradient = loss.with_gradient(weight) if compute is None else compute()
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-        return torch.inf, torch.full_like(numbers, torch.inf)
+        return torch.inf, torch.full_like(loss.numbers, torch.inf)
     return value.item(), gradient
 
 

@@ -22,7 +22,7 @@ __all__ = ["Responses"]
 
 Quantity = Callable[[Fitted], Tensor]
 
-SOLVED_AT_ONCE = 256
+AT_ONCE = 256
 """Quantities whose systems are solved together, as one helps the other."""
 
 TOLERANCE = 1e-4
@@ -66,20 +66,16 @@ class Responses:
         self.data = data
         self.progress = progress
         self._parts: list[_Part] = []
-        losses = {
-            name: WeightedLoss(member, data, elbo=elbo, seed=seed)
-            for name, member in fitted.members.items()
-        }
-        if any(len(loss.numbers) > MOST_DENSE for loss in losses.values()):
-            for loss in losses.values():  # what matrices of all would be for is not to be had
-                loss.most_dense = DENSE_BESIDE_LARGE
+        members = fitted.members.items()
+        losses = {name: WeightedLoss(of, data, elbo=elbo, seed=seed) for name, of in members}
+        is_large = any(len(loss.numbers) > MOST_DENSE for loss in losses.values())
         with fits_bar(len(fitted.members), visible=progress) as report:
             for name, loss in losses.items():
                 report(f"optimum of {name}")
+                loss.most_dense = DENSE_BESIDE_LARGE if is_large else MOST_DENSE
                 curvature, distance = polish(loss, loss.weight)
-                self._parts.append(
-                    _Part(loss, curvature, distance, loss.parameters, loss.held.clone())
-                )
+                held = loss.held.clone()
+                self._parts.append(_Part(loss, curvature, distance, loss.parameters, held))
         self.fit = replace(fitted, members={name: loss.member for name, loss in losses.items()})
         self.distance = max(part.distance for part in self._parts)
 
@@ -93,20 +89,18 @@ class Responses:
 
         The quantity is the sum of ``terms``, of which one has a graph at a time.
         """
-        found, moved = torch.zeros(()), [torch.zeros(())] * len(self._parts)
+        moved = [torch.zeros(())] * len(self._parts)
+        found = torch.zeros_like(self.weight)[None]
         for term in terms:
             with SavedNumbers() as saved:
                 values = self._values(term, grad=True)
-            flat, at_once = values.flatten(), saved.at_once
+            flat, at_once, shape = values.flatten(), saved.at_once, values.shape
             eye = torch.eye(len(flat)).to(flat)
             for i, part in enumerate(self._parts):
                 moved[i] = moved[i] + self._pull_back(part, flat, eye, at_once)
                 found = found + _by_weight(flat, part.loss.weight, eye, at_once)
-            shape = values.shape
-        found = found.expand(shape.numel(), *self.weight.shape).to(self.weight, copy=True)
         for (loss, curvature, *_), every in zip(self._parts, moved, strict=True):
-            pairs = zip(every.split(SOLVED_AT_ONCE), found.split(SOLVED_AT_ONCE), strict=True)
-            for some, total in pairs:
+            for some, total in zip(every.split(AT_ONCE), found.split(AT_ONCE), strict=True):
                 solved = curvature.solve(some, tolerance=TOLERANCE)
                 if curvature.is_dense:  # without what was added for flat directions
                     solved += curvature.solve(some - curvature.times(solved))
@@ -185,14 +179,12 @@ class Responses:
         return values if grad else values.detach().clone()  # parameters will change in place
 
 
-def _by_weight(values: Tensor, weight: Tensor, vectors: Tensor, at_once: int) -> Tensor | float:
-    """Multiply vectors (K, M) by the Jacobian of values (M,) in the weights, (K, T, N); or 0."""
-    products = []
-    for some in vectors.split(at_once) if values.requires_grad else ():
-        (found,) = torch.autograd.grad(
-            values, weight, some, True, allow_unused=True, is_grads_batched=True
-        )
-        if found is None:
-            break
-        products.append(found)
-    return torch.cat(products) if products else 0.0
+def _by_weight(values: Tensor, weight: Tensor, vectors: Tensor, at_once: int) -> Tensor:
+    """Multiply vectors (K, M) by the Jacobian of values (M,) in the weights, (K, T, N)."""
+    products = torch.zeros(len(vectors), *weight.shape).to(vectors)
+    for some, product in zip(vectors.split(at_once), products.split(at_once), strict=True):
+        if values.requires_grad:
+            settings = {"allow_unused": True, "is_grads_batched": True}
+            (found,) = torch.autograd.grad(values, weight, some, True, **settings)
+            product += 0 if found is None else found
+    return products

@@ -113,25 +113,16 @@ class WeightedLoss:
     def with_gradient(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the loss, and its gradient by the free numbers, (n,)."""
         loss = self(weight)
-        found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        pairs = zip(found, self.parameters, strict=True)
-        parts = [torch.zeros_like(p) if g is None else g for g, p in pairs]
-        return loss.detach(), torch.cat([part.flatten() for part in parts])[self.free]
+        found = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+        return loss.detach(), torch.cat([gradient.flatten() for gradient in found])[self.free]
 
     def recorded(self, weight: Tensor) -> Callable[[], tuple[Tensor, Tensor]]:
-        """Return the same as a function of the values of the present parameters, if it can be."""
-        evaluate = partial(self.with_gradient, weight)
+        """Return the same as a function of the values of the present parameters."""
         if not can_be_recorded(cast(ELBOModule, self._modules[0])):
-            return evaluate
-        with torch.enable_grad(), Recorder() as recorder:
-            outcome = evaluate()
-        replay = Replay(recorder.finish(outcome))
-
-        def run() -> tuple[Tensor, Tensor]:
-            with isolated(self._seed):
-                return cast(tuple[Tensor, Tensor], replay())
-
-        return run
+            return partial(self.with_gradient, weight)
+        with Recorder() as recorder:
+            outcome = self.with_gradient(weight)
+        return isolated(self._seed)(Replay(recorder.finish(outcome)).__call__)
 
     def take_rows(self, weight: Tensor) -> TaskData:
         """Tell programs that compute something from the rows, and return these as prepared."""
@@ -149,9 +140,9 @@ class WeightedLoss:
         """Return the Hessian with its inverse."""
         self.free = free_numbers(self._modules, self.parameters) & ~self.held
         near = self._given_sources(weight) if self.free.sum() > self.most_dense else None
-        settings = {"most_dense": self.most_dense, "near": near}
+        loss, most_dense = self(weight), self.most_dense
         with isolated(self._seed):  # probes of a large one
-            return Curvature(self(weight), self.parameters, self.free, **settings)
+            return Curvature(loss, self.parameters, self.free, most_dense=most_dense, near=near)
 
     def _given_sources(self, weight: Tensor) -> Arrowhead | None:
         """Return the Hessian with the sources held, if tasks have few numbers and so have none."""

@@ -253,7 +253,7 @@ def once(values: Tensor, num_dims: int | None = None) -> Tensor:
         if values.stride(dim) == 0:
             first = first.narrow(dim, 0, 1)
     base = values._base
-    if base is None or first is values:
+    if base is None or first is values or base.requires_grad != values.requires_grad:
         return first
     if base.numel() == 1:
         return base.reshape(()).expand(first.shape)

@@ -1,5 +1,6 @@
 """Hessians that are never made: a matrix near to them, and block conjugate gradients."""
 
+import gc
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from problems import F64
 
 from pyro_vmtl.linear_response.arrowhead import Arrowhead
 from pyro_vmtl.linear_response.curvature import Curvature
+from pyro_vmtl.linear_response.hessian import SavedNumbers
 
 # Tasks have 3, 1 and 2 numbers, in any order, beside two common ones.
 TASK = torch.tensor([1, 0, -1, 2, 0, 2, -1, 0])
@@ -51,6 +53,24 @@ def test_an_arrowhead_that_descends_or_is_flat_is_made_positive():
     inverse = near.solve(torch.eye(8, dtype=F64))
     assert torch.isfinite(inverse).all()
     assert torch.linalg.eigvalsh((inverse + inverse.T) / 2).min() > 0
+
+
+def test_graphs_whose_numbers_are_counted_are_freed():
+    def tensors():
+        gc.collect()
+        kinds = (o for o in gc.get_objects() if type(o) is torch.Tensor)
+        return sum(tensor.shape == (7, 11, 13) for tensor in kinds)
+
+    before = tensors()
+    with SavedNumbers() as saved:
+        x = torch.ones(7, 11, 13, dtype=F64, requires_grad=True)
+        (slope,) = torch.autograd.grad(x.exp().tanh().sum(), x, create_graph=True)
+        (bend,) = torch.autograd.grad(slope.sum(), x)
+    t = torch.tensor(torch.e, dtype=F64).tanh()  # by hand: f'' = f' (1 - 2 e t)
+    torch.testing.assert_close(bend, slope.detach() * (1 - 2 * torch.e * t))
+    assert saved.at_once == 64
+    del x, slope, bend
+    assert tensors() == before
 
 
 @pytest.mark.parametrize("with_near", [True, False])
