@@ -1,6 +1,7 @@
 """Hessians that are never made: a matrix near to them, and block conjugate gradients."""
 
 import gc
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -55,22 +56,29 @@ def test_an_arrowhead_that_descends_or_is_flat_is_made_positive():
     assert torch.linalg.eigvalsh((inverse + inverse.T) / 2).min() > 0
 
 
-def test_graphs_whose_numbers_are_counted_are_freed():
-    def tensors():
-        gc.collect()
-        kinds = (o for o in gc.get_objects() if type(o) is torch.Tensor)
-        return sum(tensor.shape == (7, 11, 13) for tensor in kinds)
+class Marked(torch.autograd.Function):
+    """The identity; its part of a graph lives as long as the graph."""
 
-    before = tensors()
+    @staticmethod
+    def forward(ctx, x):
+        Marked.node = weakref.ref(ctx)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+def test_graphs_whose_numbers_are_counted_are_freed():
     with SavedNumbers() as saved:
-        x = torch.ones(7, 11, 13, dtype=F64, requires_grad=True)
-        (slope,) = torch.autograd.grad(x.exp().tanh().sum(), x, create_graph=True)
-        (bend,) = torch.autograd.grad(slope.sum(), x)
-    t = torch.tensor(torch.e, dtype=F64).tanh()  # by hand: f'' = f' (1 - 2 e t)
-    torch.testing.assert_close(bend, slope.detach() * (1 - 2 * torch.e * t))
-    assert saved.at_once == 64
-    del x, slope, bend
-    assert tensors() == before
+        x = torch.full((7,), 0.5, dtype=F64, requires_grad=True)
+        (slope,) = torch.autograd.grad(Marked.apply(x).exp().sum(), x, create_graph=True)
+        (bend,) = torch.autograd.grad(slope.sum(), x, retain_graph=True)
+    torch.testing.assert_close(bend, x.detach().exp())
+    assert saved.at_once == 64 and Marked.node() is not None
+    del slope
+    gc.collect()
+    assert Marked.node() is None
 
 
 @pytest.mark.parametrize("with_near", [True, False])
