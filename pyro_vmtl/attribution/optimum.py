@@ -28,7 +28,7 @@ the distance from where on there is next to nothing to gain by it."""
 SADDLE = 0.9
 """Part of the distance that is left after a step of Newton's method where the loss descends."""
 
-ROUNDS, EVALUATIONS, STEPS = 16, 150, 20
+ROUNDS, EVALUATIONS, STEPS = 16, 300, 20
 """Most Hessians of a polish, evaluations of L-BFGS, and steps of Newton's method."""
 
 RECORDED_FROM = 10
@@ -55,7 +55,7 @@ def polish(loss: WeightedLoss, weight: Tensor) -> tuple[Curvature, float]:
             _lbfgs(loss, weight, curvature, near=FAR / 50)
             continue
         if distance > FAR:
-            _lbfgs(loss, weight, curvature, near=FAR / 4)
+            _lbfgs(loss, weight, curvature, near=FAR / 20)
             last = None
             continue
         step = -curvature.solve(curvature.gradient[None])[0]

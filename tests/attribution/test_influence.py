@@ -204,10 +204,14 @@ def test_conjugate_gradients_do_as_well(monkeypatch):
         influence(fitted, data, method="newton")
 
 
-@pytest.mark.parametrize("name, passes", [("shared", [2]), ("pooled", [2, 3])])
-def test_log_densities_of_tasks_are_pulled_back_by_one_pass(name, passes):
+@pytest.mark.parametrize(
+    "name, num_tasks, passes",
+    [("shared", 3, [2]), ("pooled", 3, [2, 3]), ("mixed-model", 1, [2, 1])],
+)
+def test_log_densities_of_tasks_are_pulled_back_by_one_pass(name, num_tasks, passes):
     """And by a probe; where tasks have numbers in common, by one for each task."""
-    data, rows = regression(dtype=torch.float32), as_double(regression(seed=1))
+    data = regression(num_tasks, dtype=torch.float32)
+    rows = as_double(regression(num_tasks, seed=1))
     responses = Responses(METHODS[name]().fit(data), data)
     (part,) = responses._parts
     values = responses._values(
@@ -220,7 +224,7 @@ def test_log_densities_of_tasks_are_pulled_back_by_one_pass(name, passes):
         return pull_back(values, vectors, **settings)
 
     part.curvature.pull_back = counted
-    eye = torch.eye(3, dtype=F64)
+    eye = torch.eye(num_tasks, dtype=F64)
     found, exact = responses._pull_back(part, values, eye, 8), pull_back(values, eye)
     assert made == passes
     torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-12 * exact.abs().max().item())
