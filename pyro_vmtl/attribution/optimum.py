@@ -126,7 +126,8 @@ def _lbfgs(loss: WeightedLoss, weight: Tensor, curvature: Curvature, *, near: fl
         if last.norm() <= near:
             raise StopIteration
 
-    options = {"maxcor": 20, "maxiter": EVALUATIONS, "maxfun": EVALUATIONS, "ftol": 0, "gtol": 0}
+    most = EVALUATIONS if curvature.is_dense else EVALUATIONS // 2  # units cost more, or less
+    options = {"maxcor": 20, "maxiter": most, "maxfun": most, "ftol": 0, "gtol": 0}
     start, settings = np.zeros(len(origin)), {"callback": stop_if_near, "options": options}
     found = minimize(evaluate, start, jac=True, method="L-BFGS-B", **settings)
     loss.move_to(origin + curvature.from_units(torch.from_numpy(found.x)[None])[0])
