@@ -4,12 +4,15 @@ python -m benchmarks.influence refits --rows 40 --seeds 5
 python -m benchmarks.influence flips --seeds 5
 python -m benchmarks.influence tasks --seeds 5
 python -m benchmarks.influence selection --seeds 5
+python -m benchmarks.influence logistic --seeds 5
+python -m benchmarks.influence network --seeds 5
 
 One line of JSON for each seed. ``refits`` leaves out rows of four tasks in two groups, one by one,
 and correlates estimates of how the log density of 100 test rows of each task changes with what
 refits say, for a row's own task (within) and for others (between), which are never pooled.
 ``flips`` finds 10 % of labels that were flipped, ``tasks`` leaves out whole tasks, and
-``selection`` leaves out rows that harm.
+``selection`` leaves out rows that harm. ``logistic`` and ``network`` are point estimates on digits,
+see :mod:`benchmarks.influence_digits`.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from benchmarks.influence_digits import PROGRAMS, compare
 from pyro_vmtl import TaskData, influence, select_rows
 from pyro_vmtl.analysis import plot_influence_against_refits
 from pyro_vmtl.attribution.influence import log_density
@@ -256,10 +260,13 @@ def selection(seed: int, member: str) -> dict[str, Any]:
     }
 
 
+OTHERS = {"flips": flips, "tasks": tasks, "selection": selection}
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Print a line for each seed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("refits", "flips", "tasks", "selection"))
+    parser.add_argument("what", choices=("refits", *OTHERS, *PROGRAMS))
     parser.add_argument("--rows", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--member", default="shared", choices=("shared", "mixed-model"))
@@ -274,10 +281,10 @@ def _lines(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for seed in range(given.seeds):
         if given.what == "refits":
             yield refits(given.rows, seed, given.member, given.every, given.picture)
+        elif given.what in PROGRAMS:
+            yield compare(given.what, seed)
         else:
-            yield {"flips": flips, "tasks": tasks, "selection": selection}[given.what](
-                seed, given.member
-            )
+            yield OTHERS[given.what](seed, given.member)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Influence in point estimates on rotated digits, against refits in plain torch.
 
-python -m benchmarks.influence_digits logistic --seeds 5
-python -m benchmarks.influence_digits network --seeds 5
+python -m benchmarks.influence logistic --seeds 5
+python -m benchmarks.influence network --seeds 5
 
 Six tasks of 50 rows of scikit-learn's digits, in 30 principal components, and 50 test rows each.
 ``logistic`` is logistic regression with soft sharing, coefficients that are a common part and one
@@ -9,15 +9,15 @@ of each task, and ``network`` has a layer of 16 tanh units that all tasks share 
 each, both with normal priors. The quantities are the log densities of single test rows. Each row is
 left out in turn, and 100 random halves of the rows. One line of JSON for each seed: means over the
 test rows of correlations over training rows of the test row's task (within) and of others
-(between), and of rank correlations over the halves (LDS).
+(between), and of rank correlations over the halves (LDS). Where dattri is installed (``pip install
+--no-deps dattri``), its explicit solver ranks the rows of the network from the same optimum, too.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -156,14 +156,17 @@ def compare(name: str, seed: int) -> dict[str, Any]:
         predictive = fitted.predictive(test, num_samples=1, differentiable=True)
         return predictive.log_prob(test.y).flatten()
 
-    begun = time.process_time()
-    found = influence((model, guide), data, of=quantity)
-    seconds = {"fit": begun - pair_seconds, "influence": time.process_time() - begun}
-    scores = torch.as_tensor(found["influence"].values)  # (rows, test rows)
-
-    weight, begun = data.mask.double(), time.process_time()
+    weight = data.mask.double()
     fitted = torch.cat([p.detach().flatten().double() for p in guide.parameters()])
     full = plain.optimum(fitted, weight, plain.root(fitted, weight))
+    torch.nn.utils.vector_to_parameters(full, guide.parameters())  # of several optima, one for all
+    seconds = {"fit": time.process_time() - pair_seconds}
+    begun = time.process_time()
+    found = influence((model, guide), data, of=quantity)
+    seconds["influence"] = time.process_time() - begun
+    scores = torch.as_tensor(found["influence"].values)  # (rows, test rows)
+
+    begun = time.process_time()
     root, outputs = plain.root(full, weight), plain.outputs(full)
     places = [divmod(int(i), data.num_rows) for i in data.mask.flatten().nonzero()[:, 0]]
     places.sort(key=lambda place: int(data.row[place]))
@@ -175,20 +178,79 @@ def compare(name: str, seed: int) -> dict[str, Any]:
     seconds["refits"] = time.process_time() - begun
     loo = torch.stack(exact)
 
-    task = torch.tensor([t for t, _ in places])
-    of = torch.arange(NUM_TASKS).repeat_interleave(NUM_TEST)
-    own = task[:, None] == of
-    lds = {"from the fit": _halves(plain, scores, places, full, root, seed)}
-    if name == "network":
-        lds["from its start"] = _halves(plain, scores, places, start, root, seed)
-    return {
+    result: dict[str, Any] = {
         "model": name, "seed": seed, "rows": len(places), "numbers": len(full),
         "distance": found.attrs["distance"],
-        "within": _mean_correlations(scores, loo, own),
-        "between": _mean_correlations(scores, loo, ~own),
-        "LDS": lds,
-        "seconds": {key: round(value, 1) for key, value in seconds.items()},
+        **_judged(plain, scores, loo, places, full, root, seed),
     }  # fmt: skip
+    if name == "network":
+        result["LDS from its start"] = _halves(plain, scores, places, start, root, seed)
+        if find_spec("dattri") is not None:
+            begun = time.process_time()
+            theirs = of_dattri(plain, full, places)
+            seconds["dattri"] = time.process_time() - begun
+            result["dattri"] = _judged(plain, theirs, loo, places, full, root, seed)
+    return result | {"seconds": {key: round(value, 1) for key, value in seconds.items()}}
+
+
+def _judged(
+    plain: Plain,
+    scores: Tensor,
+    exact: Tensor,
+    places: Sequence[tuple[int, int]],
+    start: Tensor,
+    root: Tensor,
+    seed: int,
+) -> dict[str, Any]:
+    """Compare scores with refits without each row, and with fits of half the rows."""
+    of = torch.arange(NUM_TASKS).repeat_interleave(NUM_TEST)
+    own = torch.tensor([t for t, _ in places])[:, None] == of
+    return {
+        "within": _mean_correlations(scores, exact, own),
+        "between": _mean_correlations(scores, exact, ~own),
+        "LDS": _halves(plain, scores, places, start, root, seed),
+    }
+
+
+class Network(torch.nn.Module):
+    """The network for dattri, of rows (N, F) and their tasks (N,)."""
+
+    def __init__(self, numbers: Numbers) -> None:
+        super().__init__()
+        self.common = torch.nn.Parameter(numbers["common"].clone())
+        self.own = torch.nn.Parameter(numbers["own"].flatten(1).clone())
+
+    def forward(self, x: Tensor, tasks: Tensor) -> Tensor:
+        """Compute logits."""
+        hidden = (x @ self.common).tanh()
+        hidden = torch.cat([hidden, torch.ones_like(hidden[..., :1])], -1)
+        chosen = (tasks[..., None] == torch.arange(NUM_TASKS)).to(x) @ self.own
+        return (hidden[..., None, :] @ chosen.unflatten(-1, (UNITS + 1, CLASSES)))[..., 0, :]
+
+
+def of_dattri(plain: Plain, full: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
+    """Compute the scores of dattri's explicit solver, (rows, test rows)."""
+    from dattri.algorithm.influence_function import IFAttributorExplicit
+    from dattri.task import AttributionTask
+    from torch.utils.data import DataLoader, TensorDataset
+
+    model = Network(plain.numbers(full))
+
+    def loss(params: Any, batch: tuple[Tensor, ...]) -> Tensor:
+        logits = torch.func.functional_call(model, params, batch[:2])
+        return torch.nn.functional.cross_entropy(logits, batch[2])
+
+    def rows_of(data: TaskData, task: Tensor, number: Tensor) -> DataLoader[Any]:
+        assert data.y is not None
+        rows = TensorDataset(data.x[task, number].double(), task, data.y[task, number])
+        return DataLoader(rows, batch_size=len(rows), shuffle=False)
+
+    train = rows_of(plain.data, *torch.tensor(places).T)
+    test = rows_of(plain.test, *plain.test.mask.nonzero().T)
+    task = AttributionTask(loss_func=loss, model=model, checkpoints=model.state_dict())
+    attributor = IFAttributorExplicit(task, regularization=1 / len(places))  # the normal priors
+    attributor.cache(train)
+    return attributor.attribute(train, test).detach() / len(places)
 
 
 def _mean_correlations(scores: Tensor, exact: Tensor, of: Tensor) -> dict[str, float]:
@@ -223,17 +285,3 @@ def _halves(
         refitted.append(plain.outputs(plain.optimum(start, weight, root)))
     pairs = zip(torch.stack(predicted).T, torch.stack(refitted).T, strict=True)
     return round(float(np.mean([spearmanr(a, b)[0] for a, b in pairs])), 3)
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """Print a line for each seed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", choices=tuple(PROGRAMS))
-    parser.add_argument("--seeds", type=int, default=1)
-    given = parser.parse_args(args)
-    for seed in range(given.seeds):
-        print(json.dumps(compare(given.model, seed)), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -22,6 +22,7 @@ References
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["influence"]
+
+AT_ONCE = 2**19
+"""Draws of rows whose log densities are computed together, as far as they have a graph."""
 
 Estimate = Literal["first-order", "newton", "refit"]
 
@@ -146,18 +150,17 @@ def influence(
         )
     if isinstance(fitted, tuple):
         fitted = _as_fitted(*fitted, data)
-    as_double_rows = as_double(data if rows is None else rows)
+    parts = _in_parts(as_double(data if rows is None else rows), num_samples)
+    terms = [partial(log_density, rows=part, num_samples=num_samples, seed=seed) for part in parts]
 
     def quantity(fit: Fitted) -> Tensor:
-        if of is not None:
-            return of(fit)
-        return log_density(fit, as_double_rows, num_samples=num_samples, seed=seed)
+        return sum((term(fit) for term in terms[1:]), terms[0](fit)) if of is None else of(fit)
 
     left = LeftOut.of(data, leave, only)
     responses = Responses(fitted, data, elbo=elbo, seed=seed, progress=progress)
     steps = responses.steps() if leave == "row" else None
     if method == "first-order":
-        found = left.sum(responses.first_order(quantity))
+        found = left.sum(responses.first_order(*(terms if of is None else [of])))
     else:
         found = responses.without(quantity, left.masks, refit=method == "refit", leave=leave)
     step = None if steps is None else left.sum(steps)
@@ -186,6 +189,13 @@ def _as_fitted(model: Program, guide: Program, data: TaskData) -> Fitted:
     result = FitResult(History.from_records([], {}, {}), 0.0, "settled")
     method = Programs(lambda data: (model, guide))
     return Fitted.of_one(Member(method, as_module(model), as_module(guide), result, borrowing))
+
+
+def _in_parts(rows: TaskData, num_samples: int) -> list[TaskData]:
+    """Split the rows of each task, so that graphs of their log densities are small."""
+    size = max(1, AT_ONCE // (num_samples * rows.num_tasks))
+    places = torch.arange(rows.num_rows).expand(rows.num_tasks, -1)
+    return [rows.take(some, rows.mask.gather(1, some)) for some in places.split(size, 1)]
 
 
 def log_density(fit: Fitted, rows: TaskData, *, num_samples: int, seed: int) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 import torch
 from scipy.optimize import minimize
@@ -11,6 +14,8 @@ from pyro_vmtl.attribution.weighted_loss import WeightedLoss
 from pyro_vmtl.linear_response.curvature import Curvature
 
 __all__ = ["go_to_optimum", "newton_step", "polish", "polish_anew"]
+
+Compute: TypeAlias = Callable[[], tuple[Tensor, Tensor]]
 
 FAR, NEAR, NEARER = 1.0, 1e-4, 1e-9
 """Distances from the optimum from which L-BFGS goes first, at which one inverse is enough for what
@@ -23,11 +28,11 @@ the distance from where on there is next to nothing to gain by it."""
 SADDLE = 0.9
 """Part of the distance that is left after a step of Newton's method where the loss descends."""
 
-MOST_DENSE = 3_000
-"""Numbers up to which the Hessian is a matrix, which takes as many products with it."""
-
 ROUNDS, EVALUATIONS, STEPS = 16, 300, 20
 """Most Hessians of a polish, evaluations of L-BFGS, and steps of Newton's method."""
+
+RECORDED_FROM = 10
+"""Evaluation from which on a recording takes the place of the programs."""
 
 
 def polish(loss: WeightedLoss, weight: Tensor) -> tuple[Curvature, float]:
@@ -40,17 +45,17 @@ def polish(loss: WeightedLoss, weight: Tensor) -> tuple[Curvature, float]:
     """
     last, before = None, torch.inf
     for _ in range(ROUNDS):
-        curvature = loss.curvature(weight, most_dense=MOST_DENSE)
+        curvature = loss.curvature(weight)
         distance = _distance(curvature, curvature.gradient)
         if distance <= NEARER:
             break
         if not curvature.is_dense:
             if distance <= FAR / 10:
                 break
-            _lbfgs(loss, weight, curvature, near=FAR / 20)
+            _lbfgs(loss, weight, curvature, near=FAR / 50)
             continue
         if distance > FAR:
-            _lbfgs(loss, weight, curvature, near=FAR / 4)
+            _lbfgs(loss, weight, curvature, near=FAR / 20)
             last = None
             continue
         step = -curvature.solve(curvature.gradient[None])[0]
@@ -70,7 +75,7 @@ def polish(loss: WeightedLoss, weight: Tensor) -> tuple[Curvature, float]:
         elif _newton_steps(loss, weight, curvature) > 0.9 * distance:
             break
     if curvature.parameters[0] is not loss.parameters[0]:
-        curvature = loss.curvature(weight, most_dense=MOST_DENSE)
+        curvature = loss.curvature(weight)
     return curvature, _distance(curvature, curvature.gradient)
 
 
@@ -104,24 +109,28 @@ def go_to_optimum(loss: WeightedLoss, weight: Tensor, curvature: Curvature) -> f
 
 def _lbfgs(loss: WeightedLoss, weight: Tensor, curvature: Curvature, *, near: float) -> None:
     """Minimize the loss by L-BFGS, in units in which the given curvature is 1."""
-    origin = loss.numbers
+    origin, last, count, recorded = loss.numbers, loss.numbers, 0, None
+    loss.renew()
 
     def evaluate(point: np.ndarray) -> tuple[float, np.ndarray]:
-        moved = curvature.from_units(torch.from_numpy(point).to(origin)[None])[0]
-        loss.numbers = origin + moved
-        value, gradient = _evaluate(loss, weight)
-        return value, curvature.gradient_in_units(gradient[None])[0].nan_to_num(0, 0, 0).numpy()
+        nonlocal last, count, recorded
+        loss.move_to(origin + curvature.from_units(torch.from_numpy(point)[None])[0])
+        count += 1
+        if count == RECORDED_FROM:
+            recorded = loss.recorded(weight)
+        value, gradient = _evaluate(loss, weight, recorded)
+        last = curvature.gradient_in_units(gradient[None])[0].nan_to_num(0, 0, 0)
+        return value, last.numpy()
 
-    options = {"maxcor": 20, "maxiter": EVALUATIONS, "maxfun": EVALUATIONS, "ftol": 0.0}
-    size = np.sqrt(len(origin))
-    found = minimize(
-        evaluate,
-        np.zeros(len(origin)),
-        jac=True,
-        method="L-BFGS-B",
-        options={**options, "gtol": near / size},
-    )
-    evaluate(found.x)
+    def stop_if_near(_: np.ndarray) -> None:
+        if last.norm() <= near:
+            raise StopIteration
+
+    most = EVALUATIONS if curvature.is_dense else EVALUATIONS // 2  # units cost more, or less
+    options = {"maxcor": 20, "maxiter": most, "maxfun": most, "ftol": 0, "gtol": 0}
+    start, settings = np.zeros(len(origin)), {"callback": stop_if_near, "options": options}
+    found = minimize(evaluate, start, jac=True, method="L-BFGS-B", **settings)
+    loss.move_to(origin + curvature.from_units(torch.from_numpy(found.x)[None])[0])
 
 
 def _newton_steps(loss: WeightedLoss, weight: Tensor, curvature: Curvature) -> float:
@@ -163,17 +172,15 @@ def newton_step(loss: WeightedLoss, weight: Tensor, curvature: Curvature) -> Ten
     return solution
 
 
-def _evaluate(loss: WeightedLoss, weight: Tensor) -> tuple[float, Tensor]:
+def _evaluate(
+    loss: WeightedLoss, weight: Tensor, compute: Compute | None = None
+) -> tuple[float, Tensor]:
     """Compute loss and gradient; both are infinite where a step was too long."""
     try:
-        value = loss(weight)
+        value, gradient = loss.with_gradient(weight) if compute is None else compute()
     except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         return torch.inf, torch.full_like(loss.numbers, torch.inf)
-    found = torch.autograd.grad(value, loss.parameters, allow_unused=True)
-    parts = [
-        torch.zeros_like(p) if g is None else g for g, p in zip(found, loss.parameters, strict=True)
-    ]
-    return value.item(), torch.cat([part.flatten() for part in parts])[loss.free]
+    return value.item(), gradient
 
 
 def _distance(curvature: Curvature, gradient: Tensor) -> float:

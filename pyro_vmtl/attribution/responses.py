@@ -10,14 +10,8 @@ import torch
 from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 
-from pyro_vmtl.attribution.optimum import (
-    MOST_DENSE,
-    go_to_optimum,
-    newton_step,
-    polish,
-    polish_anew,
-)
-from pyro_vmtl.attribution.weighted_loss import WeightedLoss
+from pyro_vmtl.attribution.optimum import go_to_optimum, newton_step, polish, polish_anew
+from pyro_vmtl.attribution.weighted_loss import MOST_DENSE, WeightedLoss
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.inference.progress import fits_bar
 from pyro_vmtl.linear_response.curvature import Curvature
@@ -28,8 +22,15 @@ __all__ = ["Responses"]
 
 Quantity = Callable[[Fitted], Tensor]
 
-SOLVED_AT_ONCE = 256
+AT_ONCE = 256
 """Quantities whose systems are solved together, as one helps the other."""
+
+TOLERANCE = 1e-4
+"""Relative residual of systems with a Hessian that is no matrix: the way to the optimum of such a
+fit leaves more than that."""
+
+DENSE_BESIDE_LARGE = 500
+"""Numbers of a member up to which its Hessian is a matrix where that of another is none."""
 
 
 class _Part(NamedTuple):
@@ -65,17 +66,17 @@ class Responses:
         self.data = data
         self.progress = progress
         self._parts: list[_Part] = []
-        members = {}
+        members = fitted.members.items()
+        losses = {name: WeightedLoss(of, data, elbo=elbo, seed=seed) for name, of in members}
+        is_large = any(len(loss.numbers) > MOST_DENSE for loss in losses.values())
         with fits_bar(len(fitted.members), visible=progress) as report:
-            for name, member in fitted.members.items():
+            for name, loss in losses.items():
                 report(f"optimum of {name}")
-                loss = WeightedLoss(member, data, elbo=elbo, seed=seed)
+                loss.most_dense = DENSE_BESIDE_LARGE if is_large else MOST_DENSE
                 curvature, distance = polish(loss, loss.weight)
-                self._parts.append(
-                    _Part(loss, curvature, distance, loss.parameters, loss.held.clone())
-                )
-                members[name] = loss.member
-        self.fit = replace(fitted, members=members)
+                held = loss.held.clone()
+                self._parts.append(_Part(loss, curvature, distance, loss.parameters, held))
+        self.fit = replace(fitted, members={name: loss.member for name, loss in losses.items()})
         self.distance = max(part.distance for part in self._parts)
 
     @property
@@ -83,24 +84,43 @@ class Responses:
         """The weights of the rows, (T, N)."""
         return self._parts[0].loss.weight.detach()
 
-    def first_order(self, quantity: Quantity) -> Tensor:
-        r"""Compute the derivative of a quantity by each weight, times that, (\*shape, T, N)."""
-        with SavedNumbers() as saved:
-            values = self._values(quantity, grad=True)
-        at_once = saved.at_once
-        eye = torch.eye(values.numel()).to(values)
-        found = []
-        for some in eye.split(SOLVED_AT_ONCE):
-            total = torch.zeros(len(some), *self.weight.shape).to(values)
-            for loss, curvature, *_ in self._parts:
-                moved = curvature.pull_back(values.flatten(), some, at_once=at_once)
-                total += _by_weight(values.flatten(), loss.weight, some, at_once)
-                solved = curvature.solve(moved)
+    def first_order(self, *terms: Quantity) -> Tensor:
+        r"""Compute the derivative of a quantity by each weight, times that, (\*shape, T, N).
+
+        The quantity is the sum of ``terms``, of which one has a graph at a time.
+        """
+        moved = [torch.zeros(())] * len(self._parts)
+        found = torch.zeros_like(self.weight)[None]
+        for term in terms:
+            with SavedNumbers() as saved:
+                values = self._values(term, grad=True)
+            flat, at_once, shape = values.flatten(), saved.at_once, values.shape
+            eye = torch.eye(len(flat)).to(flat)
+            for i, part in enumerate(self._parts):
+                moved[i] = moved[i] + self._pull_back(part, flat, eye, at_once)
+                found = found + _by_weight(flat, part.loss.weight, eye, at_once)
+        for (loss, curvature, *_), every in zip(self._parts, moved, strict=True):
+            for some, total in zip(every.split(AT_ONCE), found.split(AT_ONCE), strict=True):
+                solved = curvature.solve(some, tolerance=TOLERANCE)
                 if curvature.is_dense:  # without what was added for flat directions
-                    solved += curvature.solve(moved - curvature.times(solved))
+                    solved += curvature.solve(some - curvature.times(solved))
                 total -= _by_weight(curvature.graph, loss.weight, solved, curvature.at_once)
-            found.append(self.weight * total)
-        return torch.cat(found).reshape(*values.shape, *self.weight.shape)
+        return (self.weight * found).reshape(*shape, *self.weight.shape)
+
+    def _pull_back(self, part: _Part, values: Tensor, eye: Tensor, at_once: int) -> Tensor:
+        """Return the gradients of values (M,) by the numbers of a member, (M, n).
+
+        Where there is one of each task, of its own numbers only, their sum has all of them.
+        """
+        loss, curvature, *_ = part
+        if len(values) == len(loss.weight):
+            task, unlike = loss.tasks(), torch.linspace(1, 2, len(values)).to(values)
+            both = torch.stack([torch.ones_like(unlike), unlike])
+            total, probe = curvature.pull_back(values, both, at_once=at_once)
+            own = torch.where(task < 0, 0.0, unlike[task]) * total
+            if torch.allclose(probe, own, rtol=1e-9, atol=1e-13 * float(total.abs().max())):
+                return torch.where(task == torch.arange(len(values))[:, None], total, 0.0)
+        return curvature.pull_back(values, eye, at_once=at_once)
 
     def without(self, quantity: Quantity, left_out: Tensor, *, refit: bool, leave: str) -> Tensor:
         r"""Compute the quantity less that without some rows, (L, \*shape).
@@ -162,13 +182,10 @@ class Responses:
 
 def _by_weight(values: Tensor, weight: Tensor, vectors: Tensor, at_once: int) -> Tensor:
     """Multiply vectors (K, M) by the Jacobian of values (M,) in the weights, (K, T, N)."""
-    products = []
-    for some in vectors.split(at_once):
-        product = torch.zeros(len(some), *weight.shape).to(vectors)
+    products = torch.zeros(len(vectors), *weight.shape).to(vectors)
+    for some, product in zip(vectors.split(at_once), products.split(at_once), strict=True):
         if values.requires_grad:
-            (found,) = torch.autograd.grad(
-                values, weight, some, True, allow_unused=True, is_grads_batched=True
-            )
-            product = product if found is None else found
-        products.append(product)
-    return torch.cat(products)
+            settings = {"allow_unused": True, "is_grads_batched": True}
+            (found,) = torch.autograd.grad(values, weight, some, True, **settings)
+            product += 0 if found is None else found
+    return products

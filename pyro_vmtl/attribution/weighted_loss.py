@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from pyro.infer import Trace_ELBO
+from pyro.infer.elbo import ELBOModule
 from torch import Tensor, nn
 
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import check_no_bare_parameters, isolated, validation
 from pyro_vmtl.inference.elbo import MeanFieldELBO, evaluate
-from pyro_vmtl.inference.step import batch_of
+from pyro_vmtl.inference.recorder import Recorder, Replay
+from pyro_vmtl.inference.step import batch_of, can_be_recorded
 from pyro_vmtl.linear_response.arrowhead import Arrowhead
-from pyro_vmtl.linear_response.curvature import MOST_DENSE, Curvature
+from pyro_vmtl.linear_response.curvature import Curvature
 from pyro_vmtl.linear_response.hessian import Hessian
 from pyro_vmtl.linear_response.response import free_numbers, in_double
 from pyro_vmtl.methods.member import Member
@@ -23,13 +26,17 @@ from pyro_vmtl.methods.method import ProgramMethod
 from pyro_vmtl.sharing.messengers import Sharing
 from pyro_vmtl.sharing.sources import Sources
 
-__all__ = ["NUM_POINTS", "WeightedLoss"]
+__all__ = ["MOST_DENSE", "NUM_POINTS", "WeightedLoss"]
 
-NUM_POINTS = 8
-"""Fixed points of normal sites where a fit took draws, and common draws of all others."""
+NUM_POINTS = 64
+"""Fixed points of normal sites where a fit took draws, and common draws of all others. Means and
+scales of ten classes would make more of 32 than the exact loss allows."""
 
-MOST_COMMON = 300
-"""Numbers of no task up to which their products with the Hessian are worth it."""
+MOST_DENSE = 3_000
+"""Numbers up to which the Hessian is a matrix, which takes as many products with it."""
+
+MOST_PRODUCTS = 300
+"""Products with the Hessian up to which they are worth it that all blocks of it take."""
 
 
 class WeightedLoss:
@@ -46,6 +53,8 @@ class WeightedLoss:
         (T, N), the weights of the rows in the fit.
     parameters, free
         What is learned, and which of these numbers have an optimum, (n,).
+    most_dense
+        Numbers up to which the Hessian is a matrix.
     """
 
     def __init__(
@@ -77,6 +86,7 @@ class WeightedLoss:
         self._places = [[(m, k) for m, k, v in named if v is p] for p in self.parameters]
         self.free = free_numbers(self._modules, self.parameters)
         self.held = torch.zeros_like(self.free)
+        self.most_dense = MOST_DENSE
         with torch.no_grad():
             self.has_draws = bool(self(self.weight) != self(self.weight, seed=seed + 1))
             if self.has_draws:
@@ -100,6 +110,20 @@ class WeightedLoss:
             check_no_bare_parameters(self.member.model, self.member.guide)
         return loss
 
+    def with_gradient(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the loss, and its gradient by the free numbers, (n,)."""
+        loss = self(weight)
+        found = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+        return loss.detach(), torch.cat([gradient.flatten() for gradient in found])[self.free]
+
+    def recorded(self, weight: Tensor) -> Callable[[], tuple[Tensor, Tensor]]:
+        """Return the same as a function of the values of the present parameters."""
+        if not can_be_recorded(cast(ELBOModule, self._modules[0])):
+            return partial(self.with_gradient, weight)
+        with Recorder() as recorder:
+            outcome = self.with_gradient(weight)
+        return isolated(self._seed)(Replay(recorder.finish(outcome)).__call__)
+
     def take_rows(self, weight: Tensor) -> TaskData:
         """Tell programs that compute something from the rows, and return these as prepared."""
         rows = self.member.method.prepare(replace(self._data, weight=weight))
@@ -112,20 +136,20 @@ class WeightedLoss:
         """Return gradient and Hessian at the current parameters."""
         return Hessian(self(weight), self.parameters, self.free)
 
-    def curvature(self, weight: Tensor, *, most_dense: int = MOST_DENSE) -> Curvature:
+    def curvature(self, weight: Tensor) -> Curvature:
         """Return the Hessian with its inverse."""
         self.free = free_numbers(self._modules, self.parameters) & ~self.held
-        near = self._given_sources(weight) if self.free.sum() > most_dense else None
+        near = self._given_sources(weight) if self.free.sum() > self.most_dense else None
+        loss, most_dense = self(weight), self.most_dense
         with isolated(self._seed):  # probes of a large one
-            return Curvature(
-                self(weight), self.parameters, self.free, most_dense=most_dense, near=near
-            )
+            return Curvature(loss, self.parameters, self.free, most_dense=most_dense, near=near)
 
     def _given_sources(self, weight: Tensor) -> Arrowhead | None:
-        """Return the Hessian with the sources held, if few numbers are those of no task."""
+        """Return the Hessian with the sources held, if tasks have few numbers and so have none."""
         num_tasks = len(weight)
-        task = torch.cat([_task(parameter, num_tasks) for parameter in self.parameters])[self.free]
-        if (task < 0).sum() > MOST_COMMON or (task < 0).all():
+        task = self.tasks()
+        common, *own = (task + 1).bincount(minlength=num_tasks + 1).tolist()
+        if not 0 < max(own) <= MOST_PRODUCTS - common:
             return None
         sharing = [module for module in self._modules if isinstance(module, Sharing)]
         for module in sharing:
@@ -136,13 +160,18 @@ class WeightedLoss:
             for module in sharing:
                 module.detach_sources = False
 
+    def tasks(self) -> Tensor:
+        """Return the task of each free number, (n,), and -1 for those of all."""
+        num_tasks = len(self.weight)
+        return torch.cat([_task(parameter, num_tasks) for parameter in self.parameters])[self.free]
+
     def hold(self, number: Tensor) -> None:
         """Take one of the free numbers as known, from the next curvature on."""
         self.held[self.free.nonzero()[number, 0]] = True
 
     def choose_anew(self) -> None:
         """Make source weights even and hold nothing, so that another optimum can be found."""
-        self.install([nn.Parameter(p.detach().clone()) for p in self.parameters])
+        self.renew()
         self.held = torch.zeros_like(self.held)
         for module in self._modules:
             if isinstance(module, Sources) and module.logits.requires_grad:
@@ -155,11 +184,21 @@ class WeightedLoss:
 
     @numbers.setter
     def numbers(self, values: Tensor) -> None:
-        every = torch.cat([p.detach().flatten() for p in self.parameters])
+        self.renew()
+        self.move_to(values)
+
+    @torch.no_grad()
+    def move_to(self, values: Tensor) -> None:
+        """Change the free numbers in place, as a recording needs it and no graph does."""
+        every = torch.cat([p.flatten() for p in self.parameters])
         every[self.free] = values
         parts = every.split([p.numel() for p in self.parameters])
-        pairs = zip(self.parameters, parts, strict=True)
-        self.install([nn.Parameter(part.view_as(p).clone()) for p, part in pairs])
+        for parameter, part in zip(self.parameters, parts, strict=True):
+            parameter.copy_(part.view_as(parameter))
+
+    def renew(self) -> None:
+        """Install copies of the parameters."""
+        self.install([nn.Parameter(p.detach().clone()) for p in self.parameters])
 
     def install(self, parameters: Sequence[nn.Parameter]) -> None:
         """Put other parameters into the programs: graphs of the loss keep those that they have."""

@@ -76,9 +76,9 @@ def run_influence(
         with atomic_write(picture) as scratch:
             cast(Figure, figure).savefig(scratch, dpi=150, format="png")
         if report:
-            write_netcdf(xr.DataTree(found), folder / INFLUENCE)
+            report_of_run(folder, read_run(folder)[0], xr.DataTree(found))
+            write_netcdf(xr.DataTree(found), folder / INFLUENCE)  # where the report was made, only
             write_checksums(folder, INFLUENCE)
-            report_of_run(folder, read_run(folder)[0])
     if as_json:
         typer.echo(
             json.dumps({"influence": str(out), "rows": len(written), "picture": str(picture)})

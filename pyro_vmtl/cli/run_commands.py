@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib
 import typer
+import xarray as xr
 
 from pyro_vmtl.analysis import read_netcdf
 from pyro_vmtl.analysis.export.tree_files import DAMAGED
@@ -74,10 +75,17 @@ def rewrite_report(folder: Path, *, open_page: bool, as_json: bool) -> None:
         webbrowser.open(page.absolute().as_uri())
 
 
-def report_of_run(folder: Path, metrics: dict[str, Any]) -> Path:
-    """Write the report of a run from its files, with influence if it was added; return the page."""
+def report_of_run(
+    folder: Path, metrics: dict[str, Any], influence: xr.DataTree | None = None
+) -> Path:
+    """Write the report of a run from its files, with influence if it was added; return the page.
+
+    That of now takes the place of one that was added before.
+    """
     tree = read_netcdf(run_file(folder, POSTERIOR, "RUN_BYTES"))
-    if (folder / INFLUENCE).exists():
+    if influence is not None:
+        tree["influence"] = influence
+    elif (folder / INFLUENCE).exists():
         tree["influence"] = read_netcdf(run_file(folder, INFLUENCE, "RUN_BYTES"))
     try:
         return write_run_report(folder, metrics, tree)

@@ -24,7 +24,7 @@ from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.handlers.crossed_draws import CrossedDraws
 from pyro_vmtl.handlers.program_handler import UNCONSTRAINED, Program
 from pyro_vmtl.handlers.tracing import TracePair, sample_sites, trace_guide_and_model
-from pyro_vmtl.inference.fixed_points import FixedPoints
+from pyro_vmtl.inference.fixed_points import FixedPoints, kl_of_normals
 
 __all__ = ["ELBOTerms", "Evaluation", "MeanFieldELBO", "evaluate"]
 
@@ -267,8 +267,11 @@ def _expected_terms(elbo: Trace_ELBO, guide_trace: Trace) -> dict[str, Tensor]:
 def _kl(elbo: Trace_ELBO, model_site: Any, guide_site: Any) -> Tensor:
     """Compute the KL of a site as the ELBO does: in closed form where there is one."""
     if isinstance(elbo, TraceMeanField_ELBO):
+        at_points = isinstance(elbo, MeanFieldELBO) and elbo.num_points is not None
         try:
-            kl = kl_divergence(guide_site["fn"], model_site["fn"])
+            kl = kl_of_normals(guide_site, model_site) if at_points else None
+            if kl is None:
+                kl = kl_divergence(guide_site["fn"], model_site["fn"])
         except NotImplementedError:
             pass
         else:

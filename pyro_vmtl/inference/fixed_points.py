@@ -23,15 +23,18 @@ from functools import cache
 from typing import Any
 
 import torch
+from pyro import distributions as dist
+from pyro.distributions.util import sum_rightmost
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
 from pyro_vmtl.data.plates import TASK_PLATE
 from pyro_vmtl.handlers.tracing import is_sample
+from pyro_vmtl.sharing.pool import once
 from pyro_vmtl.sharing.transformed import untransformed
 
-__all__ = ["FixedPoints"]
+__all__ = ["FixedPoints", "kl_of_normals"]
 
 PARTICLES = "num_particles_vectorized"
 """Name of Pyro's plate over vectorized particles."""
@@ -132,9 +135,31 @@ class FixedPoints(Messenger):
         return points.reshape(*shape[:dim], self.num_points, *shape[len(shape) + dim + 1 :])
 
 
+def kl_of_normals(guide_site: Any, model_site: Any) -> Tensor | None:
+    """Compute the KL of normals, on average over S points, in the batch shape (S, ...) of the site.
+
+    None if one is no normal, or more than the mean of the prior depends on the point.
+    """
+    fn, prior_fn = guide_site["fn"], model_site["fn"]
+    (posterior, no), (prior, nor) = untransformed(fn), untransformed(prior_fn)
+    if no or nor or not type(posterior) is type(prior) is dist.Normal:
+        return None
+    loc, scale, prior_scale = map(once, (posterior.loc, posterior.scale, prior.scale))
+    same = all(len(values) == 1 for values in (loc, scale, prior_scale))
+    same = same and (fn.batch_shape, fn.event_shape) == (prior_fn.batch_shape, prior_fn.event_shape)
+    if not same or getattr(guide_site["mask"], "ndim", 0) == len(fn.batch_shape):
+        return None
+    means = once(prior.loc)
+    square = (loc - means.mean(0, keepdim=True)).square() + means.var(0, False, keepdim=True)
+    ratio = (scale / prior_scale).square()
+    kl = (square / prior_scale.square() + ratio - 1 - ratio.log()) / 2
+    kl = sum_rightmost(kl.expand(1, *posterior.batch_shape[1:]), len(fn.event_shape))
+    return kl.expand(fn.batch_shape)
+
+
 def _first(values: Tensor, dim: int) -> Tensor:
     """Undo an expansion over particles."""
-    return values.narrow(dim, 0, 1) if values.stride(dim) == 0 else values
+    return once(values, values.ndim + dim + 1)
 
 
 @cache

@@ -123,7 +123,8 @@ class Replay:
                 self.flat, (), check_trace=False
             )
         for buffer, value in before:  # which steps may change in place
-            buffer.copy_(value)
+            if not buffer.equal(value):  # else graphs that have saved it go on being valid
+                buffer.copy_(value)
         return interpreted
 
 

@@ -46,10 +46,10 @@ class Curvature(Hessian):
         self.is_dense = len(self.gradient) <= most_dense
         self._unit, self._solve_in_units, self._root = self._factorize()
 
-    def solve(self, vectors: Tensor) -> Tensor:
-        """Multiply vectors (K, n) by the inverse of the Hessian."""
+    def solve(self, vectors: Tensor, *, tolerance: float = TOLERANCE) -> Tensor:
+        """Multiply vectors (K, n) by the inverse of the Hessian; a large one up to a tolerance."""
         if self._solve_in_units is None:
-            solution, residual = self._conjugate_gradients(vectors)
+            solution, residual = self._conjugate_gradients(vectors, tolerance)
         else:
             solution = self._unit * self._solve_in_units(self._unit * vectors)
             # of one, to check, but for what is held
@@ -114,7 +114,7 @@ class Curvature(Hessian):
         root = directions * values.abs().clamp_min(FLAT).rsqrt()
         return unit, lambda vectors: (vectors @ directions * inverse) @ directions.T, root
 
-    def _conjugate_gradients(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    def _conjugate_gradients(self, vectors: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
         """Solve for all vectors (K, n) at once; return solutions and residuals.
 
         Block conjugate gradients in units, with orthonormal residuals [1]_: all solutions are
@@ -128,7 +128,7 @@ class Curvature(Hessian):
         right = self.gradient_in_units(vectors).T
         solution = torch.zeros_like(right)
         direction, size = torch.linalg.qr(right)
-        residual, enough = direction, TOLERANCE * right.norm(dim=0)
+        residual, enough = direction, tolerance * right.norm(dim=0)
         for _ in range(MOST_ITERATIONS):
             if (size.norm(dim=0) <= enough).all():
                 break

@@ -36,7 +36,7 @@ class SavedNumbers(saved_tensors_hooks):
 
     def _pack(self, saved: Tensor) -> Tensor:
         self._count += saved.numel()
-        return saved
+        return saved.detach()  # a graph that has its own results in it would never be freed
 
 
 class Hessian:

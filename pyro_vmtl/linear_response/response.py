@@ -207,8 +207,10 @@ class LinearResponse:
 
 
 def free_numbers(modules: Sequence[nn.Module], parameters: Sequence[Tensor]) -> Tensor:
-    """Return which numbers of the parameters are not held, (n,), as logits without an optimum."""
+    """Return which numbers have an optimum, (n,): not all logits, nor common factors of scales."""
     held = {id(m.logits): _held(m.logits.detach()) for m in modules if isinstance(m, Sources)}
+    factors = (f for m in modules for f in getattr(m, "raw_common_scales", {}).values())
+    held |= {id(factor): torch.ones_like(factor, dtype=torch.bool) for factor in factors}
     masks = (held.get(id(p), torch.zeros_like(p, dtype=torch.bool)) for p in parameters)
     return ~torch.cat([mask.flatten() for mask in masks])
 

@@ -244,8 +244,18 @@ class Pool(TorchDistribution):
 
 
 def once(values: Tensor, num_dims: int | None = None) -> Tensor:
-    """Undo ``expand``: narrow expanded dimensions to size 1, among the first ones or all."""
+    """Undo ``expand``: narrow expanded dimensions to size 1, among the first ones or all.
+
+    Where possible without a slice, whose gradient would have the size of what is expanded.
+    """
+    first = values
     for dim in range(values.ndim if num_dims is None else num_dims):
         if values.stride(dim) == 0:
-            values = values.narrow(dim, 0, 1)
-    return values
+            first = first.narrow(dim, 0, 1)
+    base = values._base
+    if base is None or first is values or base.requires_grad != values.requires_grad:
+        return first
+    if base.numel() == 1:
+        return base.reshape(()).expand(first.shape)
+    same = base.numel() == first.numel() and base.is_contiguous() and first.is_contiguous()
+    return base.view(first.shape) if same else first

@@ -22,7 +22,8 @@ from pyro_vmtl import (
     posterior_means,
     share,
 )
-from pyro_vmtl.attribution import optimum
+from pyro_vmtl.attribution import influence as estimates
+from pyro_vmtl.attribution import optimum, responses, weighted_loss
 from pyro_vmtl.attribution.influence import _as_fitted, log_density
 from pyro_vmtl.attribution.optimum import go_to_optimum, polish, polish_anew
 from pyro_vmtl.attribution.responses import Responses
@@ -192,13 +193,91 @@ def test_conjugate_gradients_do_as_well(monkeypatch):
     data = regression(sizes=(12, 10, 11), dtype=torch.float32)
     fitted = few("shared").fit(data)
     exact = influence(fitted, data)["influence"].values
-    monkeypatch.setattr(optimum, "MOST_DENSE", 0)
+    monkeypatch.setattr(weighted_loss, "MOST_DENSE", 0)
+    monkeypatch.setattr(responses, "MOST_DENSE", 0)
+    monkeypatch.setattr(responses, "DENSE_BESIDE_LARGE", 0)
     found = influence(fitted, data)
     assert "step" not in found and found.attrs["distance"] < 0.2
     # the loss is brought to 0.1 standard deviations only
     assert np.corrcoef(found["influence"].values.ravel(), exact.ravel())[0, 1] > 0.99
     with pytest.raises(ValueError, match="'refit'"):
         influence(fitted, data, method="newton")
+
+
+@pytest.mark.parametrize(
+    "name, num_tasks, passes",
+    [("shared", 3, [2]), ("pooled", 3, [2, 3]), ("mixed-model", 1, [2, 1])],
+)
+def test_log_densities_of_tasks_are_pulled_back_by_one_pass(name, num_tasks, passes):
+    """And by a probe; where tasks have numbers in common, by one for each task."""
+    data = regression(num_tasks, dtype=torch.float32)
+    rows = as_double(regression(num_tasks, seed=1))
+    responses = Responses(METHODS[name]().fit(data), data)
+    (part,) = responses._parts
+    values = responses._values(
+        lambda fit: log_density(fit, rows, num_samples=20, seed=0), grad=True
+    )
+    pull_back, made = part.curvature.pull_back, []
+
+    def counted(values, vectors, **settings):
+        made.append(len(vectors))
+        return pull_back(values, vectors, **settings)
+
+    part.curvature.pull_back = counted
+    eye = torch.eye(num_tasks, dtype=F64)
+    found, exact = responses._pull_back(part, values, eye, 8), pull_back(values, eye)
+    assert made == passes
+    torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-12 * exact.abs().max().item())
+
+
+def test_the_sum_of_parts_of_the_rows_is_all_of_them(soft, monkeypatch):
+    pair, data = soft
+    whole = influence(pair, data)["influence"].values
+    monkeypatch.setattr(estimates, "AT_ONCE", 200 * 3 * 4)  # 4 of 9 rows of each of 3 tasks
+    found = influence(pair, data)["influence"].values
+    np.testing.assert_allclose(found, whole, rtol=1e-9, atol=1e-12 * abs(whole).max())
+
+
+def adam(name, **settings):
+    """A member for many features, with draws, fitted in a moment."""
+    fitting = {"num_steps": 60, "learning_rate": 0.05}
+    return replace(presets("classification")[name].many_features, fitting=fitting, **settings)
+
+
+def ten_classes():
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(10, 24, generator=generator)
+    y = torch.arange(40).repeat(2) % 10
+    x = centres[y] + torch.randn(80, 24, generator=generator)
+    return TaskData.classification(x, y.tolist(), ["a", "b"] * 40)
+
+
+def test_a_recording_does_as_the_programs_do():
+    data = ten_classes()
+    loss = weighted_loss.WeightedLoss(adam("shared").fit(data).member, data)
+    loss.renew()
+    recorded = loss.recorded(loss.weight)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(3):  # elsewhere than it was recorded
+        numbers = loss.numbers
+        loss.move_to(numbers + 0.1 * torch.randn(numbers.shape, generator=generator, dtype=F64))
+        for found, exact in zip(recorded(), loss.with_gradient(loss.weight), strict=True):
+            torch.testing.assert_close(found, exact, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.slow
+def test_the_way_to_the_optimum_lowers_the_exact_loss():
+    """Fewer points let the optimum leave it: scales grow along directions that have no point."""
+    data = ten_classes()
+    loss = weighted_loss.WeightedLoss(adam("alone").fit(data).member, data)
+    exact = weighted_loss.WeightedLoss(loss.member, data)
+    exact._elbo = MeanFieldELBO(num_particles=500)
+    ends = []
+    for _ in range(2):
+        exact.install([torch.nn.Parameter(p.detach().clone()) for p in loss.parameters])
+        ends.append(exact(exact.weight).item())
+        polish(loss, loss.weight)
+    assert ends[1] < ends[0]
 
 
 def trunk_and_heads(data):
@@ -437,8 +516,18 @@ class DoubleWell:
     def hessian(self, weight):
         return Hessian(self(weight), self.parameters, self.free)
 
-    def curvature(self, weight, *, most_dense):
-        return Curvature(self(weight), self.parameters, self.free, most_dense=most_dense)
+    def curvature(self, weight):
+        return Curvature(self(weight), self.parameters, self.free)
+
+    def with_gradient(self, weight):
+        value = self(weight)
+        return value.detach(), torch.autograd.grad(value, self.parameters)[0]
+
+    def renew(self):
+        self.numbers = self.numbers
+
+    def move_to(self, values):
+        self.parameters[0].data.copy_(values)
 
 
 def test_a_polish_leaves_a_saddle():

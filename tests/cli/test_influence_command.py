@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from pyro_vmtl.cli import run_directory
+from pyro_vmtl.cli import run_commands, run_directory
 from pyro_vmtl.cli.main import app
 
 
@@ -79,6 +79,19 @@ def test_other_tables_are_refused(done):
         *("--method", "exact"),
     )
     assert found.exit_code == 2 and "first-order" in found.output
+
+
+@pytest.mark.slow
+def test_a_report_that_fails_leaves_the_run_as_it_was(done, monkeypatch):
+    def full(*args, **settings):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_commands, "write_run_report", full)
+    before = {path.name: path.read_bytes() for path in (done / "run").glob("*.*")}
+    arguments = ("--out", done / "full.csv", "--report")
+    found = run("influence", done / "run", done / "exams.csv", *arguments)
+    assert found.exit_code != 0
+    assert {path.name: path.read_bytes() for path in (done / "run").glob("*.*")} == before
 
 
 @pytest.mark.slow

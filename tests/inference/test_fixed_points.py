@@ -13,6 +13,7 @@ from pyro.infer.autoguide import AutoMultivariateNormal
 from pyro_vmtl import MeanFieldELBO, TaskData, fit, relatedness, share, temper
 from pyro_vmtl.guides import FullRankNormal, MeanFieldNormal
 from pyro_vmtl.handlers.linear_predictor import linear_predictor
+from pyro_vmtl.inference import elbo, fixed_points
 from pyro_vmtl.inference.elbo import evaluate
 from pyro_vmtl.inference.fixed_points import _points
 from pyro_vmtl.models import (
@@ -22,6 +23,7 @@ from pyro_vmtl.models import (
     LogNormalNoise,
     StandardNormal,
 )
+from pyro_vmtl.sharing.pool import once
 
 
 @pytest.fixture
@@ -229,3 +231,39 @@ def test_without_a_handler_the_linear_predictor_is_a_product():
         one, two = linear_predictor(x, w), linear_predictor(x, classes, 2)
     torch.testing.assert_close(one, torch.einsum("tnf,tf->tn", x, w[:, 0]))
     torch.testing.assert_close(two, torch.einsum("tnf,tcf->tnc", x, classes[:, 0]))
+
+
+def test_the_kl_of_normals_is_the_mean_over_points(data, monkeypatch):
+    """The prior's mean is at points, all else is the same at each."""
+    model = LinearRegressor(HierarchicalNormal([3]).double(), fixed_noise(0.5))
+    guide = MeanFieldNormal({"w": (3,)}, 4, common={"w_mean": (3,)}, init_scale=0.4).double()
+    with_posterior(guide)
+    parameters = [*model.parameters(), *guide.parameters()]
+    of_normals, used = fixed_points.kl_of_normals, []
+    monkeypatch.setattr(elbo, "kl_of_normals", lambda *s: used.append(of_normals(*s)) or used[-1])
+
+    def terms():
+        found = evaluate(MeanFieldELBO(num_points=8), model, guide, data)
+        gradients = torch.autograd.grad(found.loss, parameters, allow_unused=True)
+        return [*found.terms.kl.values(), *gradients]
+
+    found = terms()
+    assert all(values is not None for values in used) and len(used) == 2
+    monkeypatch.setattr(elbo, "kl_of_normals", lambda *sites: None)
+    torch.testing.assert_close(found, terms(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [
+    lambda x: x.expand(5, 2, 3),
+    lambda x: x.T.expand(5, 3, 2),
+    lambda x: x[0, 0].expand(5, 2, 3),
+    lambda x: x[:1].expand(5, 2, 3),
+    lambda x: x.exp().reshape(1, 6).expand(5, 6),
+    lambda x: x.flip(0).expand(5, 2, 3),
+])  # fmt: skip
+def test_an_expansion_is_undone_as_by_a_slice(make):
+    x = torch.arange(6.0, dtype=F64).reshape(2, 3).requires_grad_()
+    found, exact = once(make(x), 1), make(x)[:1]
+    torch.testing.assert_close(found, exact, rtol=0, atol=0)
+    both = (torch.autograd.grad(values.square().sum(), x)[0] for values in (found, exact))
+    torch.testing.assert_close(*both, rtol=0, atol=0)

@@ -1,5 +1,7 @@
 """Hessians that are never made: a matrix near to them, and block conjugate gradients."""
 
+import gc
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +10,7 @@ from problems import F64
 
 from pyro_vmtl.linear_response.arrowhead import Arrowhead
 from pyro_vmtl.linear_response.curvature import Curvature
+from pyro_vmtl.linear_response.hessian import SavedNumbers
 
 # Tasks have 3, 1 and 2 numbers, in any order, beside two common ones.
 TASK = torch.tensor([1, 0, -1, 2, 0, 2, -1, 0])
@@ -51,6 +54,31 @@ def test_an_arrowhead_that_descends_or_is_flat_is_made_positive():
     inverse = near.solve(torch.eye(8, dtype=F64))
     assert torch.isfinite(inverse).all()
     assert torch.linalg.eigvalsh((inverse + inverse.T) / 2).min() > 0
+
+
+class Marked(torch.autograd.Function):
+    """The identity; its part of a graph lives as long as the graph."""
+
+    @staticmethod
+    def forward(ctx, x):
+        Marked.node = weakref.ref(ctx)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+def test_graphs_whose_numbers_are_counted_are_freed():
+    with SavedNumbers() as saved:
+        x = torch.full((7,), 0.5, dtype=F64, requires_grad=True)
+        (slope,) = torch.autograd.grad(Marked.apply(x).exp().sum(), x, create_graph=True)
+        (bend,) = torch.autograd.grad(slope.sum(), x, retain_graph=True)
+    torch.testing.assert_close(bend, x.detach().exp())
+    assert saved.at_once == 64 and Marked.node() is not None
+    del slope
+    gc.collect()
+    assert Marked.node() is None
 
 
 @pytest.mark.parametrize("with_near", [True, False])
