@@ -23,7 +23,7 @@ def benchmark(
     name: Annotated[
         str,
         typer.Argument(
-            help="digits, digits-angle, grouped-table, office-caltech, random-slopes, "
+            help="curves, digits, digits-angle, grouped-table, office-caltech, random-slopes, "
             "rotated-mnist, school, synthetic, or suite for many of them at several sizes."
         ),
     ],
@@ -39,6 +39,7 @@ def benchmark(
         str | None,
         typer.Option(help="random splits, or mrn for the published lists (office-caltech)."),
     ] = None,
+    groups: Annotated[int | None, typer.Option(help="Groups of tasks (curves, synthetic).")] = None,
     table: Annotated[str | None, typer.Option(help="Name of the table (grouped-table).")] = None,
     seeds: Annotated[
         int, typer.Option(min=1, help="Number of splits: random ones, or the first published ones.")
@@ -74,7 +75,8 @@ def benchmark(
     """
     if jobs == 0:
         user_error("--jobs is 0, expected 1 or more, or -1 for all cores.")
-    given = {"percent": percent, "rows": rows, "features": features, "lists": lists, "table": table}
+    given = {"percent": percent, "rows": rows, "features": features, "lists": lists}
+    given |= {"groups": groups, "table": table}
     options = {option: value for option, value in given.items() if value is not None}
     _check_options(name, options)
     out = out or Path("runs") / _directory_name(name, options, validation=validation)

@@ -1,5 +1,6 @@
 """Data sets that only benchmarks use: those on disk, synthetic ones, and the suite of all."""
 
+from benchmarks.datasets.curves import Curves
 from benchmarks.datasets.data_set import DataSet
 from benchmarks.datasets.digits import Digits, DigitsAngle
 from benchmarks.datasets.mnist import RotatedMNIST
@@ -13,6 +14,7 @@ from benchmarks.datasets.tables import GroupedTable
 __all__ = [
     "DATA_SETS",
     "SUITE",
+    "Curves",
     "GroupedTable",
     "GroupedTasks",
     "OfficeCaltech",
@@ -24,7 +26,7 @@ __all__ = [
 DATA_SETS: dict[str, type[DataSet]] = {
     data_set.name: data_set
     for data_set in (
-        *(Digits, DigitsAngle, GroupedTable, GroupedTasks, OfficeCaltech, RandomSlopes),
+        *(Curves, Digits, DigitsAngle, GroupedTable, GroupedTasks, OfficeCaltech, RandomSlopes),
         *(RotatedMNIST, School),
     )
 }

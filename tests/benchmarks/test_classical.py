@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.command import app
-from benchmarks.datasets import GroupedTable, RandomSlopes
+from benchmarks.datasets import Curves, GroupedTable, RandomSlopes
 from benchmarks.datasets.tables import TABLES
 from benchmarks.mixed_model import linear_mixed_model
 
@@ -57,6 +57,26 @@ def test_random_slopes_are_those_of_the_text():
     expected = 0.49 * np.exp(0.18) / 4
     np.testing.assert_allclose(var[:2], expected, rtol=0.35)
     np.testing.assert_allclose(w[:, 6].var(), 1 + expected, rtol=0.35)
+
+
+def test_curves_are_friedmans_of_other_features_in_each_group():
+    split = Curves(tasks=40, rows=50, groups=2, width=6).split(0)
+    assert split.X_train.shape == (2000, 6) and split.X_test.shape == (1600, 6)
+    x = split.X_train / np.sqrt(12) + 0.5
+    assert 0 <= x.min() and x.max() <= 1
+    X, y = x.reshape(40, 50, 6), split.y_train.reshape(40, 50)
+    y = y - y.mean(axis=1, keepdims=True)
+    # the third feature of a group has the effect c (x - 0.5)^2, c about 20: its correlation is
+    # that of sd 20 / sqrt(180) = 1.5 among a sd of 5; of a feature without effect 0, +- 0.03
+    square = (X - 0.5) ** 2
+    found = [
+        [np.corrcoef(square[group::2, :, f].ravel(), y[group::2].ravel())[0, 1] for f in range(6)]
+        for group in range(2)
+    ]
+    curved = np.argmax(found, axis=1)
+    assert curved[0] != curved[1]
+    assert np.max(found, axis=1).min() > 0.2
+    assert len(set(split.tasks_train)) == 40
 
 
 def test_the_mixed_model_finds_random_slopes():
