@@ -63,7 +63,7 @@ def test_curves_are_friedmans_of_other_features_in_each_group():
     split = Curves(tasks=40, rows=50, groups=2, width=6).split(0)
     assert split.X_train.shape == (2000, 6) and split.X_test.shape == (1600, 6)
     x = split.X_train / np.sqrt(12) + 0.5
-    assert 0 <= x.min() and x.max() <= 1
+    assert x.min() >= 0 and x.max() <= 1
     X, y = x.reshape(40, 50, 6), split.y_train.reshape(40, 50)
     y = y - y.mean(axis=1, keepdims=True)
     # the third feature of a group has the effect c (x - 0.5)^2, c about 20: its correlation is
