@@ -210,7 +210,10 @@ class CoregionalizedNormal(nn.Module):
         own, root, s = self._integrated()
         factor_loc, factor_cov, kl = self._factors(own)
         terms = {"y": self._expected(own, root, factor_loc, factor_cov)}
-        terms["w"] = torch.zeros_like(terms["y"])
+        # 0 but for linear response, which moves the mean of own coefficients
+        apart = self.shift / root
+        curved = torch.linalg.solve(own.inverse, apart[..., None]).squeeze(-1)
+        terms["w"] = 0.5 * (apart * curved).sum(-1, keepdim=True)
         posterior = self._normal(factor_loc, factor_cov)
         factors = pyro.sample("factors", posterior, infer={"expected": {"factors": kl}})
         scale = pyro.sample("w_scale", self.scale.posterior().to_event(1))

@@ -105,7 +105,10 @@ class CoregionalizedRegressor(nn.Module):
             w = pyro.sample("w", dist.Normal(linear, own_scale).to_event(1))
             rows = subsample_tasks(data)
             mean = linear_predictor(rows.x, w)
-            mean = mean + linear_predictor(self.features(rows.x), smooth.to(rows.x))
+            # a product of batches would copy the features for each draw
+            features = self.features(rows.x)
+            smooth = smooth.squeeze(-2).to(features)
+            mean = mean + torch.einsum("tnm,...tm->...tn", features, smooth)
             noise_scale = self.noise()
             with pyro.plate("data", data.num_rows, dim=-1), poutine.mask(mask=rows.mask):
                 pyro.sample("y", dist.Normal(mean.to(w.dtype), noise_scale), obs=rows.y)

@@ -46,4 +46,4 @@ def linear_predictor(x: Tensor, w: Tensor, event_dim: int = 1) -> Tensor:
 def combine(loadings: Tensor, factors: Tensor) -> Tensor:
     r"""Combine factors (\*S, Q P) by loadings (\*L, 1, Q), (\*L, 1, P)."""
     each = factors.unflatten(-1, (loadings.shape[-1], -1))
-    return (loadings.unsqueeze(-2) @ each).squeeze(-2)
+    return (loadings.to(each).unsqueeze(-2) @ each).squeeze(-2)

@@ -61,10 +61,12 @@ def fit_jointly(
     CannotJoinError
         If the programs cannot be vectorized, or are too large to gain by it. Nothing is changed.
     """
-    stacked = sum(
+    stacked = sum(rows.x.numel() for _, _, rows in problems)
+    stacked += sum(
         tensor.numel()
-        for model, guide, rows in problems
-        for tensor in (rows.x, *model.parameters(), *guide.parameters())
+        for model, guide, _ in problems
+        for part in (model, guide)
+        for tensor in (*part.parameters(), *part.buffers())
     )
     if stacked > MOST_NUMBERS:
         raise CannotJoinError("The fits are too large to gain.")

@@ -5,7 +5,6 @@ A method that takes longer than all others is worth it only where it predicts wh
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +15,17 @@ from torch import Tensor
 
 from pyro_vmtl.data.limits import LimitError
 from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.inference.checks import NonFiniteLossError
+from pyro_vmtl.inference.lbfgs import NotFactorizedError
 from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.member_fits import MemberFits, predict_held_out
 from pyro_vmtl.methods.out_of_fold import OutOfFold
 from pyro_vmtl.methods.stacking_weights import stacking_weights
 
 __all__ = ["Trials", "improves"]
+
+LEAST_ROWS = 10
+"""Held-out rows that a challenger is judged by, at least."""
 
 
 @dataclass(frozen=True)
@@ -51,38 +55,60 @@ class Trials:
         Return the stack with them, their fits, what all its members predict, and whether it was
         interrupted, which leaves out the challenger of that moment.
         """
-        stack, data, seed = self.stack, self.data, self.seed
+        stack = self.stack
         members: dict[str, Member] = {}
-        for name, method in stack.challengers.items():
-            train, held = data, self.validation
-            if held is None:
-                train, held = next(stack.folds(data, seed))
-            report(f"{name}, tried on a fold")
+        for name in self.stack.challengers:
             try:
-                trial = method.fit(train, seed=seed)
-            except LimitError:  # nobody asked for it
-                continue
-            larger = replace(stack, members={**stack.members, name: method})
-            calibrated = larger.calibrated_members(data)
-            fits = {name: trial.member}
-            found = predict_held_out(fits, train, held, seed)
-            if trial.result.stopped == "interrupted":
+                fits, found = self._try(name, held_out, report, checkpoints)
+            except KeyboardInterrupt:
                 return stack, members, held_out, True
-            if not improves(found, held_out, calibrated, seed=seed):
-                continue
-            if self.validation is None:
-                alone = replace(stack, members={name: method}, challengers={})
-                every = MemberFits(alone.members, seed, report, checkpoints)
-                (fits, *_), ends = every.fit({0: data})
-                stopped = "interrupted" in ends
-                if not stopped:
-                    settings = {"report": report, "checkpoints": checkpoints}
-                    found, stopped = alone.out_of_fold(data, fits, seed=seed, **settings)
-                if stopped:
-                    return stack, members, held_out, True
-            stack, held_out = larger, held_out.join(found)
-            members.update(fits)
+            if found is not None:
+                method = stack.challengers[name]
+                stack = replace(stack, members={**stack.members, name: method})
+                members, held_out = {**members, **fits}, held_out.join(found)
         return stack, members, held_out, False
+
+    def _try(
+        self,
+        name: str,
+        held_out: OutOfFold,
+        report: Callable[[str], None],
+        checkpoints: Path | None,
+    ) -> tuple[dict[str, Member], OutOfFold | None]:
+        """Fit a challenger; None if it does not improve predictions, or cannot be fitted."""
+        stack, data, seed = self.stack, self.data, self.seed
+        train, held = data, self.validation
+        if held is None:
+            train, held = next(stack.folds(data, seed))
+        if int(held.mask.sum()) < LEAST_ROWS:
+            return {}, None
+        report(f"{name}, tried on a fold")
+        method = stack.challengers[name]
+        try:
+            trial = method.fit(train, seed=seed)
+        except (LimitError, NotFactorizedError, NonFiniteLossError):  # nobody asked for it
+            return {}, None
+        _check_done(trial.result.stopped)
+        fits = {name: trial.member}
+        found: OutOfFold | None = predict_held_out(fits, train, held, seed)
+        alone = replace(stack, members={name: method}, challengers={})
+        calibrated = stack.calibrated_members(data) + alone.calibrated_members(data)
+        if found is None or not improves(found, held_out, calibrated, seed=seed):
+            return {}, None
+        if self.validation is None:
+            every = MemberFits(alone.members, seed, report, checkpoints)
+            (fits, *_), ends = every.fit({0: data})
+            _check_done(*ends)
+            settings = {"report": report, "checkpoints": checkpoints}
+            found, interrupted = alone.out_of_fold(data, fits, seed=seed, **settings)
+            _check_done("interrupted" if interrupted else "steps")
+        return fits, found
+
+
+def _check_done(*ends: str) -> None:
+    """Pass on the interrupt of a fit, which keeps what it had."""
+    if "interrupted" in ends:
+        raise KeyboardInterrupt
 
 
 def improves(
@@ -104,7 +130,7 @@ def improves(
     """
     first = torch.arange(len(held_out.y), device=held_out.y.device) < len(trial.y)
     others = held_out.where(first)
-    if len(trial.y) < 10 or not torch.equal(others.y, trial.y):
+    if int((trial.weight > 0).sum()) < LEAST_ROWS or not torch.equal(others.y, trial.y):
         return False
     both = others.join(trial)
     density = both.cross_fitted_density(calibrated, seed=seed)
@@ -113,13 +139,16 @@ def improves(
     half = (order % 2 == 0).to(density.device)
     gain = density.new_empty(len(density))
     for judged in (half, ~half):
-        learned = ~judged
-        gain[judged] = _mix(density, learned, judged) - _mix(alone, learned, judged)
-    return float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain))
+        gain[judged] = _mix(density, both.weight, judged) - _mix(alone, both.weight, judged)
+    weight = both.weight.to(gain) / both.weight.sum()
+    mean = (weight * gain).sum()
+    variance = (weight * (gain - mean) ** 2).sum() * (weight**2).sum()  # of a weighted mean
+    return bool(mean > variance.sqrt())
 
 
-def _mix(density: Tensor, learned: Tensor, judged: Tensor) -> Tensor:
+def _mix(density: Tensor, sample_weight: Tensor, judged: Tensor) -> Tensor:
     """Compute log densities of a mixture whose weights other rows have, (rows,)."""
+    learned = ~judged
     task = torch.zeros(int(learned.sum()), dtype=torch.long, device=density.device)
-    weights = stacking_weights(density[learned], task, 1).to(density)
-    return (density[judged] + weights.log()).logsumexp(1)
+    weights = stacking_weights(density[learned], task, 1, sample_weight=sample_weight[learned])
+    return (density[judged] + weights.to(density).log()).logsumexp(1)

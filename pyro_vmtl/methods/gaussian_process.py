@@ -39,8 +39,17 @@ MOST_ROWS = 1_000
 
 MOST_LANDMARKS, NUM_EVALUATIONS = 50, 30
 
+COPIES = 10
+"""Matrices of each task that a fit holds at once."""
+
 EVALUATIONS_FROM_START = 20
 """Evaluations that are enough from the parameters of a fit to similar rows."""
+
+LEAST_NOISE = 0.01
+"""Standard deviation of the noise, in units of the targets: with none, sums cancel."""
+
+MOST_CHANGE = 5.0
+"""Change of the logarithm of a length scale, beyond which a feature is without effect."""
 
 SPREAD = 0.5
 """Prior standard deviation of the logarithms of length scales about the usual one."""
@@ -99,7 +108,7 @@ class GaussianProcess(ProgramMethod):
                 f"The rows have {data.num_features} features, expected at most {FEW} for a "
                 "Gaussian process. Reduce them, for example with sklearn.decomposition.PCA."
             )
-        numbers = data.num_tasks * (data.num_features + self.num_landmarks) ** 2
+        numbers = COPIES * data.num_tasks * (data.num_features + self.num_landmarks) ** 2
         check_limit("NUMBERS", numbers, "A Gaussian process of so many tasks", "If there is memory")
         at = landmarks(data.x[data.mask], self.num_landmarks)
         features = KernelFeatures(at, learn_length_scales(data).to(at))
@@ -137,18 +146,20 @@ def learn_length_scales(data: TaskData) -> Tensor:
     optimizer = torch.optim.LBFGS(
         evidence.parameters(), max_iter=NUM_EVALUATIONS, line_search_fn="strong_wolfe"
     )
+    best = math.inf, usual
 
     def closure() -> Tensor:
+        nonlocal best
         optimizer.zero_grad()
         loss: Tensor = evidence()
         loss.backward()
+        best = min(best, (float(loss), evidence.length_scales().detach()), key=lambda b: b[0])
         return loss
 
     with torch.enable_grad(), suppress(NotFactorizedError):
         evidence.start()
         optimizer.step(closure)
-    found = evidence.length_scales().detach()
-    return found if found.isfinite().all() else usual
+    return best[1].clamp(usual - MOST_CHANGE, usual + MOST_CHANGE)
 
 
 class _Evidence(nn.Module):
@@ -181,6 +192,7 @@ class _Evidence(nn.Module):
     def forward(self) -> Tensor:
         data, log_length_scale = self.data, self.length_scales()
         linear, smooth, noise = self.scales.exp()
+        noise = (noise**2 + LEAST_NOISE**2).sqrt()
         kernel = squared_exponential(data.x, self.at, log_length_scale)
         features = kernel @ kernel_root(self.at, log_length_scale)
         x = torch.cat([torch.ones_like(data.x[..., :1]), data.x, features], -1)

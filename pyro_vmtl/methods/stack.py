@@ -56,7 +56,8 @@ class Stack:
         Whether to learn a :class:`~pyro_vmtl.Calibration` of each member that needs one.
     challengers
         Methods that take longer, by name. Each is fitted without the first fold, and becomes a
-        member if it improves what the members predict of that by more than a standard error.
+        member if it improves what the members predict of that, at least ten rows, by more than a
+        standard error.
 
     Raises
     ------

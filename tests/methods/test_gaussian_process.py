@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch.distributions import MultivariateNormal
+from torch.distributions import MultivariateNormal, Normal
 
-from pyro_vmtl import Stack, TaskData, VMTLRegressor, add_task
+import pyro_vmtl.methods.gaussian_process as module
+from pyro_vmtl import LinearResponse, Stack, TaskData, VMTLRegressor, add_task
 from pyro_vmtl.data.limits import LimitError
 from pyro_vmtl.guides import CoregionalizedNormal
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.tracing import trace_guide_and_model
 from pyro_vmtl.inference.elbo import MeanFieldELBO
+from pyro_vmtl.methods.challengers import improves
 from pyro_vmtl.methods.gaussian_process import GaussianProcess, learn_length_scales
+from pyro_vmtl.methods.out_of_fold import OutOfFold
 from pyro_vmtl.methods.presets import FEW_FEATURES, presets
 from pyro_vmtl.models import CoregionalizedRegressor, KernelFeatures, LogNormalNoise
 
@@ -134,6 +138,7 @@ def test_the_bound_with_unknown_loadings_is_that_of_draws(known):
     cov_t = own_cov + (2 * guide.noise.loc.double()).exp()[..., None] * eye
     mean = torch.einsum("tnp,stp->stn", phi, m)
     each = MultivariateNormal(mean, cov_t).log_prob(data.y.double()).sum(1)
+    each, expected = each.detach(), expected.detach()
     error = float(each.std()) / math.sqrt(num_draws)
     assert abs(float(each.mean() - expected)) < 4 * error
 
@@ -208,6 +213,64 @@ def test_the_elbo_is_finite_and_rises():
     with torch.no_grad():
         loss = MeanFieldELBO().loss(member.model, member.guide, data)
     assert math.isfinite(loss)
+
+
+@pytest.mark.parametrize("seed", [2, 5, 8])
+def test_targets_without_noise_are_fitted(seed):
+    rng = np.random.RandomState(seed)
+    x = rng.uniform(-2, 2, 240)
+    data = TaskData.regression(x[:, None], np.sin(2 * x), rng.randint(0, 4, 240).tolist())
+    assert learn_length_scales(data).abs().max() < 3
+    data = data.with_intercept()
+    fitted = SMALL.fit(data)
+    assert (fitted.predictive(data).mean - data.y)[data.mask].abs().max() < 0.1
+
+
+def test_linear_response_of_coefficients_has_their_own_variance():
+    data = waves(each=40)
+    fitted = GaussianProcess(num_landmarks=20, num_steps=200).fit(data)
+    member = fitted.member
+    response = LinearResponse(member.model, member.guide, data)
+
+    def apart(draws):
+        return draws["w"][0, 0] - draws["w"][1, 0]
+
+    found = response.stddev(apart)
+    with isolated(0), torch.no_grad():
+        drawn = torch.stack([apart(member.guide(data)) for _ in range(500)]).std(0)
+    assert torch.allclose(found.to(drawn), drawn, rtol=0.5)  # a tenth of it without their own
+
+
+def test_rows_in_float64_are_fitted():
+    data = waves(each=10)
+    wide = replace(data, x=data.x.double(), y=data.y.double())
+    assert GaussianProcess(num_landmarks=10, num_steps=5).fit(wide).num_tasks == 6
+
+
+def test_rows_of_weight_0_have_no_part_in_a_trial():
+    rng = np.random.RandomState(0)
+    y, task = torch.from_numpy(rng.randn(200)).float(), torch.zeros(200, dtype=torch.long)
+    line, curve = torch.zeros(4, 200), y.expand(4, 200).clone()
+    curve[:, :50] = 3.0  # wrong where it counts
+    weight = (torch.arange(200) < 50).float()
+    held_out = {
+        name: OutOfFold({name: Normal(loc, 1.0)}, y, task, weight)
+        for name, loc in (("line", line), ("curve", curve))
+    }
+    assert not improves(held_out["curve"], held_out["line"], [])
+    even = [replace(each, weight=torch.ones(200)) for each in held_out.values()]
+    assert improves(even[1], even[0], [])
+
+
+def test_an_interrupted_trial_leaves_the_members(monkeypatch):
+    def interrupt(data):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "learn_length_scales", interrupt)
+    data = waves()
+    fitted = Stack({"mixed-model": LINEAR}, challengers={"gp": SMALL}).fit(data)
+    assert [*fitted.members] == ["mixed-model"]
+    assert fitted.result.stopped == "interrupted"
 
 
 @pytest.mark.slow
