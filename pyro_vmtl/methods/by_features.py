@@ -67,6 +67,10 @@ class ByFeatures(Generic[AnyMethod]):
         fitted: Fitted = self.for_data(data).fit(data, **settings)
         return fitted
 
+    def for_trial(self) -> ByFeatures[AnyMethod]:
+        """Return the method itself, which takes its time."""
+        return self
+
     def starts_anew(self, data: TaskData) -> bool:
         """Whether the method for training rows fits several sets of them at once."""
         starts_anew: bool = self.for_data(data).starts_anew(data)

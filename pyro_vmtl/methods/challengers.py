@@ -85,23 +85,23 @@ class Trials:
         report(f"{name}, tried on a fold")
         method = stack.challengers[name]
         try:
-            trial = method.fit(train, seed=seed)
+            trial = method.for_trial().fit(train, seed=seed)
         except (LimitError, NotFactorizedError, NonFiniteLossError):  # nobody asked for it
             return {}, None
         _check_done(trial.result.stopped)
-        fits = {name: trial.member}
-        found: OutOfFold | None = predict_held_out(fits, train, held, seed)
+        found: OutOfFold | None = predict_held_out({name: trial.member}, train, held, seed)
         alone = replace(stack, members={name: method}, challengers={})
         calibrated = stack.calibrated_members(data) + alone.calibrated_members(data)
         if found is None or not improves(found, held_out, calibrated, seed=seed):
             return {}, None
-        if self.validation is None:
-            every = MemberFits(alone.members, seed, report, checkpoints)
-            (fits, *_), ends = every.fit({0: data})
-            _check_done(*ends)
-            settings = {"report": report, "checkpoints": checkpoints}
-            found, interrupted = alone.out_of_fold(data, fits, seed=seed, **settings)
-            _check_done("interrupted" if interrupted else "steps")
+        every = MemberFits(alone.members, seed, report, checkpoints)
+        (fits, *_), ends = every.fit({0: data})
+        _check_done(*ends)
+        if self.validation is not None:
+            return fits, predict_held_out(fits, data, held, seed)
+        settings = {"report": report, "checkpoints": checkpoints}
+        found, interrupted = alone.out_of_fold(data, fits, seed=seed, **settings)
+        _check_done("interrupted" if interrupted else "steps")
         return fits, found
 
 

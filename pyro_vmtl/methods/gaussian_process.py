@@ -93,6 +93,10 @@ class GaussianProcess(ProgramMethod):
         """Return the arguments of :func:`~pyro_vmtl.fit`."""
         return {"elbo": MeanFieldELBO(), "optimizer": "lbfgs", "num_steps": self.num_steps}
 
+    def for_trial(self) -> GaussianProcess:
+        """Return a method that takes a third of the evaluations."""
+        return replace(self, num_steps=-(-self.num_steps // 3))
+
     def _settings_from(self, start: Member | None, data: TaskData) -> dict[str, Any]:
         settings = super()._settings_from(start, data)
         if start is not None:

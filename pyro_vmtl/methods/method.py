@@ -119,6 +119,10 @@ class ProgramMethod(PairMethod):
             settings["num_steps"] = min(most, EVALUATIONS_FROM_START)
         return settings
 
+    def for_trial(self) -> ProgramMethod:
+        """Return a method that takes less time, to see whether this one is worth its own."""
+        return self
+
     def starts_anew(self, data: TaskData) -> bool:
         """Whether fits to similar rows start anew, and so may run beside that of all rows."""
         return self.fit_settings(data).get("optimizer", "adam") == "adam"
