@@ -94,8 +94,8 @@ class GaussianProcess(ProgramMethod):
         return {"elbo": MeanFieldELBO(), "optimizer": "lbfgs", "num_steps": self.num_steps}
 
     def for_trial(self) -> GaussianProcess:
-        """Return a method that takes a third of the evaluations."""
-        return replace(self, num_steps=-(-self.num_steps // 3))
+        """Return a method that takes half of the evaluations."""
+        return replace(self, num_steps=-(-self.num_steps // 2))
 
     def _settings_from(self, start: Member | None, data: TaskData) -> dict[str, Any]:
         settings = super()._settings_from(start, data)
