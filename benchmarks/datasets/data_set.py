@@ -5,9 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
+import numpy as np
+
 from pyro_vmtl.datasets import Split
 
-__all__ = ["DataSet"]
+__all__ = ["DataSet", "split_rows"]
 
 
 class DataSet(ABC):
@@ -50,3 +52,15 @@ class DataSet(ABC):
     def split_label(self, seed: int) -> str:
         """Return the name of a split: its number, or "random" where seeds make them."""
         return "random" if self.num_splits is None else f"published {seed + 1}"
+
+
+def split_rows(x: np.ndarray, y: np.ndarray, num_train: int) -> Split:
+    """Train on the first rows of each task, of features (T, N, F) and targets (T, N)."""
+    task = np.repeat(np.arange(len(y)), y.shape[1]).reshape(y.shape)
+    origin = np.arange(y.size).reshape(y.shape)
+    parts = slice(None, num_train), slice(num_train, None)
+    (X, X_new), (y_train, y_test), (of_train, of_test), (rows, new) = (
+        [values[:, part].reshape(-1, *values.shape[2:]) for part in parts]
+        for values in (x, y, task, origin)
+    )
+    return Split(X, y_train, [*of_train.tolist()], rows, X_new, y_test, [*of_test.tolist()], new)

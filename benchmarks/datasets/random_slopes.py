@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from benchmarks.datasets.data_set import DataSet
+from benchmarks.datasets.data_set import DataSet, split_rows
 from pyro_vmtl.datasets import Split
 
 __all__ = ["RandomSlopes"]
@@ -60,13 +60,4 @@ class RandomSlopes(DataSet):
         w = mean + scale * rng.randn(self.tasks, F)
         noise = 0.7 * np.exp(0.3 * rng.randn(self.tasks, 1)) * rng.randn(self.tasks, num_rows)
         y = np.einsum("tnf,tf->tn", x, w) + rng.randn(self.tasks, 1) + noise
-        task = np.repeat(np.arange(self.tasks), num_rows).reshape(y.shape)
-        origin = np.arange(y.size).reshape(y.shape)
-        parts = (slice(None, self.rows), slice(self.rows, None))
-        (X, X_new), (y_train, y_test), (of_train, of_test), (rows, new) = (
-            [values[:, part].reshape(-1, *values.shape[2:]) for part in parts]
-            for values in (x, y, task, origin)
-        )
-        return Split(
-            X, y_train, [*of_train.tolist()], rows, X_new, y_test, [*of_test.tolist()], new
-        )
+        return split_rows(x, y, self.rows)
