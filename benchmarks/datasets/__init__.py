@@ -26,7 +26,7 @@ __all__ = [
 DATA_SETS: dict[str, type[DataSet]] = {
     data_set.name: data_set
     for data_set in (
-        *(Curves, Digits, DigitsAngle, GroupedTable, GroupedTasks, OfficeCaltech, RandomSlopes),
+        *(Digits, DigitsAngle, Curves, GroupedTable, GroupedTasks, OfficeCaltech, RandomSlopes),
         *(RotatedMNIST, School),
     )
 }

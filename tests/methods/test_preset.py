@@ -12,6 +12,7 @@ from single_presets import single_presets
 from pyro_vmtl import MeanFieldELBO, TaskData, attend, log_predictive_density, predict_proba
 from pyro_vmtl.guides import LinearEncoder
 from pyro_vmtl.handlers.program_handler import ProgramWithHandler
+from pyro_vmtl.methods.gaussian_process import GaussianProcess
 from pyro_vmtl.methods.preset import Preset
 from pyro_vmtl.methods.presets import BASELINES, PAPER, SHARED, presets
 from pyro_vmtl.models.task_noise import TaskNoise
@@ -27,6 +28,8 @@ def awkward():
 
 def small(preset, **fitting):
     """The preset with few numbers and few steps."""
+    if isinstance(preset, GaussianProcess):
+        return replace(preset, num_steps=5)
     hidden = tuple(min(width, 4) for width in preset.hidden)
     size = None if preset.latent_size is None else 3
     fitting = {**preset.fitting, "num_steps": 8, **fitting}
