@@ -75,7 +75,7 @@ def test_there_are_at_most_eight_floors():
     assert len(chain) <= 8, chain
 
 
-MAX_LINES = 31_560
+MAX_LINES = 31_600
 """Lines outside tests and benchmarks."""
 
 

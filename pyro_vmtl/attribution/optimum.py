@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -11,6 +12,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from pyro_vmtl.attribution.weighted_loss import WeightedLoss
+from pyro_vmtl.inference.lbfgs import NotFactorizedError
 from pyro_vmtl.linear_response.curvature import Curvature
 
 __all__ = ["go_to_optimum", "newton_step", "polish", "polish_anew"]
@@ -116,9 +118,12 @@ def _lbfgs(loss: WeightedLoss, weight: Tensor, curvature: Curvature, *, near: fl
         nonlocal last, count, recorded
         loss.move_to(origin + curvature.from_units(torch.from_numpy(point)[None])[0])
         count += 1
-        if count == RECORDED_FROM:
-            recorded = loss.recorded(weight)
-        value, gradient = _evaluate(loss, weight, recorded)
+        try:
+            if count == RECORDED_FROM:
+                recorded = loss.recorded(weight)
+            value, gradient = _evaluate(loss, weight, recorded)
+        except NotFactorizedError:  # a step too long: a shorter one is tried
+            return math.inf, last.numpy()
         last = curvature.gradient_in_units(gradient[None])[0].nan_to_num(0, 0, 0)
         return value, last.numpy()
 

@@ -119,6 +119,8 @@ class Replay:
         before = [(buffer, buffer.clone()) for buffer in self.flat.buffers()]
         with isolated(0), warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore", DeprecationWarning)
+            # a recorded graph has its shapes, whatever a mode of the caller looks at
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
             interpreted: Callable[[], tuple[Tensor, ...]] = torch.jit.trace(
                 self.flat, (), check_trace=False
             )

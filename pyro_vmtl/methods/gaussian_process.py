@@ -157,7 +157,7 @@ def learn_length_scales(data: TaskData) -> Tensor:
         optimizer.zero_grad()
         loss: Tensor = evidence()
         loss.backward()
-        best = min(best, (float(loss), evidence.length_scales().detach()), key=lambda b: b[0])
+        best = min(best, (loss.item(), evidence.length_scales().detach()), key=lambda b: b[0])
         return loss
 
     with torch.enable_grad(), suppress(NotFactorizedError):

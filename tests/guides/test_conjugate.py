@@ -8,7 +8,7 @@ from torch.distributions import kl_divergence
 from pyro_vmtl import MeanFieldELBO, TaskData, share
 from pyro_vmtl.data.plates import some_tasks
 from pyro_vmtl.guides import ConjugateNormal
-from pyro_vmtl.guides.conjugate import _InverseAndLogDet
+from pyro_vmtl.guides.conjugate import InverseAndLogDet
 from pyro_vmtl.inference.elbo import evaluate
 from pyro_vmtl.models import HierarchicalNormal, LinearRegressor, LogNormalNoise
 
@@ -177,7 +177,7 @@ def test_the_gradient_of_the_inverse_has_gradients_itself():
     root = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
     def function(root):
-        inverse, log_det = _InverseAndLogDet.apply(root @ root.mT + torch.eye(3))
+        inverse, log_det = InverseAndLogDet.apply(root @ root.mT + torch.eye(3))
         return inverse, log_det
 
     matrix = root @ root.mT + torch.eye(3)
