@@ -22,8 +22,8 @@ def isolated(seed: int) -> Iterator[None]:
     """
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=cuda), pyro.get_param_store().scope():
-        # torch's own function notes the stack of its caller, for when CUDA starts: milliseconds
-        seeds = torch if torch.cuda.is_available() else torch.default_generator
+        # torch's own function notes the stack of its caller, for when a device starts: milliseconds
+        seeds = torch if torch.accelerator.is_available() else torch.default_generator
         seeds.manual_seed(seed)
         yield
 
