@@ -38,7 +38,7 @@ from pyro_vmtl.guides.conjugate import (
 )
 from pyro_vmtl.handlers.linear_predictor import combine
 
-__all__ = ["CoregionalizedNormal", "Integrated", "integrate_own"]
+__all__ = ["CoregionalizedNormal", "Integrated", "integrate_own", "posterior_of_factors"]
 
 
 class Integrated(NamedTuple):
@@ -78,6 +78,41 @@ def integrate_own(
     h = s * xy - solved.mT @ targets
     k = precision[:, 0] * yy - (targets * (inverse @ targets)).sum((-2, -1))
     return Integrated(H, h, k, log_det, inverse)
+
+
+class Factors(NamedTuple):
+    """The normal posterior of all functions together."""
+
+    loc: Tensor  # (Q P,)
+    inverse: Tensor  # covariance (Q P, Q P) in units of the prior's
+    log_det: Tensor  # of the precision in these units
+    right: Tensor  # (Q P,), precision times mean
+
+
+def posterior_of_factors(
+    own: Integrated, loadings: Tensor, second: Tensor, scale: Tensor
+) -> Factors:
+    """Compute the posterior of functions whose coefficients are normal a priori.
+
+    Parameters
+    ----------
+    own
+        The log-likelihood of a task's combination.
+    loadings, second
+        (T, Q) and (T, Q, Q), first and second moments of the loadings.
+    scale
+        (P,), prior standard deviations of the coefficients of a function.
+    """
+    num_factors, size = loadings.shape[1], len(scale)
+    precision = second.flatten(1).mT @ own.H.flatten(1)
+    precision = precision.unflatten(0, (num_factors, -1)).unflatten(-1, (size, size))
+    precision = precision.transpose(1, 2).flatten(2).flatten(0, 1)
+    scale = scale.repeat(num_factors)
+    eye = torch.eye(len(scale), dtype=scale.dtype, device=scale.device)
+    symmetric = scale[:, None] * (precision + precision.mT) / 2 * scale
+    inverse, log_det = InverseAndLogDet.apply(eye + symmetric)
+    right = (loadings.mT @ own.h.squeeze(-1)).flatten()
+    return Factors(scale * (inverse @ (scale * right)), inverse, log_det, right)
 
 
 class CoregionalizedNormal(nn.Module):
@@ -175,19 +210,14 @@ class CoregionalizedNormal(nn.Module):
 
     def _factors(self, own: Integrated) -> tuple[Tensor, Tensor, Tensor]:
         """Compute mean (Q P,), covariance and KL of the factors, in float64."""
-        informs = self.informs_factors[:, None]
-        second = (informs * self._second_moments().flatten(1)).mT @ own.H.flatten(1)
-        num_factors, size = self.loading_loc.shape[-1], self.xy.shape[1]
-        precision = second.unflatten(0, (num_factors, -1)).unflatten(-1, (size, size))
-        precision = precision.transpose(1, 2).flatten(2).flatten(0, 1)
-        scale = self.model.factor_scale.double().repeat(num_factors)
-        eye = torch.eye(len(scale), dtype=scale.dtype, device=scale.device)
-        inverse, log_det = InverseAndLogDet.apply(
-            eye + scale[:, None] * (precision + precision.mT) / 2 * scale
-        )
-        right = (informs * self.loading_loc.double().squeeze(1)).mT @ own.h.squeeze(-1)
-        loc = scale * (inverse @ (scale * right.flatten())) + self.factor_shift
-        kl = 0.5 * (((loc / scale) ** 2 + inverse.diagonal() - 1).sum() + log_det)
+        informs, scale = self.informs_factors[:, None], self.model.factor_scale.double()
+        loadings = informs * self.loading_loc.double().squeeze(1)
+        second = informs[..., None] * self._second_moments()
+        found = posterior_of_factors(own, loadings, second, scale)
+        scale = scale.repeat(loadings.shape[1])
+        loc = found.loc + self.factor_shift
+        inverse = found.inverse
+        kl = 0.5 * (((loc / scale) ** 2 + inverse.diagonal() - 1).sum() + found.log_det)
         return loc, scale[:, None] * inverse * scale, kl
 
     def _expected(self, own: Integrated, root: Tensor, loc: Tensor, cov: Tensor) -> Tensor:

@@ -71,6 +71,11 @@ class ByFeatures(Generic[AnyMethod]):
         """Return the method itself, which takes its time."""
         return self
 
+    def promises(self, data: TaskData) -> bool:
+        """Whether the method for training rows promises to pay."""
+        promises: bool = self.for_data(data).promises(data)
+        return promises
+
     def starts_anew(self, data: TaskData) -> bool:
         """Whether the method for training rows fits several sets of them at once."""
         starts_anew: bool = self.for_data(data).starts_anew(data)

@@ -85,6 +85,8 @@ class Trials:
         report(f"{name}, tried on a fold")
         method = stack.challengers[name]
         try:
+            if not method.promises(train):
+                return {}, None
             trial = method.for_trial().fit(train, seed=seed)
         except (LimitError, NotFactorizedError, NonFiniteLossError):  # nobody asked for it
             return {}, None

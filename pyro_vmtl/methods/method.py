@@ -123,6 +123,10 @@ class ProgramMethod(PairMethod):
         """Return a method that takes less time, to see whether this one is worth its own."""
         return self
 
+    def promises(self, data: TaskData) -> bool:
+        """Whether training rows say that a fit may pay, which takes less time than a fit."""
+        return True
+
     def starts_anew(self, data: TaskData) -> bool:
         """Whether fits to similar rows start anew, and so may run beside that of all rows."""
         return self.fit_settings(data).get("optimizer", "adam") == "adam"
