@@ -265,7 +265,8 @@ class ConjugateNormal(nn.Module):
 def sums_over_rows(data: TaskData, x: Tensor | None = None) -> dict[str, Tensor]:
     """Compute the weighted sums over the rows of each task that the posteriors depend on.
 
-    ``x`` are features (T, N, P) in place of those of the data.
+    ``x`` are features (T, N, P) in place of those of the data. Targets may have columns (T, N, C),
+    then ``xy`` is (T, P, C).
     """
     x = (data.x if x is None else x).double()
     y = x.new_zeros(x.shape[:2]) if data.y is None else data.y.double()
@@ -273,8 +274,8 @@ def sums_over_rows(data: TaskData, x: Tensor | None = None) -> dict[str, Tensor]
     weighted = weight[..., None] * x
     return {
         "xx": weighted.mT @ x,
-        "xy": (weighted * y[..., None]).sum(1),
-        "yy": (weight * y**2).sum(1),
+        "xy": (weighted * y[..., None]).sum(1) if y.ndim == 2 else weighted.mT @ y,
+        "yy": (weight * y.reshape(*weight.shape, -1).square().sum(-1)).sum(1),
         "num_rows": weight.sum(1),
     }
 

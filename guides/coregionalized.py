@@ -83,10 +83,10 @@ def integrate_own(
 class Factors(NamedTuple):
     """The normal posterior of all functions together."""
 
-    loc: Tensor  # (Q P,)
+    loc: Tensor  # (Q P, C)
     inverse: Tensor  # covariance (Q P, Q P) in units of the prior's
     log_det: Tensor  # of the precision in these units
-    right: Tensor  # (Q P,), precision times mean
+    right: Tensor  # (Q P, C), precision times mean
 
 
 def posterior_of_factors(
@@ -111,8 +111,9 @@ def posterior_of_factors(
     eye = torch.eye(len(scale), dtype=scale.dtype, device=scale.device)
     symmetric = scale[:, None] * (precision + precision.mT) / 2 * scale
     inverse, log_det = InverseAndLogDet.apply(eye + symmetric)
-    right = (loadings.mT @ own.h.squeeze(-1)).flatten()
-    return Factors(scale * (inverse @ (scale * right)), inverse, log_det, right)
+    right = (loadings.mT @ own.h.flatten(1)).reshape(len(scale), -1)
+    loc = scale[:, None] * (inverse @ (scale[:, None] * right))
+    return Factors(loc, inverse, log_det, right)
 
 
 class CoregionalizedNormal(nn.Module):
@@ -215,8 +216,7 @@ class CoregionalizedNormal(nn.Module):
         second = informs[..., None] * self._second_moments()
         found = posterior_of_factors(own, loadings, second, scale)
         scale = scale.repeat(loadings.shape[1])
-        loc = found.loc + self.factor_shift
-        inverse = found.inverse
+        loc, inverse = found.loc.squeeze(-1) + self.factor_shift, found.inverse
         kl = 0.5 * (((loc / scale) ** 2 + inverse.diagonal() - 1).sum() + found.log_det)
         return loc, scale[:, None] * inverse * scale, kl
 

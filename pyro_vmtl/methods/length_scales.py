@@ -65,7 +65,7 @@ def learn_length_scales(data: TaskData, num_landmarks: int = 100, num_factors: i
     Parameters
     ----------
     data
-        Rows with real targets.
+        Rows with real targets, which may have columns (T, N, C): each has functions of its own.
     num_landmarks, num_factors
         M and Q. With more landmarks than a model has, length scales would be too short for it.
     """
@@ -93,7 +93,7 @@ def evidence_gain(data: TaskData, num_factors: int = 3) -> float:
 
 def _says_something(data: TaskData) -> bool:
     y = None if data.y is None else data.y[data.mask].double()
-    return y is not None and len(y) >= 5 and bool(y.std() > 0)
+    return y is not None and len(y) >= 5 and bool((y.std(0) > 0).any())
 
 
 def _usual_length_scale(data: TaskData) -> Tensor:
@@ -198,12 +198,12 @@ class _Evidence(nn.Module):
         precision = (noise**-2).expand(data.num_tasks, 1)
         intercept, slope = self.own_scale.exp()
         own_scale = torch.cat([intercept[None], slope.expand(data.num_features)])
-        own = integrate_own(sums["xx"], sums["xy"][..., None], sums["yy"], precision, own_scale)
+        own = integrate_own(sums["xx"], sums["xy"], sums["yy"], precision, own_scale)
         scale, spread = self.raw_loading_scale.exp(), self.raw_spread.exp()
         second = self.loadings[..., None] * self.loadings[:, None] + torch.diag_embed(scale**2)
         factors = posterior_of_factors(own, self.loadings, second, unit)
-        loss = (own.k + own.log_det).sum() - factors.right @ factors.loc + factors.log_det
-        loss = loss + 2 * sums["num_rows"].sum() * noise.log()
+        log_det = own.log_det.sum() + factors.log_det + 2 * sums["num_rows"].sum() * noise.log()
+        loss = own.k.sum() - (factors.right * factors.loc).sum() + factors.loc.shape[1] * log_det
         squares = (scale**2 + (self.loadings - self.usual_loadings) ** 2) / spread**2
         loss = loss + (squares - 1 + 2 * (self.raw_spread - self.raw_loading_scale)).sum()
         priors = self.apart / SPREAD, self.common / SPREAD, self.raw_spread
@@ -211,7 +211,7 @@ class _Evidence(nn.Module):
 
 
 def _subsample(data: TaskData) -> TaskData:
-    """Choose some rows of some tasks, in float64, with standardized targets."""
+    """Choose some rows of some tasks, in float64, with standardized targets (T, N, C)."""
     tasks = _permutation(data.num_tasks)[: MOST_ROWS // 10].to(data.x.device)
     each = max(10, MOST_ROWS // len(tasks))
     generator = torch.Generator().manual_seed(0)
@@ -220,8 +220,8 @@ def _subsample(data: TaskData) -> TaskData:
     some = data.map_rows(lambda values: values[tasks])
     some = some.take(index, some.mask.gather(1, index))
     assert some.y is not None
-    y = some.y.double()
-    y = (y - y[some.mask].mean()) / y[some.mask].std().clamp_min(1e-12)
+    y = some.y.double().reshape(*some.mask.shape, -1)
+    y = (y - y[some.mask].mean(0)) / y[some.mask].std(0).clamp_min(1e-12)
     return replace(some, x=some.x.double(), y=y)
 
 

@@ -182,6 +182,15 @@ def test_length_scales_of_groups_are_those_that_each_needs():
     assert scales[:2].max() < scales[2:4].min() - 0.7
 
 
+def test_length_scales_of_columns_are_those_that_each_needs():
+    rng = np.random.RandomState(0)
+    X = rng.randn(300, 3)
+    data = TaskData.regression(X, X[:, 0], [0] * 300)
+    y = torch.from_numpy(np.sin(3 * X[:, :2])) + 0.1 * torch.from_numpy(rng.randn(300, 2))
+    scales = learn_length_scales(replace(data, y=y[None]))
+    assert scales[:2].max() < scales[2] - 0.7
+
+
 def test_rows_that_say_nothing_leave_usual_length_scales():
     data = TaskData.regression(np.zeros((6, 2)), np.ones(6), list("aabbcc"))
     assert torch.allclose(learn_length_scales(data), torch.full((2,), math.log(1e-3)).double())
