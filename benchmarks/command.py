@@ -48,7 +48,8 @@ def benchmark(
         str | None,
         typer.Option(
             help="Comma-separated names of methods. By default all but linear-mixed-model, "
-            "linear-mixed-model-selected, lightgbm-task and nuts; for the suite a selection."
+            "linear-mixed-model-selected, boosted-mixed-model, lightgbm-task and nuts; for the "
+            "suite a selection."
         ),
     ] = None,
     jobs: Annotated[int, typer.Option(help="Number of fits in parallel; -1 uses all cores.")] = -1,

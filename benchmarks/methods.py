@@ -13,6 +13,11 @@ from benchmarks.baselines import (
     ridge_per_task,
     ridge_pooled,
 )
+from benchmarks.boosted_mixed_model import (
+    boosted_mixed_model,
+    boosted_mixed_model_classes,
+    boosted_mixed_model_counts,
+)
 from benchmarks.datasets.data_set import DataSet
 from benchmarks.gaussian_process import gaussian_process
 from benchmarks.lightgbm_task import lightgbm_classes, lightgbm_counts, lightgbm_regression
@@ -39,6 +44,7 @@ BASELINES: dict[str, dict[str, Callable[..., Any]]] = {
         "boosted-trees": boosted_trees_classification,
         "linear-mixed-model": linear_mixed_model_classes,
         "linear-mixed-model-selected": partial(linear_mixed_model_classes, selected=True),
+        "boosted-mixed-model": boosted_mixed_model_classes,
         "lightgbm-task": lightgbm_classes,
         "nuts": nuts_classes,
     },
@@ -49,12 +55,14 @@ BASELINES: dict[str, dict[str, Callable[..., Any]]] = {
         "gpytorch": gaussian_process,
         "linear-mixed-model": linear_mixed_model,
         "linear-mixed-model-selected": partial(linear_mixed_model, selected=True),
+        "boosted-mixed-model": boosted_mixed_model,
         "lightgbm-task": lightgbm_regression,
         "nuts": nuts_regression,
     },
     "counts": {
         "linear-mixed-model": linear_mixed_model_counts,
         "linear-mixed-model-selected": partial(linear_mixed_model_counts, selected=True),
+        "boosted-mixed-model": boosted_mixed_model_counts,
         "lightgbm-task": lightgbm_counts,
         "nuts": nuts_counts,
     },
@@ -66,7 +74,10 @@ Each predicts class probabilities (rows, C); mean and standard deviation of real
 """
 
 
-ON_REQUEST = ("linear-mixed-model", "linear-mixed-model-selected", "lightgbm-task", "nuts")
+ON_REQUEST = (
+    *("linear-mixed-model", "linear-mixed-model-selected", "boosted-mixed-model"),
+    *("lightgbm-task", "nuts"),
+)
 """Baselines for few features, with many of which they take hours: run only where asked for."""
 
 

@@ -16,7 +16,15 @@ from scipy.stats import norm
 
 from benchmarks.needed import needed
 
-__all__ = ["linear_mixed_model", "linear_mixed_model_classes", "linear_mixed_model_counts"]
+__all__ = [
+    "Rows",
+    "class_number",
+    "draws_of_log_rate",
+    "labels",
+    "linear_mixed_model",
+    "linear_mixed_model_classes",
+    "linear_mixed_model_counts",
+]
 
 Rows = tuple[np.ndarray, Sequence[Hashable]]
 
@@ -90,13 +98,7 @@ def linear_mixed_model_classes(
     ValueError
         If there are not two classes.
     """
-    if len(classes) != 2:
-        raise ValueError(
-            f"There are {len(classes)} classes, expected 2: GPBoost has no mixed model of more. "
-            "Choose other --methods."
-        )
-    y = np.array([label == classes[1] for label in y_train], float)
-    rows = (X_train, tasks_train), (X_test, tasks_test)
+    y, rows = class_number(y_train, classes), ((X_train, tasks_train), (X_test, tasks_test))
     _, second, _ = _predict(y, *rows, "bernoulli_logit", selected)
     return np.column_stack([1 - second, second])
 
@@ -122,10 +124,38 @@ def linear_mixed_model_counts(
     """
     rows = (X_train, tasks_train), (X_test, tasks_test)
     model, mean, var = _predict(y_train, *rows, "negative_binomial", selected)
+    return draws_of_log_rate(mean, var, model)
+
+
+def class_number(y: np.ndarray, classes: Sequence[Hashable]) -> np.ndarray:
+    """Return 1 for the second class and 0 for the first.
+
+    Raises
+    ------
+    ValueError
+        If there are not two classes.
+    """
+    if len(classes) != 2:
+        raise ValueError(
+            f"There are {len(classes)} classes, expected 2: GPBoost has no mixed model of more. "
+            "Choose other --methods."
+        )
+    return np.array([label == classes[1] for label in y], float)
+
+
+def draws_of_log_rate(
+    mean: np.ndarray, var: np.ndarray, model: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return rates and dispersions (200, rows) at quantiles of normal log rates."""
     nodes = norm.ppf((np.arange(NUM_NODES) + 0.5) / NUM_NODES)[:, None]
     rate = np.exp(mean + np.sqrt(var) * nodes)
     shape = np.ravel(model.get_aux_pars())[0]
     return rate, 1 + rate / shape
+
+
+def labels(tasks: Sequence[Hashable]) -> np.ndarray:
+    """Return groups as GPBoost takes them."""
+    return np.array([*map(repr, tasks)])
 
 
 def _predict(
@@ -137,7 +167,7 @@ def _predict(
     model = _fit(y, train, slopes, likelihood)
     X, tasks = test
     predicted = model.predict(
-        group_data_pred=_labels(tasks),
+        group_data_pred=labels(tasks),
         group_rand_coef_data_pred=X[:, slopes] if slopes else None,
         X_pred=_with_intercept(X),
         predict_var=True,
@@ -156,7 +186,7 @@ def _fit(y: np.ndarray, rows: Rows, slopes: Sequence[int], likelihood: str) -> A
     }
     try:
         model = gpboost.GPModel(
-            group_data=_labels(tasks), likelihood=likelihood, **(random if slopes else {})
+            group_data=labels(tasks), likelihood=likelihood, **(random if slopes else {})
         )
         return model.fit(y=y, X=_with_intercept(X))
     except gpboost.basic.GPBoostError as error:
@@ -190,10 +220,6 @@ def _chosen_slopes(y: np.ndarray, rows: Rows, likelihood: str) -> list[int]:
             if found < best:
                 slopes, best = [*slopes, one], found
     return everything if aic(everything) < best else slopes
-
-
-def _labels(tasks: Sequence[Hashable]) -> np.ndarray:
-    return np.array([*map(repr, tasks)])
 
 
 def _with_intercept(X: np.ndarray) -> np.ndarray:

@@ -10,6 +10,11 @@ from scipy.stats import nbinom, norm
 from typer.testing import CliRunner
 
 from benchmarks import lightgbm_task, mixed_model, nuts, runs
+from benchmarks.boosted_mixed_model import (
+    boosted_mixed_model,
+    boosted_mixed_model_classes,
+    boosted_mixed_model_counts,
+)
 from benchmarks.command import app
 from benchmarks.datasets import GroupedTable
 from benchmarks.lightgbm_task import lightgbm_classes, lightgbm_counts, lightgbm_regression
@@ -76,6 +81,7 @@ SELECTED_COUNTS = partial(linear_mixed_model_counts, selected=True)
     [
         (SELECTED, 0.15),
         (lightgbm_regression, 0.5),
+        (boosted_mixed_model, 0.9),
         pytest.param(nuts_regression, 0.15, marks=slow),
     ],
 )
@@ -94,6 +100,7 @@ def test_real_targets_beat_their_mean(predict, share):
         linear_mixed_model_classes,
         SELECTED_CLASSES,
         lightgbm_classes,
+        boosted_mixed_model_classes,
         pytest.param(nuts_classes, marks=slow),
     ],
 )
@@ -121,6 +128,7 @@ def test_three_classes_have_three_columns(predict):
         linear_mixed_model_counts,
         SELECTED_COUNTS,
         lightgbm_counts,
+        boosted_mixed_model_counts,
         pytest.param(nuts_counts, marks=slow),
     ],
 )
@@ -183,6 +191,7 @@ def test_gpboost_refuses_three_classes():
     [
         (linear_mixed_model, "gpboost"),
         (lightgbm_regression, "lightgbm"),
+        (boosted_mixed_model, "gpboost"),
         (nuts_regression, "numpyro"),
     ],
 )
