@@ -277,6 +277,25 @@ class CoregionalizedNormal(nn.Module):
             **{"noise_scale": noise, "w": w},
         }
 
+    @torch.no_grad()
+    def task_shares(self) -> Tensor:
+        r"""Compute the share of each task's fitted values that comes from the rows of each, (T, T).
+
+        The mean of the functions is a sum over tasks, :math:`V \sum_i a_i \otimes \Phi_i^\top K_i
+        y_i`, so fitted values are sums :math:`f_t = \sum_i f_{ti} + X_t \varepsilon_t`. Shares are
+        :math:`f_t^\top f_{ti} / f_t^\top f_t`, which with that of own coefficients sum to 1.
+        """
+        own, root, s = self._integrated()
+        loc, cov, _ = self._factors(own)
+        loadings, size = self.loading_loc.double().squeeze(1), self.num_inputs
+        w = loadings @ loc.unflatten(0, (loadings.shape[1], -1))
+        left = self.xy[:, :size] - (self.xx[:, :size] @ w[..., None]).squeeze(-1)
+        w[:, :size] += root * (own.inverse @ (s * root * left)[..., None]).squeeze(-1)
+        along = (self.xx @ w[..., None]).squeeze(-1)
+        said = self.informs_factors[:, None, None] * loadings[..., None] * own.h.mT
+        parts = (loadings[..., None] * along[:, None]).flatten(1) @ cov @ said.flatten(1).mT
+        return parts / (w * along).sum(-1, keepdim=True).clamp_min(1e-12)
+
     def _loadings(self) -> dist.Independent:
         loc, raw_scale = self.loading_loc, self.raw_loading_scale
         loc, raw_scale = (pyro.subsample(values, event_dim=1) for values in (loc, raw_scale))

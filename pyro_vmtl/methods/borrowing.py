@@ -13,6 +13,7 @@ a pool of posteriors         :math:`a_{ti}` times the same ratio for source i: f
 about a mean that all tasks  :math:`r_t (1 - \rho) / T`, where :math:`\rho` is the ratio of the
 have in common               mean's own posterior variance to its prior's
 one posterior for all tasks  :math:`(1 - r)\, n_i / \sum_k n_k`, with :math:`n_i` the rows of task i
+functions that tasks combine what the guide's method ``task_shares`` computes, (T, T)
 any other                    0
 ============================ ======================================================================
 
@@ -30,9 +31,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Independent, MultivariateNormal, Normal, constraints
 
+from pyro_vmtl.data.limits import exceeds
 from pyro_vmtl.data.plates import DATA_PLATE, TASK_PLATE
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import evaluating, isolated, validation
@@ -60,6 +62,8 @@ class Borrowing:
     """(T,), on the simplex: what each task has of these shares."""
     shares_per_weight: Mapping[str, Tensor] = field(default_factory=dict)
     """For each shared site (T, T): the share of each source over its weight."""
+    of_tasks: Tensor | None = None
+    """(T, T), further shares of each source, from the guide."""
 
     @property
     def num_tasks(self) -> int:
@@ -74,6 +78,12 @@ class Borrowing:
 
         In ``rows_per_task``, (T,), there are more tasks than in ``data`` where these are pooled.
         """
+        num_tasks = len(rows_per_task)
+        for part in guide.modules() if isinstance(guide, nn.Module) else ():
+            task_shares: Any = getattr(part, "task_shares", None)
+            if task_shares is not None and not exceeds("TASK_PAIRS", num_tasks**2):
+                of_tasks = task_shares().float().cpu().clamp(min=0.0).fill_diagonal_(0.0)
+                return cls(torch.zeros(num_tasks), torch.zeros(num_tasks), of_tasks=of_tasks)
         traces = _trace(model, guide, data, with_gradient=False)
         if any(_is_common(node) for node in sample_sites(traces.guide).values()):
             # Without gradients, it could not be seen what a prior depends on.
@@ -84,7 +94,6 @@ class Borrowing:
             if posterior is not None and _is_of_tasks(node):
                 found.append((site, node["fn"], posterior))
         total = sum(posterior.mean.numel() for _, _, posterior in found)
-        num_tasks = len(rows_per_task)
         pooled = num_tasks > data.num_tasks or data.num_tasks == 1
         sources = torch.full((num_tasks,), 1 / num_tasks)
         if pooled and rows_per_task.sum() > 0:
@@ -108,7 +117,7 @@ class Borrowing:
 
     def total(self, guide: Program, *, seed: int = 0) -> Tensor:
         """Compute what is borrowed in all, (T,): without pools, no matter from whom."""
-        if self.shares_per_weight:
+        if self.shares_per_weight or self.of_tasks is not None:
             return 1 - self.mean(guide, seed=seed)[:, -1]
         return (self.shares * (1 - self.sources)).clamp(max=1.0)
 
@@ -125,6 +134,8 @@ class Borrowing:
         for site, per_weight in self.shares_per_weight.items():
             weights = relatedness(guide, site, num_samples=num_samples, seed=seed).cpu()
             shares = shares + per_weight * once(weights, 1)[..., :-1]
+        if self.of_tasks is not None:
+            shares = shares + self.of_tasks
         total = shares.sum(-1, keepdim=True)
         shares = shares / total.clamp(min=1.0)  # a fit that has not settled may be beyond 1
         shares = torch.cat([shares, 1 - shares.sum(-1, keepdim=True)], dim=-1).clamp(min=0.0)

@@ -87,6 +87,8 @@ def _member_state(member: Member) -> State:
             tensors[f"{part}.{name}"] = value.cpu()
     tensors["borrowing.shares"] = member.borrowing.shares
     tensors["borrowing.sources"] = member.borrowing.sources
+    if member.borrowing.of_tasks is not None:
+        tensors["borrowing.of_tasks"] = member.borrowing.of_tasks
     for site, value in member.borrowing.shares_per_weight.items():
         tensors[f"borrowing.per_weight.{site}"] = value
     return config, tensors
@@ -113,6 +115,7 @@ def _member(
         tensors["borrowing.shares"],
         tensors["borrowing.sources"],
         with_prefix(tensors, "borrowing.per_weight."),
+        tensors.get("borrowing.of_tasks"),
     )
     if borrowing.num_tasks != like.num_tasks:
         raise ValueError(f"There are {like.num_tasks} tasks, expected {borrowing.num_tasks}.")

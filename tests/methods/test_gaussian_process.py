@@ -301,6 +301,39 @@ def test_an_interrupted_trial_leaves_the_members(monkeypatch):
     assert fitted.result.stopped == "interrupted"
 
 
+def test_shares_of_tasks_are_those_of_their_targets_in_fitted_values(known):
+    model, guide, data = known
+    shares = guide.task_shares()
+
+    def fitted(y):
+        guide.take_rows(replace(data, y=y))
+        own, root, s = guide._integrated()
+        loc, _, _ = guide._factors(own)
+        m = guide.loading_loc.double().squeeze(1) @ loc.unflatten(0, (2, -1))
+        x = data.x.double()
+        smooth = torch.cat([x, model.features(x)], -1) @ m[..., None]
+        ridge = x.mT @ (y.double()[..., None] - smooth)
+        precision = x.mT @ x + torch.diag_embed(1 / (s[..., None] * root**2)).squeeze(1)
+        return smooth.squeeze(-1), (x @ torch.linalg.solve(precision, ridge)).squeeze(-1)
+
+    smooth, own = fitted(data.y)
+    total = smooth + own
+    for source in range(3):
+        only = torch.zeros_like(data.y)
+        only[source] = data.y[source]
+        part, _ = fitted(only)
+        found = (total * part).sum(1) / (total**2).sum(1)
+        assert torch.allclose(shares[:, source], found, atol=1e-6)
+
+
+def test_relatedness_of_smooth_functions_tells_groups():
+    fitted = SMALL.fit(waves(num_tasks=8))
+    shares = fitted.relatedness(num_samples=2)[0][:, :-1]
+    own_group = sum(shares[t, t % 2 :: 2].sum() for t in range(8)) / shares.sum()
+    assert own_group > 0.9
+    assert 0.3 < fitted.borrowed().mean() < 0.9
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("curved", [1.0, 0.0])
 def test_a_stack_has_the_challenger_only_where_it_improves(curved):
