@@ -69,8 +69,7 @@ class KernelFeatures(nn.Module):
 class PrincipalFeatures(KernelFeatures):
     """Kernel features, times ``scale``, along their principal axes over rows ``x``, (rows, F).
 
-    Where their coefficients have independent posteriors, least is lost along these axes. All
-    numbers are parameters that are not learned: a fit that starts at another has its features.
+    Where their coefficients have independent posteriors, least is lost along these axes.
 
     Examples
     --------
@@ -90,9 +89,6 @@ class PrincipalFeatures(KernelFeatures):
         features = self(x.double())
         axes = torch.linalg.eigh(features.mT @ features).eigenvectors.flip(-1)
         self.root = scale * self.root @ axes
-        for name, values in [*self.named_buffers()]:
-            delattr(self, name)
-            self.register_parameter(name, nn.Parameter(values, requires_grad=False))
 
 
 def squared_exponential(x: Tensor, at: Tensor, log_length_scale: Tensor) -> Tensor:

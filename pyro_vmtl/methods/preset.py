@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,8 +19,10 @@ from pyro_vmtl.handlers.schedules import Schedule, as_schedule
 from pyro_vmtl.handlers.smooth_term import add_smooth_term, expand_features, expand_rows
 from pyro_vmtl.handlers.temper import temper
 from pyro_vmtl.inference.elbo import MeanFieldELBO
+from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.method import LARGE, ProgramMethod
 from pyro_vmtl.methods.smooth_features import promises_to_be_smooth, smooth_features
+from pyro_vmtl.models import PrincipalFeatures
 from pyro_vmtl.predictive.families import family_named
 from pyro_vmtl.predictive.family import Family
 from pyro_vmtl.predictive.poisson import PoissonFamily
@@ -201,16 +204,24 @@ class Preset(ProgramMethod):
 
     def programs(self, data: TaskData) -> tuple[nn.Module, nn.Module]:
         """Return model and guide for prepared training rows, not yet fitted."""
+        return self._programs(data, None)
+
+    def programs_from(self, start: Member, data: TaskData) -> tuple[nn.Module, nn.Module]:
+        """Return model and guide with the smooth features of another fit, if it has any."""
+        found = (part for part in start.model.modules() if isinstance(part, PrincipalFeatures))
+        return self._programs(data, copy.deepcopy(next(found, None)))
+
+    def _programs(self, data: TaskData, features: nn.Module | None) -> tuple[nn.Module, nn.Module]:
         if self.conjugate:
             return self._conjugate_programs(data)
         model = self._model(data).to(data.x.device)
-        if self.smooth:
+        if self.smooth and features is None:
             settings = {"counts": self._is_of_counts(data), "own": self.smooth == "own"}
             features = smooth_features(data, self.num_landmarks, **settings)
-        if self.smooth == "own":
+        if self.smooth == "own" and features is not None:
             model = expand_features(model, features)
         guide = self._guide(model, data)
-        if self.smooth == "common":
+        if self.smooth == "common" and features is not None:
             start = self._start_smooth_term(model, data, features)
             model, guide = add_smooth_term(model, guide, features, *start)
         if self.deterministic:
