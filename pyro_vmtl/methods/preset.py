@@ -21,11 +21,10 @@ from pyro_vmtl.handlers.temper import temper
 from pyro_vmtl.inference.elbo import MeanFieldELBO
 from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.method import LARGE, ProgramMethod
-from pyro_vmtl.methods.smooth_features import promises_to_be_smooth, smooth_features
+from pyro_vmtl.methods.smooth_features import promises_to_be_smooth, smooth_features, smooth_start
 from pyro_vmtl.models import PrincipalFeatures
 from pyro_vmtl.predictive.families import family_named
 from pyro_vmtl.predictive.family import Family
-from pyro_vmtl.predictive.poisson import PoissonFamily
 from pyro_vmtl.sharing.share import share
 
 __all__ = ["Preset"]
@@ -196,33 +195,32 @@ class Preset(ProgramMethod):
 
     def promises(self, data: TaskData) -> bool:
         """Whether smooth functions, if any, promise to pay for their time."""
-        return not self.smooth or promises_to_be_smooth(data, counts=self._is_of_counts(data))
+        return not self.smooth or promises_to_be_smooth(data, self.family(data))
 
     def needs_calibration(self, data: TaskData) -> bool:
         """Whether the posterior is tempered, mean field, or of a wrong likelihood."""
         return not self.conjugate
 
-    def programs(self, data: TaskData) -> tuple[nn.Module, nn.Module]:
-        """Return model and guide for prepared training rows, not yet fitted."""
-        return self._programs(data, None)
-
     def programs_from(self, start: Member, data: TaskData) -> tuple[nn.Module, nn.Module]:
         """Return model and guide with the smooth features of another fit, if it has any."""
         found = (part for part in start.model.modules() if isinstance(part, PrincipalFeatures))
-        return self._programs(data, copy.deepcopy(next(found, None)))
+        return self.programs(data, copy.deepcopy(next(found, None)))
 
-    def _programs(self, data: TaskData, features: nn.Module | None) -> tuple[nn.Module, nn.Module]:
+    def programs(
+        self, data: TaskData, features: nn.Module | None = None
+    ) -> tuple[nn.Module, nn.Module]:
+        """Return model and guide for prepared training rows, not yet fitted."""
         if self.conjugate:
             return self._conjugate_programs(data)
         model = self._model(data).to(data.x.device)
         if self.smooth and features is None:
-            settings = {"counts": self._is_of_counts(data), "own": self.smooth == "own"}
-            features = smooth_features(data, self.num_landmarks, **settings)
+            own, family = self.smooth == "own", self.family(data)
+            features = smooth_features(data, family, self.num_landmarks, own=own)
         if self.smooth == "own" and features is not None:
             model = expand_features(model, features)
         guide = self._guide(model, data)
         if self.smooth == "common" and features is not None:
-            start = self._start_smooth_term(model, data, features)
+            start = smooth_start(data, self.family(data), model, features)
             model, guide = add_smooth_term(model, guide, features, *start)
         if self.deterministic:
             guide = point_estimates(guide)
@@ -295,19 +293,6 @@ class Preset(ProgramMethod):
         size = data.num_features if self.latent_size is None else self.latent_size + self.bias
         size += self.num_landmarks if self.smooth == "own" else 0
         return (size,) if data.classes is None else (data.num_classes, size)
-
-    def _is_of_counts(self, data: TaskData) -> bool:
-        return isinstance(self.family(data), PoissonFamily)
-
-    def _start_smooth_term(
-        self, model: nn.Module, data: TaskData, features: nn.Module
-    ) -> tuple[Tensor, Tensor]:
-        """Compute initial means and scales of a smooth term, by a fit without tasks."""
-        rows = as_one_task(data)
-        rows = replace(rows, x=expand_rows(expand_features(model, features), rows.x))
-        ones = data.x.new_ones(1, *self._event_shape(rows))
-        loc, scale = self.family(data).initialize(model, rows, 1.0) or (0 * ones, 0.1 * ones)
-        return loc[0, ..., data.num_features :], scale[0, ..., data.num_features :]
 
     def _amortizer(self, data: TaskData, init: dict[str, Any]) -> nn.Module:
         """Make the network for coefficients, and a small one for the bias as the authors do."""
