@@ -29,7 +29,7 @@ LEAST_ROWS = 10
 """Held-out rows that a challenger is judged by, at least."""
 
 LEAST_GAIN = 0.01
-"""Nats of a row that are worth another fold, if the gain is within a standard error of them."""
+"""Nats of a row that are worth another fold, if they are within two standard errors."""
 
 MOST_ROWS = 10_000
 """Rows that a trial is fitted to: with more, a challenger is as good as there at least."""
@@ -105,7 +105,7 @@ class Trials:
             gain, error = _gain(OutOfFold.concat(parts), held_out, calibrated, seed)
             if gain > error:
                 break
-            if gain + error < LEAST_GAIN:
+            if gain + 2 * error < LEAST_GAIN:
                 return {}, None
         else:
             return {}, None
