@@ -40,6 +40,9 @@ def benchmark(
         typer.Option(help="random splits, or mrn for the published lists (office-caltech)."),
     ] = None,
     groups: Annotated[int | None, typer.Option(help="Groups of tasks (curves, synthetic).")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="regression, classification or counts (curves).")
+    ] = None,
     table: Annotated[str | None, typer.Option(help="Name of the table (grouped-table).")] = None,
     seeds: Annotated[
         int, typer.Option(min=1, help="Number of splits: random ones, or the first published ones.")
@@ -77,7 +80,7 @@ def benchmark(
     if jobs == 0:
         user_error("--jobs is 0, expected 1 or more, or -1 for all cores.")
     given = {"percent": percent, "rows": rows, "features": features, "lists": lists}
-    given |= {"groups": groups, "table": table}
+    given |= {"groups": groups, "kind": kind, "table": table}
     options = {option: value for option, value in given.items() if value is not None}
     _check_options(name, options)
     out = out or Path("runs") / _directory_name(name, options, validation=validation)

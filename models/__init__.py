@@ -4,7 +4,7 @@ if __name__ == "models":
     raise ImportError("Import this as pyro_vmtl.models: `models` would be a second copy of it.")
 
 from pyro_vmtl.models.coregionalized_regressor import CoregionalizedRegressor
-from pyro_vmtl.models.kernel_features import KernelFeatures
+from pyro_vmtl.models.kernel_features import KernelFeatures, PrincipalFeatures
 from pyro_vmtl.models.linear_classifier import LinearClassifier
 from pyro_vmtl.models.linear_counts import LinearCounts
 from pyro_vmtl.models.linear_regressor import LinearRegressor
@@ -26,6 +26,7 @@ __all__ = [
     "LinearRegressor",
     "LogNormalNoise",
     "MLPOutputs",
+    "PrincipalFeatures",
     "StandardNormal",
     "TaskNoise",
     "ZeroMeanNormal",

@@ -5,14 +5,21 @@ Its coefficients may be combinations of those that all tasks have in common.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import torch
 from pyro.poutine.runtime import effectful
 from torch import Tensor
+from torch.nn import functional
 
-__all__ = ["combine", "linear_predictor"]
+__all__ = ["arguments", "combine", "linear_predictor", "predict_linearly"]
 
 
 @effectful(type="linear_predictor")
-def linear_predictor(x: Tensor, w: Tensor, event_dim: int = 1) -> Tensor:
+def linear_predictor(
+    x: Tensor, w: Tensor, event_dim: int = 1, *, more: Sequence[tuple[Tensor, Tensor]] = ()
+) -> Tensor:
     r"""Multiply features by coefficients.
 
     The same as a matrix product, with one difference: where a handler knows that the coefficients
@@ -28,6 +35,8 @@ def linear_predictor(x: Tensor, w: Tensor, event_dim: int = 1) -> Tensor:
         Value of a site, (\*L, 1, F), or (\*L, 1, C, F) for C predictors of a row.
     event_dim
         1 or 2, the number of its dimensions right of the plates.
+    more
+        Further features (\*L, N, M) and coefficients that all tasks have in common, to be added.
 
     Returns
     -------
@@ -36,11 +45,36 @@ def linear_predictor(x: Tensor, w: Tensor, event_dim: int = 1) -> Tensor:
 
     Examples
     --------
-    >>> import torch
     >>> linear_predictor(torch.eye(2), torch.tensor([[3.0, 4.0]]))
     tensor([3., 4.])
     """
-    return (x @ w.mT).squeeze(-1) if event_dim == 1 else x @ w.squeeze(-3).mT
+    each = w if event_dim == 1 else w.squeeze(-3)
+    if x.ndim == 3 and each.ndim > 3:  # a product of batches would copy the features for each draw
+        found = torch.einsum("tnf,...tcf->...tnc", x, each)
+    else:
+        found = x @ each.mT
+    found = found.squeeze(-1) if event_dim == 1 else found
+    for features, coefficients in more:
+        found = found + predict_linearly(features, coefficients, event_dim)
+    return found
+
+
+def arguments(msg: Any) -> dict[str, Any]:
+    """Return the arguments of a linear predictor, by name, from the message that handlers see."""
+    return dict(zip(("x", "w", "event_dim"), msg["args"], strict=False)) | msg["kwargs"]
+
+
+def predict_linearly(x: Tensor, w: Tensor, event_dim: int = 1) -> Tensor:
+    r"""Multiply features (T, N, M) by coefficients in common, without a copy for each draw.
+
+    The coefficients are (M,) or (C, M), with draws (S, 1, 1, M) or (S, 1, 1, C, M).
+    """
+    lead = w.shape[:-event_dim]
+    product = functional.linear(x, w.reshape(-1, w.shape[-1]))  # (T, N, S C)
+    if event_dim == 2:
+        product = product.unflatten(-1, (-1, w.shape[-2]))
+    of_draws = product.movedim(2, 0)
+    return of_draws if lead else of_draws.squeeze(0)
 
 
 def combine(loadings: Tensor, factors: Tensor) -> Tensor:

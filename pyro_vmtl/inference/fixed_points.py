@@ -19,6 +19,7 @@ References
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -30,6 +31,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, Normal
 
 from pyro_vmtl.data.plates import TASK_PLATE
+from pyro_vmtl.handlers.linear_predictor import arguments, predict_linearly
 from pyro_vmtl.handlers.tracing import is_sample
 from pyro_vmtl.sharing.pool import once
 from pyro_vmtl.sharing.transformed import untransformed
@@ -100,28 +102,37 @@ class FixedPoints(Messenger):
                 msg["value"] = _first(msg["value"], particles)
 
     def _pyro_linear_predictor(self, msg: Any) -> None:
-        given = dict(zip(("x", "w", "event_dim"), msg["args"], strict=False)) | msg["kwargs"]
+        given = arguments(msg)
         x, w, event_dim = given["x"], given["w"], given.get("event_dim", 1)
-        _, fn, particles = self.normals.get(id(w), (w, None, 0))
-        if fn is None:
+        more = given.get("more", ())
+        if any(id(each) not in self.normals for each in (w, *(u for _, u in more))):
             return
-        self.too_large.pop(id(w), None)
-        product = msg["fn"]
-        mean = product(x, _first(fn.loc, particles), event_dim)
-        if isinstance(fn, Normal):
-            var = product(x**2, _first(fn.scale, particles) ** 2, event_dim)
-        else:
-            root = _first(fn.scale_tril, particles - 1)
-            if event_dim == 1:
-                var = ((x @ root.squeeze(-3)) ** 2).sum(-1)
-            else:  # (T, C, N, F) to (T, N, C)
-                var = ((x.unsqueeze(-3) @ root.squeeze(-4)) ** 2).sum(-1).mT
+        mean, var = self._moments(msg["fn"], x, w, event_dim)
+        for phi, u in more:  # a sum of normals is put at points, as those of its terms could cancel
+            further = self._moments(predict_linearly, phi, u, event_dim)
+            mean, var = mean + further[0], var + further[1]
+        particles = self.normals[id(w)][2]
         shape = [1] * mean.ndim
         if event_dim == 2:
             shape[-1] = mean.shape[-1]
         points = self._points(shape, particles + 1, mean)
         # a padded row has variance 0, where the root has no gradient
         msg["value"], msg["done"] = mean + var.clamp_min(1e-20).sqrt() * points, True
+
+    def _moments(
+        self, product: Callable[..., Tensor], x: Tensor, w: Tensor, event_dim: int
+    ) -> tuple[Tensor, Tensor]:
+        """Compute mean and variance of the product of features and normal coefficients."""
+        self.too_large.pop(id(w), None)
+        _, fn, particles = self.normals[id(w)]
+        mean = product(x, _first(fn.loc, particles), event_dim)
+        if isinstance(fn, Normal):
+            return mean, product(x**2, _first(fn.scale, particles) ** 2, event_dim)
+        root = _first(fn.scale_tril, particles - 1)
+        if event_dim == 1:
+            return mean, ((x @ root.squeeze(-3)) ** 2).sum(-1)
+        # (T, C, N, F) to (T, N, C)
+        return mean, ((x.unsqueeze(-3) @ root.squeeze(-4)) ** 2).sum(-1).mT
 
     def _points(self, shape: list[int], dim: int, like: Tensor) -> Tensor:
         """Return points of this shape, but with the particles at a dimension."""

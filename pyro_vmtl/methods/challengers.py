@@ -1,4 +1,4 @@
-"""Challengers: methods that a stack tries on one fold before it fits them to all rows.
+"""Challengers: methods that a stack tries on a fold or some before it fits them to all rows.
 
 A method that takes longer than all others is worth it only where it predicts what they cannot.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vmtl.data.folds import subsample_rows
 from pyro_vmtl.data.limits import LimitError
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.inference.checks import NonFiniteLossError
@@ -26,6 +27,12 @@ __all__ = ["Trials", "improves"]
 
 LEAST_ROWS = 10
 """Held-out rows that a challenger is judged by, at least."""
+
+LEAST_GAIN = 0.01
+"""Nats of a row that are worth another fold, if they are within two standard errors."""
+
+MOST_ROWS = 10_000
+"""Rows that a trial is fitted to: with more, a challenger is as good as there at least."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class Trials:
     def run(
         self, held_out: OutOfFold, report: Callable[[str], None], checkpoints: Path | None
     ) -> tuple[Any, dict[str, Member], OutOfFold, bool]:
-        """Fit those challengers that improve what a stack predicts of the first fold.
+        """Fit those challengers that improve what a stack predicts of the first folds.
 
         Return the stack with them, their fits, what all its members predict, and whether it was
         interrupted, which leaves out the challenger of that moment.
@@ -77,24 +84,30 @@ class Trials:
     ) -> tuple[dict[str, Member], OutOfFold | None]:
         """Fit a challenger; None if it does not improve predictions, or cannot be fitted."""
         stack, data, seed = self.stack, self.data, self.seed
-        train, held = data, self.validation
-        if held is None:
-            train, held = next(stack.folds(data, seed))
-        if int(held.mask.sum()) < LEAST_ROWS:
-            return {}, None
-        report(f"{name}, tried on a fold")
         method = stack.challengers[name]
-        try:
-            if not method.promises(train):
-                return {}, None
-            trial = method.for_trial().fit(train, seed=seed)
-        except (LimitError, NotFactorizedError, NonFiniteLossError):  # nobody asked for it
-            return {}, None
-        _check_done(trial.result.stopped)
-        found: OutOfFold | None = predict_held_out({name: trial.member}, train, held, seed)
         alone = replace(stack, members={name: method}, challengers={})
         calibrated = stack.calibrated_members(data) + alone.calibrated_members(data)
-        if found is None or not improves(found, held_out, calibrated, seed=seed):
+        given = None if self.validation is None else [(data, self.validation)]
+        parts: list[OutOfFold] = []
+        for train, held in given or stack.folds(data, seed):
+            if int(held.mask.sum()) < LEAST_ROWS:
+                return {}, None
+            report(f"{name}, tried on a fold")
+            some = subsample_rows(train, MOST_ROWS, seed=seed)
+            try:
+                if not parts and not method.promises(some):
+                    return {}, None
+                trial = method.for_trial().fit(some, seed=seed)
+            except (LimitError, NotFactorizedError, NonFiniteLossError):  # nobody asked for it
+                return {}, None
+            _check_done(trial.result.stopped)
+            parts.append(predict_held_out({name: trial.member}, train, held, seed))
+            gain, error = _gain(OutOfFold.concat(parts), held_out, calibrated, seed)
+            if gain > error:
+                break
+            if gain + 2 * error < LEAST_GAIN:
+                return {}, None
+        else:
             return {}, None
         every = MemberFits(alone.members, seed, report, checkpoints)
         (fits, *_), ends = every.fit({0: data})
@@ -130,10 +143,18 @@ def improves(
     calibrated
         Names of members that are calibrated.
     """
+    gain, error = _gain(trial, held_out, calibrated, seed)
+    return gain > error
+
+
+def _gain(
+    trial: OutOfFold, held_out: OutOfFold, calibrated: list[str], seed: int
+) -> tuple[float, float]:
+    """Compute the mean gain of rows, and its standard error."""
     first = torch.arange(len(held_out.y), device=held_out.y.device) < len(trial.y)
     others = held_out.where(first)
     if int((trial.weight > 0).sum()) < LEAST_ROWS or not torch.equal(others.y, trial.y):
-        return False
+        return 0.0, 0.0
     both = others.join(trial)
     density = both.cross_fitted_density(calibrated, seed=seed)
     alone = density[:, : len(others.draws)]
@@ -145,7 +166,7 @@ def improves(
     weight = both.weight.to(gain) / both.weight.sum()
     mean = (weight * gain).sum()
     variance = (weight * (gain - mean) ** 2).sum() * (weight**2).sum()  # of a weighted mean
-    return bool(mean > variance.sqrt())
+    return float(mean), float(variance.sqrt())
 
 
 def _mix(density: Tensor, sample_weight: Tensor, judged: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ class ProgramMethod(PairMethod):
         """
         settings = self._settings_from(start, data)
         rows = self.prepare(data)
-        model, guide = self.initial_programs(rows, seed)
+        model, guide = self.initial_programs(rows, seed, start if "start" in settings else None)
         checkpoint = None if checkpoints is None else checkpoints / FILE
         result = fit(
             model, guide, rows, seed=seed, progress=progress, checkpoint=checkpoint, **settings
@@ -148,7 +148,8 @@ class ProgramMethod(PairMethod):
         settings = self._settings_from(start, parts[0])
         if len(parts) > 1 and not settings.get("compile"):
             rows = [self.prepare(data) for data in parts]
-            pairs = [self.initial_programs(each, seed) for each in rows]
+            of = start if "start" in settings else None
+            pairs = [self.initial_programs(each, seed, of) for each in rows]
             problems = [(*pair, each) for pair, each in zip(pairs, rows, strict=True)]
             files = [None if folder is None else folder / JOINT_FILE for folder in folders]
             with suppress(CannotJoinError):
@@ -172,10 +173,17 @@ class ProgramMethod(PairMethod):
         borrowing = Borrowing.of_programs(model, guide, rows, rows_per_task)
         return Fitted.of_one(Member(self, model, guide, result, borrowing))
 
-    def initial_programs(self, data: TaskData, seed: int = 0) -> tuple[nn.Module, nn.Module]:
+    def programs_from(self, start: Member, data: TaskData) -> tuple[Program, Program]:
+        """Return model and guide for rows like those of a fit that they start at."""
+        return self.programs(data)
+
+    def initial_programs(
+        self, data: TaskData, seed: int = 0, start: Member | None = None
+    ) -> tuple[nn.Module, nn.Module]:
         """Make the programs for prepared rows, as modules on their device."""
         with isolated(seed):
-            model, guide = map(as_module, self.programs(data))
+            pair = self.programs(data) if start is None else self.programs_from(start, data)
+            model, guide = map(as_module, pair)
         return model.to(data.x.device), guide.to(data.x.device)
 
 

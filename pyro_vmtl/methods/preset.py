@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -15,9 +16,13 @@ from pyro_vmtl.data.one_task import as_one_task
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.point_estimates import point_estimates
 from pyro_vmtl.handlers.schedules import Schedule, as_schedule
+from pyro_vmtl.handlers.smooth_term import add_smooth_term, expand_features, expand_rows
 from pyro_vmtl.handlers.temper import temper
 from pyro_vmtl.inference.elbo import MeanFieldELBO
+from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.method import LARGE, ProgramMethod
+from pyro_vmtl.methods.smooth_features import promises_to_be_smooth, smooth_features, smooth_start
+from pyro_vmtl.models import PrincipalFeatures
 from pyro_vmtl.predictive.families import family_named
 from pyro_vmtl.predictive.family import Family
 from pyro_vmtl.sharing.share import share
@@ -69,6 +74,12 @@ class Preset(ProgramMethod):
         Name of the distribution of targets, among the registered families
         (:func:`~pyro_vmtl.register_family`), for linear models of the features: ``"Poisson"`` for
         counts, say. By default ``"Categorical"`` for classes and ``"Normal"`` for real targets.
+    smooth
+        Smooth functions of the features in linear predictors, Gaussian processes: ``"common"`` for
+        one of all tasks, ``"own"`` for one of each task, whose coefficients are further numbers of
+        ``w``, and shared as these; None for linear ones.
+    num_landmarks
+        M, points at which the kernel of smooth functions is exact.
     shared
         Sites to share: ``w``, ``z``, both or none.
     sharing
@@ -112,6 +123,8 @@ class Preset(ProgramMethod):
     full_rank: bool = False
     pooled: bool = False
     likelihood: str | None = None
+    smooth: Literal["common", "own"] | None = None
+    num_landmarks: int = 100
     shared: tuple[str, ...] = ("w",)
     sharing: Mapping[str, Any] = field(default_factory=dict)
     kl_weights: float | Schedule | Mapping[str, float | Schedule] = 1.0
@@ -136,6 +149,13 @@ class Preset(ProgramMethod):
                 f"conjugate is True with shared={self.shared} and latent_size={self.latent_size}, "
                 "expected () and None."
             )
+        if self.smooth not in (None, "common", "own") or self.num_landmarks < 1:
+            raise ValueError(
+                f"smooth is {self.smooth!r} and num_landmarks {self.num_landmarks}, expected "
+                "'common', 'own' or None, and at least 1."
+            )
+        if self.smooth and (self.conjugate or self.amortized or self.latent_size):
+            raise ValueError(f"smooth is {self.smooth!r}, expected None but for linear models.")
         if self.pooled and self.shared and self.latent_size is None:
             object.__setattr__(self, "shared", ())  # a single task has nobody to share with
         for name in ("sharing", "kl_weights", "num_draws", "fitting", "fitting_large"):
@@ -166,16 +186,42 @@ class Preset(ProgramMethod):
         )
         return {"elbo": elbo, **self.fitting, **large}
 
+    def for_trial(self) -> Preset:
+        """Return a method that takes half of the landmarks, and a quarter of the steps if set."""
+        if not self.smooth:
+            return self
+        fitting = {k: -(-v // 4) if k == "num_steps" else v for k, v in self.fitting.items()}
+        return replace(self, num_landmarks=-(-self.num_landmarks // 2), fitting=fitting)
+
+    def promises(self, data: TaskData) -> bool:
+        """Whether smooth functions, if any, promise to pay for their time."""
+        return not self.smooth or promises_to_be_smooth(data, self.family(data))
+
     def needs_calibration(self, data: TaskData) -> bool:
         """Whether the posterior is tempered, mean field, or of a wrong likelihood."""
         return not self.conjugate
 
-    def programs(self, data: TaskData) -> tuple[nn.Module, nn.Module]:
+    def programs_from(self, start: Member, data: TaskData) -> tuple[nn.Module, nn.Module]:
+        """Return model and guide with the smooth features of another fit, if it has any."""
+        found = (part for part in start.model.modules() if isinstance(part, PrincipalFeatures))
+        return self.programs(data, copy.deepcopy(next(found, None)))
+
+    def programs(
+        self, data: TaskData, features: nn.Module | None = None
+    ) -> tuple[nn.Module, nn.Module]:
         """Return model and guide for prepared training rows, not yet fitted."""
         if self.conjugate:
             return self._conjugate_programs(data)
         model = self._model(data).to(data.x.device)
+        if self.smooth and features is None:
+            own, family = self.smooth == "own", self.family(data)
+            features = smooth_features(data, family, self.num_landmarks, own=own)
+        if self.smooth == "own" and features is not None:
+            model = expand_features(model, features)
         guide = self._guide(model, data)
+        if self.smooth == "common" and features is not None:
+            start = smooth_start(data, self.family(data), model, features)
+            model, guide = add_smooth_term(model, guide, features, *start)
         if self.deterministic:
             guide = point_estimates(guide)
         if self.shared:
@@ -239,11 +285,13 @@ class Preset(ProgramMethod):
         weights = self.kl_weights
         weight = as_schedule(weights.get("w", 1.0) if isinstance(weights, Mapping) else weights)
         at_the_end = max(weight(self.fitting.get("num_steps", 2000)), 1e-3)
-        return self.family(data).initialize(model, data, at_the_end)
+        rows = replace(data, x=expand_rows(model, data.x) * data.mask[..., None])
+        return self.family(data).initialize(getattr(model, "program", model), rows, at_the_end)
 
     def _event_shape(self, data: TaskData) -> tuple[int, ...]:
         """Shape of one task's coefficients: (C, D) or (D,)."""
         size = data.num_features if self.latent_size is None else self.latent_size + self.bias
+        size += self.num_landmarks if self.smooth == "own" else 0
         return (size,) if data.classes is None else (data.num_classes, size)
 
     def _amortizer(self, data: TaskData, init: dict[str, Any]) -> nn.Module:

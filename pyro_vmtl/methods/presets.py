@@ -106,7 +106,16 @@ FEW_FEATURES: dict[str, dict[str, Preset]] = {
 others, or exchangeable with a scale for each coefficient. Both are fitted without draws."""
 
 GAUSSIAN_PROCESS = GaussianProcess()
-"""Smooth functions that tasks combine. The default has it where a target is not linear."""
+"""Smooth functions of real targets that tasks combine. The default has it where a target is not
+linear."""
+
+_SMOOTH = {
+    kind: replace(FEW_FEATURES[kind]["mixed-model"], full_rank=False, smooth="common")
+    for kind in ("classification", "counts")
+}
+_SMOOTH_MANY = replace(SHARED, smooth="own", num_landmarks=300)
+"""The same for classes and counts: of few features a mixed model and one smooth function, of many
+ones functions of the tasks, of which each borrows some others."""
 
 _UNSHARED: dict[str, dict[str, Any]] = {
     "alone": {"learned_prior": False},  # not even the scale of the prior is in common
@@ -224,13 +233,19 @@ def presets(kind: Literal["classification", "regression", "counts"]) -> dict[str
     if kind == "regression":
         # With few features a normal posterior is right as it is, and a low weight would overfit.
         members["shared-kl-1"] = _raise_kl_weights(SHARED, 1.0)
-    challengers = {"gaussian-process": GAUSSIAN_PROCESS} if kind == "regression" else {}
+    smooth: Any = (GAUSSIAN_PROCESS, GAUSSIAN_PROCESS)
+    if kind != "regression":
+        smooth = (_SMOOTH[kind], change(_SMOOTH_MANY))
     single = {"shared": SHARED}
     if kind != "counts":
         single |= BASELINES
     single["mixed-model"] = ALONE
-    stacks = (Stack(each, challengers=challengers) for each in (few, members))
-    methods: dict[str, AnyPreset] = {"default": ByFeatures(*stacks), **challengers}
+    stacks = (
+        Stack(each, challengers={"gaussian-process": method})
+        for each, method in zip((few, members), smooth, strict=True)
+    )
+    methods: dict[str, AnyPreset] = {"default": ByFeatures(*stacks)}
+    methods["gaussian-process"] = smooth[0] if kind == "regression" else ByFeatures(*smooth)
     for name, preset in single.items():
         many = change(preset)
         methods[name] = ByFeatures(few[name], many) if name in few else many
