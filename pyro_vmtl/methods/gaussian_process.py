@@ -51,6 +51,7 @@ class GaussianProcess(ProgramMethod):
 
     Examples
     --------
+    >>> import torch
     >>> X = torch.linspace(-2, 2, 40)[:, None]
     >>> data = TaskData.regression(X, torch.sin(2 * X[:, 0]), ["a", "b"] * 20).with_intercept()
     >>> fitted = GaussianProcess(num_landmarks=20).fit(data)
