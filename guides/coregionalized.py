@@ -281,9 +281,11 @@ class CoregionalizedNormal(nn.Module):
     def task_shares(self) -> Tensor:
         r"""Compute the share of each task's fitted values that comes from the rows of each, (T, T).
 
-        The mean of the functions is a sum over tasks, :math:`V \sum_i a_i \otimes \Phi_i^\top K_i
-        y_i`, so fitted values are sums :math:`f_t = \sum_i f_{ti} + X_t \varepsilon_t`. Shares are
-        :math:`f_t^\top f_{ti} / f_t^\top f_t`, which with that of own coefficients sum to 1.
+        Means of functions and of own coefficients are linear in the targets of all tasks, so fitted
+        values are sums :math:`f_t = \sum_i f_{ti}`, where other tasks' targets enter by
+        :math:`f_{ti} = s_t^{-1} K_t \Phi_t \sum_q a_{tq} V_q (a_i \otimes \Phi_i^\top K_i y_i)`.
+        Shares are :math:`f_t^\top f_{ti} / f_t^\top f_t`; the diagonal is without what own
+        coefficients have of own rows. A task without rows has mean shares of the others.
         """
         own, root, s = self._integrated()
         loc, cov, _ = self._factors(own)
@@ -293,8 +295,12 @@ class CoregionalizedNormal(nn.Module):
         w[:, :size] += root * (own.inverse @ (s * root * left)[..., None]).squeeze(-1)
         along = (self.xx @ w[..., None]).squeeze(-1)
         said = self.informs_factors[:, None, None] * loadings[..., None] * own.h.mT
-        parts = (loadings[..., None] * along[:, None]).flatten(1) @ cov @ said.flatten(1).mT
-        return parts / (w * along).sum(-1, keepdim=True).clamp_min(1e-12)
+        moved = (own.H @ w[..., None]).squeeze(-1) / s
+        parts = (loadings[..., None] * moved[:, None]).flatten(1) @ cov @ said.flatten(1).mT
+        shares = parts / (w * along).sum(-1, keepdim=True).clamp_min(1e-12)
+        empty = self.num_rows == 0
+        shares[empty] = shares[~empty].mean(0)
+        return shares
 
     def _loadings(self) -> dist.Independent:
         loc, raw_scale = self.loading_loc, self.raw_loading_scale

@@ -36,7 +36,7 @@ def linear_predictor(
     event_dim
         1 or 2, the number of its dimensions right of the plates.
     more
-        Further features (\*L, N, M) and coefficients that all tasks have in common, to be added.
+        Further features (T, N, M) and coefficients that all tasks have in common, to be added.
 
     Returns
     -------
@@ -48,6 +48,11 @@ def linear_predictor(
     >>> linear_predictor(torch.eye(2), torch.tensor([[3.0, 4.0]]))
     tensor([3., 4.])
     """
+    if x.shape[-1] != w.shape[-1]:
+        raise ValueError(
+            f"The rows have {x.shape[-1]} features and there are {w.shape[-1]} coefficients, "
+            "expected as many."
+        )
     each = w if event_dim == 1 else w.squeeze(-3)
     if x.ndim == 3 and each.ndim > 3:  # a product of batches would copy the features for each draw
         found = torch.einsum("tnf,...tcf->...tnc", x, each)
@@ -67,14 +72,16 @@ def arguments(msg: Any) -> dict[str, Any]:
 def predict_linearly(x: Tensor, w: Tensor, event_dim: int = 1) -> Tensor:
     r"""Multiply features (T, N, M) by coefficients in common, without a copy for each draw.
 
-    The coefficients are (M,) or (C, M), with draws (S, 1, 1, M) or (S, 1, 1, C, M).
+    The coefficients are (M,) or (C, M), with draws (\*S, 1, 1, M) or (\*S, 1, 1, C, M).
     """
     lead = w.shape[:-event_dim]
     product = functional.linear(x, w.reshape(-1, w.shape[-1]))  # (T, N, S C)
     if event_dim == 2:
         product = product.unflatten(-1, (-1, w.shape[-2]))
     of_draws = product.movedim(2, 0)
-    return of_draws if lead else of_draws.squeeze(0)
+    if not lead:
+        return of_draws.squeeze(0)
+    return of_draws.reshape(*lead[:-2], *of_draws.shape[1:])
 
 
 def combine(loadings: Tensor, factors: Tensor) -> Tensor:

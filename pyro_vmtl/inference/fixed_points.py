@@ -105,12 +105,16 @@ class FixedPoints(Messenger):
         given = arguments(msg)
         x, w, event_dim = given["x"], given["w"], given.get("event_dim", 1)
         more = given.get("more", ())
-        if any(id(each) not in self.normals for each in (w, *(u for _, u in more))):
+        sites = [id(w), *(id(u) for _, u in more if id(u) in self.normals)]
+        if id(w) not in self.normals or len({*sites}) < len(sites):  # terms are not independent
             return
         mean, var = self._moments(msg["fn"], x, w, event_dim)
         for phi, u in more:  # a sum of normals is put at points, as those of its terms could cancel
-            further = self._moments(predict_linearly, phi, u, event_dim)
-            mean, var = mean + further[0], var + further[1]
+            if id(u) in self.normals:
+                further = self._moments(predict_linearly, phi, u, event_dim)
+                mean, var = mean + further[0], var + further[1]
+            else:
+                mean = mean + predict_linearly(phi, u, event_dim)
         particles = self.normals[id(w)][2]
         shape = [1] * mean.ndim
         if event_dim == 2:

@@ -137,7 +137,7 @@ def _extend(member: Member, rows: TaskData, seed: int, *, learns_noise: bool) ->
         return replace(member, borrowing=member.borrowing.with_new_task())
     wide = as_last_task(rows, num_tasks)
     with isolated(seed):
-        model, guide = method.initial_programs(wide, seed)
+        model, guide = method.initial_programs(wide, seed, member)
         guide(wide)  # makes the lazy parameters
     new = nn.ModuleDict({"model": model, "guide": guide})
     old = nn.ModuleDict({"model": member.model, "guide": member.guide})

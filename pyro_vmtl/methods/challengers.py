@@ -32,7 +32,10 @@ LEAST_GAIN = 0.01
 """Nats of a row that are worth another fold, if they are within two standard errors."""
 
 MOST_ROWS = 10_000
-"""Rows that a trial is fitted to: with more, a challenger is as good as there at least."""
+"""Rows that a trial is fitted to, though members have all."""
+
+FAILURES = LimitError, NotFactorizedError, NonFiniteLossError
+"""Errors for which a challenger is left out."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Trials:
                 if not parts and not method.promises(some):
                     return {}, None
                 trial = method.for_trial().fit(some, seed=seed)
-            except (LimitError, NotFactorizedError, NonFiniteLossError):  # nobody asked for it
+            except FAILURES:  # nobody asked for it
                 return {}, None
             _check_done(trial.result.stopped)
             parts.append(predict_held_out({name: trial.member}, train, held, seed))
@@ -110,12 +113,15 @@ class Trials:
         else:
             return {}, None
         every = MemberFits(alone.members, seed, report, checkpoints)
-        (fits, *_), ends = every.fit({0: data})
-        _check_done(*ends)
-        if self.validation is not None:
-            return fits, predict_held_out(fits, data, held, seed)
-        settings = {"report": report, "checkpoints": checkpoints}
-        found, interrupted = alone.out_of_fold(data, fits, seed=seed, **settings)
+        try:
+            (fits, *_), ends = every.fit({0: data})
+            _check_done(*ends)
+            if self.validation is not None:
+                return fits, predict_held_out(fits, data, held, seed)
+            settings = {"report": report, "checkpoints": checkpoints}
+            found, interrupted = alone.out_of_fold(data, fits, seed=seed, **settings)
+        except FAILURES:  # all rows may be too many
+            return {}, None
         _check_done("interrupted" if interrupted else "steps")
         return fits, found
 

@@ -15,7 +15,7 @@ from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.own_parameters import as_module
 from pyro_vmtl.handlers.program_handler import Program
-from pyro_vmtl.inference.joint import CannotJoinError, fit_jointly
+from pyro_vmtl.inference.joint import MOST_NUMBERS, CannotJoinError, fit_jointly
 from pyro_vmtl.inference.svi import FitResult, fit
 from pyro_vmtl.methods.borrowing import Borrowing
 from pyro_vmtl.methods.fitted import Fitted
@@ -101,11 +101,22 @@ class ProgramMethod(PairMethod):
         """
         settings = self._settings_from(start, data)
         rows = self.prepare(data)
-        model, guide = self.initial_programs(rows, seed, start if "start" in settings else None)
+        pair = self.initial_programs(rows, seed, start if "start" in settings else None)
+        settings |= {"seed": seed, "progress": progress}
+        return self._fit(*pair, rows, data, checkpoints, settings)
+
+    def _fit(
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        rows: TaskData,
+        data: TaskData,
+        checkpoints: Path | None,
+        settings: Mapping[str, Any],
+    ) -> Fitted:
+        """Fit programs to prepared rows of the data."""
         checkpoint = None if checkpoints is None else checkpoints / FILE
-        result = fit(
-            model, guide, rows, seed=seed, progress=progress, checkpoint=checkpoint, **settings
-        )
+        result = fit(model, guide, rows, checkpoint=checkpoint, **settings)
         if rows.mask.numel() > LARGE:  # recorded steps hold the rows in circles of references
             gc.collect()
         return self._fitted(model, guide, rows, data, result)
@@ -146,11 +157,14 @@ class ProgramMethod(PairMethod):
         """
         folders = [None] * len(parts) if checkpoints is None else checkpoints
         settings = self._settings_from(start, parts[0])
-        if len(parts) > 1 and not settings.get("compile"):
-            rows = [self.prepare(data) for data in parts]
-            of = start if "start" in settings else None
-            pairs = [self.initial_programs(each, seed, of) for each in rows]
-            problems = [(*pair, each) for pair, each in zip(pairs, rows, strict=True)]
+        problems: list[tuple[nn.Module, nn.Module, TaskData]] = []
+        are_few = sum(data.x.numel() for data in parts) <= MOST_NUMBERS
+        if len(parts) > 1 and are_few and not settings.get("compile"):
+            near = start if "start" in settings else None
+            problems = [
+                (*self.initial_programs(rows, seed, near), rows)
+                for rows in map(self.prepare, parts)
+            ]
             files = [None if folder is None else folder / JOINT_FILE for folder in folders]
             with suppress(CannotJoinError):
                 results = fit_jointly(problems, seed=seed, checkpoints=files, **settings)
@@ -160,7 +174,11 @@ class ProgramMethod(PairMethod):
                 ]
         fits: list[Fitted] = []
         for data, folder in zip(parts, folders, strict=True):
-            fits.append(self.fit(data, seed=seed, checkpoints=folder, start=start))
+            if problems:  # made once, as some programs take long to make
+                pair_and_rows = problems.pop(0)
+                fits.append(self._fit(*pair_and_rows, data, folder, {**settings, "seed": seed}))
+            else:
+                fits.append(self.fit(data, seed=seed, checkpoints=folder, start=start))
             if fits[-1].result.stopped == "interrupted":
                 break
         return fits

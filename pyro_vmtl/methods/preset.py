@@ -155,7 +155,10 @@ class Preset(ProgramMethod):
                 "'common', 'own' or None, and at least 1."
             )
         if self.smooth and (self.conjugate or self.amortized or self.latent_size):
-            raise ValueError(f"smooth is {self.smooth!r}, expected None but for linear models.")
+            raise ValueError(
+                f"smooth is {self.smooth!r}, expected None where conjugate or amortized is True, "
+                "or latent_size is set."
+            )
         if self.pooled and self.shared and self.latent_size is None:
             object.__setattr__(self, "shared", ())  # a single task has nobody to share with
         for name in ("sharing", "kl_weights", "num_draws", "fitting", "fitting_large"):
@@ -285,7 +288,8 @@ class Preset(ProgramMethod):
         weights = self.kl_weights
         weight = as_schedule(weights.get("w", 1.0) if isinstance(weights, Mapping) else weights)
         at_the_end = max(weight(self.fitting.get("num_steps", 2000)), 1e-3)
-        rows = replace(data, x=expand_rows(model, data.x) * data.mask[..., None])
+        x = expand_rows(model, data.x)
+        rows = data if x is data.x else replace(data, x=x * data.mask[..., None])
         return self.family(data).initialize(getattr(model, "program", model), rows, at_the_end)
 
     def _event_shape(self, data: TaskData) -> tuple[int, ...]:

@@ -117,6 +117,9 @@ def _member(
         with_prefix(tensors, "borrowing.per_weight."),
         tensors.get("borrowing.of_tasks"),
     )
+    of_tasks, shape = borrowing.of_tasks, (like.num_tasks, like.num_tasks)
+    if of_tasks is not None and (of_tasks.shape != shape or not of_tasks.isfinite().all()):
+        raise ValueError(f"Shares of tasks have shape {tuple(of_tasks.shape)}, expected {shape}.")
     if borrowing.num_tasks != like.num_tasks:
         raise ValueError(f"There are {like.num_tasks} tasks, expected {borrowing.num_tasks}.")
     rows = method.prepare(like)

@@ -20,6 +20,9 @@ from pyro_vmtl.predictive.poisson import PoissonFamily
 
 __all__ = ["promises_to_be_smooth", "smooth_features", "smooth_start"]
 
+COPIES = 6
+"""Numbers of features and of coefficients that a fit holds for each of them."""
+
 OWN_SCALE = 2.0
 """Root of the kernel's variance over the mean square of the features, for tasks' own functions."""
 
@@ -37,8 +40,12 @@ def smooth_features(
             f"The rows have {data.num_features} features, expected at most {FEW} for smooth "
             "functions. Reduce them, for example with sklearn.decomposition.PCA."
         )
-    numbers = data.mask.numel() * (data.num_features + num_landmarks)
-    check_limit("NUMBERS", numbers, "Smooth functions of so many rows", "If there is memory")
+    sizes = data.mask.numel(), data.num_tasks * max(data.num_classes, 1) if own else 0
+    numbers = COPIES * max(sizes) * (data.num_features + num_landmarks)
+    check_limit(
+        *("NUMBERS", numbers, "Smooth functions of so many rows or tasks"),
+        "Take fewer landmarks. If there is memory",
+    )
     x = data.x[data.mask]
     squares = x[:, : data.num_features - data.intercept].square().sum(1)
     scale = OWN_SCALE * float(squares.mean().sqrt()) if own and len(x) else 1.0

@@ -55,9 +55,9 @@ class Stack:
     calibrated
         Whether to learn a :class:`~pyro_vmtl.Calibration` of each member that needs one.
     challengers
-        Methods that take longer, by name. Each is fitted without the first fold, and becomes a
-        member if it improves what the members predict of that, at least ten rows, by more than a
-        standard error.
+        Methods that take longer, by name. Where its ``promises`` says so, each is fitted without
+        the first fold, and becomes a member if it improves what the members predict of that, at
+        least ten rows, by more than a standard error; where that is near, also without others.
 
     Raises
     ------

@@ -172,6 +172,17 @@ def test_evidence_tells_smooth_from_linear_targets():
     assert evidence_gain(waves().without_targets()) == 0
 
 
+def test_rows_that_are_mostly_the_same_and_tasks_without_rows_leave_the_evidence():
+    rng = np.random.RandomState(0)
+    x = rng.uniform(-3, 3, 600) * (rng.rand(600) < 0.25)
+    y = np.sin(2 * x) + 0.1 * rng.randn(600)
+    data = TaskData.regression(x[:, None], y, np.arange(600) % 3).with_intercept()
+    gain = evidence_gain(data)
+    assert gain > 50
+    wide = data.map_rows(lambda v: torch.cat([v, v.new_zeros(400, *v.shape[1:])]))
+    assert evidence_gain(wide) > 50
+
+
 def test_length_scales_of_groups_are_those_that_each_needs():
     rng = np.random.RandomState(0)
     X, task = rng.randn(600, 4), np.arange(600) % 12
@@ -321,9 +332,19 @@ def test_shares_of_tasks_are_those_of_their_targets_in_fitted_values(known):
     for source in range(3):
         only = torch.zeros_like(data.y)
         only[source] = data.y[source]
-        part, _ = fitted(only)
+        part = sum(fitted(only))
         found = (total * part).sum(1) / (total**2).sum(1)
-        assert torch.allclose(shares[:, source], found, atol=1e-6)
+        others = torch.arange(3) != source
+        assert torch.allclose(shares[others, source], found[others], atol=1e-6)
+
+
+def test_tasks_with_rows_enough_for_their_slopes_borrow_nothing():
+    rng = np.random.RandomState(0)
+    x, task = rng.randn(500), np.arange(500) % 5
+    y = (1 + 0.8 * rng.randn(5))[task] * x + 0.3 * rng.randn(500)
+    data = TaskData.regression(x[:, None], y, task.tolist()).with_intercept()
+    fitted = GaussianProcess(num_landmarks=10, num_steps=40).fit(data)
+    assert fitted.borrowed().max() < 0.05
 
 
 def test_relatedness_of_smooth_functions_tells_groups():

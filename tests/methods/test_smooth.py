@@ -12,11 +12,14 @@ from torch.nn import Linear
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_vmtl import MeanFieldELBO, Preset, Stack, TaskData, VMTLClassifier, add_task
+from pyro_vmtl.data import limits
 from pyro_vmtl.data.limits import LimitError
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.linear_predictor import linear_predictor, predict_linearly
 from pyro_vmtl.handlers.smooth_term import expand_rows
+from pyro_vmtl.methods import challengers
 from pyro_vmtl.methods.presets import FEW_FEATURES, SHARED, presets
+from pyro_vmtl.methods.smooth_features import COPIES
 from pyro_vmtl.models import KernelFeatures, PrincipalFeatures
 
 F64 = torch.float64
@@ -64,6 +67,26 @@ def test_predictors_of_draws_are_products(event_dim):
     alone = linear_predictor(x, w[0], event_dim, more=[(phi, u[0, 0, 0])])
     assert torch.allclose(alone, found[0], atol=1e-5)
     assert torch.allclose(predict_linearly(phi, u[0, 0, 0], event_dim), phi @ u[0, 0, 0].t())
+
+
+@pytest.mark.parametrize("event_dim", [1, 2])
+def test_coefficients_in_common_keep_the_dimensions_of_their_draws(event_dim):
+    with isolated(0):
+        tail = (6,) if event_dim == 2 else ()
+        phi, u = torch.randn(3, 5, 4), torch.randn(7, 2, 1, 1, *tail, 4)
+    found = predict_linearly(phi, u, event_dim)
+    assert found.shape == (7, 2, 3, 5, *tail)
+    for place in ((0, 0), (6, 1)):
+        assert torch.allclose(found[place], phi @ u[place].reshape(*tail, 4).mT, atol=1e-5)
+
+
+def test_a_challenger_that_all_rows_are_too_many_for_is_left_out(monkeypatch):
+    data = rings(each=400)
+    quick = replace(LINEAR, fitting={**LINEAR.fitting, "num_steps": 5})
+    monkeypatch.setattr(challengers, "MOST_ROWS", 600)
+    monkeypatch.setitem(limits.LIMITS, "NUMBERS", (COPIES * 1_200 * 33, "numbers"))
+    fitted = Stack({"mixed-model": quick}, 2, challengers={"smooth": COMMON}).fit(data)
+    assert [*fitted.members] == ["mixed-model"]
 
 
 def test_principal_features_have_the_same_kernel_and_uncorrelated_coefficients():
