@@ -88,7 +88,7 @@ def test_the_run_holds_an_estimator_that_loads(done):
     kept = pd.read_csv(out / "holdout.csv")
     np.testing.assert_allclose(proba, kept.filter(regex=r"^p\("), rtol=1e-6, atol=1e-9)
     metrics = json.loads((out / "metrics.json").read_text())
-    assert set(metrics["members"]) == set(DEFAULT.members)
+    assert set(metrics["members"]) == {*DEFAULT.members, "gaussian-process"}
     assert sum(metrics["members"].values()) == pytest.approx(1, abs=1e-5)
 
 

@@ -327,16 +327,16 @@ def refuse_to_join(*args, **kwargs):
 def test_an_interrupted_stack_keeps_what_is_done(rows, monkeypatch):
     monkeypatch.setattr(type(SHARED), "starts_anew", lambda preset, data: False)
     monkeypatch.setattr("pyro_vmtl.methods.method.fit_jointly", refuse_to_join)
-    fit, calls = type(SHARED).fit, []
+    fit, calls = type(SHARED)._fit, []
 
-    def interrupted(preset, data, **settings):
-        fitted = fit(preset, data, **settings)
+    def interrupted(preset, *args):
+        fitted = fit(preset, *args)
         calls.append(preset)
         if len(calls) < 6:
             return fitted
         return replace(fitted, result=replace(fitted.result, stopped="interrupted"))
 
-    monkeypatch.setattr(type(SHARED), "fit", interrupted)
+    monkeypatch.setattr(type(SHARED), "_fit", interrupted)
     fitted = quick_stack().fit(rows)
     assert fitted.result.stopped == "interrupted" and len(calls) == 6
     assert set(fitted.members) == {"shared", "alone", "pooled"}
