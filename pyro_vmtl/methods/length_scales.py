@@ -76,8 +76,9 @@ def learn_length_scales(data: TaskData, num_landmarks: int = 100, num_factors: i
     if not _says_something(data):
         return usual
     at = landmarks(data.x[data.mask].double(), min(num_landmarks, MOST_LANDMARKS))
-    linear = _Evidence(_subsample(data), num_factors, usual).minimize(NUM_EVALUATIONS)
-    found = linear.with_landmarks(at).minimize(NUM_EVALUATIONS).length_scales().detach()
+    _, coarse = _linear_and_smooth(data, num_factors)
+    smooth = coarse.with_landmarks(at).minimize(NUM_EVALUATIONS)
+    found = smooth.length_scales().detach()
     return found.clamp(usual - MOST_CHANGE, usual + MOST_CHANGE)
 
 
@@ -88,11 +89,21 @@ def evidence_gain(data: TaskData, num_factors: int = 3) -> float:
     """
     if not _says_something(data):
         return 0.0
-    at = landmarks(data.x[data.mask].double(), FEW_LANDMARKS)
-    linear = _Evidence(_subsample(data), num_factors, _usual_length_scale(data))
-    linear.minimize(NUM_EVALUATIONS)
-    gain = linear.least - linear.with_landmarks(at).minimize(FEW_EVALUATIONS).least
+    linear, smooth = _linear_and_smooth(data, num_factors)
+    gain = linear.least - smooth.least
     return gain if math.isfinite(gain) else 0.0
+
+
+def _linear_and_smooth(data: TaskData, num_factors: int) -> tuple[_Evidence, _Evidence]:
+    """Fit linear functions, and smooth ones with few landmarks."""
+    at = landmarks(data.x[data.mask].double(), FEW_LANDMARKS)
+    some, usual = _subsample(data), _usual_length_scale(data)
+    linear = _Evidence(some, num_factors, usual)
+    linear.minimize(NUM_EVALUATIONS, search=True)
+    # Loadings vanish where nothing is linear, and are known where something is.
+    starts = linear.with_landmarks(at), _Evidence(some, num_factors, usual, at)
+    smooth = (start.minimize(FEW_EVALUATIONS, search=True) for start in starts)
+    return linear, min(smooth, key=lambda found: found.least)
 
 
 def _says_something(data: TaskData) -> bool:
@@ -133,13 +144,13 @@ class _Evidence(nn.Module):
         self.least = math.inf
 
     def with_landmarks(self, at: Tensor) -> _Evidence:
-        """Return that of smooth functions, which starts where this one ended."""
+        """Return that with landmarks, or others, which starts where this one ended."""
         smooth = _Evidence(self.data, len(self.raw_spread), self.usual, at)
         smooth.load_state_dict(self.state_dict())
         return smooth
 
-    def minimize(self, num_evaluations: int) -> _Evidence:
-        """Go to where the loss is least."""
+    def minimize(self, num_evaluations: int, *, search: bool = False) -> _Evidence:
+        """Go to where the loss is least; first search for a start, if that is not near."""
         optimizer = torch.optim.LBFGS(
             self.parameters(), max_iter=num_evaluations, line_search_fn="strong_wolfe"
         )
@@ -156,7 +167,8 @@ class _Evidence(nn.Module):
             return loss
 
         with torch.enable_grad(), suppress(NotFactorizedError):
-            self._start()
+            if search:
+                self._start()
             optimizer.step(closure)
         self.load_state_dict(best)
         return self

@@ -183,6 +183,16 @@ def test_rows_that_are_mostly_the_same_and_tasks_without_rows_leave_the_evidence
     assert evidence_gain(wide) > 50
 
 
+def test_functions_that_tasks_have_with_opposite_signs_are_found():
+    rng = np.random.RandomState(0)
+    X, task = rng.randn(200, 3), rng.randint(0, 5, 200)
+    y = np.sin(2 * X[:, 0]) * (1 - 2 * (task % 2)) + 0.1 * rng.randn(200)
+    data = TaskData.regression(X, y, task.tolist()).with_intercept()
+    assert evidence_gain(data) > 100
+    scales = learn_length_scales(data)
+    assert scales[0] < scales[1:3].min() - 0.7
+
+
 def test_length_scales_of_groups_are_those_that_each_needs():
     rng = np.random.RandomState(0)
     X, task = rng.randn(600, 4), np.arange(600) % 12
