@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from pyro_vmtl.data.limits import LimitError
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.method import LARGE
 
-__all__ = ["FEW", "ByFeatures", "has_few_features"]
+__all__ = ["FEW", "ByFeatures", "check_few_features", "has_few_features"]
 
 FEW = 101
 """Features, with an intercept, above which covariances take too long."""
@@ -27,6 +28,15 @@ def has_few_features(data: TaskData) -> bool:
     num_coefficients = data.num_features * (1 if data.classes is None else data.num_classes)
     has_rows = 5 * num_coefficients <= int(data.rows_per_task.sum())
     return data.num_features <= FEW and has_rows and data.mask.numel() <= LARGE
+
+
+def check_few_features(data: TaskData, needed_for: str) -> None:
+    """Raise an error if there are more than 100 features and an intercept."""
+    if data.num_features > FEW:
+        raise LimitError(
+            f"The rows have {data.num_features} features, expected at most {FEW} for {needed_for}. "
+            "Reduce them, for example with sklearn.decomposition.PCA."
+        )
 
 
 @dataclass(frozen=True)

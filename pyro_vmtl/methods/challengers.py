@@ -23,7 +23,7 @@ from pyro_vmtl.methods.member_fits import MemberFits, predict_held_out
 from pyro_vmtl.methods.out_of_fold import OutOfFold
 from pyro_vmtl.methods.stacking_weights import stacking_weights
 
-__all__ = ["Trials", "improves"]
+__all__ = ["Trials", "predicted_gain"]
 
 LEAST_ROWS = 10
 """Held-out rows that a challenger is judged by, at least."""
@@ -105,7 +105,7 @@ class Trials:
                 return {}, None
             _check_done(trial.result.stopped)
             parts.append(predict_held_out({name: trial.member}, train, held, seed))
-            gain, error = _gain(OutOfFold.concat(parts), held_out, calibrated, seed)
+            gain, error = predicted_gain(OutOfFold.concat(parts), held_out, calibrated, seed=seed)
             if gain > error:
                 break
             if gain + 2 * error < LEAST_GAIN:
@@ -132,10 +132,10 @@ def _check_done(*ends: str) -> None:
         raise KeyboardInterrupt
 
 
-def improves(
+def predicted_gain(
     trial: OutOfFold, held_out: OutOfFold, calibrated: list[str], *, seed: int = 0
-) -> bool:
-    """Whether a member, besides others, predicts rows better by more than a standard error.
+) -> tuple[float, float]:
+    """Compute by how much a member, besides others, predicts rows better, and a standard error.
 
     Weights and calibrations are learned on one half of the rows, at random, and judged on the
     other, in turn.
@@ -148,15 +148,12 @@ def improves(
         What the others predict.
     calibrated
         Names of members that are calibrated.
+
+    Returns
+    -------
+    tuple of float
+        Mean gain in nats a row, and its standard error; 0 where there are too few rows.
     """
-    gain, error = _gain(trial, held_out, calibrated, seed)
-    return gain > error
-
-
-def _gain(
-    trial: OutOfFold, held_out: OutOfFold, calibrated: list[str], seed: int
-) -> tuple[float, float]:
-    """Compute the mean gain of rows, and its standard error."""
     first = torch.arange(len(held_out.y), device=held_out.y.device) < len(trial.y)
     others = held_out.where(first)
     if int((trial.weight > 0).sum()) < LEAST_ROWS or not torch.equal(others.y, trial.y):

@@ -12,12 +12,17 @@ from typing import Any
 
 from torch import nn
 
-from pyro_vmtl.data.limits import LimitError, check_limit
+from pyro_vmtl.data.limits import check_limit
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.guides.coregionalized import CoregionalizedNormal
 from pyro_vmtl.inference.elbo import MeanFieldELBO
-from pyro_vmtl.methods.by_features import FEW
-from pyro_vmtl.methods.length_scales import evidence_gain, landmarks, learn_length_scales
+from pyro_vmtl.methods.by_features import check_few_features
+from pyro_vmtl.methods.length_scales import (
+    LEAST_GAIN,
+    evidence_gain,
+    landmarks,
+    learn_length_scales,
+)
 from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.method import ProgramMethod
 from pyro_vmtl.models.coregionalized_regressor import CoregionalizedRegressor
@@ -25,9 +30,6 @@ from pyro_vmtl.models.kernel_features import KernelFeatures
 from pyro_vmtl.models.task_noise import LogNormalNoise
 
 __all__ = ["GaussianProcess"]
-
-LEAST_GAIN = 5.0
-"""Log evidence in nats; below, a method for targets that are not linear promises nothing."""
 
 COPIES = 10
 """Matrices of each task that a fit holds at once."""
@@ -104,10 +106,6 @@ class GaussianProcess(ProgramMethod):
     def _check(self, data: TaskData) -> None:
         if data.classes is not None:
             raise ValueError("The rows have classes, expected real targets.")
-        if data.num_features > FEW:
-            raise LimitError(
-                f"The rows have {data.num_features} features, expected at most {FEW} for a "
-                "Gaussian process. Reduce them, for example with sklearn.decomposition.PCA."
-            )
+        check_few_features(data, "a Gaussian process")
         numbers = COPIES * data.num_tasks * (data.num_features + self.num_landmarks) ** 2
         check_limit("NUMBERS", numbers, "A Gaussian process of so many tasks", "If there is memory")

@@ -22,7 +22,10 @@ from pyro_vmtl.guides.coregionalized import integrate_own, posterior_of_factors
 from pyro_vmtl.inference.lbfgs import NotFactorizedError
 from pyro_vmtl.models.kernel_features import kernel_root, squared_exponential
 
-__all__ = ["evidence_gain", "landmarks", "learn_length_scales"]
+__all__ = ["LEAST_GAIN", "evidence_gain", "landmarks", "learn_length_scales"]
+
+LEAST_GAIN = 5.0
+"""Log evidence in nats; below, a method for targets that are not linear promises nothing."""
 
 MOST_ROWS = 1_000
 """Rows that length scales are learned from, and four times as many that are clustered."""
@@ -72,13 +75,12 @@ def learn_length_scales(data: TaskData, num_landmarks: int = 100, num_factors: i
     num_landmarks, num_factors
         M and Q. With more landmarks than a model has, length scales would be too short for it.
     """
-    usual = _usual_length_scale(data)
     if not _says_something(data):
-        return usual
+        return _usual_length_scale(data)
     at = landmarks(data.x[data.mask].double(), min(num_landmarks, MOST_LANDMARKS))
     _, coarse = _linear_and_smooth(data, num_factors)
     smooth = coarse.with_landmarks(at).minimize(NUM_EVALUATIONS)
-    found = smooth.length_scales().detach()
+    found, usual = smooth.length_scales().detach(), smooth.usual
     return found.clamp(usual - MOST_CHANGE, usual + MOST_CHANGE)
 
 

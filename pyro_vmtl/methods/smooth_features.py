@@ -7,13 +7,17 @@ from dataclasses import replace
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pyro_vmtl.data.limits import LimitError, check_limit
+from pyro_vmtl.data.limits import check_limit
 from pyro_vmtl.data.one_task import as_one_task
 from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.smooth_term import expand_features, expand_rows
-from pyro_vmtl.methods.by_features import FEW
-from pyro_vmtl.methods.gaussian_process import LEAST_GAIN
-from pyro_vmtl.methods.length_scales import evidence_gain, landmarks, learn_length_scales
+from pyro_vmtl.methods.by_features import FEW, check_few_features
+from pyro_vmtl.methods.length_scales import (
+    LEAST_GAIN,
+    evidence_gain,
+    landmarks,
+    learn_length_scales,
+)
 from pyro_vmtl.models.kernel_features import PrincipalFeatures
 from pyro_vmtl.predictive.family import Family
 from pyro_vmtl.predictive.poisson import PoissonFamily
@@ -35,11 +39,7 @@ def smooth_features(
     Of classes the indicators are regressed, of counts log(1 + y). Features with the prior of
     other features, of tasks' ``own`` functions, are of a like size.
     """
-    if data.num_features > FEW:
-        raise LimitError(
-            f"The rows have {data.num_features} features, expected at most {FEW} for smooth "
-            "functions. Reduce them, for example with sklearn.decomposition.PCA."
-        )
+    check_few_features(data, "smooth functions")
     sizes = data.mask.numel(), data.num_tasks * max(data.num_classes, 1) if own else 0
     numbers = COPIES * max(sizes) * (data.num_features + num_landmarks)
     check_limit(

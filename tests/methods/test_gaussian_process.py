@@ -17,7 +17,7 @@ from pyro_vmtl.guides import CoregionalizedNormal
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.tracing import trace_guide_and_model
 from pyro_vmtl.inference.elbo import MeanFieldELBO
-from pyro_vmtl.methods.challengers import improves
+from pyro_vmtl.methods.challengers import predicted_gain
 from pyro_vmtl.methods.gaussian_process import GaussianProcess
 from pyro_vmtl.methods.length_scales import evidence_gain, learn_length_scales
 from pyro_vmtl.methods.out_of_fold import OutOfFold
@@ -294,6 +294,12 @@ def test_rows_in_float64_are_fitted():
     data = waves(each=10)
     wide = replace(data, x=data.x.double(), y=data.y.double())
     assert GaussianProcess(num_landmarks=10, num_steps=5).fit(wide).num_tasks == 6
+
+
+def improves(trial, held_out, calibrated) -> bool:
+    """Whether the gain is more than a standard error."""
+    gain, error = predicted_gain(trial, held_out, calibrated)
+    return gain > error
 
 
 def test_rows_of_weight_0_have_no_part_in_a_trial():
