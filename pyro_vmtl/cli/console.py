@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 import pandas as pd
+import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -16,7 +18,7 @@ from rich.text import Text
 from pyro_vmtl.cli.safe_text import for_terminal
 from pyro_vmtl.cli.scores import scores_frame
 
-__all__ = ["TASK_COLUMNS", "show_run", "show_scores"]
+__all__ = ["TASK_COLUMNS", "show_predictions", "show_run", "show_scores"]
 
 TASK_COLUMNS = ("rows", "borrowed", "nearest", "share")
 """Columns of a summary; those after them are members of a stack."""
@@ -48,18 +50,30 @@ def show_run(metrics: Mapping[str, Any], summary: pd.DataFrame, out: Path) -> No
     console.print(lines, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
-def show_scores(scores: pd.DataFrame, console: Console | None = None) -> None:
-    """Print a table of scores, the line of all rows first."""
+def show_scores(
+    scores: pd.DataFrame, console: Console | None = None, *, num_totals: int = 1
+) -> None:
+    """Print a table of scores, the line of all rows first, if there is one."""
     console = Console() if console is None else console
-    console.print(_table("Scores on rows that were not fitted", scores, "metrics.json", 1))
+    title = "Scores on rows that were not fitted"
+    console.print(_table(title, scores, "metrics.json", num_totals))
+
+
+def show_predictions(out: Path, num_rows: int, notes: Sequence[str], *, as_json: bool) -> None:
+    """Print where predictions were written."""
+    if as_json:
+        typer.echo(json.dumps({"predictions": str(out), "rows": num_rows, "notices": notes}))
+    else:
+        typer.echo(f"{num_rows} predictions: {out}")
 
 
 def _table(title: str, frame: pd.DataFrame, file: str, num_totals: int) -> Table:
     shown = frame.head(MAX_TASKS + num_totals)
     more = len(frame) - len(shown)
-    caption = f"and {more} more tasks, in {file}" if more else None
+    head = str(frame.index.name or "task")
+    caption = f"and {more} more {head}s, in {file}" if more else None
     table = Table(title=title, caption=caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("task", justify="right")
+    table.add_column(head, justify="right")
     for name in frame.columns:
         table.add_column(str(name).replace("_", " "), justify="right")
     for number, (label, *row) in enumerate(shown.itertuples()):

@@ -113,21 +113,16 @@ def fit(
     estimator. The state of a running fit is kept in OUT.checkpoints: after any interruption, the
     same command with --resume continues it, to the same numbers.
     """
-    from pyro_vmtl.cli.settings import read_settings
+    from pyro_vmtl.cli.settings import read_settings, split_names
     from pyro_vmtl.cli.user_errors import report_user_errors
-
-    def names(text: str | None) -> list[str] | None:
-        if text is None:
-            return None
-        return [name.strip() for name in text.split(",") if name.strip()]
 
     with report_user_errors(as_json=as_json):
         given = {
             "source": source,
             "target": target,
             "task": task,
-            "features": names(features),
-            "missing": names(missing),
+            "features": None if features is None else split_names(features),
+            "missing": None if missing is None else split_names(missing),
             "kind": kind,
             "method": method,
             "holdout": holdout,
@@ -170,11 +165,11 @@ def predict(
     Example: pyro-vmtl predict runs/exams new.csv --out predictions.csv
     """
     options = {"overwrite": overwrite, "spreadsheet": spreadsheet, "as_json": as_json}
-    if (run / "outputs").is_dir():
+    if _of_outputs(run):
         from pyro_vmtl.cli.outputs_command import predict_outputs_table
+        from pyro_vmtl.cli.settings import split_names
 
-        names = [name.strip() for name in (known or "").split(",") if name.strip()]
-        predict_outputs_table(run, table, out, names, **options)
+        predict_outputs_table(run, table, out, split_names(known or ""), **options)
         return
     from pyro_vmtl.cli.run_commands import run_predict
     from pyro_vmtl.cli.user_errors import user_error
@@ -190,6 +185,11 @@ def evaluate(run: Run, table: Table, device: Device = "cpu", as_json: AsJSON = F
 
     Example: pyro-vmtl evaluate runs/exams later.csv
     """
+    if _of_outputs(run):
+        from pyro_vmtl.cli.outputs_command import evaluate_outputs_table
+
+        evaluate_outputs_table(run, table, as_json=as_json)
+        return
     from pyro_vmtl.cli.run_commands import run_evaluate
 
     run_evaluate(run, table, device=device, as_json=as_json)
@@ -229,7 +229,10 @@ def influence(
     Example: pyro-vmtl influence runs/exams exams.csv --out influence.csv
     """
     from pyro_vmtl.cli.influence_command import run_influence
+    from pyro_vmtl.cli.user_errors import user_error
 
+    if _of_outputs(run):
+        user_error("influence is for runs with tasks, and this one has several targets.")
     run_influence(
         run, table, out, rows=rows, method=method, refit=refit, report=report, device=device,
         overwrite=overwrite, as_json=as_json,
@@ -248,6 +251,11 @@ def report(
 
     Example: pyro-vmtl report runs/exams --open
     """
+    if _of_outputs(run):
+        from pyro_vmtl.cli.outputs_command import rewrite_outputs_report
+
+        rewrite_outputs_report(run, open_page=open_page, as_json=as_json)
+        return
     from pyro_vmtl.cli.run_commands import rewrite_report
 
     rewrite_report(run, open_page=open_page, as_json=as_json)
@@ -270,3 +278,8 @@ def new_variant(
     with report_user_errors():
         for path in write_variant(name, Path()):
             typer.echo(path)
+
+
+def _of_outputs(run: Path) -> bool:
+    """Whether a run has several targets, and no tasks."""
+    return (run / "outputs").is_dir()

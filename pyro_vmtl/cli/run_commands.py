@@ -13,7 +13,7 @@ import xarray as xr
 
 from pyro_vmtl.analysis import read_netcdf
 from pyro_vmtl.analysis.export.tree_files import DAMAGED
-from pyro_vmtl.cli.console import show_run, show_scores
+from pyro_vmtl.cli.console import show_predictions, show_run, show_scores
 from pyro_vmtl.cli.fit_problem import Rows
 from pyro_vmtl.cli.read_table import read_table
 from pyro_vmtl.cli.run_directory import FittedTable, beside, read_run
@@ -44,10 +44,7 @@ def run_predict(
         predicted = predictions(fitted.estimator, rows)
         found = beside(predicted, rows, {fitted.columns.task: rows.tasks})
         write_table(found, out, spreadsheet=spreadsheet)
-    if as_json:
-        typer.echo(json.dumps({"predictions": str(out), "rows": len(predicted), "notices": notes}))
-    else:
-        typer.echo(f"{len(predicted)} predictions: {out}")
+    show_predictions(out, len(predicted), notes, as_json=as_json)
 
 
 def run_evaluate(folder: Path, table: Path, *, device: str, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from pyro_vmtl.cli.target import TargetKind
 from pyro_vmtl.cli.user_errors import InputError, did_you_mean
 
-__all__ = ["FitSettings", "read_settings"]
+__all__ = ["FitSettings", "read_settings", "split_names"]
 
 KINDS = get_args(TargetKind)
 
@@ -109,3 +109,14 @@ def _read_toml(path: Path) -> dict[str, Any]:
             expected = "a list of strings" if kind is list else kind.__name__
             raise InputError(f"--config {path} has {name} = {value!r}, expected {expected}.")
     return content
+
+
+def split_names(text: str) -> list[str]:
+    """Split names that are separated by commas.
+
+    Examples
+    --------
+    >>> split_names("rain, mood,")
+    ['rain', 'mood']
+    """
+    return [name.strip() for name in text.split(",") if name.strip()]

@@ -19,6 +19,7 @@ from torch import Tensor
 from pyro_vmtl.data.output_data import OutputData
 from pyro_vmtl.estimators.feedback_fit import GATES, columns_of, fit_outputs
 from pyro_vmtl.estimators.feedback_saving import load, save
+from pyro_vmtl.estimators.output_moments import all_proba, std_of_outputs, take_mean, take_moments
 from pyro_vmtl.outputs.couplings import Gates
 
 __all__ = ["FeedbackEstimator"]
@@ -44,6 +45,8 @@ class FeedbackEstimator(MultiOutputMixin, BaseEstimator):
         S, number of posterior draws for predictions.
     random_state
         Seed of the fit and of predictions.
+    progress
+        Whether to show a progress bar.
 
     Attributes
     ----------
@@ -85,6 +88,7 @@ class FeedbackEstimator(MultiOutputMixin, BaseEstimator):
         num_steps: int = 2000,
         num_samples: int = 100,
         random_state: int = 0,
+        progress: bool = False,
     ) -> None:
         self.num_iterations = num_iterations
         self.gates = gates
@@ -92,6 +96,7 @@ class FeedbackEstimator(MultiOutputMixin, BaseEstimator):
         self.num_steps = num_steps
         self.num_samples = num_samples
         self.random_state = random_state
+        self.progress = progress
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "fitted_")
@@ -135,6 +140,7 @@ class FeedbackEstimator(MultiOutputMixin, BaseEstimator):
             gates=self.gates,
             num_steps=self.num_steps,
             seed=self.random_state,
+            progress=self.progress,
         )
         self._set_classes()
         return self
@@ -185,7 +191,7 @@ class FeedbackEstimator(MultiOutputMixin, BaseEstimator):
             )
         return dict(zip(self.outputs_, columns.values(), strict=True))
 
-    def predict(self, X: Any, known: Any = None) -> Any:
+    def predict(self, X: Any, known: Any = None, *, return_std: bool = False) -> Any:
         """Return the most probable class or the mean of each output.
 
         Parameters
@@ -195,28 +201,36 @@ class FeedbackEstimator(MultiOutputMixin, BaseEstimator):
         known
             Outputs that are known: (rows, T) as ``y``, with NaN or None where nothing is known, or
             columns by name. They inform the others, and are returned as they are.
+        return_std
+            Whether to return standard deviations, too: NaN for classes, 0 for what is known.
 
         Returns
         -------
-        DataFrame or ndarray
+        DataFrame or ndarray, or a pair of them
             (rows, T): a data frame of outputs of different kinds, else an array; (rows,) if y was.
         """
-        means, rows = self._draws(X, known, _mean)
+        means, rows = self._draws(X, known, take_mean)
         found = {}
         for name, labels in rows.classes.items():
             mean = self.fitted_.in_units(name, means[name].double()).numpy()
-            of_output = mean[:, 0] if labels is None else np.array(labels)[_proba(mean).argmax(1)]
+            of_output = (
+                mean[:, 0] if labels is None else np.array(labels)[all_proba(mean).argmax(1)]
+            )
             if (clamp := rows.known[name].numpy()).any():
                 assert rows.y is not None
                 y = rows.y[name].numpy()
                 given = y if labels is None else np.array(labels)[y]
                 of_output = np.where(clamp, given, of_output)
             found[name] = of_output
-        return self._arrange(found)
+        kinds = {column.dtype.kind for column in found.values()}
+        arrange = pd.DataFrame if self._kind is None and len(kinds) > 1 else self._as_array
+        if not return_std:
+            return arrange(found)
+        moments, _ = self._draws(X, known, take_moments)
+        spread = std_of_outputs(moments, rows, self.fitted_.units)
+        return arrange(found), arrange(spread)
 
-    def _arrange(self, found: dict[str, np.ndarray]) -> Any:
-        if self._kind is None and len({column.dtype.kind for column in found.values()}) > 1:
-            return pd.DataFrame(found)
+    def _as_array(self, found: dict[str, np.ndarray]) -> np.ndarray:
         table = np.column_stack([*found.values()])
         return table[:, 0] if self._single else table
 
@@ -234,12 +248,12 @@ class FeedbackEstimator(MultiOutputMixin, BaseEstimator):
         list of ndarray or ndarray
             (rows, C) for each output with classes; one array if ``y`` of the fit was one column.
         """
-        means, rows = self._draws(X, known, _mean)
+        means, rows = self._draws(X, known, take_mean)
         found = []
         for name, labels in rows.classes.items():
             if labels is None:
                 continue
-            proba = _proba(means[name].numpy())
+            proba = all_proba(means[name].numpy())
             if (clamp := rows.known[name].numpy()).any():
                 assert rows.y is not None
                 proba[clamp] = np.eye(len(labels))[rows.y[name].numpy()[clamp]]
@@ -270,7 +284,7 @@ class FeedbackEstimator(MultiOutputMixin, BaseEstimator):
         try:
             for k in range(num_iterations + 1):
                 state.num_iterations = k
-                means, rows = self._draws(X, None, _mean)
+                means, rows = self._draws(X, None, take_mean)
                 found.append(torch.cat([*means.values()], 1).numpy())
         finally:
             state.num_iterations = before
@@ -301,15 +315,3 @@ class FeedbackEstimator(MultiOutputMixin, BaseEstimator):
     def load(cls, path: str | Path) -> Self:
         """Read what :meth:`save` wrote."""
         return load(cls, Path(path))
-
-
-def _mean(fn: Any) -> Tensor:
-    if hasattr(fn, "probs"):
-        return fn.probs if fn.probs.ndim > len(fn.batch_shape) else fn.probs[..., None]
-    return fn.mean[..., None]
-
-
-def _proba(mean: np.ndarray) -> np.ndarray:
-    """Return probabilities of all classes, (rows, C), of two from that of the second."""
-    proba = np.hstack([1 - mean, mean]) if mean.shape[1] == 1 else mean
-    return proba.astype(np.float64) / proba.sum(axis=1, keepdims=True, dtype=np.float64)

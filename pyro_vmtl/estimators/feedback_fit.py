@@ -141,7 +141,13 @@ class _NoLatents(nn.Module):
 
 
 def fit_outputs(
-    data: OutputData, hidden_size: int | None, *, num_steps: int, seed: int, **settings: Any
+    data: OutputData,
+    hidden_size: int | None,
+    *,
+    num_steps: int,
+    seed: int,
+    progress: bool = False,
+    **settings: Any,
 ) -> FittedOutputs:
     """Standardize rows, and fit a model of them, with settings of the feedback."""
     assert data.y is not None
@@ -164,7 +170,8 @@ def fit_outputs(
     rate = 0.05 if hidden_size is None else 0.01
     # the noise of draws would be more than what most gates are worth
     elbo = MeanFieldELBO(num_points=NUM_POINTS) if hidden_size is None else None
-    result = fit(model, guide, rows, elbo=elbo, num_steps=num_steps, learning_rate=rate, seed=seed)
+    steps: Any = {"num_steps": num_steps, "learning_rate": rate, "seed": seed, "progress": progress}
+    result = fit(model, guide, rows, elbo=elbo, **steps)
     like = data.new_rows(data.x[:1], {})
     return FittedOutputs(model, guide, like, units, features, result.history)
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import r2_score
-from torch import Tensor
 
 from pyro_vmtl.estimators.feedback import FeedbackEstimator
 
@@ -65,24 +63,6 @@ class FeedbackRegressor(RegressorMixin, FeedbackEstimator):
 
     _kind = "real"
 
-    def predict(self, X: Any, known: Any = None, *, return_std: bool = False) -> Any:
-        """Return means, (rows, T), and with ``return_std`` also standard deviations."""
-        mean = super().predict(X, known)
-        if not return_std:
-            return mean
-        moments, rows = self._draws(X, known, _moments)
-        spreads = []
-        for name in rows.classes:
-            first, second = moments[name].unbind(-1)
-            std = (second - first.square()).clamp(min=0).sqrt() * self.fitted_.units[name][1]
-            spreads.append(torch.where(rows.known[name], 0.0, std).numpy())
-        table = np.column_stack(spreads)
-        return mean, table[:, 0] if self._single else table
-
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the R² of the outputs, averaged."""
         return float(r2_score(y, self.predict(X), sample_weight=sample_weight))
-
-
-def _moments(fn: Any) -> Tensor:
-    return torch.stack([fn.mean, fn.mean.square() + fn.variance], -1)

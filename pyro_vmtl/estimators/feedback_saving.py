@@ -83,6 +83,7 @@ def save(estimator: Any, path: Path, *, overwrite: bool) -> None:
         "settings": {
             name: int(v) if isinstance(v, np.integer) else v
             for name, v in estimator.get_params(deep=False).items()
+            if name != "progress"  # is not of the fit
         },
         "outputs": outputs,
         "single": estimator._single,

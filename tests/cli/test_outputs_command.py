@@ -42,19 +42,23 @@ def done(tmp_path_factory):
         arguments = ("--target", "rain, mood,sales", "--holdout", 0.25, "--out", folder / "run")
         fitted = run("fit", folder / "days.csv", *arguments)
     assert fitted.exit_code == 0, fitted.output
-    assert "sales: rmse" in fitted.output and "rain feeds" in fitted.output
+    assert "RMSE" in fitted.output and "rain feeds" in fitted.output
+    assert "report.html" in fitted.output
     return folder
 
 
 def test_a_run_has_scores_gates_and_a_picture(done):
     metrics = json.loads((done / "run" / "metrics.json").read_text())
     assert metrics["rows"] == {"fit": 90, "test": 30}
-    assert metrics["scores"]["rain"]["accuracy"] > 0.7
+    assert metrics["scores"]["rain"]["accuracy"] > 0.7 and metrics["scores"]["rain"]["nll"] < 0.6
+    assert metrics["scores"]["sales"]["explained_variance"] > 0.7
+    assert metrics["scores"]["sales"]["coverage_90"] > 0.7
     assert 0 <= metrics["spectral_radius"] <= 0.9
     gates = pd.read_csv(done / "run" / "gates.csv", index_col=0)
     assert gates.index.tolist() == gates.columns.tolist() == ["rain", "mood", "sales"]
     assert (np.diag(gates) == 0).all() and ((gates >= 0) & (gates <= 1)).all().all()
-    assert (done / "run" / "gates.png").stat().st_size > 0
+    for name in ("gates", "iterations", "elbo"):
+        assert (done / "run" / "pictures" / f"{name}.png").stat().st_size > 0
     assert not [path for path in (done / "run").rglob("*") if path.suffix in (".pkl", ".pt")]
 
 
@@ -70,8 +74,9 @@ def test_rows_are_predicted_with_what_is_known(done):
     table = pd.read_csv(done / "known.csv")
     assert table.columns.tolist() == [
         *("row", "rain", "p(rain=dry)", "p(rain=wet)", "mood", "p(mood=high)", "p(mood=low)"),
-        "sales",
+        *("sales", "std(sales)"),
     ]
+    assert (table["std(sales)"] > 0).all()
     assert (table["p(mood=low)"] == 1).all() and table["row"].tolist() == list(range(2, 22))
     assert (pd.read_csv(done / "plain.csv")["p(mood=low)"] < 1).all()
     assert run(*arguments, "--out", done / "known.csv").exit_code == 2
@@ -97,3 +102,49 @@ def test_known_must_be_a_target(done):
     out = ("--out", done / "none.csv")
     found = run("predict", done / "run", done / "days.csv", "--known", "season", *out)
     assert found.exit_code == 2 and "expected some of the targets" in found.output
+
+
+def test_the_report_is_written_again_from_files_of_the_run(done):
+    page = done / "run" / "report.html"
+    before = page.read_text()
+    for text in ("Which output feeds which?", "What the others change", "Scores by output"):
+        assert text in before
+    page.unlink()
+    found = run("report", done / "run")
+    assert found.exit_code == 0 and "rain feeds" in found.output, found.output
+    assert page.read_text() == before
+
+
+def test_later_rows_are_scored(done):
+    later = days(60).iloc[30:]
+    later.to_csv(done / "later.csv", index=False)
+    found = run("evaluate", done / "run", done / "later.csv", "--json")
+    assert found.exit_code == 0, found.output
+    scores = json.loads(found.stdout)["scores"]
+    assert scores["mood"]["rows"] == 30
+    arguments = ("predict", done / "run", done / "later.csv", "--out", done / "scored.csv")
+    assert run(*arguments).exit_code == 0
+    error = pd.read_csv(done / "scored.csv")["sales"].to_numpy() - later["sales"].to_numpy()
+    np.testing.assert_allclose(scores["sales"]["rmse"], np.sqrt(np.mean(error**2)), rtol=1e-6)
+    later.assign(mood="odd").to_csv(done / "odd.csv", index=False)
+    found = run("evaluate", done / "run", done / "odd.csv")
+    assert found.exit_code == 2 and "has class 'odd', expected one of" in found.output
+
+
+def test_rows_of_a_class_that_the_fit_lacks_are_not_held_out(tmp_path, monkeypatch):
+    quick = lambda **settings: FeedbackEstimator(num_steps=5, num_samples=2, **settings)  # noqa: E731
+    monkeypatch.setattr(outputs_command, "FeedbackEstimator", quick)
+    rare = days(60)
+    rare.loc[range(0, 60, 20), "rain"] = ["sleet", "hail", "fog"]
+    rare.loc[range(1, 60, 20), "rain"] = ["sleet", "hail", "fog"]
+    rare.to_csv(tmp_path / "rare.csv", index=False)
+    out = ("--holdout", 0.7, "--out", tmp_path / "run")
+    found = run("fit", tmp_path / "rare.csv", "--target", "rain,sales", *out)
+    assert found.exit_code == 0, found.output
+    rows = json.loads((tmp_path / "run" / "metrics.json").read_text())["rows"]
+    assert rows["fit"] + rows["test"] == 60 and rows["test"] <= 42
+
+
+def test_influence_is_for_runs_with_tasks(done):
+    found = run("influence", done / "run", done / "days.csv", "--out", done / "influence.csv")
+    assert found.exit_code == 2 and "has several targets" in found.output

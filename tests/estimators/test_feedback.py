@@ -52,6 +52,16 @@ def test_outputs_of_different_kinds_are_predicted_in_their_units(table, fitted):
     assert [c.tolist() for c in fitted.classes_] == [[False, True], ["fair", "high", "low"]]
 
 
+def test_real_outputs_have_standard_deviations(table, fitted):
+    X, y = table
+    mean, std = fitted.predict(X, return_std=True)
+    assert std[["rain", "mood"]].isna().all().all()
+    inside = (y["sales"] - mean["sales"]).abs() < 1.645 * std["sales"]
+    assert 0.85 < inside.mean() < 0.95  # noise is 1; a standard error of 300 rows is 0.017
+    _, given = fitted.predict(X, known={"sales": y["sales"]}, return_std=True)
+    assert (given["sales"] == 0).all()
+
+
 def test_gates_are_labelled_and_the_iteration_contracts(fitted):
     gates = fitted.gates_
     assert gates.dims == ("from", "to", "gate")
