@@ -26,7 +26,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from benchmarks.datasets.slu import Sentences, read_sentences, slot_f1
-from pyro_vmtl import StarCRF, feedback, known_outputs
+from pyro_vmtl import StarCRF, feedback, known_outputs, output_layer
 from pyro_vmtl.outputs.feedback import find_feedback
 
 SITES = ("intent", "slots")
@@ -47,28 +47,36 @@ METHODS: dict[str, dict[str, Any]] = {
 class Tagger(nn.Module):
     """A BiLSTM over words, with a head for the tag of each and one for the intent."""
 
-    def __init__(self, data: Sentences, size: int = 128, dropout: float = 0.5) -> None:
+    def __init__(self, data: Sentences, size: int = 128, inner: float = 0.3, dropout: float = 0.5, rare: float = 0.5, head: int = 0) -> None:
         super().__init__()
-        self.words = nn.Embedding(data.num_words, size, padding_idx=0)
-        self.lstm = nn.LSTM(size, size, bidirectional=True, batch_first=True)
-        self.dropout = nn.Dropout(dropout)
+        self.words = nn.Embedding(data.num_words, size, padding_idx=0, sparse=True)
+        self.affixes = nn.Embedding(data.num_affixes, 24)
+        self.lstm = nn.LSTM(size + 96, size, bidirectional=True, batch_first=True)
+        self.inner, self.dropout = nn.Dropout1d(inner), nn.Dropout1d(dropout)
+        self.between = nn.Linear(2 * size, head) if head else None
         self.intent, self.slots = (
-            nn.Linear(2 * size, len(labels)) for labels in (data.intents, data.tags)
+            nn.Linear(n, len(labels)) for n, labels in ((2 * size, data.intents), (head or 2 * size, data.tags))
         )
+        counts = data.words.flatten().bincount(minlength=data.num_words)
+        self.register_buffer("rarity", rare / (rare + counts))
 
     def logits(self, data: Sentences) -> tuple[Tensor, Tensor]:
         """Return the logits of the intent, (N, 1, I), and of the tags, (N, L, C)."""
         words = data.words
-        if self.training:  # words that are seen once or less are like unknown ones
-            words = torch.where(torch.rand(words.shape) < 0.05, 1, words) * data.mask
+        if self.training:  # let what is seen rarely be unknown at times
+            words = torch.where(torch.rand(words.shape) < self.rarity[words], 1, words) * data.mask
+        features = torch.cat([self.words(words), self.affixes(data.affixes).flatten(2)], -1)
         packed = nn.utils.rnn.pack_padded_sequence(
-            self.dropout(self.words(words)), data.mask.sum(1), batch_first=True,
-            enforce_sorted=False,
-        )  # fmt: skip
+            self.inner(features.mT).mT, data.mask.sum(1), batch_first=True, enforce_sorted=False
+        )
         hidden, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
-        hidden = self.dropout(hidden)
+        hidden = self.dropout(hidden.mT).mT
         pooled = hidden.masked_fill(~data.mask[..., None], -1e9).amax(1, keepdim=True)
-        return self.intent(pooled), self.slots(hidden)
+        if self.between is not None:
+            slots = output_layer("slots", self.between(hidden), self.slots, torch.relu)
+        else:
+            slots = self.slots(hidden)
+        return self.intent(pooled), slots
 
     def forward(self, data: Sentences) -> None:
         """Sample intent and tags."""
@@ -82,8 +90,8 @@ class Tagger(nn.Module):
 class Star(Tagger):
     """The same with the exact star of an intent and its tags."""
 
-    def __init__(self, data: Sentences) -> None:
-        super().__init__(data)
+    def __init__(self, data: Sentences, **settings: Any) -> None:
+        super().__init__(data, **settings)
         self.coupling = nn.Parameter(torch.zeros(len(data.tags), len(data.intents)))
 
     def star(self, data: Sentences) -> StarCRF:
