@@ -31,7 +31,8 @@ def sentences():
     words = torch.randint(2, 9, (4, 5), generator=g) * mask
     slots = torch.randint(4, (4, 5), generator=g) * mask
     intent = torch.randint(3, (4, 1), generator=g)
-    return Sentences(words, intent, slots, mask, ("a", "b", "c"), TAGS, 9)
+    affixes = torch.randint(6, (4, 5, 4), generator=g) * mask[..., None]
+    return Sentences(words, intent, slots, mask, ("a", "b", "c"), TAGS, 9, affixes, 6)
 
 
 @pytest.mark.parametrize("method", [*METHODS])
