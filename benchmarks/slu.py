@@ -120,14 +120,15 @@ def probabilities(program: nn.Module, data: Sentences, num_draws: int) -> tuple[
     program.eval()
     if isinstance(program, Star):
         return program.star(data).marginals()
-    torch.manual_seed(0)
     totals = [torch.zeros(()), torch.zeros(())]
-    for _ in range(num_draws):
-        trace = poutine.trace(program).get_trace(data)
-        totals = [
-            total + trace.nodes[site]["fn"].probs / num_draws
-            for total, site in zip(totals, SITES, strict=True)
-        ]
+    with torch.random.fork_rng():  # else training would go on with the draws that it began with
+        torch.manual_seed(0)
+        for _ in range(num_draws):
+            trace = poutine.trace(program).get_trace(data)
+            totals = [
+                total + trace.nodes[site]["fn"].probs / num_draws
+                for total, site in zip(totals, SITES, strict=True)
+            ]
     return totals[0][:, 0], totals[1]
 
 
@@ -229,6 +230,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks slu", description=__doc__)
     parser.add_argument("--data", choices=("atis", "snips"), default="snips")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--methods", default="static,feedback,star")
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -242,7 +244,7 @@ def main(arguments: Sequence[str]) -> None:
     if args.rows is not None:
         parts["train"] = parts["train"].take(torch.arange(args.rows))
     test = parts["valid" if args.validation else "test"]
-    for seed in range(args.seeds):
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         for method in args.methods.split(","):
             torch.manual_seed(seed)
             program: nn.Module
@@ -255,7 +257,7 @@ def main(arguments: Sequence[str]) -> None:
                 seconds = train(program, parts["train"], args.epochs, args.batch_size)
             row = {"data": args.data, "seed": seed, "method": method, "epochs": args.epochs}
             row |= {"validation": args.validation, "seconds": round(seconds, 1)}
-            row |= scores(program, test)
+            row |= scores(program, test) | {"valid": scores(program, parts["valid"])}
             if method not in ("star", "static"):
                 row |= of_feedback(program, test)
             with args.out.open("a") as file:
