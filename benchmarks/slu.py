@@ -31,9 +31,13 @@ from pyro_vmtl.outputs.feedback import find_feedback
 
 SITES = ("intent", "slots")
 
+ONE_WAY = "one way"
+"""Feedback with the gate from the slots to the intent held shut."""
+
 METHODS: dict[str, dict[str, Any]] = {
     "static": {"num_iterations": 0},
     "feedback": {"num_iterations": 3},
+    ONE_WAY: {"num_iterations": 3},
     "star": {},
     **{f"K={k}": {"num_iterations": k} for k in (1, 2, 5, 10)},
     "soft gates": {"gates": "soft"},
@@ -152,12 +156,23 @@ def scores(program: nn.Module, data: Sentences, num_draws: int = 10) -> dict[str
     }
 
 
+def new_program(method: str, data: Sentences) -> nn.Module:
+    """Make the program of a method, with gates and, of some rows, the means as reference."""
+    if method == "star":
+        return Star(data)
+    program = feedback(Tagger(data), sites=SITES, **METHODS[method])
+    with torch.no_grad():
+        program(data.take(torch.randperm(len(data.words))[:2000]))
+    if method == ONE_WAY:
+        couplings = program.state.couplings
+        shut = torch.tensor([0.0, -1e30]).expand_as(couplings.chosen)
+        couplings.choose(shut, [SITES.index("intent")])
+    return program
+
+
 def train(program: nn.Module, data: Sentences, epochs: int, batch_size: int) -> float:
     """Train, with a learning rate that falls to 0, and return the seconds of CPU time."""
     begun, num = time.process_time(), len(data.words)
-    if not isinstance(program, Star):
-        with torch.no_grad():  # makes the gates, and the mean of the rows as reference
-            loss_of(program, data.take(torch.randperm(num)[:2000]), num)
     words, couplings, rest = [], [], []
     for name, parameter in program.named_parameters():
         kind = words if name.endswith("words.weight") else couplings if "coupling" in name else rest
@@ -247,12 +262,7 @@ def main(arguments: Sequence[str]) -> None:
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         for method in args.methods.split(","):
             torch.manual_seed(seed)
-            program: nn.Module
-            if method == "star":
-                program = Star(parts["train"])
-            else:
-                program = Tagger(parts["train"])
-                program = feedback(program, sites=SITES, **METHODS[method])
+            program = new_program(method, parts["train"])
             with pyro.validation_enabled(False):
                 seconds = train(program, parts["train"], args.epochs, args.batch_size)
             row = {"data": args.data, "seed": seed, "method": method, "epochs": args.epochs}

@@ -168,20 +168,15 @@ class Couplings(Scheduled):
         weight = _normal(self.loc, self.raw_scale) * gates[..., 1][spread][:, spread]
         if self.symmetric:
             weight = (weight + weight.mT) / 2
-        gains = _block_norms(weight, self.sizes, self.sizes)
+        gains = _block_norms(weight.detach(), self.sizes, self.sizes)
         hidden = {}
         for key, loc in self.hidden_loc.items():
             t = int(key)
             hidden[t] = _normal(loc, self.raw_hidden_scale[key]) * gates[spread, t, 2][:, None]
-            norms = layer_norms[t] * _block_norms(hidden[t], self.sizes, [loc.shape[1]])
-            gains = gains + norms * (torch.arange(len(gains), device=norms.device) == t)
-        gains = gains * self.slopes[:, None]
-        radius = spectral_radius(gains)
-        bound = radius.clamp(min=MAX_RADIUS)
-        # its gradient, exact for two outputs: what is of no use is to see what it costs the others
-        growth = torch.linalg.matrix_power(gains / bound, 16).trace()
-        growth = growth.where(radius > MAX_RADIUS, 1.0).log() / 16
-        factor = MAX_RADIUS / bound * (growth.detach() - growth).exp()
+            norms = _block_norms(hidden[t].detach(), self.sizes, [loc.shape[1]])[:, 0]
+            gains[:, t] += layer_norms[t] * norms
+        radius = spectral_radius(gains * self.slopes[:, None])
+        factor = (MAX_RADIUS / radius.clamp(min=1e-6)).clamp(max=1)
         return Drawn(weight * factor, {t: each * factor for t, each in hidden.items()}, radius)
 
     def _draw_gates(self) -> Tensor:

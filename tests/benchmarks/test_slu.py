@@ -6,16 +6,19 @@ import torch
 from benchmarks.datasets.slu import Sentences, _affixes, slot_f1
 from benchmarks.slu import (
     METHODS,
+    ONE_WAY,
     SITES,
     Star,
     Tagger,
     batches,
     loss_of,
+    new_program,
     of_feedback,
+    probabilities,
     scores,
     train,
 )
-from pyro_vmtl import feedback
+from pyro_vmtl import feedback, feedback_gates
 
 TAGS = ("O", "B-city", "I-city", "B-day")
 
@@ -97,6 +100,7 @@ def test_batches_have_each_sentence_once_and_little_padding():
     assert longest != sorted(longest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["feedback", "star"])
 def test_training_finds_words_that_decide(method):
     data = of_words()
@@ -113,3 +117,17 @@ def test_scores_leave_the_draws_of_training_as_they_are():
     before = torch.get_rng_state()
     scores(program, sentences(), 2)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_one_way_no_slot_feeds_the_intent():
+    torch.manual_seed(0)
+    data = sentences()
+    program = new_program(ONE_WAY, data).eval()
+    assert feedback_gates(program)[1, 0].tolist() == [1, 0]
+    assert feedback_gates(program)[0, 1, 1] > 0.9
+    with torch.no_grad():
+        program.state.couplings.loc.fill_(3.0)
+    intent, slots = program.program.logits(data)
+    found = probabilities(program, data, 1)
+    assert torch.allclose(found[0], intent[:, 0].softmax(-1), atol=1e-6)
+    assert not torch.allclose(found[1], slots.softmax(-1), atol=1e-2)
