@@ -126,7 +126,7 @@ def test_one_way_no_slot_feeds_the_intent():
     assert feedback_gates(program)[1, 0].tolist() == [1, 0]
     assert feedback_gates(program)[0, 1, 1] > 0.9
     with torch.no_grad():
-        program.state.couplings.loc.fill_(3.0)
+        program.state.couplings.loc.normal_(0, 3)
     intent, slots = program.program.logits(data)
     found = probabilities(program, data, 1)
     assert torch.allclose(found[0], intent[:, 0].softmax(-1), atol=1e-6)
