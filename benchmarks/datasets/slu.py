@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,13 +27,15 @@ class Sentences:
     intents: tuple[str, ...]
     tags: tuple[str, ...]
     num_words: int
+    affixes: Tensor  # (N, L, 4), first and last two and three letters; 0 where training has none
+    num_affixes: int
 
     def take(self, rows: Tensor) -> Sentences:
         """Select sentences, and cut them to the longest."""
         longest = int(self.mask[rows].sum(1).max())
-        cut = {name: getattr(self, name)[rows, :longest] for name in ("words", "slots", "mask")}
-        return Sentences(**cut, intent=self.intent[rows], intents=self.intents, tags=self.tags,
-                         num_words=self.num_words)  # fmt: skip
+        cut = ("words", "slots", "mask", "affixes")
+        own = {name: getattr(self, name)[rows, :longest] for name in cut}
+        return replace(self, **own, intent=self.intent[rows])
 
 
 def read_sentences(name: str) -> dict[str, Sentences]:
@@ -49,6 +51,8 @@ def read_sentences(name: str) -> dict[str, Sentences]:
     train = texts["train"]
     known = sorted({word for words, *_ in train for word in words})
     vocabulary = {word: place for place, word in enumerate(known, 2)}
+    seen = sorted({affix for word in known for affix in _affixes(word)})
+    endings = {affix: place for place, affix in enumerate(seen, 1)}
     tags = ("O", *sorted({tag for _, tags, _ in train for tag in tags} - {"O"}))
     intents = tuple(sorted({intent for *_, intent in train}))
     places = {tag: i for i, tag in enumerate(tags)}
@@ -57,13 +61,25 @@ def read_sentences(name: str) -> dict[str, Sentences]:
         shape = len(rows), max(len(words) for words, *_ in rows)
         words, slots = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
         mask = torch.zeros(shape, dtype=torch.bool)
+        affixes = torch.zeros((*shape, 4), dtype=torch.int64)
         intent = torch.tensor([[intents.index(i) if i in intents else -1] for *_, i in rows])
         for n, (own, own_tags, _) in enumerate(rows):
             words[n, : len(own)] = torch.tensor([vocabulary.get(w, UNKNOWN) for w in own])
+            affixes[n, : len(own)] = torch.tensor(
+                [[endings.get(affix, 0) for affix in _affixes(word)] for word in own]
+            )
             slots[n, : len(own)] = torch.tensor([places.get(tag, -1) for tag in own_tags])
             mask[n, : len(own)] = True
-        found[part] = Sentences(words, intent, slots, mask, intents, tags, len(vocabulary) + 2)
+        found[part] = Sentences(
+            words, intent, slots, mask, intents, tags, len(vocabulary) + 2, affixes, len(seen) + 1
+        )
     return found
+
+
+def _affixes(word: str) -> list[str]:
+    """Return the first and last two and three letters of a word; all digits are as one."""
+    word = "".join("0" if letter.isdigit() else letter for letter in word)
+    return [f"{word[:2]}-", f"{word[:3]}-", f"-{word[-2:]}", f"-{word[-3:]}"]
 
 
 def slot_f1(found: Tensor, truth: Tensor, mask: Tensor, tags: tuple[str, ...]) -> float:
