@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from shlex import quote
 from typing import Any, Literal
 
 import numpy as np
@@ -14,13 +13,13 @@ from pydantic import FiniteFloat, TypeAdapter
 from scipy.stats import norm
 from typing_extensions import TypedDict
 
-from pyro_vmtl.analysis import classification_metrics, regression_metrics, write_report
+from pyro_vmtl.analysis import classification_metrics, regression_metrics
 from pyro_vmtl.analysis.outputs.feedback_sections import feedback_sections
-from pyro_vmtl.analysis.report import PICTURES, ReportTable, Section
+from pyro_vmtl.analysis.report import ReportTable
 from pyro_vmtl.cli.run_files import METRICS, Rows, Scores, run_file
-from pyro_vmtl.cli.run_report import MEANING
+from pyro_vmtl.cli.run_report import MEANING, write_page
 from pyro_vmtl.cli.scores import SCORES
-from pyro_vmtl.data.checked_files import check_no_links, check_schema, read_json
+from pyro_vmtl.data.checked_files import check_schema, read_json
 from pyro_vmtl.estimators import FeedbackEstimator
 
 __all__ = [
@@ -134,33 +133,20 @@ def write_outputs_report(
 
     ``out`` is the run directory that ``folder`` will become; ``folder`` itself by default.
     """
-    run, rows = folder if out is None else out, metrics["rows"]
-    tested = f", {rows['test']:,} to test" if rows["test"] else ", none held out for testing"
-    tables = []
+    run, tables = folder if out is None else out, []
     if metrics["scores"]:
-        frame = frame_of_scores(metrics["scores"])
         of_any = {name for scores in metrics["scores"].values() for name in scores}
         note = " ".join(text for name, text in MEANING.items() if name in of_any)
-        tables = [ReportTable("Scores by output", frame, note=note)]
-    code = [
-        f"pyro-vmtl fit --config {quote(f'{run}/config.toml')} --out {quote(f'{run}-again')}",
-        "from pyro_vmtl import FeedbackEstimator\n\n"
+        tables = [ReportTable("Scores by output", frame_of_scores(metrics["scores"]), note=note)]
+    return write_page(
+        folder,
+        metrics,
+        tables,
+        feedback_sections(data),
+        run=run,
+        title="which output feeds which",
+        about=f"{len(data['gates'])} outputs",
+        code="from pyro_vmtl import FeedbackEstimator\n\n"
         f"estimator = FeedbackEstimator.load({str(run / OUTPUTS)!r})\n"
         'estimator.gates_.sel(gate="output")',
-    ]
-    check_no_links(folder, PICTURES)
-    return write_report(
-        folder,
-        [
-            Section("scores", "Scores on rows that were not fitted", tables=tables),
-            *feedback_sections(data),
-            Section("reproduce", "Reproduce it, and look further", code=code),
-        ],
-        title=f"{Path(str(metrics['settings']['source'])).name}: which output feeds which",
-        summary=[
-            f"{len(data['gates'])} outputs, {rows['fit']:,} rows to learn from{tested}. Fitted in "
-            f"{metrics['seconds']:.0f} s."
-        ],
-        footer="Written by "
-        + ", ".join(f"{package} {version}" for package, version in metrics["versions"].items()),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -17,7 +17,7 @@ from pyro_vmtl.cli.run_files import POSTERIOR
 from pyro_vmtl.cli.scores import scores_frame
 from pyro_vmtl.data.checked_files import check_no_links
 
-__all__ = ["write_run_report"]
+__all__ = ["MEANING", "write_page", "write_run_report"]
 
 MEANING = {
     "nll": "NLL: negative log-likelihood per row, in natural logarithms; lower is better.",
@@ -47,35 +47,60 @@ def write_run_report(
 
     ``out`` is the run directory that ``folder`` will become; ``folder`` itself by default.
     """
-    run, rows = folder if out is None else out, metrics["rows"]
-    tested = f", {rows['test']:,} to test" if rows["test"] else ", none held out for testing"
-    versions = json.loads(data.attrs["versions"])
+    run = folder if out is None else out
     # a stack whose members do not share has none of its own
     group = "posterior" if "posterior" in data else f"{main_member(data)}/posterior"
     name = "w_sources" if "w_sources" in data[group].data_vars else "w"
-    code = [
-        f"pyro-vmtl fit --config {quote(f'{run}/config.toml')} --out {quote(f'{run}-again')}",
-        "from pyro_vmtl.analysis import read_netcdf\n\n"
+    return write_page(
+        folder,
+        {**metrics, "versions": json.loads(data.attrs["versions"])},
+        list(_scores(metrics)),
+        report_sections(data),
+        run=run,
+        title="who borrows from whom, and how sure it is",
+        about=f"{metrics['tasks']} tasks ({metrics['kind']})",
+        ended=f"; {STOPPED[metrics['stopped']]}",
+        code="from pyro_vmtl.analysis import read_netcdf\n\n"
         f"data = read_netcdf({str(run / POSTERIOR)!r})  # an xarray DataTree, for ArviZ\n"
         f'data[{group!r}]["{name}"].mean(["chain", "draw"])',
-    ]
+    )
+
+
+def write_page(
+    folder: Path,
+    metrics: Mapping[str, Any],
+    scores: Sequence[ReportTable],
+    sections: Sequence[Section],
+    *,
+    run: Path,
+    title: str,
+    about: str,
+    ended: str = "",
+    code: str,
+) -> Path:
+    """Write a page of scores, sections, and how to reproduce a run; return its path.
+
+    ``run`` is the run directory that ``folder`` will become. ``code`` looks further.
+    """
+    rows, again = metrics["rows"], quote(f"{run}-again")
+    tested = f", {rows['test']:,} to test" if rows["test"] else ", none held out for testing"
+    config = quote(f"{run}/config.toml")
+    reproduce = [f"pyro-vmtl fit --config {config} --out {again}", code]
     check_no_links(folder, PICTURES)
     return write_report(
         folder,
         [
-            Section("scores", "Scores on rows that were not fitted", tables=list(_scores(metrics))),
-            *report_sections(data),
-            Section("reproduce", "Reproduce it, and look further", code=code),
+            Section("scores", "Scores on rows that were not fitted", tables=scores),
+            *sections,
+            Section("reproduce", "Reproduce it, and look further", code=reproduce),
         ],
-        title=f"{Path(metrics['settings']['source']).name}: who borrows from whom, and how sure "
-        "it is",
+        title=f"{Path(metrics['settings']['source']).name}: {title}",
         summary=[
-            f"{metrics['tasks']} tasks, {rows['fit']:,} rows to learn from{tested} "
-            f"({metrics['kind']}). Fitted in {metrics['seconds']:.0f} s; "
-            f"{STOPPED[metrics['stopped']]}."
+            f"{about}, {rows['fit']:,} rows to learn from{tested}. Fitted in "
+            f"{metrics['seconds']:.0f} s{ended}."
         ],
         footer="Written by "
-        + ", ".join(f"{package} {version}" for package, version in versions.items()),
+        + ", ".join(f"{package} {version}" for package, version in metrics["versions"].items()),
     )
 
 
