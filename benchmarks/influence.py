@@ -4,6 +4,7 @@ python -m benchmarks.influence refits --rows 40 --seeds 5
 python -m benchmarks.influence flips --seeds 5
 python -m benchmarks.influence tasks --seeds 5
 python -m benchmarks.influence selection --seeds 5
+python -m benchmarks.influence digits-selection --seeds 5
 python -m benchmarks.influence logistic --seeds 5
 python -m benchmarks.influence network --seeds 5
 
@@ -11,8 +12,8 @@ One line of JSON for each seed. ``refits`` leaves out rows of four tasks in two 
 and correlates estimates of how the log density of 100 test rows of each task changes with what
 refits say, for a row's own task (within) and for others (between), which are never pooled.
 ``flips`` finds 10 % of labels that were flipped, ``tasks`` leaves out whole tasks, and
-``selection`` leaves out rows that harm. ``logistic`` and ``network`` are point estimates on digits,
-see :mod:`benchmarks.influence_digits`.
+``selection`` and ``digits-selection`` leave out rows that harm. ``logistic`` and ``network`` are
+point estimates on digits, see :mod:`benchmarks.influence_digits`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from benchmarks.datasets import SUITE
 from benchmarks.influence_digits import PROGRAMS, compare
+from benchmarks.rows import to_task_data
 from pyro_vmtl import TaskData, influence, select_rows
 from pyro_vmtl.analysis import plot_influence_against_refits
 from pyro_vmtl.attribution.influence import log_density
@@ -225,42 +228,65 @@ def _only(data: TaskData, labels: Sequence[Any]) -> TaskData:
 
 
 def selection(seed: int, member: str) -> dict[str, Any]:
-    """Leave out rows of a task with 20 % flipped labels, and as many at random."""
+    """Leave out rows of made-up tasks, the first with 20 % flipped labels."""
     data, test = problem(6, 30, seed=seed, classes=True, strangers=2)
     assert data.y is not None and test.y is not None
     g = torch.Generator().manual_seed(seed)
     flipped = torch.rand(data.num_rows, generator=g) < 0.2
     data.y[0, flipped] = 1 - data.y[0, flipped]
-    half = torch.arange(test.num_rows) < 50
-    validation, judged = (
-        test.take(torch.arange(100)[m].expand(6, -1), torch.ones(6, 50, dtype=torch.bool))
-        for m in (half, ~half)
-    )
     method = MEMBERS["classification"][member]
+    return {"seed": seed, "member": member} | _select(method, data, test, flipped, seed, g)
+
+
+def digits_selection(seed: int, member: str) -> dict[str, Any]:
+    """Leave out rows of digits, half of the tasks strangers, the first with 20 % wrong labels."""
+    data, test = to_task_data(SUITE["digits unrelated 5 %"][0].split(seed), "classification")
+    assert data.y is not None and test.y is not None
+    g = torch.Generator().manual_seed(seed)
+    wrong = (torch.rand(data.num_rows, generator=g) < 0.2) & data.mask[0]
+    data.y[0, wrong] = (
+        data.y[0, wrong] + torch.randint(1, 10, (int(wrong.sum()),), generator=g)
+    ) % 10
+    method: Any = presets("classification")[member]
+    return {"seed": seed, "member": member} | _select(method, data, test, wrong, seed, g)
+
+
+def _select(
+    method: Any, data: TaskData, test: TaskData, wrong: Tensor, seed: int, g: torch.Generator
+) -> dict[str, Any]:
+    """Select by 50 test rows of each task, and judge by others; as many left out at random."""
+    num_tasks, number = test.mask.shape
+    order = torch.arange(number)
+    if number > 100:  # those of digits are in the order of the data set
+        order = torch.randperm(int(test.mask.sum(1).min()), generator=g)
+    validation, judged = (
+        test.take(part.expand(num_tasks, -1), torch.ones(num_tasks, len(part), dtype=torch.bool))
+        for part in (order[:50], order[50:])
+    )
     chosen = select_rows(method, data, validation, seed=seed)
     number = int((data.mask & ~chosen.kept).sum())
     scores = {"all rows": method.fit(data, seed=seed), "selected": chosen.fitted}
     if number:
-        random = torch.rand(data.mask.shape, generator=g).flatten().argsort()[:number]
+        random = torch.rand(data.mask.shape, generator=g)
+        left_out = random.masked_fill(~data.mask, 2.0).flatten().argsort()[:number]
         kept = data.mask.clone().flatten()
-        kept[random] = False
+        kept[left_out] = False
         scores["random"] = method.fit(keep_rows(data, kept.reshape(data.mask.shape)), seed=seed)
+    assert judged.y is not None
     nll = {
         name: round(-float(fit.predictive(judged).log_prob(judged.y).mean()), 4)
         for name, fit in scores.items()
     }
-    wrong = int((~chosen.kept[0] & flipped).sum())
-    return {
-        "seed": seed,
-        "member": member,
-        "left out": number,
-        "of these flipped": wrong,
-        "flipped": int(flipped.sum()),
-        "nll": nll,
-    }
+    found = int((~chosen.kept[0] & wrong).sum())
+    return {"left out": number, "of these wrong": found, "wrong": int(wrong.sum()), "nll": nll}
 
 
-OTHERS = {"flips": flips, "tasks": tasks, "selection": selection}
+OTHERS = {
+    "flips": flips,
+    "tasks": tasks,
+    "selection": selection,
+    "digits-selection": digits_selection,
+}
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -269,7 +295,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("what", choices=("refits", *OTHERS, *PROGRAMS))
     parser.add_argument("--rows", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--member", default="shared", choices=("shared", "mixed-model"))
+    parser.add_argument("--member", default="shared", help="a preset")
     parser.add_argument("--every", type=int, default=1, help="of so many rows, one is left out")
     parser.add_argument("--picture", help="file to draw estimates against refits in")
     given = parser.parse_args(args)
