@@ -21,7 +21,12 @@ from pyro_vmtl.cli.run_directory import FittedTable, write_run
 from pyro_vmtl.cli.run_files import METRICS
 from pyro_vmtl.cli.scores import Estimator
 from pyro_vmtl.cli.settings import FitSettings
-from pyro_vmtl.cli.user_errors import InputError, print_note, report_user_errors
+from pyro_vmtl.cli.user_errors import (
+    InputError,
+    check_complete,
+    print_note,
+    report_user_errors,
+)
 from pyro_vmtl.data.atomic_files import check_writable
 from pyro_vmtl.estimators import OutlierWarning, VMTLClassifier, VMTLRegressor, check_device
 from pyro_vmtl.methods.presets import presets
@@ -73,9 +78,7 @@ def run_fit(settings: FitSettings, *, overwrite: bool, resume: bool, as_json: bo
             raise typer.Exit(130)
         metrics, failed = write_run(problem, fitted, notices=notes, overwrite=overwrite)
         shutil.rmtree(checkpoints, ignore_errors=True)
-        if failed is not None:
-            print_note(f"{out} has the fit, which can predict, but not all tables and pictures.")
-            raise failed if isinstance(failed, OSError) else RuntimeError(out) from failed
+        check_complete(out, failed)
     if as_json:
         typer.echo(json.dumps({"run": str(out), **metrics}, default=str))
     else:

@@ -35,10 +35,16 @@ from pyro_vmtl.cli.outputs_run import (
 )
 from pyro_vmtl.cli.read_table import read_table
 from pyro_vmtl.cli.run_files import METRICS, TABLE, run_file, write_checksums, write_json
+from pyro_vmtl.cli.run_report import report_damage
 from pyro_vmtl.cli.safe_text import distinct_names, for_terminal, write_csv
 from pyro_vmtl.cli.settings import FitSettings, split_names
 from pyro_vmtl.cli.target import TargetKind, check_column, read_target
-from pyro_vmtl.cli.user_errors import InputError, print_note, report_user_errors
+from pyro_vmtl.cli.user_errors import (
+    InputError,
+    check_complete,
+    print_note,
+    report_user_errors,
+)
 from pyro_vmtl.cli.write_table import check_table_path, write_table
 from pyro_vmtl.data.atomic_files import check_writable, new_directory
 from pyro_vmtl.data.checked_files import check_schema, file_in, read_json
@@ -95,32 +101,37 @@ def fit_outputs_table(settings: FitSettings, *, overwrite: bool, as_json: bool) 
         estimator = FeedbackEstimator(random_state=settings.seed, progress=not as_json)
         estimator.fit(X[~held_out], y[~held_out])
         seconds = time.perf_counter() - begun
-        test, scores = held_out if held_out.any() else ~held_out, {}
-        if held_out.any():
-            predicted = predict_outputs(estimator, X[held_out], {})
-            scores = score_outputs(estimator, predicted, y[held_out])
         metrics: dict[str, Any] = {
             "kind": "outputs",
             "rows": {"fit": int((~held_out).sum()), "test": int(held_out.sum())},
-            "scores": scores,
+            "scores": {},
             "spectral_radius": estimator.spectral_radius_,
             "seconds": seconds,
             "notices": [*notices, *learned],
             "settings": asdict(settings),
             "versions": versions(),
         }
+        gates, failed = opened_gates(estimator.gates_), None
         with new_directory(out, overwrite=overwrite, marker=METRICS) as folder:
             write_json(folder / TABLE, {"targets": kinds, "columns": asdict(columns)})
-            write_json(folder / METRICS, metrics)
             config = replace(settings, source=str(Path(settings.source).absolute()), out=str(out))
             (folder / "config.toml").write_text(config.to_toml(), encoding="utf-8")
             estimator.save(folder / OUTPUTS)
-            gates = opened_gates(estimator.gates_)
+            write_json(folder / METRICS, metrics)
             write_csv(gates, folder / "gates.csv", spreadsheet=settings.spreadsheet)
-            data = feedback_tree(estimator, X[test], rows[test])
-            write_netcdf(data, folder / FEEDBACK)
-            write_outputs_report(folder, metrics, data, out=out)
+            try:  # the fit is not lost
+                if held_out.any():
+                    predicted = predict_outputs(estimator, X[held_out], {})
+                    metrics["scores"] = score_outputs(estimator, predicted, y[held_out])
+                    write_json(folder / METRICS, metrics)
+                shown = held_out if held_out.any() else ~held_out
+                data = feedback_tree(estimator, X[shown], rows[shown])
+                write_netcdf(data, folder / FEEDBACK)
+                write_outputs_report(folder, metrics, data, out=out)
+            except Exception as error:
+                failed = error
             write_checksums(folder)
+        check_complete(out, failed)
     if as_json:
         typer.echo(json.dumps({"run": str(out), **metrics}, default=str))
     else:
@@ -144,11 +155,13 @@ def rewrite_outputs_report(folder: Path, *, open_page: bool, as_json: bool) -> N
     with report_user_errors(as_json=as_json):
         metrics = read_metrics(folder)
         data = read_netcdf(run_file(folder, FEEDBACK, "RUN_BYTES"))
-        page = write_outputs_report(folder, metrics, data)
+        with report_damage(folder, FEEDBACK, METRICS):
+            page = write_outputs_report(folder, metrics, data)
+            gates = opened_gates(data.dataset["gates"])
     if as_json:
         typer.echo(json.dumps({"run": str(folder), "report": str(page), **metrics}))
     else:
-        _show(metrics, opened_gates(data.dataset["gates"]), folder)
+        _show(metrics, gates, folder)
     if open_page:
         webbrowser.open(page.absolute().as_uri())
 

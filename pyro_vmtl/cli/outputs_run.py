@@ -91,6 +91,8 @@ def score_outputs(
     scores = {}
     for name, labels in estimator.fitted_.data.classes.items():
         known = y[name].notna().to_numpy()
+        if not known.any():
+            continue
         truth, rows, one = y[name][known].to_numpy(), predicted[known], [name] * known.sum()
         if labels is not None:
             proba = rows[[f"p({name}={c})" for c in labels]].to_numpy()
@@ -100,7 +102,8 @@ def score_outputs(
             normal = norm(rows[name].to_numpy(float), rows[f"std({name})"].to_numpy(float))
             log_density, cdf = normal.logpdf(real), normal.cdf(real)
             of_output = regression_metrics(normal.mean(), log_density, cdf, real, one)
-            of_output["explained_variance"] = 1 - of_output.pop("nmse")
+            explained = 1 - of_output.pop("nmse")
+            of_output["explained_variance"] = explained if np.var(real) > 0 else np.nan
         scores[name] = {"rows": float(known.sum()), **of_output.iloc[0].to_dict()}
     return scores
 

@@ -12,15 +12,14 @@ import typer
 import xarray as xr
 
 from pyro_vmtl.analysis import read_netcdf
-from pyro_vmtl.analysis.export.tree_files import DAMAGED
 from pyro_vmtl.cli.console import show_predictions, show_run, show_scores
 from pyro_vmtl.cli.fit_problem import Rows
 from pyro_vmtl.cli.read_table import read_table
 from pyro_vmtl.cli.run_directory import FittedTable, beside, read_run
 from pyro_vmtl.cli.run_files import INFLUENCE, METRICS, POSTERIOR, run_file
-from pyro_vmtl.cli.run_report import write_run_report
+from pyro_vmtl.cli.run_report import report_damage, write_run_report
 from pyro_vmtl.cli.scores import predictions, score_table, scores_as_json, scores_frame
-from pyro_vmtl.cli.user_errors import InputError, print_note, report_user_errors
+from pyro_vmtl.cli.user_errors import print_note, report_user_errors
 from pyro_vmtl.cli.write_table import check_table_path, write_table
 from pyro_vmtl.estimators import check_device
 
@@ -84,15 +83,8 @@ def report_of_run(
         tree["influence"] = influence
     elif (folder / INFLUENCE).exists():
         tree["influence"] = read_netcdf(run_file(folder, INFLUENCE, "RUN_BYTES"))
-    try:
+    with report_damage(folder, POSTERIOR, METRICS, INFLUENCE):
         return write_run_report(folder, metrics, tree)
-    except OSError:  # of the disk
-        raise
-    except DAMAGED as error:
-        raise InputError(
-            f"{folder} cannot be reported: {POSTERIOR}, {METRICS} or {INFLUENCE} was changed "
-            f"({type(error).__name__}: {error}). Take an unchanged copy, or fit again."
-        ) from error
 
 
 def _read(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -12,12 +13,14 @@ import xarray as xr
 
 from pyro_vmtl.analysis import report_sections, write_report
 from pyro_vmtl.analysis.diagnostics.reliability import main_member
+from pyro_vmtl.analysis.export.tree_files import DAMAGED
 from pyro_vmtl.analysis.report import PICTURES, ReportTable, Section
 from pyro_vmtl.cli.run_files import POSTERIOR
 from pyro_vmtl.cli.scores import scores_frame
+from pyro_vmtl.cli.user_errors import InputError
 from pyro_vmtl.data.checked_files import check_no_links
 
-__all__ = ["MEANING", "write_page", "write_run_report"]
+__all__ = ["MEANING", "report_damage", "write_page", "write_run_report"]
 
 MEANING = {
     "nll": "NLL: negative log-likelihood per row, in natural logarithms; lower is better.",
@@ -102,6 +105,20 @@ def write_page(
         footer="Written by "
         + ", ".join(f"{package} {version}" for package, version in metrics["versions"].items()),
     )
+
+
+@contextmanager
+def report_damage(folder: Path, *names: str) -> Iterator[None]:
+    """Turn what files of a run with a changed content raise into an error in the user's input."""
+    try:
+        yield
+    except OSError:  # of the disk
+        raise
+    except DAMAGED as error:
+        raise InputError(
+            f"{folder} cannot be reported: {' or '.join(names)} was changed "
+            f"({type(error).__name__}: {error}). Take an unchanged copy, or fit again."
+        ) from error
 
 
 def _scores(metrics: Mapping[str, Any]) -> Iterator[ReportTable]:

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -22,6 +23,7 @@ from pyro_vmtl.estimators.rows import join_some
 
 __all__ = [
     "InputError",
+    "check_complete",
     "did_you_mean",
     "print_note",
     "quote_names",
@@ -94,3 +96,10 @@ def report_user_errors(*, as_json: bool = False) -> Iterator[list[str]]:
         fail(f"{error.filename}: {error.strerror}." if from_system else str(error))
     except ValueError as error:
         fail(str(error))
+
+
+def check_complete(out: Path, failed: Exception | None) -> None:
+    """Raise the error by which a run has its fit, but not all tables and pictures; if any."""
+    if failed is not None:
+        print_note(f"{out} has the fit, which can predict, but not all tables and pictures.")
+        raise failed if isinstance(failed, OSError) else RuntimeError(out) from failed

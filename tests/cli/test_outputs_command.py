@@ -1,13 +1,16 @@
 """Several targets on the command line."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from typer.testing import CliRunner
 
 from pyro_vmtl import FeedbackEstimator
+from pyro_vmtl.analysis import write_netcdf
 from pyro_vmtl.cli import outputs_command
 from pyro_vmtl.cli.main import app
 
@@ -148,3 +151,36 @@ def test_rows_of_a_class_that_the_fit_lacks_are_not_held_out(tmp_path, monkeypat
 def test_influence_is_for_runs_with_tasks(done):
     found = run("influence", done / "run", done / "days.csv", "--out", done / "influence.csv")
     assert found.exit_code == 2 and "has several targets" in found.output
+
+
+def test_a_fit_is_kept_where_its_report_fails(tmp_path, monkeypatch):
+    def fail(*args, **settings):
+        raise ValueError("no picture")
+
+    quick = lambda **settings: FeedbackEstimator(num_steps=5, num_samples=2, **settings)  # noqa: E731
+    monkeypatch.setattr(outputs_command, "FeedbackEstimator", quick)
+    monkeypatch.setattr(outputs_command, "write_outputs_report", fail)
+    days(40).to_csv(tmp_path / "days.csv", index=False)
+    found = run("fit", tmp_path / "days.csv", "--target", "rain,sales", "--out", tmp_path / "run")
+    assert found.exit_code != 0 and "has the fit, which can predict" in found.output
+    arguments = ("predict", tmp_path / "run", tmp_path / "days.csv")
+    assert run(*arguments, "--out", tmp_path / "predicted.csv").exit_code == 0
+
+
+def test_damaged_files_are_not_reported(done, tmp_path):
+    copy = shutil.copytree(done / "run", tmp_path / "run")
+    (copy / "SHA256SUMS").unlink()
+    write_netcdf(xr.DataTree(xr.Dataset({"gates": ("a", [1.0])})), copy / "feedback.nc")
+    found = run("report", copy)
+    assert found.exit_code == 2 and "was changed" in found.output.replace("\n", " ")
+
+
+def test_an_output_that_no_later_row_has_is_not_scored(done, tmp_path):
+    days(5).assign(mood=["low", *[None] * 4]).to_csv(tmp_path / "few.csv", index=False)
+    found = run("evaluate", done / "run", tmp_path / "few.csv", "--json")
+    assert json.loads(found.stdout)["scores"]["mood"]["rows"] == 1
+    one = days(5).iloc[:1].assign(mood="low")
+    one.to_csv(tmp_path / "one.csv", index=False)
+    found = run("evaluate", done / "run", tmp_path / "one.csv", "--json")
+    assert found.exit_code == 0, found.output
+    assert np.isnan(json.loads(found.stdout)["scores"]["sales"]["explained_variance"])
