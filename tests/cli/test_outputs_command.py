@@ -163,6 +163,7 @@ def test_a_fit_is_kept_where_its_report_fails(tmp_path, monkeypatch):
     days(40).to_csv(tmp_path / "days.csv", index=False)
     found = run("fit", tmp_path / "days.csv", "--target", "rain,sales", "--out", tmp_path / "run")
     assert found.exit_code != 0 and "has the fit, which can predict" in found.output
+    monkeypatch.undo()
     arguments = ("predict", tmp_path / "run", tmp_path / "days.csv")
     assert run(*arguments, "--out", tmp_path / "predicted.csv").exit_code == 0
 
