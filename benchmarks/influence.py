@@ -235,7 +235,8 @@ def selection(seed: int, member: str) -> dict[str, Any]:
     flipped = torch.rand(data.num_rows, generator=g) < 0.2
     data.y[0, flipped] = 1 - data.y[0, flipped]
     method = MEMBERS["classification"][member]
-    return {"seed": seed, "member": member} | _select(method, data, test, flipped, seed, g)
+    parts = torch.arange(100).split(50)
+    return {"seed": seed, "member": member} | _select(method, data, test, parts, flipped, seed, g)
 
 
 def digits_selection(seed: int, member: str) -> dict[str, Any]:
@@ -248,20 +249,24 @@ def digits_selection(seed: int, member: str) -> dict[str, Any]:
         data.y[0, wrong] + torch.randint(1, 10, (int(wrong.sum()),), generator=g)
     ) % 10
     method: Any = presets("classification")[member]
-    return {"seed": seed, "member": member} | _select(method, data, test, wrong, seed, g)
+    order = torch.randperm(int(test.mask.sum(1).min()), generator=g)
+    parts = order[:200], order[200:]
+    return {"seed": seed, "member": member} | _select(method, data, test, parts, wrong, seed, g)
 
 
 def _select(
-    method: Any, data: TaskData, test: TaskData, wrong: Tensor, seed: int, g: torch.Generator
+    method: Any,
+    data: TaskData,
+    test: TaskData,
+    parts: Sequence[Tensor],
+    wrong: Tensor,
+    seed: int,
+    g: torch.Generator,
 ) -> dict[str, Any]:
-    """Select by 50 test rows of each task, and judge by others; as many left out at random."""
-    num_tasks, number = test.mask.shape
-    order = torch.arange(number)
-    if number > 100:  # those of digits are in the order of the data set
-        order = torch.randperm(int(test.mask.sum(1).min()), generator=g)
+    """Select by a part of each task's test rows, and judge by another; or leave out at random."""
     validation, judged = (
-        test.take(part.expand(num_tasks, -1), torch.ones(num_tasks, len(part), dtype=torch.bool))
-        for part in (order[:50], order[50:])
+        test.take(part.expand(len(test.mask), -1), torch.ones(len(test.mask), len(part)).bool())
+        for part in parts
     )
     chosen = select_rows(method, data, validation, seed=seed)
     number = int((data.mask & ~chosen.kept).sum())
