@@ -245,12 +245,10 @@ def digits_selection(seed: int, member: str) -> dict[str, Any]:
     assert data.y is not None and test.y is not None
     g = torch.Generator().manual_seed(seed)
     wrong = (torch.rand(data.num_rows, generator=g) < 0.2) & data.mask[0]
-    data.y[0, wrong] = (
-        data.y[0, wrong] + torch.randint(1, 10, (int(wrong.sum()),), generator=g)
-    ) % 10
+    shift = torch.randint(1, 10, (int(wrong.sum()),), generator=g)
+    data.y[0, wrong] = (data.y[0, wrong] + shift) % 10
     method: Any = presets("classification")[member]
-    order = torch.randperm(int(test.mask.sum(1).min()), generator=g)
-    parts = order[:200], order[200:]
+    parts = torch.randperm(test.num_rows, generator=g).split([200, test.num_rows - 200])
     return {"seed": seed, "member": member} | _select(method, data, test, parts, wrong, seed, g)
 
 
