@@ -228,11 +228,12 @@ def influence(
 
     Example: pyro-vmtl influence runs/exams exams.csv --out influence.csv
     """
-    from pyro_vmtl.cli.influence_command import run_influence
     from pyro_vmtl.cli.user_errors import user_error
 
     if _of_outputs(run):
         user_error("influence is for runs with tasks, and this one has several targets.")
+    from pyro_vmtl.cli.influence_command import run_influence
+
     run_influence(
         run, table, out, rows=rows, method=method, refit=refit, report=report, device=device,
         overwrite=overwrite, as_json=as_json,

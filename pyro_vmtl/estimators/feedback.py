@@ -209,7 +209,7 @@ class FeedbackEstimator(MultiOutputMixin, BaseEstimator):
         DataFrame or ndarray, or a pair of them
             (rows, T): a data frame of outputs of different kinds, else an array; (rows,) if y was.
         """
-        means, rows = self._draws(X, known, take_mean)
+        means, rows = self._draws(X, known, take_moments if return_std else take_mean)
         found = {}
         for name, labels in rows.classes.items():
             mean = self.fitted_.in_units(name, means[name].double()).numpy()
@@ -226,8 +226,7 @@ class FeedbackEstimator(MultiOutputMixin, BaseEstimator):
         arrange = pd.DataFrame if self._kind is None and len(kinds) > 1 else self._as_array
         if not return_std:
             return arrange(found)
-        moments, _ = self._draws(X, known, take_moments)
-        spread = std_of_outputs(moments, rows, self.fitted_.units)
+        spread = std_of_outputs(means, rows, self.fitted_.units)
         return arrange(found), arrange(spread)
 
     def _as_array(self, found: dict[str, np.ndarray]) -> np.ndarray:

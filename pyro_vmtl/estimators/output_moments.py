@@ -23,9 +23,9 @@ def take_mean(fn: Any) -> Tensor:
 
 
 def take_moments(fn: Any) -> Tensor:
-    """Return mean and mean square of real outputs, (..., 2); zeros of classes."""
+    """Return mean and mean square of real outputs, (..., 2), and of classes :func:`take_mean`."""
     if not isinstance(fn, Normal):
-        return torch.zeros(*fn.batch_shape, 2)
+        return take_mean(fn)
     return torch.stack([fn.mean, fn.mean.square() + fn.variance], -1)
 
 
@@ -41,8 +41,10 @@ def std_of_outputs(
     """Return those of real outputs in the user's units, (rows,); 0 if known, NaN for classes."""
     found = {}
     for name, labels in rows.classes.items():
-        first, second = moments[name].double().unbind(-1)
-        std = (second - first.square()).clamp(min=0).sqrt() * units.get(name, (0.0, 1.0))[1]
-        std = std.masked_fill(rows.known[name], 0.0)
-        found[name] = (std if labels is None else torch.full_like(std, torch.nan)).numpy()
+        first, second = moments[name][..., 0].double(), moments[name][..., -1].double()
+        std = torch.full_like(first, torch.nan)
+        if labels is None:
+            std = (second - first.square()).clamp(min=0).sqrt() * units[name][1]
+            std = std.masked_fill(rows.known[name], 0.0)
+        found[name] = std.numpy()
     return found
