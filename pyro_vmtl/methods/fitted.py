@@ -38,8 +38,8 @@ class Fitted:
         (M,), weight of each member for a task that is not among these; by default the mean of
         ``weights``.
     shares_of_folds
-        (S, T, T + 1), mean :meth:`relatedness` of the fits without each of K folds, averaged over
-        members by draws of their weights; None for a single fit.
+        (S, T, T + 1), draws of :meth:`relatedness` by the fits without each of K folds; None for a
+        single fit.
 
     Examples
     --------
@@ -196,8 +196,9 @@ class Fitted:
         """Draw the share of each task's posterior mean that comes from each other task.
 
         It is the weighted mean over members (:mod:`pyro_vmtl.methods.borrowing`). A stack was
-        fitted without each of its folds, too: intervals show what depends on single rows, on where
-        a fit ended, and on which member is right, as far as held-out rows tell.
+        fitted without each of its folds, too: by the jackknife
+        (:mod:`pyro_vmtl.methods.jackknife`) intervals show what depends on which rows there are, on
+        where a fit ended, and on which member is right, as far as held-out rows tell.
 
         Parameters
         ----------
@@ -220,11 +221,11 @@ class Fitted:
             *("TASK_PAIRS", self.num_tasks**2, f"The relatedness of {self.num_tasks:,} tasks"),
             "What each of them borrows in all is in `borrowed`. Where there is memory",
         )
+        if self.shares_of_folds is not None:
+            places = torch.arange(num_samples) * len(self.shares_of_folds) // num_samples
+            return self.shares_of_folds[places]
         total = torch.zeros(num_samples, self.num_tasks, self.num_tasks + 1)
         for weights, member in zip(self.weights.T, self.members.values(), strict=True):
             drawn = member.borrowing.draw(member.guide, num_samples=num_samples, seed=seed)
             total += weights[:, None] * drawn
-        if self.shares_of_folds is not None:
-            fit = torch.arange(num_samples) % (1 + len(self.shares_of_folds))
-            total[fit > 0] = self.shares_of_folds[fit[fit > 0] - 1]
         return total

@@ -11,14 +11,18 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_vmtl.data.task_data import TaskData
+from pyro_vmtl.methods.jackknife import jackknife_draws
 from pyro_vmtl.methods.stacking_weights import draw_stacking_weights, stacking_weights
 from pyro_vmtl.predictive.calibration import Calibration, calibrate
 from pyro_vmtl.predictive.families import concat_draws, family_of
 
 __all__ = ["OutOfFold"]
 
-MOST_DRAWS, MOST_NUMBERS = 8, 10_000_000
-"""Draws of weights for each fold, and numbers of all their shares: 40 MB with a thousand tasks."""
+MOST_WEIGHTS, DRAWS_OF_WEIGHTS = 40, 5
+"""Draws of the weights of members, and of shares for each of them."""
+
+MOST_NUMBERS = 10_000_000
+"""Numbers in all draws of shares: 40 MB with a thousand tasks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,23 +106,30 @@ class OutOfFold:
         )
 
     def draw_shares(self, density: Tensor, weights: Tensor, *, seed: int = 0) -> Tensor | None:
-        """Draw what tasks borrow, (S, T, T + 1), averaged over members by drawn weights.
+        """Draw what tasks borrow, (S, T, T + 1), by the jackknife over folds.
 
-        There are as many draws of each fit without a fold.
+        Members are averaged by drawn weights.
         """
         if not self.shares:
             return None
         each = torch.stack([self.shares[name] for name in self.draws], dim=-1)  # (K, T, T + 1, M)
-        num_draws = max(1, min(MOST_DRAWS, MOST_NUMBERS // each[..., 0].numel()))
+        size = MOST_NUMBERS // each[0, ..., 0].numel()
+        num_weights = max(1, min(MOST_WEIGHTS, size))
         drawn = draw_stacking_weights(
             density,
             self.task,
             weights,
-            num_draws=len(each) * num_draws,
+            num_draws=num_weights,
             sample_weight=self.weight,
             seed=seed,
-        ).unflatten(0, (len(each), num_draws))
-        return torch.einsum("kuvm,kdum->kduv", each, drawn).flatten(0, 1)
+        )
+        generator = torch.Generator().manual_seed(seed)
+        draw = partial(
+            jackknife_draws,
+            num_draws=max(1, min(DRAWS_OF_WEIGHTS, size // num_weights)),
+            generator=generator,
+        )
+        return torch.cat([draw(torch.einsum("kuvm,um->kuv", each, w)) for w in drawn])
 
     def log_density(self, calibrations: Mapping[str, Calibration]) -> Tensor:
         """Compute log predictive densities up to a constant, (rows, M)."""

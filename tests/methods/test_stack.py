@@ -234,30 +234,34 @@ def test_the_pooled_member_is_one_fit_of_all_rows(rows):
 
 def test_relatedness_of_fits_without_a_fold_has_drawn_weights(rows, monkeypatch):
     """Member by member, with weights that are known in place of drawn ones."""
-    known = torch.rand(24, 4, 3, generator=torch.Generator().manual_seed(0))
-    drawn_from = []
+    known = torch.rand(40, 4, 3, generator=torch.Generator().manual_seed(0))
+    drawn_from, of_folds = [], []
 
     def draw(density, task, start, *, num_draws, **settings):
         drawn_from.append((start, num_draws))
         return known[:num_draws]
 
+    def first_and_last(without, *, num_draws, generator):
+        of_folds.append(without)
+        return without[[0, -1]]
+
     monkeypatch.setattr(out_of_fold, "draw_stacking_weights", draw)
+    monkeypatch.setattr(out_of_fold, "jackknife_draws", first_and_last)
     stack = quick_stack()
     fitted = stack.fit(rows, seed=2)
-    assert drawn_from[0][1] == 24 and drawn_from[0][0] is fitted.weights
-    drawn = fitted.relatedness(num_samples=50, seed=1)
-    single = replace(fitted, shares_of_folds=None).relatedness(num_samples=50, seed=1)
-    torch.testing.assert_close(drawn[::25], single[::25])
+    assert drawn_from[0][1] == 40 and drawn_from[0][0] is fitted.weights
     for fold, (train, _) in enumerate(folds(rows, 3, seed=2)):
-        expected = torch.zeros(8, 4, 5)
+        expected = torch.zeros(40, 4, 5)
         for m, method in enumerate(stack.members.values()):
             member = method.fit(train, seed=2).member
             shares = member.borrowing.draw(member.guide, num_samples=200, seed=2).mean(0)
-            expected += known[8 * fold : 8 * fold + 8, :, m, None] * shares
-        for first in (1, 26):  # after the draw of all rows
-            found = drawn[first + 8 * fold :][:8]
-            # rounding differs, as the stack fits its folds at once
-            torch.testing.assert_close(found, expected[: len(found)], rtol=0, atol=1e-3)
+            expected += known[..., m, None] * shares
+        # rounding differs, as the stack fits its folds at once
+        found = torch.stack(of_folds)[:, fold]
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+    ends = torch.stack([each[[0, -1]] for each in of_folds]).flatten(0, 1)  # (80, T, T + 1)
+    assert torch.equal(fitted.relatedness(num_samples=160), ends.repeat_interleave(2, 0))
+    assert torch.equal(fitted.relatedness(num_samples=8), ends[::10])
 
 
 def test_drawn_stacking_weights_have_their_posterior():
