@@ -45,8 +45,12 @@ from pyro_vmtl.sharing.share import relatedness
 
 __all__ = ["WEIGHT_DRAWS", "Borrowing"]
 
-WEIGHT_DRAWS = 200
-"""Draws of the source weights that their mean is computed from."""
+WEIGHT_DRAWS, MOST_DRAWS = 200, 20_000
+"""Draws of the source weights that their mean is computed from: more where tasks are few, as
+small weights are seldom drawn large."""
+
+ENOUGH_NUMBERS = 2_000_000
+"""Numbers in these draws beyond which there are no more than the least."""
 
 MOST_NUMBERS = 20_000_000
 """Numbers in draws that are held at once."""
@@ -144,13 +148,14 @@ class Borrowing:
 
 def _mean(draw: Callable[..., Tensor], num_tasks: int, seed: int) -> Tensor:
     """Average draws, (S, T, T + 1), batch by batch."""
+    num_draws = max(WEIGHT_DRAWS, min(MOST_DRAWS, ENOUGH_NUMBERS // num_tasks**2))
     size = max(1, MOST_NUMBERS // num_tasks**2)
     total: Tensor | float = 0.0
-    for start in range(0, WEIGHT_DRAWS, size):
-        num_samples = min(size, WEIGHT_DRAWS - start)
+    for start in range(0, num_draws, size):
+        num_samples = min(size, num_draws - start)
         total = total + draw(num_samples=num_samples, seed=seed + start).sum(0)
     assert isinstance(total, Tensor)
-    return total / WEIGHT_DRAWS
+    return total / num_draws
 
 
 def _trace(model: Program, guide: Program, data: TaskData, *, with_gradient: bool) -> TracePair:

@@ -139,6 +139,17 @@ def test_shares_of_a_shared_fit_are_weights_by_variances(data):
     assert (per_weight <= (var[:, None] / var).mean(-1) + 1e-6).all()
 
 
+def test_mean_shares_of_few_tasks_hardly_depend_on_draws(data):
+    """Ten seeds differ by the error of 20,000 draws, in units of their standard deviation."""
+    member = quick(SHARED).fit(data).member
+    means = [member.borrowing.mean(member.guide, seed=seed) for seed in range(10)]
+    error = member.borrowing.draw(member.guide, num_samples=20_000).std(0) / 20_000**0.5
+    spread = torch.stack(means).std(0)
+    assert (spread > 0).any()
+    # a standard deviation of ten is below twice the truth but for 1 in 10,000
+    assert (spread <= 2 * error + 1e-6).all()
+
+
 def test_precise_tasks_borrow_less():
     """The more rows of its own, the smaller the share of others."""
     data = lines([1.0] * 4, [5, 20, 80, 320])
