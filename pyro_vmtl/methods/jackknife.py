@@ -20,12 +20,9 @@ from torch import Tensor
 
 __all__ = ["jackknife_draws"]
 
-LEAST = 1e-4
-"""Proportion below which differences do not matter."""
-
 
 def jackknife_draws(without: Tensor, *, num_draws: int, generator: torch.Generator) -> Tensor:
-    r"""Draw proportions by the jackknife, with Student's t on the scale of their logarithms.
+    r"""Draw proportions by the jackknife, from Student's t, and none below 0.
 
     Parameters
     ----------
@@ -52,10 +49,10 @@ def jackknife_draws(without: Tensor, *, num_draws: int, generator: torch.Generat
     num_groups = len(without)
     if num_groups == 1:
         return without.expand(num_draws, *without.shape[1:])
-    log = without.clamp_min(LEAST).log()
     degrees = num_groups - 1.0
     chi2 = 2 * torch._standard_gamma(torch.full((num_draws, 1), degrees / 2), generator=generator)
     t = torch.randn(num_draws, num_groups, generator=generator) * (degrees / chi2).sqrt()
-    t = t.to(log) * (degrees / num_groups) ** 0.5
-    drawn = without.mean(0).log() + torch.einsum("sk,k...->s...", t, log - log.mean(0))
-    return drawn.softmax(-1)
+    mean = without.mean(0)
+    apart = (degrees / num_groups) ** 0.5 * (without - mean)
+    drawn = (mean + torch.einsum("sk,k...->s...", t.to(apart), apart)).clamp_min(0.0)
+    return drawn / drawn.sum(-1, keepdim=True)
