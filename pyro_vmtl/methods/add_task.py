@@ -27,7 +27,7 @@ from pyro_vmtl.data.task_data import TaskData
 from pyro_vmtl.handlers.isolation import isolated
 from pyro_vmtl.handlers.program_handler import ProgramWithHandler, unwrap
 from pyro_vmtl.inference.svi import fit
-from pyro_vmtl.methods.borrowing import WEIGHT_DRAWS, Borrowing
+from pyro_vmtl.methods.borrowing import Borrowing
 from pyro_vmtl.methods.fitted import Fitted
 from pyro_vmtl.methods.member import Member
 from pyro_vmtl.methods.method import ProgramMethod
@@ -98,19 +98,15 @@ def add_task(fitted: Fitted, rows: TaskData, *, seed: int = 0) -> Fitted:
         weights = _member_weights(fitted, rows, seed)
     weights = torch.cat([fitted.weights, weights[None]])
     result = fitted.result if len(members) > 1 else next(iter(members.values())).result
-    extended = replace(
-        fitted, members=members, weights=weights, result=result, shares_of_folds=None
-    )
-    if fitted.shares_of_folds is None or exceeds("TASK_PAIRS", len(weights) ** 2):
+    extended = replace(fitted, members=members, weights=weights, result=result, share_draws=None)
+    if fitted.share_draws is None or exceeds("TASK_PAIRS", len(weights) ** 2):
         return extended
     # No fit without a fold has the new task: there it borrows as in the one of all rows.
-    new = extended.relatedness(num_samples=WEIGHT_DRAWS, seed=seed).mean(0)[-1:]
-    folds_of = fitted.shares_of_folds
-    wide = torch.cat(
-        [folds_of[..., :-1], torch.zeros_like(folds_of[..., :1]), folds_of[..., -1:]], 2
-    )
-    shares = torch.cat([wide, new.expand(len(wide), 1, -1)], 1)
-    return replace(extended, shares_of_folds=shares)
+    old = fitted.share_draws
+    new = extended.relatedness(num_samples=len(old), seed=seed)[:, -1:]
+    wide = torch.cat([old[..., :-1], torch.zeros_like(old[..., :1]), old[..., -1:]], 2)
+    shares = torch.cat([wide, new], 1)
+    return replace(extended, share_draws=shares)
 
 
 def _member_weights(fitted: Fitted, rows: TaskData, seed: int) -> Tensor:

@@ -43,7 +43,7 @@ from pyro_vmtl.handlers.tracing import TracePair, sample_sites, trace_guide_and_
 from pyro_vmtl.sharing.pool import Pool, once
 from pyro_vmtl.sharing.share import relatedness
 
-__all__ = ["WEIGHT_DRAWS", "Borrowing"]
+__all__ = ["Borrowing"]
 
 WEIGHT_DRAWS, MOST_DRAWS = 200, 20_000
 """Draws of the source weights that their mean is computed from: more where tasks are few, as
@@ -126,7 +126,7 @@ class Borrowing:
         return (self.shares * (1 - self.sources)).clamp(max=1.0)
 
     def mean(self, guide: Program, *, seed: int = 0) -> Tensor:
-        """Compute mean shares, (T, T + 1), by few draws: with many tasks each of them is large."""
+        """Compute mean shares, (T, T + 1), by fewer draws where tasks are many."""
         return _mean(partial(self.draw, guide), self.num_tasks, seed)
 
     def draw(self, guide: Program, *, num_samples: int = 1000, seed: int = 0) -> Tensor:

@@ -37,7 +37,7 @@ class Fitted:
     new_task_weights
         (M,), weight of each member for a task that is not among these; by default the mean of
         ``weights``.
-    shares_of_folds
+    share_draws
         (S, T, T + 1), draws of :meth:`relatedness` by the fits without each of K folds; None for a
         single fit.
 
@@ -52,7 +52,7 @@ class Fitted:
     result: FitResult
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     new_task_weights: Tensor = field(default=None)  # type: ignore[assignment]
-    shares_of_folds: Tensor | None = None
+    share_draws: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Weigh members for new tasks as for others, unless told otherwise."""
@@ -197,15 +197,16 @@ class Fitted:
 
         It is the weighted mean over members (:mod:`pyro_vmtl.methods.borrowing`). A stack was
         fitted without each of its folds, too: by the jackknife
-        (:mod:`pyro_vmtl.methods.jackknife`) intervals show what depends on which rows there are, on
-        where a fit ended, and on which member is right, as far as held-out rows tell.
+        (:mod:`pyro_vmtl.methods.jackknife`) intervals show what depends on which rows there are,
+        and on which member is right, as far as held-out rows tell. Of one fold they show the latter
+        only.
 
         Parameters
         ----------
         num_samples
-            S, the number of draws.
+            S, the number of draws. A stack has up to 200, which are repeated where more are asked.
         seed
-            Seed of the draws.
+            Seed of the draws; those of a stack were drawn by the seed of its fit.
 
         Returns
         -------
@@ -221,9 +222,12 @@ class Fitted:
             *("TASK_PAIRS", self.num_tasks**2, f"The relatedness of {self.num_tasks:,} tasks"),
             "What each of them borrows in all is in `borrowed`. Where there is memory",
         )
-        if self.shares_of_folds is not None:
-            places = torch.arange(num_samples) * len(self.shares_of_folds) // num_samples
-            return self.shares_of_folds[places]
+        if num_samples < 1:
+            raise ValueError(f"num_samples is {num_samples}, expected at least 1.")
+        if self.share_draws is not None:
+            return self.share_draws[
+                torch.arange(num_samples) * len(self.share_draws) // num_samples
+            ]
         total = torch.zeros(num_samples, self.num_tasks, self.num_tasks + 1)
         for weights, member in zip(self.weights.T, self.members.values(), strict=True):
             drawn = member.borrowing.draw(member.guide, num_samples=num_samples, seed=seed)

@@ -34,8 +34,8 @@ def to_state(fitted: Fitted) -> State:
     config["calibrations"] = {name: asdict(c) for name, c in fitted.calibrations.items()}
     config["members"] = {}
     tensors["weights"], tensors["new_task_weights"] = fitted.weights, fitted.new_task_weights
-    if fitted.shares_of_folds is not None:
-        tensors["shares_of_folds"] = fitted.shares_of_folds
+    if fitted.share_draws is not None:
+        tensors["share_draws"] = fitted.share_draws
     for name, member in fitted.members.items():
         config["members"][name], own = _member_state(member)
         tensors |= {f"{name}/{key}": value for key, value in own.items()}
@@ -68,9 +68,9 @@ def from_state(
                 f"{tuple(new_task_weights.shape)}, expected {(like.num_tasks, len(members))} and "
                 f"{(len(members),)}."
             )
-        of_folds = tensors.get("shares_of_folds")
+        drawn = tensors.get("share_draws")
         result = _result(config, tensors)
-        return Fitted(members, weights, result, calibrations, new_task_weights, of_folds)
+        return Fitted(members, weights, result, calibrations, new_task_weights, drawn)
     except (KeyError, RuntimeError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise ValueError(f"Settings and weights do not belong together ({reason}).") from error

@@ -174,8 +174,14 @@ class Stack:
         density = held_out.cross_fitted_density(names, seed=seed)
         weights = held_out.weights(density, data.num_tasks)
         of_new_tasks = new_task_member_weights(members, data, seed=seed)
-        of_folds = held_out.draw_shares(density, weights, seed=seed)
-        return Fitted(members, weights, result, calibrations, of_new_tasks, of_folds)
+        num_folds = min(self.num_folds, int(data.mask.sum()))
+        borrowed = {
+            name: member.borrowing.total(member.guide, seed=seed)
+            for name, member in members.items()
+            if held_out.shares
+        }
+        drawn = held_out.draw_shares(borrowed, density, weights, num_folds=num_folds, seed=seed)
+        return Fitted(members, weights, result, calibrations, of_new_tasks, drawn)
 
     def calibrated_members(self, data: TaskData) -> list[str]:
         """Return the names of the members that need a calibration."""

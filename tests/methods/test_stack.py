@@ -235,21 +235,26 @@ def test_the_pooled_member_is_one_fit_of_all_rows(rows):
 def test_relatedness_of_fits_without_a_fold_has_drawn_weights(rows, monkeypatch):
     """Member by member, with weights that are known in place of drawn ones."""
     known = torch.rand(40, 4, 3, generator=torch.Generator().manual_seed(0))
-    drawn_from, of_folds = [], []
+    known = known / known.sum(-1, keepdim=True)
+    drawn_from, of_folds, estimates, generators = [], [], [], set()
 
     def draw(density, task, start, *, num_draws, **settings):
         drawn_from.append((start, num_draws))
         return known[:num_draws]
 
-    def first_and_last(without, *, num_draws, generator):
+    def keep(without, estimate, *, num_groups, num_draws, generator):
+        assert (num_groups, num_draws) == (3, 5)
         of_folds.append(without)
-        return without[[0, -1]]
+        estimates.append(estimate)
+        generators.add(generator)
+        return without
 
     monkeypatch.setattr(out_of_fold, "draw_stacking_weights", draw)
-    monkeypatch.setattr(out_of_fold, "jackknife_draws", first_and_last)
+    monkeypatch.setattr(out_of_fold, "jackknife_draws", keep)
     stack = quick_stack()
     fitted = stack.fit(rows, seed=2)
     assert drawn_from[0][1] == 40 and drawn_from[0][0] is fitted.weights
+    assert len(generators) == 1  # or draws of different weights would be alike
     for fold, (train, _) in enumerate(folds(rows, 3, seed=2)):
         expected = torch.zeros(40, 4, 5)
         for m, method in enumerate(stack.members.values()):
@@ -257,11 +262,31 @@ def test_relatedness_of_fits_without_a_fold_has_drawn_weights(rows, monkeypatch)
             shares = member.borrowing.draw(member.guide, num_samples=20_000, seed=2).mean(0)
             expected += known[..., m, None] * shares
         # rounding differs, as the stack fits its folds at once
-        found = torch.stack(of_folds)[:, fold]
+        found = torch.stack(of_folds[:40])[:, fold]
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
-    ends = torch.stack([each[[0, -1]] for each in of_folds]).flatten(0, 1)  # (80, T, T + 1)
-    assert torch.equal(fitted.relatedness(num_samples=160), ends.repeat_interleave(2, 0))
-    assert torch.equal(fitted.relatedness(num_samples=8), ends[::10])
+    each = [m.borrowing.total(m.guide, seed=2) for m in fitted.members.values()]
+    borrowed = torch.einsum("mt,dtm->dt", torch.stack(each), known)
+    found = torch.stack(estimates[:40])
+    torch.testing.assert_close(1 - found[..., -1], borrowed)
+    of_each = torch.stack(of_folds[:40]).mean(1)[..., :-1]
+    # from whom, as on average without a fold
+    torch.testing.assert_close(
+        found[..., :-1] / borrowed[..., None], of_each / of_each.sum(-1, keepdim=True)
+    )
+
+
+def test_mean_relatedness_of_a_stack_is_what_it_borrows(rows):
+    fitted = quick_stack().fit(rows, seed=2)
+    assert fitted.share_draws.shape == (200, 4, 5)
+    drawn = fitted.relatedness(num_samples=1000)
+    torch.testing.assert_close(drawn.sum(-1), torch.ones(1000, 4))
+    assert (drawn.diagonal(dim1=1, dim2=2) == 0).all() and (drawn >= 0).all()
+    borrowed = 1 - drawn.mean(0)[:, -1]
+    torch.testing.assert_close(borrowed, fitted.borrowed(seed=2), rtol=0, atol=0.005)  # 20 rounds
+    assert (drawn[..., 1, 0].quantile(0.95) - drawn[..., 1, 0].quantile(0.05)) > 0
+    assert torch.equal(fitted.relatedness(num_samples=8), fitted.share_draws[::25])
+    with pytest.raises(ValueError, match="num_samples is 0"):
+        fitted.relatedness(num_samples=0)
 
 
 def test_drawn_stacking_weights_have_their_posterior():
@@ -296,7 +321,7 @@ def test_relatedness_is_that_of_the_members(rows):
         assert (drawn.diagonal(dim1=1, dim2=2) == 0).all() and (drawn >= 0).all()
     w = fitted.weights[:, :, None]
     expected = sum(w[:, m] * drawn for m, drawn in enumerate(each))
-    single = replace(fitted, shares_of_folds=None)
+    single = replace(fitted, share_draws=None)
     torch.testing.assert_close(single.relatedness(num_samples=5, seed=1), expected)
     alone, pooled = each[1], each[2]
     assert (alone[..., :-1] == 0).all()
