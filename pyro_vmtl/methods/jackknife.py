@@ -22,6 +22,7 @@ from torch import Tensor
 __all__ = ["jackknife_draws", "rake"]
 
 NUM_ROUNDS = 20
+"""Rounds of raking, after which the means of test fits are within 0.005."""
 
 
 def jackknife_draws(

@@ -113,15 +113,13 @@ class OutOfFold:
         *,
         num_folds: int,
         seed: int = 0,
-    ) -> Tensor | None:
+    ) -> Tensor:
         """Draw what tasks borrow, (S, T, T + 1), by the jackknife over folds.
 
         Members are averaged by drawn weights. How much a task borrows is on average what it borrows
         in the fits to all rows, (T,) by member, which are more than those without a fold; from
         whom, the mean over these, as where single fits end differs most in that.
         """
-        if not self.shares:
-            return None
         each = torch.stack([self.shares[name] for name in self.draws], dim=-1)  # (K, T, T + 1, M)
         total = torch.stack([borrowed[name] for name in self.draws], dim=-1)  # (T, M)
         size = MOST_NUMBERS // each[0, ..., 0].numel()

@@ -174,13 +174,11 @@ class Stack:
         density = held_out.cross_fitted_density(names, seed=seed)
         weights = held_out.weights(density, data.num_tasks)
         of_new_tasks = new_task_member_weights(members, data, seed=seed)
-        num_folds = min(self.num_folds, int(data.mask.sum()))
-        borrowed = {
-            name: member.borrowing.total(member.guide, seed=seed)
-            for name, member in members.items()
-            if held_out.shares
-        }
-        drawn = held_out.draw_shares(borrowed, density, weights, num_folds=num_folds, seed=seed)
+        drawn = None
+        if held_out.shares:
+            borrowed = {name: m.borrowing.total(m.guide, seed=seed) for name, m in members.items()}
+            num_folds = min(self.num_folds, int(data.mask.sum()))
+            drawn = held_out.draw_shares(borrowed, density, weights, num_folds=num_folds, seed=seed)
         return Fitted(members, weights, result, calibrations, of_new_tasks, drawn)
 
     def calibrated_members(self, data: TaskData) -> list[str]:
